@@ -1,0 +1,140 @@
+"""Collections: queries, passages and relevance judgements, and how queries are split."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Queries, passages and qrels.
+
+    Parameters
+    ----------
+    name
+        Name of the collection; with a query id it identifies a query.
+    queries
+        Query id to text.
+    passages
+        Doc id to text; may be lazy, so look ids up rather than copy it.
+    qrels
+        `query_id` (str), `doc_id` (str), `relevance` (int32); may name passages that are not
+        in `passages`.
+    counts
+        Oddities that were met while loading, by name.
+    """
+
+    name: str
+    queries: dict[str, str]
+    passages: Mapping[str, str]
+    qrels: pd.DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def relevant(self, min_relevance: int = 1) -> dict[str, dict[str, int]]:
+        """Return the relevant passages of each query.
+
+        Parameters
+        ----------
+        min_relevance
+            Lowest grade that counts as relevant.
+
+        Returns
+        -------
+        dict
+            Query id to {doc id: relevance}; queries without a relevant passage are absent.
+        """
+        found: dict[str, dict[str, int]] = {}
+        kept = self.qrels[self.qrels["relevance"] >= min_relevance]
+        for query_id, doc_id, grade in zip(
+            kept["query_id"], kept["doc_id"], kept["relevance"], strict=True
+        ):
+            found.setdefault(query_id, {})[doc_id] = int(grade)
+        return found
+
+    def subset(self, query_ids: Iterable[str]) -> "Collection":
+        """Restrict queries and qrels to some queries; the passages are shared, not copied.
+
+        Parameters
+        ----------
+        query_ids
+            Ids to keep, in the order wanted.
+
+        Returns
+        -------
+        Collection
+            Without `counts`, which describe the collection as it was loaded.
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the collection.
+        """
+        wanted = list(dict.fromkeys(query_ids))
+        unknown = [query_id for query_id in wanted if query_id not in self.queries]
+        if unknown:
+            raise ValueError(
+                f"collection {self.name!r} has no query {unknown[0]!r} "
+                f"({len(unknown)} of {len(wanted)} ids are unknown)"
+            )
+        queries = {query_id: self.queries[query_id] for query_id in wanted}
+        qrels = self.qrels[self.qrels["query_id"].isin(wanted)].reset_index(drop=True)
+        return Collection(self.name, queries, self.passages, qrels)
+
+
+def split_of(query_id: str, dev: float) -> str:
+    """Tell whether a query is held out.
+
+    Depends on nothing but the query id and the share, so that a query stays on its side
+    whatever else a collection holds, and a larger share only adds dev queries.
+
+    Parameters
+    ----------
+    query_id
+        The query id.
+    dev
+        Share of queries to hold out, 0 to 1.
+
+    Returns
+    -------
+    str
+        "dev" if the first 8 bytes of the id's SHA-256, read as a fraction in [0, 1), are below
+        `dev`, else "train".
+    """
+    digest = hashlib.sha256(query_id.encode()).digest()
+    # integers up to 2**53 are exact in a float, so the comparison is too
+    fraction = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+    return "dev" if fraction < dev else "train"
+
+
+def sample_queries(ids: Iterable[str], n: int | None, seed: int) -> list[str]:
+    """Draw a sample of query ids such that smaller samples are contained in larger ones.
+
+    Parameters
+    ----------
+    ids
+        Query ids; their order has no influence.
+    n
+        How many to draw; None takes all.
+    seed
+        Another seed gives another order.
+
+    Returns
+    -------
+    list of str
+        The first `n` ids in the order of SHA-256 of "seed:id".
+
+    Raises
+    ------
+    ValueError
+        If `n` is negative or there are fewer ids.
+    """
+    ordered = sorted(
+        dict.fromkeys(ids), key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest()
+    )
+    if n is None:
+        return ordered
+    if not 0 <= n <= len(ordered):
+        raise ValueError(f"{n} queries asked for, {len(ordered)} available")
+    return ordered[:n]

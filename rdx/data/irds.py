@@ -1,0 +1,174 @@
+"""Collections of the ir_datasets catalogue; see https://ir-datasets.com (MacAvaney et al. 2021)."""
+
+import difflib
+from collections.abc import ItemsView, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rdx.data.collection import Collection, split_of
+from rdx.rankings import FormatError
+
+
+@dataclass(frozen=True)
+class IrDatasets:
+    """A data set of ir_datasets, which downloads what it needs on first use.
+
+    Parameters
+    ----------
+    id
+        Id in the catalogue, such as "msmarco-passage/trec-dl-2019/judged".
+    dev
+        Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
+    """
+
+    id: str
+    dev: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values; whether the id exists is found out by `load`."""
+        if not self.id:
+            raise ValueError("data.id='': expected an id of ir_datasets")
+        if not 0 <= self.dev < 1:
+            raise ValueError(f"data.dev={self.dev}: expected a share, 0 <= dev < 1")
+
+    @property
+    def name(self) -> str:
+        """Name of the collection: the id."""
+        return self.id
+
+    def load(self, split: str = "all") -> Collection:
+        """Load queries and qrels; passages stay on disk and are fetched by id.
+
+        Parameters
+        ----------
+        split
+            "train" (queries that are not held out), "dev" (those that are) or "all".
+
+        Returns
+        -------
+        Collection
+            `counts` holds "repeated_qrels" (equal rows, of which one is kept),
+            "qrels_without_query" (dropped; with all queries of the data set, not of the split)
+            and, for the split, "queries_without_qrels". Without judgements, qrels is empty.
+
+        Raises
+        ------
+        ValueError
+            If the id or the split is unknown, the data set has no queries or no documents, or
+            the split has no query.
+        FormatError
+            If a query has no text, a query id occurs twice, or the judgements of a pair
+            contradict each other.
+        """
+        if split not in ("train", "dev", "all"):
+            raise ValueError(f"split {split!r}: expected 'train', 'dev' or 'all'")
+        dataset = _find(self.id)
+        queries = _queries(dataset, self.id)
+        qrels, counts = _qrels(dataset, self.id)
+        known = qrels["query_id"].isin(list(queries))
+        if dataset.has_qrels():
+            counts["qrels_without_query"] = int((~known).sum())
+        if split != "all":
+            queries = {q: text for q, text in queries.items() if split_of(q, self.dev) == split}
+        qrels = qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
+        if not queries:
+            raise ValueError(f"{self.id}: no query in split {split!r} (data.dev={self.dev})")
+        if dataset.has_qrels():
+            counts["queries_without_qrels"] = len(set(queries) - set(qrels["query_id"]))
+        return Collection(self.name, queries, Passages(dataset), qrels, counts)
+
+
+class Passages(Mapping[str, str]):
+    """The documents of a data set as a lazy mapping from doc id to text.
+
+    Single passages come from the document store; iteration, which runs over the whole corpus,
+    reads it in order.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._opened: Any = None
+
+    @property
+    def _store(self) -> Any:
+        # opening builds the store on first use, which takes minutes for a large corpus
+        if self._opened is None:
+            self._opened = self._dataset.docs_store()
+        return self._opened
+
+    def __getitem__(self, doc_id: str) -> str:
+        """Return the text of a passage; KeyError if there is none with this id."""
+        return str(self._store.get(doc_id).default_text())
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over doc ids in corpus order."""
+        return (doc.doc_id for doc in self._dataset.docs_iter())
+
+    def __len__(self) -> int:
+        """Return the number of passages; counted if ir_datasets does not know it."""
+        known = self._dataset.docs_count()
+        return sum(1 for _ in self) if known is None else int(known)
+
+    def items(self) -> ItemsView[str, str]:
+        """Return (doc id, text) pairs, read in corpus order rather than fetched one by one."""
+        return _Items(self)
+
+
+class _Items(ItemsView[str, str]):
+    _mapping: Passages
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for doc in self._mapping._dataset.docs_iter():
+            yield doc.doc_id, str(doc.default_text())
+
+
+def _find(dataset_id: str) -> Any:
+    try:
+        import ir_datasets
+    except ImportError as error:
+        raise ImportError(
+            f"data.id={dataset_id} needs ir_datasets: pip install ir-datasets"
+        ) from error
+    known = list(ir_datasets.registry)
+    try:
+        dataset = ir_datasets.load(dataset_id)
+    except KeyError:
+        close = difflib.get_close_matches(dataset_id, known, n=3)
+        hint = f"; close: {', '.join(close)}" if close else ""
+        raise ValueError(f"data.id={dataset_id}: ir_datasets has no such data set{hint}") from None
+    for what in ("docs", "queries"):
+        if not dataset.has(what):
+            below = [one for one in known if one.startswith(f"{dataset_id}/")][:5]
+            hint = f"; below it are: {', '.join(below)}" if below else ""
+            raise ValueError(f"data.id={dataset_id}: the data set has no {what}{hint}")
+    return dataset
+
+
+def _queries(dataset: Any, where: str) -> dict[str, str]:
+    queries: dict[str, str] = {}
+    for query in dataset.queries_iter():
+        text = str(query.default_text())
+        if query.query_id in queries:
+            raise FormatError(f"{where}: query {query.query_id!r} occurs a second time")
+        if not text.strip():
+            raise FormatError(f"{where}: the text of query {query.query_id!r} is empty")
+        queries[query.query_id] = text
+    return queries
+
+
+def _qrels(dataset: Any, where: str) -> tuple[pd.DataFrame, dict[str, int]]:
+    columns = {"query_id": "str", "doc_id": "str", "relevance": "int32"}
+    if not dataset.has_qrels():
+        return pd.DataFrame(columns=list(columns)).astype(columns), {}
+    rows = [(one.query_id, one.doc_id, one.relevance) for one in dataset.qrels_iter()]
+    qrels = pd.DataFrame(rows, columns=list(columns)).astype(columns)
+    kept = qrels.drop_duplicates()
+    clash = kept.duplicated(["query_id", "doc_id"]).to_numpy()
+    if clash.any():
+        row = kept.iloc[int(clash.argmax())]
+        raise FormatError(
+            f"{where}: query {row['query_id']!r}, doc {row['doc_id']!r} has two relevances"
+        )
+    return kept.reset_index(drop=True), {"repeated_qrels": len(qrels) - len(kept)}

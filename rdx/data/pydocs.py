@@ -1,0 +1,277 @@
+"""The offline collection: known-item search over the documentation of installed Python libraries.
+
+Sources are read with `ast` from the installed files; nothing of the libraries is imported or run.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from rdx.data.collection import Collection
+
+LIBRARIES = ("numpy", "scipy", "pandas", "torch", "statsmodels", "matplotlib", "sklearn")
+SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all": range(0, 10)}
+
+
+@dataclass(frozen=True)
+class PyDocs:
+    """Summary lines as queries, the bodies of the same docstrings as passages.
+
+    Relevance: 2 = a passage that the query summarises (every one of them when several objects share
+    the summary), 1 = the passages of the objects that their "See Also" sections name. Queries are
+    split into train, dev and test (60/10/30 %) by the sha256 of their id; only queries with at least
+    one passage of grade 1 are dev or test queries.
+
+    Parameters
+    ----------
+    libraries
+        Import names of installed packages to read. Their versions are part of the identity.
+    max_words
+        A passage keeps this many words of the body (60 words is an MS MARCO passage).
+    min_words
+        Shorter bodies are left out.
+    """
+
+    libraries: tuple[str, ...] = LIBRARIES
+    max_words: int = 60
+    min_words: int = 15
+
+    name = "pydocs"
+
+    def __post_init__(self) -> None:
+        """Check values and that every library is installed."""
+        object.__setattr__(self, "libraries", tuple(self.libraries))
+        if not 1 <= self.min_words <= self.max_words:
+            raise ValueError(
+                f"data.min_words={self.min_words}: must be between 1 and "
+                f"data.max_words={self.max_words}"
+            )
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError naming the libraries that are not installed."""
+        absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+        if absent or not self.libraries:
+            raise ValueError(
+                f"data.libraries: not installed: {absent or 'none given'}; "
+                f"known to work: {list(LIBRARIES)}"
+            )
+
+    def load(self, split: str) -> Collection:
+        """The collection with the queries of one split: "train", "dev", "test" or "all"."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}: must be one of {list(SPLITS)}")
+        queries, passages, qrels, counts = _build(self.libraries, self.max_words, self.min_words)
+        graded = set(qrels.loc[qrels.relevance == 1, "query_id"])
+        kept = {
+            query_id: text
+            for query_id, text in queries.items()
+            if int(hashlib.sha256(query_id.encode()).hexdigest(), 16) % 10 in SPLITS[split]
+            and (query_id in graded or split not in ("dev", "test"))
+        }
+        qrels = qrels[qrels.query_id.isin(kept.keys())].reset_index(drop=True)
+        return Collection(self.name, kept, passages, qrels, counts)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One documented object: where it is, its summary line, its body, what it points to."""
+
+    library: str
+    id: str
+    summary: str
+    body: str
+    see_also: tuple[str, ...]
+
+
+@lru_cache(maxsize=2)
+def _build(
+    libraries: tuple[str, ...], max_words: int, min_words: int
+) -> tuple[dict[str, str], dict[str, str], pd.DataFrame, dict[str, int]]:
+    items = [item for library in libraries for item in _items(library)]
+    passages: dict[str, str] = {}
+    passage_of: dict[str, str] = {}  # object -> passage (equal bodies are one passage)
+    first_with: dict[str, str] = {}
+    short = 0
+    for item in items:
+        words = item.body.split()
+        if len(words) < min_words:
+            short += 1
+            continue
+        text = " ".join(words[:max_words])
+        passage_of[item.id] = first_with.setdefault(text, item.id)
+        passages.setdefault(passage_of[item.id], text)
+
+    groups: dict[str, list[_Item]] = defaultdict(list)
+    for item in items:
+        if item.id in passage_of and _is_query(item.summary):
+            groups[item.summary].append(item)
+
+    by_tail = _tails(items)
+    queries: dict[str, str] = {}
+    rows = []
+    for summary, members in groups.items():
+        query_id = hashlib.sha256(summary.encode()).hexdigest()[:12]
+        queries[query_id] = summary
+        grades: dict[str, int] = {}
+        for member in members:
+            for name in member.see_also:
+                target = _resolve(name, member, by_tail)
+                if target in passage_of:
+                    grades[passage_of[target]] = 1
+        grades.update({passage_of[member.id]: 2 for member in members})
+        rows += [(query_id, doc_id, grade) for doc_id, grade in grades.items()]
+    qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
+    qrels["relevance"] = qrels["relevance"].astype("int32")
+    counts = {"objects": len(items), "too_short": short, "passages": len(passages)}
+    return queries, passages, qrels, counts
+
+
+def _is_query(summary: str) -> bool:
+    return 4 <= len(summary.split()) <= 30
+
+
+def _tails(items: list[_Item]) -> dict[tuple[str, str], list[str]]:
+    """(library, last name) -> ids of the objects so called."""
+    tails: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in items:
+        tails[item.library, item.id.rsplit(".", 1)[-1]].append(item.id)
+    return tails
+
+
+def _resolve(name: str, source: _Item, tails: dict[tuple[str, str], list[str]]) -> str:
+    """The object that a See-Also entry means: same last names, longest path shared with source."""
+    parts = name.lstrip("~.").split(".")
+
+    def closeness(candidate: str) -> tuple[int, int, str]:
+        candidate_parts = candidate.split(".")
+        suffix = 0
+        while suffix < min(len(parts), len(candidate_parts)) and (
+            parts[-1 - suffix] == candidate_parts[-1 - suffix]
+        ):
+            suffix += 1
+        prefix = 0
+        for a, b in zip(candidate_parts, source.id.split("."), strict=False):
+            if a != b:
+                break
+            prefix += 1
+        return suffix, prefix, candidate
+
+    found = [c for c in tails.get((source.library, parts[-1]), []) if c != source.id]
+    return max(found, key=closeness, default="")
+
+
+def _items(library: str) -> Iterator[_Item]:
+    spec = importlib.util.find_spec(library)
+    assert spec is not None and spec.submodule_search_locations
+    root = Path(spec.submodule_search_locations[0])
+    for path in sorted(root.rglob("*.py")):
+        inner = path.relative_to(root).with_suffix("").parts
+        if any(part in ("tests", "test", "testing", "_vendor", "conftest") for part in inner):
+            continue
+        module = ".".join((library, *(part for part in inner if part != "__init__")))
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):
+            continue  # templates and deliberately broken files that some packages ship
+        seen: set[str] = set()
+        for name, docstring in _docstrings(tree):
+            if name not in seen:
+                seen.add(name)
+                item = _parse(library, f"{module}.{name}", docstring)
+                if item is not None:
+                    yield item
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Qualified names and docstrings of public functions, classes, methods and `add_newdoc` calls."""
+
+    def walk(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str]]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if node.name.startswith("_"):
+                    continue
+                docstring = ast.get_docstring(node)
+                if docstring:
+                    yield prefix + node.name, docstring
+                if isinstance(node, ast.ClassDef):
+                    yield from walk(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                yield from _added(node.value)
+
+    yield from walk(tree.body, "")
+
+
+def _added(call: ast.Call) -> Iterator[tuple[str, str]]:
+    """Docstrings that C functions get by `add_newdoc(module, name, doc)` or `add_docstr(f, doc)`."""
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    function = call.func.id if isinstance(call.func, ast.Name) else function
+    strings = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    if function == "add_newdoc" and len(call.args) == 3 and len(strings) == 3:
+        yield strings[1], inspect.cleandoc(strings[2])
+    elif function == "add_docstr" and len(call.args) == 2 and strings:
+        yield ast.unparse(call.args[0]).split(".", 1)[-1], inspect.cleandoc(strings[-1])
+
+
+SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n[-=~]{3,}\s*$", re.MULTILINE)
+DROPPED = ("See Also", "References", "Examples", "Methods", "Attributes")
+
+
+def _parse(library: str, id: str, docstring: str) -> _Item | None:
+    """Split a docstring into summary, body without See Also, and the See-Also names."""
+    docstring = docstring.strip()
+    # A first line such as "abs(input, *, out=None) -> Tensor" is a signature, not a summary.
+    first, _, rest = docstring.partition("\n")
+    if re.match(r"^[\w.]+\(.*", first) and (first.rstrip().endswith(")") or "->" in first):
+        docstring = rest.strip()
+    summary, _, body = docstring.partition("\n\n")
+    summary = _plain(summary)
+    sections = _sections(body)
+    text = " ".join(content for title, content in sections if title not in DROPPED)
+    names = [n for title, content in sections if title == "See Also" for n in _names(content)]
+    if not summary or summary.endswith(":"):
+        return None
+    return _Item(library, id, summary, _plain(_prose(text)), tuple(dict.fromkeys(names)))
+
+
+def _sections(body: str) -> list[tuple[str, str]]:
+    heads = list(SECTION.finditer(body))
+    starts = [head.start() for head in heads] + [len(body)]
+    return [("", body[: starts[0]])] + [
+        (head["title"].strip().title(), body[head.end() : end])
+        for head, end in zip(heads, starts[1:], strict=True)
+    ]
+
+
+def _names(section: str) -> list[str]:
+    """Names in a numpydoc See-Also section: the part before the colon of unindented lines."""
+    names = []
+    for line in section.splitlines():
+        if line and not line[0].isspace():
+            head = re.sub(r":\w+:`~?([^`]+)`", r"\1", line).split(" :")[0]
+            names += [n for n in re.split(r"[,\s]+", head) if re.fullmatch(r"[\w.~]+", n)]
+    return names
+
+
+def _prose(text: str) -> str:
+    """Drop doctest lines and their output up to the next blank line, directives, and see-alsos."""
+    text = re.sub(r"^\s*>>>.*?(?:\n\s*\n|\Z)", "\n", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^\s*\.\. seealso::.*?(?:\n\s*\n|\Z)", "\n", text, flags=re.M | re.S | re.I)
+    return re.sub(r"^\s*\.\. [\w-]+::.*$", " ", text, flags=re.MULTILINE)
+
+
+def _plain(text: str) -> str:
+    """Markup to words: roles and backticks removed, white space collapsed."""
+    text = re.sub(r":[\w:]+:`~?([^`<]+?)(?:\s*<[^>]*>)?`", r"\1", text)
+    return " ".join(text.replace("`", "").replace("*", "").split())

@@ -1,0 +1,156 @@
+"""The store: stage results by signature, computed once, written atomically, verified on reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+MANIFEST = "manifest.json"
+
+
+def signature(what: Any) -> str:
+    """Content hash of plain values: the first 16 hex digits of the sha256 of sorted JSON."""
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass
+class Store:
+    """Results under ``root/stage/signature/``, each with a manifest of checksums.
+
+    Attributes
+    ----------
+    root
+        Folder of the store; made when first needed.
+    seconds
+        Seconds spent computing, by stage, since this object was made.
+    log
+        Per stage and signature "computed" or "stored", since this object was made.
+    """
+
+    root: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+    log: dict[str, str] = field(default_factory=dict)
+
+    def cached(
+        self, stage: str, key: str, make: Callable[[Path], None], force: bool = False
+    ) -> Path:
+        """Return the folder of a result; compute it with `make(folder)` if it is not there.
+
+        `make` writes into a ``.partial`` folder that outlives a killed process, so that it can go
+        on from what it left there itself; when it returns, the manifest is written and the folder
+        renamed. Of several processes the first computes while the others wait. A stored result
+        whose files differ from its manifest is computed again, with a warning.
+        """
+        folder = self.root / stage / key
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix(".lock"), f"{stage} {key}"):
+            if not force and self._valid(folder):
+                self.log.setdefault(f"{stage}/{key}", "stored")
+                return folder
+            partial = folder.with_suffix(".partial")
+            if force and f"{stage}/{key}" not in self.log:
+                shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(exist_ok=True)
+            start = time.perf_counter()
+            make(partial)
+            self.seconds[stage] = time.perf_counter() - start
+            _seal(partial, stage, key, self.seconds[stage])
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(partial, folder)
+            _sync(folder.parent)
+            self.log[f"{stage}/{key}"] = "computed"
+        return folder
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether a sealed result is there (its checksums are not verified)."""
+        return (self.root / stage / key / MANIFEST).is_file()
+
+    def _valid(self, folder: Path) -> bool:
+        if not folder.exists():
+            return False
+        problem = damage(folder)
+        if problem:
+            warnings.warn(f"{folder}: {problem}; computing it again", stacklevel=3)
+            shutil.rmtree(folder)
+        return not problem
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a stored result; "" if its files are as its manifest says."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"no readable manifest ({type(error).__name__})"
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _sha256(path) != digest:
+            return f"{name} does not have the checksum that was written"
+    return ""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, flush it to the disk, and rename it into place."""
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _seal(folder: Path, stage: str, key: str, seconds: float) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    digests = {str(p.relative_to(folder)): _sha256(p) for p in files}
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    manifest = {"stage": stage, "signature": key, "files": digests, "seconds": round(seconds, 3)}
+    write_json(folder / MANIFEST, manifest)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _locked:
+    """A file lock that says what it waits for; the system frees it when its holder dies."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.lock, self.what = FileLock(path), what
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=1)
+        except Timeout:
+            print(f"waiting for another process that computes {self.what}", flush=True)
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
