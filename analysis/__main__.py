@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Late, so that --help and a misspelt name answer at once.
     from analysis import report, summary, trials
     from analysis.spec import SpecError, parse
-    from rdx.config import load_spec
+    from rdx.config import ConfigError, load_spec
 
     command = f"python -m rdx +experiments={arguments.name}"
     try:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         numbers = summary.summarise(spec, found)
     except trials.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
-    except (SpecError, summary.ComparabilityError, trials.TrialError) as error:
+    except (ConfigError, SpecError, summary.ComparabilityError, trials.TrialError) as error:
         return _fail(str(error))
 
     paths = report.write(numbers, arguments.out or Path("results") / arguments.name)

@@ -13,10 +13,13 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 COLUMN_WIDTH = 3.4  # inches: one column of a two-column page
 BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#595959", "#C9C9C9"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7,
@@ -79,8 +82,8 @@ def differences(panels: Mapping[str, Sequence[Point]], *, baseline: str, measure
     counts = [max(1, len(points)) for points in panels.values()]
     with mpl.rc_context(STYLE):
         height = sum(0.26 * count + 0.24 for count in counts) + 0.52
-        figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02)  # type: ignore[union-attr]
+        layout = ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02)
+        figure = Figure(figsize=(COLUMN_WIDTH, height), layout=layout)
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=counts)[
             :, 0
         ]
@@ -159,7 +162,7 @@ def _panel(ax: Any, title: str, points: Sequence[Point]) -> None:
     ax.set_axisbelow(True)
     for side in ("left", "right", "top"):
         ax.spines[side].set_visible(False)
-    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.margins(x=0.06)
 
 
@@ -168,10 +171,10 @@ def _legend(panels: Mapping[str, Sequence[Point]]) -> list[Any]:
     handles = []
 
     def handle(label: str, **style: Any) -> None:
-        handles.append(mpl.lines.Line2D([], [], linestyle="none", label=label, **style))
+        handles.append(Line2D([], [], linestyle="none", label=label, **style))
 
     if any(point.significant for point in points):
-        handle("significant", marker="o", markersize=4.2, color=BLUE)
+        handle("significant (Holm)", marker="o", markersize=4.2, color=BLUE)
     if any(not point.significant for point in points):
         handle(
             "not significant",
@@ -183,5 +186,5 @@ def _legend(panels: Mapping[str, Sequence[Point]]) -> list[Any]:
     if any(point.reference for point in points):
         handle("not trained", marker="s", markersize=4.2, color=GREY)
     if any(len(point.seeds) > 1 for point in points):
-        handle("one seed", marker="|", markersize=5, markeredgewidth=0.9, color=ORANGE)
+        handle("each seed", marker="|", markersize=5, markeredgewidth=0.9, color=ORANGE)
     return handles

@@ -6,7 +6,7 @@ Nothing is computed here; `summary` did that.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def main_table(summary: Summary) -> Table:
             Entry(row.name + (ALARM if _unhealthy(summary, row) else "")),
             *(column[i] for column in marked),
             Entry(_query_counts(summary, row.name)),
-            Entry(_seed_count(summary, row)),
+            Entry(_seed_count(summary, row.name)),
         )
         for i, row in enumerate(spec.rows)
     )
@@ -73,7 +73,7 @@ def main_table(summary: Summary) -> Table:
 
 
 def comparison_table(summary: Summary) -> Table | None:
-    """The spec's `comparisons`, one line per pair, collection and measure; None without any."""
+    """Lay out the spec's `comparisons`, a line per pair, collection and measure; None if none."""
     spec = summary.spec
     if not spec.comparisons:
         return None
@@ -107,7 +107,7 @@ def comparison_table(summary: Summary) -> Table | None:
 
 
 def notes(summary: Summary) -> tuple[str, ...]:
-    """What a reader must know to believe the main table, one sentence or two each."""
+    """Say what a reader must know to believe the main table, a sentence or two each."""
     return tuple(
         note
         for note in (
@@ -133,11 +133,12 @@ def notes(summary: Summary) -> tuple[str, ...]:
 
 
 def missing_cells(summary: Summary) -> tuple[str, ...]:
-    """Command-line overrides of each cell without a finished trial, with its sub-grid."""
-    return tuple(
-        f"{' '.join(cell.overrides)} ({cell.grid})" if cell.grid else " ".join(cell.overrides)
-        for cell in summary.trials.missing
-    )
+    """List the command-line overrides of each cell without a finished trial, with its sub-grid."""
+    lines = []
+    for cell in summary.trials.missing:
+        own = [o for o in cell.overrides if not o.startswith("+experiments=")]
+        lines.append(" ".join(own) + (f" ({cell.grid})" if cell.grid else ""))
+    return tuple(lines)
 
 
 def csv_rows(summary: Summary) -> list[dict[str, object]]:
@@ -168,7 +169,7 @@ def csv_rows(summary: Summary) -> list[dict[str, object]]:
 
 
 def figure_panels(summary: Summary) -> dict[str, list[figures.Point]]:
-    """Collection -> the tested rows of the spec's `figure` measure; empty if nothing was tested."""
+    """Map collection -> tested rows of the spec's `figure` measure; empty if none was tested."""
     panels: dict[str, list[figures.Point]] = {}
     for collection in summary.collections:
         for row in summary.spec.rows:
@@ -248,23 +249,30 @@ def _scores_of(summary: Summary, row: str) -> list[Scores]:
 
 
 def _query_counts(summary: Summary, row: str) -> str:
+    return _per_collection(summary, row, lambda scores: len(scores.queries)) or MISSING
+
+
+def _seeds(summary: Summary, row: str) -> list[int]:
+    return sorted({seed for scores in _scores_of(summary, row) for seed in scores.seeds})
+
+
+def _seed_count(summary: Summary, row: str) -> str:
+    counts = _per_collection(summary, row, lambda scores: len(scores.seeds))
+    return "1 seed" if counts == "1" else MISSING if counts in ("", "0") else counts
+
+
+def _single_seed(summary: Summary, row: str) -> bool:
+    return any(len(scores.seeds) == 1 for scores in _scores_of(summary, row))
+
+
+def _per_collection(summary: Summary, row: str, count: Callable[[Scores], int]) -> str:
+    """One number if it is the same everywhere, else one per collection."""
     counts = {
-        collection: len(summary.scores[row, collection, measure].queries)
+        collection: str(count(summary.scores[row, collection, measure]))
         for collection, measure in _places(summary)
         if (row, collection, measure) in summary.scores
     }
-    return " / ".join(str(count) for count in counts.values()) or MISSING
-
-
-def _seeds(summary: Summary, row: str) -> tuple[int, ...]:
-    return max((scores.seeds for scores in _scores_of(summary, row)), key=len, default=())
-
-
-def _seed_count(summary: Summary, row: Row) -> str:
-    seeds = len(_seeds(summary, row.name))
-    if not seeds:
-        return MISSING
-    return "1 seed" if seeds == 1 else str(seeds)
+    return " / ".join(counts.values() if len(set(counts.values())) > 1 else set(counts.values()))
 
 
 def _unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
@@ -295,7 +303,7 @@ def _test_note(summary: Summary) -> str:
 def _seed_note(summary: Summary) -> str:
     named = [(row.name, _seeds(summary, row.name)) for row in summary.spec.rows]
     several = [f"{name}: {_join(map(str, seeds))}" for name, seeds in named if seeds]
-    single = [name for name, seeds in named if len(seeds) == 1]
+    single = [name for name, _ in named if _single_seed(summary, name)]
     note = f"Seeds: {'; '.join(several)}." if several else ""
     if single:
         note += (

@@ -192,7 +192,7 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
 
 
 def collection_facts(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the trials say of each collection, after checking that they agree.
+    """Return what the trials say of each collection, after checking that they agree.
 
     Parameters
     ----------

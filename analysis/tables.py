@@ -53,12 +53,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be set.
+    r"""A table ready to be set.
 
     Attributes
     ----------
     label : str
-        Short name, for LaTeX's ``\\label``.
+        Short name, for LaTeX's ``\label``.
     caption : str
         One sentence.
     columns : tuple of Column

@@ -120,7 +120,8 @@ def collect(cells: Iterable[Cell], tracking_uri: str = TRACKING_URI) -> Trials:
 def newest_finished(tracking_uri: str, signatures: set[str]) -> dict[str, Run]:
     """Newest FINISHED trial of each signature: one search, however many cells.
 
-    Signatures without one are absent. "Newest" = latest start time.
+    Signatures without one are absent. "Newest" = finished last, since a trial that was killed and
+    resumed keeps its first start time.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def newest_finished(tracking_uri: str, signatures: set[str]) -> dict[str, Run]:
         page = client.search_runs(
             [experiment.experiment_id],
             filter_string="tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
+            order_by=["attributes.end_time DESC"],
             max_results=1000,
             page_token=token,
         )

@@ -253,6 +253,15 @@ def line_of(path: str | Path, row: int) -> int:
     return next(n for at, n in enumerate(filled) if at == row)
 
 
+def line_with(path: str | Path, query_id: str, doc_id: str) -> int:
+    """Return the line, counted from 1, of a run or qrels file that holds this pair; 0 if none."""
+    for number, line in enumerate(_read_bytes(path).decode().split("\n"), 1):
+        fields = line.split()
+        if fields and fields[0] == query_id and fields[2] == doc_id:
+            return number
+    return 0
+
+
 def _strings(ids: Iterable[Any]) -> "pd.Series[Any]":
     series = ids if isinstance(ids, pd.Series) else pd.Series(list(ids), dtype=object)
     return series.reset_index(drop=True).astype("str")

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
-    {"rankings", "losses"},
-    {"data", "samplers", "teachers", "batches", "students", "assets"},
+    {"rankings", "losses", "assets", "draws"},
+    {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"pipeline"},
     {"commands", "sweeper"},
@@ -35,7 +35,7 @@ HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
     if module in LEAVES:
-        return {"__init__", "rankings", module}
+        return {"__init__", "rankings", module, *(["store"] if module == "config" else [])}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
 

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from rdx.data.collection import Collection
 
@@ -68,11 +70,25 @@ class PyDocs:
                 f"known to work: {list(LIBRARIES)}"
             )
 
-    def load(self, split: str) -> Collection:
-        """The collection with the queries of one split: "train", "dev", "test" or "all"."""
+    def prepare(self, folder: Path) -> None:
+        """Read the libraries' sources (some 20 s) and write the collection into a folder."""
+        queries, passages, qrels, counts = _build(self.libraries, self.max_words, self.min_words)
+        texts = {"queries": queries, "passages": passages, "counts": counts}
+        (folder / "texts.json").write_text(json.dumps(texts))
+        qrels.to_parquet(folder / "qrels.parquet", index=False)
+
+    def load(self, split: str, folder: Path | None = None) -> Collection:
+        """The collection with the queries of one split: "train", "dev", "test" or "all".
+
+        With `folder`, what `prepare` wrote there is used.
+        """
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: must be one of {list(SPLITS)}")
-        queries, passages, qrels, counts = _build(self.libraries, self.max_words, self.min_words)
+        if folder is None:
+            built = _build(self.libraries, self.max_words, self.min_words)
+        else:
+            built = _prepared(folder)
+        queries, passages, qrels, counts = built
         graded = set(qrels.loc[qrels.relevance == 1, "query_id"])
         kept = {
             query_id: text
@@ -95,10 +111,18 @@ class _Item:
     see_also: tuple[str, ...]
 
 
+Built = tuple[dict[str, str], dict[str, str], pd.DataFrame, dict[str, int]]
+
+
+@lru_cache(maxsize=4)
+def _prepared(folder: Path) -> Built:
+    texts = json.loads((folder / "texts.json").read_text())
+    qrels = pd.read_parquet(folder / "qrels.parquet").astype({"relevance": "int32"})
+    return texts["queries"], texts["passages"], qrels, texts["counts"]
+
+
 @lru_cache(maxsize=2)
-def _build(
-    libraries: tuple[str, ...], max_words: int, min_words: int
-) -> tuple[dict[str, str], dict[str, str], pd.DataFrame, dict[str, int]]:
+def _build(libraries: tuple[str, ...], max_words: int, min_words: int) -> Built:
     items = [item for library in libraries for item in _items(library)]
     passages: dict[str, str] = {}
     passage_of: dict[str, str] = {}  # object -> passage (equal bodies are one passage)
@@ -176,7 +200,7 @@ def _items(library: str) -> Iterator[_Item]:
     spec = importlib.util.find_spec(library)
     assert spec is not None and spec.submodule_search_locations
     root = Path(spec.submodule_search_locations[0])
-    for path in sorted(root.rglob("*.py")):
+    for path in tqdm(sorted(root.rglob("*.py")), desc=f"reading {library}", unit="file", leave=False):
         inner = path.relative_to(root).with_suffix("").parts
         if any(part in ("tests", "test", "testing", "_vendor", "conftest") for part in inner):
             continue

@@ -1,0 +1,67 @@
+"""`python -m rdx`: check the whole command line, then let Hydra run its cells."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from rdx import config
+from rdx.sweeper import GridSweeper, report
+
+SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
+SHOWS += ("--shell-completion", "-sc", "--resolve", "--package", "-p")
+
+
+@hydra.main(config_path=str(config.CONF), config_name="config", version_base="1.3")
+def job(cfg: DictConfig) -> dict[str, Any]:
+    """One cell, in whatever process the launcher chose."""
+    from rdx import pipeline  # torch and transformers load here, not for --help
+
+    choices = HydraConfig.get().runtime.choices
+    levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
+    plain = config.resolved(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]))
+    print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
+    summary = pipeline.run(plain, levels)
+    for name, value in summary["means"].items():
+        print(f"   {name:42} {value:.4f}")
+    print(f"   health: {summary['health']}, signature: {summary['signature']}", flush=True)
+    if HydraConfig.get().mode.name == "RUN":
+        print(report([summary]))
+    return summary
+
+
+def main() -> None:
+    """Check every cell before any work starts, then run."""
+    Plugins.instance().register(GridSweeper)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = sys.argv[1:]
+    if not any(a.split("=")[0] in SHOWS for a in arguments):
+        try:
+            overrides = [a for a in arguments if not a.startswith("-")]
+            multirun = any(a in ("-m", "--multirun") for a in arguments)
+            found = config.cells([o for o in overrides if not config._key(o).startswith("hydra")])
+            if len(found) > 1 and not multirun and not _experiment(overrides):
+                raise config.ConfigError(
+                    f"this is a grid of {len(found)} cells; run it with: "
+                    f"python -m rdx -m {' '.join(overrides)}"
+                )
+            for cell in found:
+                config.check(cell)
+        except (config.ConfigError, ValueError, FileNotFoundError) as error:
+            sys.exit(f"rdx: {error}")
+    sys.argv[1:] = [*arguments, config.SEARCHPATH]
+    job()
+
+
+def _experiment(overrides: list[str]) -> bool:
+    return any(o.startswith("+experiments=") for o in overrides)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Training lists, the order they come in, and their tokenised, length-sorted micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rdx.draws import generator
+
+
+@dataclass(frozen=True)
+class TrainingList:
+    """A query's passages and their teacher ranks (1 = best)."""
+
+    query_id: str
+    doc_ids: tuple[str, ...]
+    teacher_ranks: tuple[int, ...]
+
+
+# Training lists of an epoch; the same lists every time, or drawn anew as a function of the epoch.
+Lists = Callable[[int], Sequence[TrainingList]]
+
+
+def fixed(selected: pd.DataFrame) -> Lists:
+    """The lists that `Depth.select` kept, in every epoch."""
+    lists = [
+        TrainingList(str(query_id), tuple(rows.doc_id), tuple(int(r) for r in rows.teacher_rank))
+        for query_id, rows in selected.groupby("query_id", sort=False)
+    ]
+    return lambda epoch: lists
+
+
+def contrastive(
+    candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], negatives: int, seed: int
+) -> Lists:
+    """One passage of a query's highest grade (rank 1), and hard negatives (rank 2).
+
+    Positive and negatives are drawn as a function of (seed, epoch, query id); relevant passages of
+    any grade are never negatives. Queries without a relevant passage or a negative are left out.
+    """
+    pools = {
+        str(query_id): [d for d in rows.doc_id if d not in relevant.get(str(query_id), {})]
+        for query_id, rows in candidates.groupby("query_id", sort=False)
+    }
+    usable = [q for q, pool in pools.items() if pool and relevant.get(q)]
+
+    def draw(epoch: int) -> list[TrainingList]:
+        lists = []
+        for query_id in usable:
+            random, grades = generator(seed, epoch, query_id), relevant[query_id]
+            best = sorted(d for d, grade in grades.items() if grade == max(grades.values()))
+            pool = pools[query_id]
+            picked = random.choice(len(pool), size=min(negatives, len(pool)), replace=False)
+            doc_ids = (best[random.integers(len(best))], *(pool[i] for i in picked))
+            lists.append(TrainingList(query_id, doc_ids, (1, *[2] * len(picked))))
+        return lists
+
+    return draw
+
+
+class Schedule:
+    """Which lists make which optimiser step: a pure function of (seed, step)."""
+
+    def __init__(self, lists: Lists, batch: int, seed: int) -> None:
+        self.lists, self.batch, self.seed = lists, batch, seed
+        self.size = len(lists(0))
+        if not self.size:
+            raise ValueError("no training list is left: every query was dropped")
+        self.steps_per_epoch = -(-self.size // batch)
+        self._epoch: tuple[int, list[TrainingList]] = (-1, [])
+
+    def step(self, step: int) -> list[TrainingList]:
+        """Lists of a step, counted from 0; the last step of an epoch may hold fewer."""
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            lists = list(self.lists(epoch))
+            order = generator(self.seed, epoch, "order").permutation(len(lists))
+            self._epoch = (epoch, [lists[i] for i in order])
+        return self._epoch[1][inside * self.batch : (inside + 1) * self.batch]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some of a step's pairs, padded to the longest: where their scores belong in [B * N]."""
+
+    inputs: dict[str, Tensor]
+    parts: Tensor
+    positions: Tensor
+
+
+def targets(lists: Sequence[TrainingList]) -> tuple[Tensor, Tensor]:
+    """Teacher ranks [B, N] (0 at padding) and mask [B, N]."""
+    width = max(len(one.doc_ids) for one in lists)
+    ranks = [[*one.teacher_ranks, *[0] * (width - len(one.teacher_ranks))] for one in lists]
+    tensor = torch.tensor(ranks)
+    return tensor, tensor > 0
+
+
+def pairs_of(lists: Sequence[TrainingList], collection: Any) -> list[tuple[str, str]]:
+    """The (query, passage) texts of the lists, one list after the other."""
+    return [
+        (collection.queries[one.query_id], collection.passages[doc_id])
+        for one in lists
+        for doc_id in one.doc_ids
+    ]
+
+
+def micro_batches(
+    pairs: list[tuple[str, str]], positions: Sequence[int], tokenise: Any, max_tokens: int
+) -> list[MicroBatch]:
+    """Sort pairs by length and cut them so that no micro-batch has more than `max_tokens`.
+
+    Padding counts; a single pair that is longer still is a micro-batch of its own.
+    """
+    encoded = tokenise.encode(pairs)
+    order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i]["input_ids"]), i))
+    groups: list[list[int]] = []
+    for i in order:
+        width = len(encoded[groups[-1][0]]["input_ids"]) if groups else 0
+        if groups and width * (len(groups[-1]) + 1) <= max_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [
+        MicroBatch(
+            *tokenise.pad([encoded[i] for i in group]),
+            torch.tensor([positions[i] for i in group]),
+        )
+        for group in groups
+    ]
+
+
+def positions_of(lists: Sequence[TrainingList]) -> list[int]:
+    """Where the pairs of `pairs_of` lie in the flattened [B * N]."""
+    width = max(len(one.doc_ids) for one in lists)
+    return [row * width + i for row, one in enumerate(lists) for i in range(len(one.doc_ids))]

@@ -1,0 +1,266 @@
+"""The file to read first: one cell, from candidates to an evaluated student.
+
+    candidates -> teach -> select -> prefinetune -> distill -> evaluate
+
+Each stage is computed once per signature (`rdx.config.signatures`) and kept in the store.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from rdx import batches, config, rankings, trainer
+from rdx import evaluation as ev
+from rdx.data import Collection, sample_queries
+from rdx.store import Store, signature, write_json
+
+PER_QUERY = "per_query.parquet"
+FACTS = "trial.json"
+
+
+def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
+    """Run one cell; returns its facts: signatures, stages computed or stored, scores, health.
+
+    Parameters
+    ----------
+    cfg
+        The resolved configuration.
+    levels
+        The option chosen per config group.
+    """
+    keys = config.signatures(cfg)
+    cell = SimpleNamespace(cfg=cfg, keys=keys, store=Store(Path(cfg["store"])), facts={})
+    cell.parts = {group: config.build(cfg[group], group) for group in config.GROUPS}
+    track = cell.parts["tracking"]
+    done = cell.store.has("evaluate", keys["evaluate"]) and not cfg["force"]
+    if done and track.finished(keys["evaluate"]):
+        folder = cell.store.cached("evaluate", keys["evaluate"], partial(_evaluate, cell, None))
+        return _summary(cell, folder)
+    with track.trial(
+        signature=keys["evaluate"], levels=levels, config=cfg, grid=cfg["grid"], seed=cfg["seed"]
+    ) as trial:
+        try:
+            folder = cell.store.cached(
+                "evaluate", keys["evaluate"], partial(_evaluate, cell, trial), cfg["force"]
+            )
+        except trainer.Diverged:
+            trial.set_health("nan")
+            raise
+        summary = _summary(cell, folder)
+        facts = {"levels": levels, **summary}
+        trial.set_health(facts["health"])
+        trial.log_result(folder, facts, summary["means"])
+    return summary
+
+
+def candidates(cell: Any, split: Collection) -> pd.DataFrame:
+    """Rank candidates for the sampled training queries, as deep as the teacher is asked."""
+    depth = cell.parts["depth"]
+
+    def make(folder: Path) -> None:
+        chosen = split.subset(sample_queries(split.queries, depth.queries, depth.seed))
+        ranking = cell.parts["sampler"].candidates(chosen, depth.asked)
+        rankings.write_parquet(ranking, folder / "candidates.parquet")
+        write_json(folder / "first_stage.json", cell.parts["sampler"].fingerprint())
+
+    folder = cell.store.cached("candidates", cell.keys["candidates"], make)
+    return rankings.read_parquet(folder / "candidates.parquet")
+
+
+def teach(cell: Any, split: Collection, ranking: pd.DataFrame) -> pd.DataFrame:
+    """Let the teacher rank the candidates."""
+
+    def make(folder: Path) -> None:
+        taught = cell.parts["teacher"].rank(ranking, split, folder)
+        rankings.write_parquet(taught, folder / "teacher.parquet")
+
+    folder = cell.store.cached("teach", cell.keys["teach"], make)
+    return rankings.read_parquet(folder / "teacher.parquet")
+
+
+def prefinetune(cell: Any) -> Path:
+    """Stage 1: train the student on labels with hard negatives; or save it as it comes."""
+    stage, settings = cell.parts["prefinetune"], cell.parts["trainer"]
+
+    def make(folder: Path) -> None:
+        student = cell.parts["student"].create(stage.seed if stage else 0)
+        facts: dict[str, Any] = {}
+        if stage:
+            split = load(cell, "data", "train")
+            judged = [q for q in split.relevant() if q in split.queries]
+            split = split.subset(sample_queries(judged, stage.queries, stage.seed))
+            facts = trainer.fit(
+                student,
+                stage.loss,
+                stage.lists(split),
+                split,
+                trainer.Epochs(stage.epochs),
+                stage.trainer(settings),
+                stage.seed,
+                folder,
+                name="stage 1",
+            )
+        student.save(folder)
+        write_json(folder / "facts.json", facts)
+
+    return cell.store.cached("prefinetune", cell.keys["prefinetune"], make)
+
+
+def distill(cell: Any, trial: Any) -> Path:
+    """Stage 2: train the student of stage 1 on the teacher's rankings."""
+    if cell.parts["loss"] is None:
+        return prefinetune(cell)
+
+    def make(folder: Path) -> None:
+        split = load(cell, "data", "train")
+        ranking = candidates(cell, split)
+        taught = teach(cell, split, ranking)
+        lists = cell.parts["depth"].select(ranking, taught)
+        start = prefinetune(cell)
+        student = cell.parts["student"].load(start)
+        facts: dict[str, Any] = trainer.fit(
+            student,
+            cell.parts["loss"],
+            batches.fixed(lists),
+            split,
+            cell.parts["budget"],
+            cell.parts["trainer"],
+            cell.cfg["seed"],
+            folder,
+            on_step=partial(trial.log_step, "distill"),
+            name="distilling",
+        )
+        facts["lists_left_out"] = int(ranking.query_id.nunique() - lists.query_id.nunique())
+        facts["states"] = {str(k): int(n) for k, n in taught.state.value_counts().items()}
+        student.save(folder)
+        write_json(folder / "facts.json", facts)
+
+    return cell.store.cached("distill", cell.keys["distill"], make, cell.cfg["force"])
+
+
+def reference(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd.DataFrame | None:
+    """The teacher's ranking of some test queries, where it can rank queries it has not seen."""
+    asked, teacher = cell.parts["evaluation"].teacher_queries, cell.parts["teacher"]
+    if not asked or not teacher.ranks_unseen or cell.parts["loss"] is None:
+        return None
+    chosen = test.subset(sample_queries(test.queries, min(asked, len(test.queries)), 0))
+
+    def make(folder: Path) -> None:
+        some = first[first.query_id.isin(chosen.queries)].reset_index(drop=True)
+        rankings.write_parquet(teacher.rank(some, chosen, folder), folder / "teacher.parquet")
+
+    key = signature([cell.keys["reference"], name])
+    folder = cell.store.cached("reference", key, make)
+    return ev.as_ranking(rankings.read_parquet(folder / "teacher.parquet"))
+
+
+def load(cell: Any, group: str, split: str) -> Collection:
+    """A split of the training collection."""
+    return _load(cell, cell.parts[group], cell.cfg[group], split)
+
+
+def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
+    """Re-rank every test set with the distilled student; write runs, per-query table and facts."""
+    checkpoint = distill(cell, trial)
+    settings, evaluation = cell.parts["trainer"], cell.parts["evaluation"]
+    student = cell.parts["student"].load(checkpoint)
+    weight = _dev_weight(cell, student) if evaluation.interpolate else None
+    (folder / "runs").mkdir(exist_ok=True)
+    tables, collections, seconds = [], {}, {}
+    ranking = pd.DataFrame()
+    for name, test_set in evaluation.collections.items():
+        node = cell.cfg["evaluation"]["collections"][name]
+        test = _load(cell, test_set.data, node["data"], test_set.split)
+        judged = [q for q in dict.fromkeys(test.qrels.query_id) if q in test.queries]
+        count = None if test_set.queries is None else min(test_set.queries, len(judged))
+        test = test.subset(sample_queries(judged, count, 0))
+        first = test_set.first_stage.candidates(test, evaluation.k)
+        ranking, timing = ev.rerank(
+            student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
+        )
+        systems = {"first_stage": first, "oracle": ev.oracle(first, test.qrels)}
+        systems["student"] = ranking
+        if weight is not None:
+            systems["student+first_stage"] = ev.interpolated(ranking, first, weight)
+        table = ev.per_query(name, systems, test.qrels, evaluation.measures)
+        tables.append(table)
+        taught = reference(cell, name, test, first)
+        if taught is not None:
+            shared = test.qrels[test.qrels.query_id.isin(taught.query_id)]
+            tables.append(ev.per_query(name, {"teacher": taught}, shared, evaluation.measures))
+            systems["teacher"] = taught
+        for system, one in systems.items():
+            rankings.write_trec(one, folder / "runs" / f"{name}.{system}.run.gz", system)
+        seconds[name] = timing
+        collections[name] = {
+            "queries": len(test.queries),
+            "k": evaluation.k,
+            "first_stage": test_set.first_stage.fingerprint(),
+            "digest": signature(
+                [config.identity({**cell.cfg, "data": node["data"]})["data"], sorted(test.queries)]
+            ),
+            "judged@10": ev.judged(ranking, test.qrels),
+            "weight": weight,
+        }
+    per_query = pd.concat(tables, ignore_index=True)
+    rankings.write_parquet(per_query, folder / PER_QUERY)
+    trained = _facts(checkpoint)
+    health = ev.health(
+        per_query, ranking, evaluation.measures[0], trained.get("weight_change")
+    )
+    facts = {"health": health, "collections": collections, "training": trained}
+    write_json(folder / FACTS, facts)
+    write_json(folder / "timing.json", seconds)
+
+
+def _dev_weight(cell: Any, student: Any) -> float:
+    """The interpolation weight of the student, chosen on dev queries of the training collection."""
+    evaluation = cell.parts["evaluation"]
+    dev = load(cell, "data", "dev")
+    judged = [q for q in dict.fromkeys(dev.qrels.query_id) if q in dev.queries]
+    dev = dev.subset(sample_queries(judged, min(evaluation.dev_queries, len(judged)), 0))
+    first = cell.parts["sampler"].candidates(dev, evaluation.k)
+    ranking, _ = ev.rerank(
+        student, first, dev, cell.parts["trainer"], evaluation.max_tokens, "re-ranking dev"
+    )
+    return ev.best_weight(ranking, first, dev.qrels, evaluation.measures[0])
+
+
+def _load(cell: Any, data: Any, node: Any, split: str) -> Collection:
+    """Load a split; a collection that takes long to make is made once."""
+    if not hasattr(data, "prepare"):
+        return data.load(split)
+    key = signature(config.identity({**cell.cfg, "data": node})["data"])
+    return data.load(split, cell.store.cached("collection", key, data.prepare))
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "facts.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _summary(cell: Any, folder: Path) -> dict[str, Any]:
+    """Facts of a finished cell, from its folder in the store."""
+    facts = json.loads((folder / FACTS).read_text())
+    table = rankings.read_parquet(folder / PER_QUERY)
+    means = table.groupby(["collection", "system", "measure"]).value.mean()
+    training = facts["training"]
+    return {
+        "signature": cell.keys["evaluate"],
+        "signatures": cell.keys,
+        "seed": cell.cfg["seed"],
+        "stages": dict(cell.store.log),
+        "health": facts["health"],
+        "collections": facts["collections"],
+        "seconds": dict(cell.store.seconds),
+        "steps": training.get("steps", 0),
+        "pairs": training.get("pairs", 0),
+        "counts": {k: v for k, v in training.items() if isinstance(v, int)},
+        "means": {"/".join(map(str, key)): float(value) for key, value in means.items()},
+    }

@@ -1,0 +1,112 @@
+"""The command, on a real MLflow store with the cells of experiments/demo.yaml."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from analysis.__main__ import main
+from rdx.config import ROOT, cells
+
+SYSTEMS = ("first_stage", "oracle", "teacher", "student")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """Every demo cell but the second seed of ADR-MSE."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("rdx", str(folder / "artifacts"))
+    generator = np.random.default_rng(0)
+    references = dict(zip(SYSTEMS, generator.random((3, 30)), strict=False))
+    for cell in cells("demo"):
+        if "loss=adr_mse" in cell.overrides and "seed=2" in cell.overrides:
+            continue
+        values = {**references, "student": references["first_stage"] + generator.normal(0.1, 0.1)}
+        table = pd.concat(
+            pd.DataFrame(
+                {
+                    "collection": "pydocs",
+                    "system": system,
+                    "query_id": [f"q{i}" for i in range(30)],
+                    "measure": measure,
+                    "value": value,
+                }
+            )
+            for system, value in values.items()
+            for measure in ("nDCG@10", "RR@10")
+        )
+        facts = {
+            "signature": cell.signature,
+            "seed": cell.cfg["seed"],
+            "levels": cell.levels,
+            "health": "ok",
+            "collections": {"pydocs": {"queries": 30, "k": 10, "digest": "d", "first_stage": {}}},
+        }
+        tags = {"rdx.kind": "trial", "rdx.signature": cell.signature}
+        run = client.create_run(experiment, tags=tags).info.run_id
+        table.to_parquet(folder / "per_query.parquet")
+        (folder / "trial.json").write_text(json.dumps(facts))
+        for name in ("per_query.parquet", "trial.json"):
+            client.log_artifact(run, str(folder / name))
+        client.set_terminated(run)
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def test_demo(uri, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--tracking-uri", uri]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "RankNet, shuffled teacher",
+        "1 of 7 cells are missing; run: python -m rdx +experiments=demo",
+        "Missing cells (1 of 7): loss=adr_mse seed=2 (adr_mse).",
+        "results/demo/table.md",
+        "results/demo/figure.png",
+    ):
+        assert part in out
+    names = sorted(path.name for path in (tmp_path / "results" / "demo").iterdir())
+    assert names == ["figure.pdf", "figure.png", "table.csv", "table.md", "table.tex"]
+    csv = pd.read_csv(tmp_path / "results" / "demo" / "table.csv")
+    assert (csv["table"] == "main").sum() == 7 * 2
+    assert csv.loc[csv["row"] == "Oracle", "p"].isna().all()
+
+
+def test_out(uri, tmp_path):
+    assert main(["demo", "--tracking-uri", uri, "--out", str(tmp_path / "x")]) == 0
+    assert (tmp_path / "x" / "table.md").is_file()
+
+
+def test_unknown_name(capsys):
+    assert main(["dmeo"]) == 2
+    assert "no experiment 'dmeo'; there are: " in capsys.readouterr().err
+
+
+def test_no_store(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 2
+    error = capsys.readouterr().err
+    assert "no MLflow store at sqlite:///mlflow.db" in error
+    assert "python -m rdx +experiments=demo" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, analysis.__main__ as m; m.parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert loaded and not loaded & {"mlflow", "torch", "pandas", "scipy", "matplotlib", "hydra"}
+
+
+def test_no_gpu_stack(uri, tmp_path):
+    code = (
+        "import sys; from analysis.__main__ import main\n"
+        f"assert main(['demo', '--tracking-uri', {uri!r}, '--out', {str(tmp_path)!r}]) == 0\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

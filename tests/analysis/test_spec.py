@@ -1,0 +1,62 @@
+import pytest
+
+from analysis.spec import SpecError, parse
+from rdx.config import ROOT, load_spec
+
+
+def node(**changes):
+    base = {
+        "name": "x",
+        "claim": "one\n  sentence",
+        "grid": {"a": ["loss=ranknet"], "b": ["loss=adr_mse"]},
+        "measures": ["nDCG@10", "RR@10"],
+        "baseline": "First",
+        "rows": [
+            {"name": "First", "system": "first_stage"},
+            {"name": "Teacher", "system": "teacher", "grid": ["a", "b"]},
+            {"name": "Oracle", "system": "oracle"},
+            {"name": "A", "grid": "a"},
+        ],
+    }
+    return {**base, **changes}
+
+
+def test_defaults():
+    spec = parse(node())
+    assert spec.claim == "one sentence"
+    assert (spec.alpha, spec.family, spec.figure) == (0.05, "collection", "nDCG@10")
+    first, teacher, oracle, student = spec.rows
+    assert (student.system, student.grids) == ("student", ("a",))
+    assert teacher.grids == ("a", "b")
+    assert [row.competes for row in spec.rows] == [False, False, False, True]
+    assert [row.test for row in spec.rows] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "grid"}, "'grid' is not one of: collection, all"),
+        ({"baseline": "B"}, "row 'B' is not one of: First, Teacher, Oracle, A"),
+        ({"comparisons": [["A", "B"]]}, "row 'B' is not one of"),
+        ({"comparisons": [["A", "A"]]}, "'A' with itself"),
+        ({"rows": [{"name": "A", "grid": "c"}]}, "grid 'c' is not one of: a, b"),
+        ({"rows": [{"name": "A"}]}, "row 'A': needs `grid`"),
+        ({"rows": [{"name": "A", "grid": "a", "sytem": "x"}]}, "unknown key 'sytem'; valid: name"),
+        ({"rows": [{"name": "A", "grid": "a", "system": "x"}]}, "system 'x' is not one of"),
+        ({"rows": [{"name": "A", "grid": "a"}] * 2}, "two rows are called 'A'"),
+        ({"rows": []}, "needs `rows` and `measures`"),
+        ({"alpah": 0.1}, "unknown key 'alpah'; valid: name, claim"),
+        ({"alpha": 5}, "alpha must lie between 0 and 1"),
+        ({"figure": "AP"}, "figure 'AP' is not one of: nDCG@10, RR@10"),
+    ],
+)
+def test_errors_name_what_is_wrong_and_what_is_valid(changes, message):
+    with pytest.raises(SpecError, match=message.replace("[", r"\[")):
+        parse(node(**changes))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_spec_of_the_project_is_valid(path):
+    assert parse(load_spec(path.stem)).name == path.stem

@@ -1,0 +1,148 @@
+import json
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from analysis.trials import COLUMNS, NoTrialsError, TrialError, collect, newest_finished
+from rdx.config import Cell
+
+LEVELS = {"data": "pydocs", "loss": "ranknet", "teacher": "query_likelihood"}
+
+
+def cell(signature, grid="a", seed=1):
+    return Cell(("loss=ranknet", f"seed={seed}"), grid, {}, {}, signature)
+
+
+def per_query(value):
+    return pd.DataFrame(
+        {
+            "collection": "docs",
+            "system": ["first_stage", "student"],
+            "query_id": "q1",
+            "measure": "nDCG@10",
+            "value": [0.25, value],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One database for all tests, since making one takes seconds; signatures keep them apart."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("rdx", str(folder / "artifacts"))
+    clock = iter(range(1000, 10**9, 1000))
+
+    def log(signature, value, status="FINISHED", start=None, table=None, facts=None, kind="trial"):
+        tags = {"rdx.kind": kind, "rdx.signature": signature}
+        run = client.create_run(experiment, start_time=start or next(clock), tags=tags)
+        run_id = run.info.run_id
+        if table is None:
+            table = per_query(value)
+        if table is not False:
+            table.to_parquet(folder / "per_query.parquet")
+            client.log_artifact(run_id, str(folder / "per_query.parquet"))
+        if facts is None:
+            facts = {"signature": signature, "seed": 3, "levels": LEVELS, "collections": {}}
+        (folder / "trial.json").write_text(json.dumps(facts))
+        client.log_artifact(run_id, str(folder / "trial.json"))
+        client.set_terminated(run_id, status, end_time=next(clock))
+        return run_id
+
+    return uri, log
+
+
+def student(trials):
+    frame = trials.frame
+    return frame.loc[frame["system"] == "student", "value"].tolist()
+
+
+def test_the_newest_finished_run_of_each_signature(store):
+    uri, log = store
+    log("one", 0.1)
+    newer = log("one", 0.2)
+    log("one", 0.3, status="FAILED")
+    log("one", 0.4, status="RUNNING")
+    log("two", 0.5)
+    log("one", 0.6, kind="grid")
+    log("unasked", 0.7)
+    log("failed", 0.8, status="KILLED")
+    cells = [cell("one"), cell("two", "b"), cell("failed"), cell("never")]
+    trials = collect(cells, uri)
+    assert student(trials) == [0.2, 0.5]
+    assert list(trials.frame.columns) == list(COLUMNS)
+    first = trials.frame.iloc[0]
+    assert (first["grid"], first["signature"], first["seed"]) == ("a", "one", 3)
+    assert (first["loss"], first["student"]) == ("ranknet", "")
+    assert trials.runs["one"] == newer and set(trials.facts) == {"one", "two"}
+    assert [c.signature for c in trials.missing] == ["failed", "never"]
+    assert trials.cells == tuple(cells)
+
+
+def test_a_resumed_trial_counts_by_its_end(store):
+    uri, log = store
+    log("resumed", 0.1)
+    log("resumed", 0.2, start=1)  # begun long ago, killed, finished last
+    assert student(collect([cell("resumed")], uri)) == [0.2]
+
+
+def test_sub_grids_share_a_trial_and_repetitions_do_not_count(store):
+    uri, log = store
+    log("shared", 0.1)
+    trials = collect([cell("shared"), cell("shared"), cell("shared", "b")], uri)
+    assert trials.frame["grid"].tolist() == ["a", "a", "b", "b"]
+    assert len(trials.cells) == 2 and len(trials.runs) == 1
+
+
+def test_nothing_found(store):
+    trials = collect([cell("never")], store[0])
+    assert trials.frame.empty and list(trials.frame.columns) == list(COLUMNS)
+    assert len(trials.missing) == 1
+
+
+def test_one_search_however_many_cells(store, monkeypatch):
+    uri, log = store
+    log("many", 0.1)
+    calls = []
+    search = MlflowClient.search_runs
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return search(*args, **{**kwargs, "max_results": 2})
+
+    monkeypatch.setattr(MlflowClient, "search_runs", counted)
+    found = newest_finished(uri, {"many", "one", "two"})
+    assert "many" in found
+    assert len(calls) > 1 and calls[1]["page_token"]  # pages of two, all of them read
+
+
+@pytest.mark.parametrize(
+    ("signature", "change", "message"),
+    [
+        ("no-table", {"table": False}, "has no per_query.parquet"),
+        ("columns", {"table": per_query(0.1).drop(columns="system")}, "lacks the columns system"),
+        ("nan", {"table": per_query(float("nan"))}, r"no finite value for \['docs', 'student'"),
+        ("twice", {"table": pd.concat([per_query(0.1)] * 2)}, "two values for"),
+        ("facts", {"facts": {"signature": "facts"}}, "lacks levels, seed, collections"),
+        (
+            "other",
+            {"facts": {"signature": "x", "levels": {}, "seed": 1, "collections": {}}},
+            "tagged other, but .* is of x",
+        ),
+    ],
+)
+def test_a_damaged_trial_is_an_error_that_names_it(store, signature, change, message):
+    uri, log = store
+    run_id = log(signature, 0.1, **change)
+    with pytest.raises(TrialError, match=message) as error:
+        collect([cell(signature)], uri)
+    assert run_id in str(error.value)
+
+
+def test_no_store_is_said_and_not_created(tmp_path):
+    for uri in (f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "mlruns")):
+        with pytest.raises(NoTrialsError, match="no MLflow store at"):
+            collect([cell("one")], uri)
+    assert not list(tmp_path.iterdir())
