@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Late, so that --help and a misspelt name answer at once.
     from analysis import report, summary, trials
+    from analysis.comparability import ComparabilityError
     from analysis.spec import SpecError, parse
     from rdx.config import ConfigError, load_spec
 
@@ -71,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         numbers = summary.summarise(spec, found)
     except trials.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
-    except (ConfigError, SpecError, summary.ComparabilityError, trials.TrialError) as error:
+    except (ConfigError, SpecError, ComparabilityError, trials.TrialError) as error:
         return _fail(str(error))
 
     paths = report.write(numbers, arguments.out or Path("results") / arguments.name)
     print(report.terminal(numbers))
     if found.missing:
-        print(f"\n{len(found.missing)} of {len(found.cells)} cells are missing; run: {command}")
+        print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     return 0
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis.significance import Comparison, FloatArray, holm, paired_t
+from analysis.comparability import ComparabilityError, collection_facts, query_difference
+from analysis.significance import SAME_ABS, SAME_REL, Comparison, FloatArray, holm, paired_t
 from analysis.spec import REFERENCES, Row, Spec
 from analysis.trials import Trials
-
-
-class ComparabilityError(ValueError):
-    """Trials stand in one table that must not be compared: other queries, data or settings."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,15 @@ class Summary:
     comparisons: tuple[Contrast, ...]
     signatures: dict[str, tuple[str, ...]]
 
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """(collection, measure) of every column; before the first trial with a nameless one."""
+        return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
+
+    def scores_of(self, row: str) -> list[Scores]:
+        """Scores of one row in every column that has them."""
+        return [self.scores[row, c, m] for c, m in self.places if (row, c, m) in self.scores]
+
 
 def summarise(spec: Spec, trials: Trials) -> Summary:
     """All numbers of the table of `spec`.
@@ -189,33 +196,6 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
         comparisons=tuple(_correct(pairs, spec.alpha)),
         signatures=signatures,
     )
-
-
-def collection_facts(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what the trials say of each collection, after checking that they agree.
-
-    Parameters
-    ----------
-    facts : dict
-        signature -> trial.json.
-
-    Raises
-    ------
-    ComparabilityError
-        If two trials evaluated on one collection differ in its digest, the
-        re-ranked depth or the first stage; the message names both trials and both values.
-    """
-    seen: dict[str, tuple[str, dict[str, Any]]] = {}
-    for signature, trial in facts.items():
-        for name, here in trial["collections"].items():
-            first_signature, first = seen.setdefault(name, (signature, here))
-            for key in ("digest", "k", "first_stage"):
-                if here.get(key) != first.get(key):
-                    raise ComparabilityError(
-                        f"collection {name}: trials {first_signature[:12]} and {signature[:12]} "
-                        f"differ in {key}: {first.get(key)} and {here.get(key)}"
-                    )
-    return {name: found for name, (_, found) in seen.items()}
 
 
 def _cells(row: Row, trials: Trials) -> list[Any]:
@@ -277,16 +257,18 @@ def _scores(
         if others != queries:
             raise ComparabilityError(
                 f"row {row.name!r}, {collection}, {measure}: "
-                + _difference(f"trial {first[:12]}", queries, f"trial {signature[:12]}", others)
+                + query_difference(
+                    f"trial {first[:12]}", queries, f"trial {signature[:12]}", others
+                )
             )
     if row.system in REFERENCES:
-        differing = next((f for f in found if not np.array_equal(f[2], values)), None)
+        differing = next((f for f in found if not _same(f[2], values).all()), None)
         if differing is None:
             return Scores(queries, values[:, None], ())
         settings = {_setting(cell.overrides) for cell in _cells(row, trials)}
         # A teacher may itself be random (the shuffled one is); then its seeds are averaged.
         if row.system != "teacher" or len(settings) > 1:
-            at = int(np.flatnonzero(differing[2] != values)[0])
+            at = int(np.argmin(_same(differing[2], values)))
             raise ComparabilityError(
                 f"row {row.name!r}: the {row.system} of trials {first[:12]} and "
                 f"{differing[0][:12]} is not the same: {collection} query {queries[at]}, "
@@ -298,6 +280,10 @@ def _scores(
         values=np.column_stack([found[i][2] for i in order]),
         seeds=tuple(int(trials.facts[found[i][0]]["seed"]) for i in order),
     )
+
+
+def _same(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:
+    return np.isclose(a, b, rtol=SAME_REL, atol=SAME_ABS)
 
 
 def _check_queries(
@@ -318,18 +304,8 @@ def _check_queries(
             continue
         raise ComparabilityError(
             f"{collection}, {measure}: "
-            + _difference(f"row {full[0].name!r}", expected, f"row {row.name!r}", queries)
+            + query_difference(f"row {full[0].name!r}", expected, f"row {row.name!r}", queries)
         )
-
-
-def _difference(a: str, queries_a: Sequence[str], b: str, queries_b: Sequence[str]) -> str:
-    def only(these: Sequence[str], those: Sequence[str]) -> str:
-        return ", ".join(sorted(set(these) - set(those))[:3]) or "none"
-
-    return (
-        f"{a} and {b} have other queries ({len(queries_a)} and {len(queries_b)}); "
-        f"only in {a}: {only(queries_a, queries_b)}; only in {b}: {only(queries_b, queries_a)}"
-    )
 
 
 def _contrast(

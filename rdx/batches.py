@@ -126,13 +126,11 @@ def micro_batches(
             groups[-1].append(i)
         else:
             groups.append([i])
-    return [
-        MicroBatch(
-            *tokenise.pad([encoded[i] for i in group]),
-            torch.tensor([positions[i] for i in group]),
-        )
-        for group in groups
-    ]
+    found = []
+    for group in groups:
+        inputs, parts = tokenise.pad([encoded[i] for i in group])
+        found.append(MicroBatch(inputs, parts, torch.tensor([positions[i] for i in group])))
+    return found
 
 
 def positions_of(lists: Sequence[TrainingList]) -> list[int]:

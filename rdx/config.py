@@ -153,11 +153,13 @@ def check(cell: Cell) -> None:
     for group in GROUPS:
         node = cell.cfg[group]
         try:
-            objects = build(node, group)
+            built = build(node, group)
+            tests = getattr(built, "collections", {}).values()  # of `evaluation`
+            for one in (built, *(test_set.data for test_set in tests)):
+                if hasattr(one, "check"):
+                    one.check()
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"{error}\n  in: python -m rdx {' '.join(cell.overrides)}") from error
-        if hasattr(objects, "check"):
-            objects.check()
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -188,7 +190,10 @@ def build(node: Any, where: str) -> Any:
     if not target.startswith("rdx."):
         raise ConfigError(f"{where}._target_={target}: must be a class of rdx")
     module, _, name = target.rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (AttributeError, ModuleNotFoundError) as error:
+        raise ConfigError(f"{where}._target_={target}: {error}") from error
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
     valid = list(inspect.signature(cls).parameters)
     for key in arguments:
@@ -269,8 +274,14 @@ def _cell(grid: str, overrides: list[str]) -> Cell:
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
         plain = resolved(cfg)
-    except (HydraException, OmegaConfBaseException) as error:
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, overrides)) from error
+    known = [f.name for f in dataclasses.fields(Root)]
+    for key in plain:  # "+key=value" adds what the schema does not have
+        if key not in known:
+            raise ConfigError(f"{key}: no such key{_near(str(key), known)}; valid: {known}")
     return Cell(tuple(overrides), grid, plain, levels, signatures(plain)["evaluate"])
 
 
@@ -281,20 +292,24 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
         key = _key(override)
         if f"Could not override '{key}'" in text or f"full_key: {key}" in text:
             parent, _, name = key.rpartition(".")
-            valid = _valid_keys(parent)
+            valid = _valid_keys(parent, overrides)
             if valid and name not in valid:
                 where = f"{parent}.{name}" if parent else name
                 return f"{where}: no such key{_near(name, valid)}; valid: {valid}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("Config search path", "Set the env"))]
+    noise = ("Config search path", "Set the env", "provider=")
+    lines = [line for line in lines if not line.startswith(noise)]
+    if error.__cause__ is not None and text.startswith("Error merging override"):
+        lines.append(str(error.__cause__).strip().splitlines()[0])
     return "\n  ".join([*lines, f"in: python -m rdx {' '.join(overrides)}"])
 
 
-def _valid_keys(parent: str) -> list[str]:
-    """Keys of a node of the default configuration."""
+def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
+    """Keys of a node of the configuration with the options chosen, if there is such a node."""
+    chosen = [o for o in overrides if _key(o) in GROUPS]
     with _composing():
-        node = OmegaConf.select(compose("config", [SEARCHPATH]), parent) if parent else None
-        node = compose("config", [SEARCHPATH]) if not parent else node
+        cfg = compose("config", [*chosen, SEARCHPATH])
+    node = OmegaConf.select(cfg, parent) if parent else cfg
     return [str(k) for k in node if k != "_target_"] if isinstance(node, DictConfig) else []
 
 
@@ -304,7 +319,7 @@ def _near(key: str, valid: Iterable[str]) -> str:
 
 
 def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~").split("@")[0]
+    return override.split("=", 1)[0].lstrip("+~")
 
 
 def _sweep(overrides: Iterable[str]) -> list[list[str]]:
@@ -337,15 +352,22 @@ def _identity(node: Any, key: str = "") -> Any:
         plain = {k: _identity(v, k) for k, v in node.items() if k not in SCHEDULING}
         if node.get("_target_") in ENGINES:
             packages = ENGINES[node["_target_"]]
-            plain["_versions_"] = {name: importlib.metadata.version(name) for name in packages}
+            plain["_versions_"] = {name: _version(name) for name in packages}
         return plain
     if isinstance(node, list):
         if key == "libraries":
-            return {n: importlib.metadata.version(DISTRIBUTIONS.get(n, n)) for n in node}
+            return {name: _version(DISTRIBUTIONS.get(name, name)) for name in node}
         return [_identity(item, key) for item in node]
     if key in CONTENT and isinstance(node, str) and Path(node).exists():
         return _content(Path(node))
     return node
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # `check` refuses it
 
 
 def _content(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Everything random is drawn here: pure functions of a key, independent of workers and resumption."""
+"""Everything random is drawn here: pure functions of a key, whatever workers and resumption."""
 
 import hashlib
 

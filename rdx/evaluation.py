@@ -176,9 +176,7 @@ def best_weight(
     return WEIGHTS[int(np.argmax(np.round(means, 12)))]
 
 
-def measured(
-    ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Iterable[str]
-) -> pd.DataFrame:
+def measured(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     """Per-query values [query_id, measure, value] for every query of the qrels.
 
     A judged query without a ranked passage counts 0. Ties as trec_eval.

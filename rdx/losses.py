@@ -1,10 +1,10 @@
 """Listwise losses: one frozen dataclass per equation, torch only.
 
-Every loss is called as ``loss(student_scores [B, N], teacher_ranks [B, N], mask [B, N]) -> scalar``:
-student scores (higher = more relevant), teacher ranks (1 = best; equal ranks are ties), and a boolean
-mask that is False at padding, whose scores and ranks are ignored. All arithmetic is float32 (float64
-for float64 scores), inside autocast too. `temperature` always divides. A batch without anything to
-learn from (no ordered pair) gives a zero that has a gradient graph.
+Every loss is called as ``loss(student_scores, teacher_ranks, mask) -> scalar``, each [B, N]:
+student scores (higher = more relevant), teacher ranks (1 = best; equal ranks are ties), and a
+boolean mask that is False at padding, whose scores and ranks are ignored. All arithmetic is
+float32 (float64 for float64 scores), inside autocast too. `temperature` always divides. A batch
+without anything to learn from (no ordered pair) gives a zero that has a gradient graph.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class RankNet:
     Examples
     --------
     >>> import torch
-    >>> one = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), torch.tensor([[True, True]]))
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> one = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
     >>> round(one.item(), 4)  # ln(1 + e^-1)
     0.3133
     """
@@ -61,7 +62,7 @@ class RankNet:
 class ADRMSE:
     r"""ADR-MSE: approximate, discounted rank mean squared error.
 
-    ``mean_i (1 + sum_{j != i} sigmoid((s_j - s_i) / T) - teacher_rank_i)^2 / log2(teacher_rank_i + 1)``
+    ``mean_i (1 + sum_{j != i} sigmoid((s_j - s_i) / T) - r_i)^2 / log2(r_i + 1)``, r teacher ranks
 
     The mean is over the passages of a list, then over the lists of the batch, so that every list
     weighs the same (the same number as pooling whenever the lists are equally long).

@@ -90,10 +90,10 @@ class Store:
 def damage(folder: Path) -> str:
     """What is wrong with a stored result; "" if its files are as its manifest says."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        files = json.loads((folder / MANIFEST).read_text())["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"no readable manifest ({type(error).__name__})"
-    for name, digest in files.items():
+    for name, digest in files:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

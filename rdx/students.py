@@ -32,7 +32,8 @@ class Student:
         "cls": the model's own sequence-classification head (the paper). "mean": a linear layer on
         the mean of all token vectors. "interaction": ``a * MaxSim(query, passage) + w . h_[CLS]``
         on the jointly encoded token vectors, a and w learned, w = 0 at the start (after CEDR,
-        MacAvaney et al. 2019); it starts as a usable ranker where the encoder is an embedding model.
+        MacAvaney et al. 2019); where the encoder is an embedding model, it starts as a usable
+        ranker.
     query_length, passage_length
         Tokens kept of each, special tokens not counted.
     """

@@ -212,7 +212,8 @@ class _Scorer:
         source = {"gguf_file": gguf} if gguf else {}
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **source, **_plain(gguf))
+        plain = _plain(gguf)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **source, **plain)
         self.model = model.to(self.device, dtype).eval()
 
     def scores(self, pairs: list[tuple[str, str]], bar: Any) -> list[float]:

@@ -30,10 +30,10 @@ SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all":
 class PyDocs:
     """Summary lines as queries, the bodies of the same docstrings as passages.
 
-    Relevance: 2 = a passage that the query summarises (every one of them when several objects share
-    the summary), 1 = the passages of the objects that their "See Also" sections name. Queries are
-    split into train, dev and test (60/10/30 %) by the sha256 of their id; only queries with at least
-    one passage of grade 1 are dev or test queries.
+    Relevance: 2 = a passage that the query summarises (every one of them when several objects
+    share the summary), 1 = the passages of the objects that their "See Also" sections name. Queries
+    are split into train, dev and test (60/10/30 %) by the sha256 of their id; only queries with at
+    least one passage of grade 1 are dev or test queries.
 
     Parameters
     ----------
@@ -200,7 +200,8 @@ def _items(library: str) -> Iterator[_Item]:
     spec = importlib.util.find_spec(library)
     assert spec is not None and spec.submodule_search_locations
     root = Path(spec.submodule_search_locations[0])
-    for path in tqdm(sorted(root.rglob("*.py")), desc=f"reading {library}", unit="file", leave=False):
+    files = sorted(root.rglob("*.py"))
+    for path in tqdm(files, desc=f"reading {library}", unit="file", leave=False):
         inner = path.relative_to(root).with_suffix("").parts
         if any(part in ("tests", "test", "testing", "_vendor", "conftest") for part in inner):
             continue
@@ -219,7 +220,7 @@ def _items(library: str) -> Iterator[_Item]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Qualified names and docstrings of public functions, classes, methods and `add_newdoc` calls."""
+    """Names and docstrings of public functions, classes, methods and `add_newdoc` calls."""
 
     def walk(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str]]:
         for node in body:
@@ -238,10 +239,11 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _added(call: ast.Call) -> Iterator[tuple[str, str]]:
-    """Docstrings that C functions get by `add_newdoc(module, name, doc)` or `add_docstr(f, doc)`."""
+    """Docstrings of C functions: `add_newdoc(module, name, doc)`, `add_docstr(f, doc)`."""
     function = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     function = call.func.id if isinstance(call.func, ast.Name) else function
-    strings = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    constants = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    strings = [value for value in constants if isinstance(value, str)]
     if function == "add_newdoc" and len(call.args) == 3 and len(strings) == 3:
         yield strings[1], inspect.cleandoc(strings[2])
     elif function == "add_docstr" and len(call.args) == 2 and strings:

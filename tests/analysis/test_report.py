@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import report
+from analysis import notes, report
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.tables import MISSING
@@ -64,7 +64,7 @@ def build(health="ok", missing=()):
             "signature": signature,
             "seed": seed,
             "health": health if grid == "b" else "ok",
-            "collections": {"docs": COLLECTION},
+            "collections": {"docs": {**COLLECTION, "judged@10": 0.5 + 0.1 * (grid == "b")}},
         }
         frames += [
             pd.DataFrame({"query_id": QUERIES[: len(v)], "value": v}).assign(
@@ -109,21 +109,21 @@ def test_main_table(summary):
 
 
 def test_notes_say_what_the_numbers_rest_on(summary):
-    notes = "\n".join(report.notes(summary))
+    said = "\n".join(notes.footer(summary))
     for part in (
         "baseline, First: two-sided paired t-test over queries, Holm within each collection and "
         "measure (family of 4), α = 0.05",
-        "rows that compete: Stage_1 only, A, B.",
+        "rows that compete: Stage_1 only; A; B.",
         "A: 1, 2; B: 1",
-        "1 seed = a single training run (Stage_1 only, B)",
+        "1 seed = a single training run (Stage_1 only; B)",
         "Teacher: 10 of the 40 queries of docs",
         "docs: 40 queries, top 20 re-ranked, first stage bm25s 0.3 (k1=0.9, stem=english), "
-        "Judged@10 0.5, data 0123456789abcdef.",
+        "Judged@10 of the trials 0.500 to 0.600, data 0123456789abcdef.",
         "trec_eval",
         "A: a1000000 a2000000; B: b1000000",
     ):
-        assert part in notes
-    assert "Missing" not in notes and "Health" not in notes
+        assert part in said
+    assert "Missing" not in said and "Health" not in said
 
 
 def test_comparison_table(summary):
@@ -133,8 +133,8 @@ def test_comparison_table(summary):
     first = table.rows[0]
     assert first[0].text == "A − B"
     assert first[2].text.startswith("+0.") and first[2].significant
-    assert first[5].text == "< 0.001"
-    assert first[7].text == "2 vs 1 (1 seed)"
+    assert first[4].text == "< 0.001"
+    assert first[6].text == "2 vs 1 (1 seed)"
     assert (
         report.comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials))
         is None
@@ -146,10 +146,10 @@ def test_missing_cells_are_dashes_and_listed():
     table = report.main_table(summary)
     row = [entry.text for entry in table.rows[-1]]
     assert row == ["B", MISSING, MISSING, MISSING, MISSING]
-    assert report.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
+    assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
     note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
-    assert note in table.notes and note in report.terminal(summary)
-    assert [e.text for e in report.comparison_table(summary).rows[0][2:]] == [MISSING] * 6
+    assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
+    assert [e.text for e in report.comparison_table(summary).rows[0][2:]] == [MISSING] * 5
     lines = [line for line in report.csv_rows(summary) if line["row"] == "B"]
     assert lines and all("mean" not in line for line in lines)
 
@@ -164,7 +164,7 @@ def test_a_sick_trial_is_flagged():
 def test_a_system_that_no_trial_holds_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     summary = summarise(parse({**SPEC, "rows": rows}), build().trials)
-    assert any(note.startswith("Mix: its trials hold no") for note in report.notes(summary))
+    assert any(note.startswith("Mix: its trials hold no") for note in notes.footer(summary))
 
 
 def test_the_weight_of_an_interpolation_is_said():
@@ -176,7 +176,7 @@ def test_the_weight_of_an_interpolation_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     both = Trials(frame, found.cells, found.missing, found.facts, found.runs)
     summary = summarise(parse({**SPEC, "rows": rows}), both)
-    assert "Weight of the interpolation, chosen on dev: Mix: docs 0.4." in report.notes(summary)
+    assert "Weight of the interpolation, chosen on dev: Mix: docs 0.4." in notes.footer(summary)
 
 
 def test_files(summary, tmp_path):

@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from analysis.comparability import ComparabilityError
 from analysis.spec import parse
-from analysis.summary import ComparabilityError, summarise
+from analysis.summary import summarise
 from analysis.trials import LEVELS, Trials
 from rdx.config import Cell
 

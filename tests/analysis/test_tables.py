@@ -73,7 +73,7 @@ def test_markdown():
         "| first_stage |        0.100 |        0.200 |            – |      – |\n"
         "| A & B       |   **0.512**† | <u>0.400</u> |        0.300 | 1 seed |\n"
         "\n"
-        "- α = 0.05, p \\< 0.01 – “quoted” ± −1 ≤ ∞ † {x} ~ ^ \\\\ # $\n"
+        "- α = 0.05, p < 0.01 – “quoted” ± −1 ≤ ∞ † {x} ~ ^ \\\\ # $\n"
     )
 
 
@@ -115,7 +115,7 @@ def test_rows_must_fit_the_head():
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(tmp_path):
     document = (
-        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage{booktabs}\n"
+        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage{booktabs,graphicx}\n"
         f"\\begin{{document}}\n{latex(example())}\n\\end{{document}}\n"
     )
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")

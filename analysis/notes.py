@@ -1,0 +1,222 @@
+"""The sentences below a table: on what its numbers rest, and what is missing or sick.
+
+Nothing is computed here; each function words what `summary` and the trials' facts hold, and gives
+an empty text or list where there is nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from analysis.spec import REFERENCES, Row
+from analysis.summary import Summary
+
+
+def footer(summary: Summary) -> tuple[str, ...]:
+    """Say what a reader must know to believe the main table, a sentence or two each."""
+    return tuple(
+        note
+        for note in (
+            "Scores are means over queries of the per-query mean over seeds.",
+            baseline_note(summary),
+            "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the "
+            "mark; rows that compete: "
+            + ("; ".join(row.name for row in summary.spec.rows if row.competes) or "none")
+            + ".",
+            _seed_note(summary),
+            *subset_notes(summary),
+            _weight_note(summary),
+            *_collection_notes(summary),
+            "Ties in a ranking are broken as trec_eval does: score descending, then doc id "
+            "descending.",
+            *health_notes(summary),
+            *absent_notes(summary),
+            missing_note(summary),
+            _signature_note(summary),
+        )
+        if note
+    )
+
+
+def missing_cells(summary: Summary) -> tuple[str, ...]:
+    """List the command-line overrides of each cell without a finished trial, with its sub-grid."""
+    lines = []
+    for cell in summary.trials.missing:
+        own = [o for o in cell.overrides if not o.startswith("+experiments=")]
+        lines.append(" ".join(own) + (f" ({cell.grid})" if cell.grid else ""))
+    return tuple(lines)
+
+
+def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
+    """Map health states other than ok to seeds; empty for systems that no trial trains."""
+    states: dict[str, list[str]] = {}
+    if row.system in REFERENCES:
+        return states
+    for signature in summary.signatures[row.name]:
+        facts = summary.trials.facts[signature]
+        if (state := str(facts.get("health", "ok"))) != "ok":
+            states.setdefault(state, []).append(str(facts["seed"]))
+    return states
+
+
+def baseline_note(summary: Summary) -> str:
+    """Name the test, its baseline, family and alpha."""
+    spec = summary.spec
+    if spec.baseline is None:
+        return ""
+    sizes = sorted({contrast.family for contrast in summary.contrasts.values()})
+    family = "each collection and measure" if spec.family == "collection" else "the whole table"
+    return (
+        f"† = differs significantly from the baseline, {spec.baseline}: two-sided paired t-test "
+        f"over queries, Holm within {family} (family of {_join(map(str, sizes)) or 0}), "
+        f"α = {spec.alpha:g}."
+    )
+
+
+def _seed_note(summary: Summary) -> str:
+    named = [(row.name, _seeds(summary, row.name)) for row in summary.spec.rows]
+    several = [f"{name}: {_join(map(str, seeds))}" for name, seeds in named if seeds]
+    single = [name for name, _ in named if _single_seed(summary, name)]
+    note = f"Seeds: {'; '.join(several)}." if several else ""
+    if single:
+        note += (
+            f" 1 seed = a single training run ({'; '.join(single)}): a difference to it may be "
+            "that run's alone."
+        )
+    if several:
+        note += " Tests speak about other queries, not about other training runs."
+    return note.strip()
+
+
+def subset_notes(summary: Summary) -> list[str]:
+    """Say which rows cover only some of a collection's queries."""
+    lines = []
+    for collection in summary.collections:
+        counts = {
+            row.name: len(summary.scores[row.name, collection, measure].queries)
+            for row in summary.spec.rows
+            for measure in summary.spec.measures
+            if (row.name, collection, measure) in summary.scores
+        }
+        full = max(counts.values(), default=0)
+        lines += [
+            f"{row}: {count} of the {full} queries of {collection}; it is compared with other rows "
+            "on these queries only, so its score does not stand beside theirs."
+            for row, count in counts.items()
+            if count < full
+        ]
+    return lines
+
+
+def _weight_note(summary: Summary) -> str:
+    lines = []
+    for row in summary.spec.rows:
+        if row.system != "student+first_stage":
+            continue
+        weights = {
+            f"{collection} {weight:g}"
+            for signature in summary.signatures[row.name]
+            for collection, facts in summary.trials.facts[signature]["collections"].items()
+            if isinstance(weight := facts.get("weight"), int | float)
+        }
+        if weights:
+            lines.append(f"{row.name}: {_join(sorted(weights))}")
+    return f"Weight of the interpolation, chosen on dev: {'; '.join(lines)}." if lines else ""
+
+
+def _collection_notes(summary: Summary) -> list[str]:
+    lines = []
+    for name in summary.collections:
+        facts = summary.collection_facts.get(name)
+        if facts is None:
+            continue
+        parts = [f"{facts.get('queries', '?')} queries"]
+        if facts.get("k") is not None:
+            parts.append(f"top {facts['k']} re-ranked")
+        parts.append(f"first stage {_first_stage(facts.get('first_stage'))}")
+        if shares := _judged(summary, name):
+            parts.append(f"Judged@10 of the trials {' to '.join(shares)}")
+        parts.append(f"data {str(facts.get('digest', '?'))[:16]}")
+        lines.append(f"{name}: {', '.join(parts)}.")
+    return lines
+
+
+def _judged(summary: Summary, collection: str) -> list[str]:
+    """Lowest and highest share of judged passages among the trials, one if they print alike."""
+    shares = {
+        f"{share:.3f}"
+        for facts in summary.trials.facts.values()
+        if isinstance(share := facts["collections"].get(collection, {}).get("judged@10"), float)
+    }
+    return sorted({min(shares), max(shares)}) if shares else []
+
+
+def _first_stage(fingerprint: object) -> str:
+    if not isinstance(fingerprint, Mapping):
+        return str(fingerprint)
+    rest = dict(fingerprint)
+    name = " ".join(str(rest.pop(key)) for key in ("engine", "version") if key in rest)
+    return f"{name} ({_plain(rest)})" if rest else name
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        parts = [
+            _plain(inner) if isinstance(inner, Mapping) else f"{key}={_plain(inner)}"
+            for key, inner in value.items()
+        ]
+        return ", ".join(part for part in parts if part)
+    if isinstance(value, list | tuple):
+        return "[" + " ".join(map(_plain, value)) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def health_notes(summary: Summary) -> list[str]:
+    """Say which rows rest on a trial that is not healthy."""
+    lines = []
+    for row in summary.spec.rows:
+        states = [
+            f"{state} (seed {_join(seeds)})" for state, seeds in unhealthy(summary, row).items()
+        ]
+        if states:
+            lines.append(f"(!) Health of {row.name}: {'; '.join(states)}.")
+    return lines
+
+
+def absent_notes(summary: Summary) -> list[str]:
+    """Say which rows have trials, but none that holds their system."""
+    return [
+        f"{row.name}: its trials hold no system {row.system!r} with these measures."
+        for row in summary.spec.rows
+        if summary.signatures[row.name] and not summary.scores_of(row.name)
+    ]
+
+
+def missing_note(summary: Summary) -> str:
+    """List the cells that have not been run."""
+    missing = missing_cells(summary)
+    if not missing:
+        return ""
+    total = len(summary.trials.cells)
+    return f"Missing cells ({len(missing)} of {total}): {'; '.join(missing)}."
+
+
+def _signature_note(summary: Summary) -> str:
+    parts = [
+        f"{row.name}: {' '.join(s[:8] for s in summary.signatures[row.name])}"
+        for row in summary.spec.rows
+        if summary.signatures[row.name] and row.grids
+    ]
+    return f"Signatures of the trials: {'; '.join(parts)}." if parts else ""
+
+
+def _seeds(summary: Summary, row: str) -> list[int]:
+    return sorted({seed for scores in summary.scores_of(row) for seed in scores.seeds})
+
+
+def _single_seed(summary: Summary, row: str) -> bool:
+    return any(len(scores.seeds) == 1 for scores in summary.scores_of(row))
+
+
+def _join(parts: Iterable[str]) -> str:
+    return ", ".join(parts)

@@ -1,0 +1,101 @@
+"""A tiny world in which a full cell takes a second: 30 passages, 24 queries, a random BERT."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOPICS = ("river", "engine", "garden", "planet", "violin", "market")
+WORDS = (
+    "amber basil cedar delta ember fjord grove heron inlet jetty kelp lotus maple north onyx "
+    "pearl quartz reed slate thyme umber vapor wharf xenon yarrow zinc acorn brook cliff dune"
+).split()
+
+
+@dataclass(frozen=True)
+class World:
+    """Folder of the files, and the command line that runs a cell on them."""
+
+    folder: Path
+
+    def overrides(self, store: Path, *more: str) -> list[str]:
+        """A full cell: prefinetuned, distilled from the oracle, interpolated, evaluated."""
+        data = {name: self.folder / name for name in ("corpus.tsv", "queries.tsv", "qrels.txt")}
+        files = [f"{path.stem}={path}" for path in data.values()]
+        return [
+            "data=files",
+            *(f"data.{one}" for one in files),
+            "data.dev=0.3",
+            "evaluation=files",
+            *(f"evaluation.collections.files.data.{one}" for one in files),
+            "sampler@evaluation.collections.files.first_stage=bm25",
+            "evaluation.k=8",
+            "evaluation.interpolate=true",
+            "evaluation.dev_queries=4",
+            "student=hf",
+            f"student.model={self.folder / 'bert'}",
+            "student.head=interaction",
+            "student.query_length=8",
+            "student.passage_length=16",
+            "teacher=oracle",
+            "depth.queries=8",
+            "depth.k=5",
+            "prefinetune.queries=8",
+            "prefinetune.depth=8",
+            "prefinetune.negatives=3",
+            "prefinetune.batch=2",
+            "trainer.batch=2",
+            "trainer.learning_rate=0.001",
+            "trainer.precision=fp32",
+            "trainer.device=cpu",
+            "budget.epochs=1",
+            "tracking=none",
+            f"store={store}",
+            *more,
+        ]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> World:
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("world")
+    topic = [TOPICS[i // 5] for i in range(30)]
+    # a passage shares one word with each neighbour, so that BM25 cannot tell them apart
+    passages = [f"{topic[i]} {WORDS[i]} {WORDS[i - 1]} {topic[i - 9]}" for i in range(30)]
+    asked = [i for i in range(30) if i % 5 != 4]
+    (folder / "corpus.tsv").write_text("".join(f"d{i}\t{t}\n" for i, t in enumerate(passages)))
+    (folder / "queries.tsv").write_text("".join(f"q{i}\t{topic[i]} {WORDS[i]}\n" for i in asked))
+    qrels = [f"q{i} 0 d{i} 2\nq{i} 0 d{(i + 7) % 30} 1\nq{i} 0 d{i + 1} 0\n" for i in asked]
+    (folder / "qrels.txt").write_text("".join(qrels))
+    vocabulary = folder / "vocab.txt"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary.write_text("\n".join([*special, *TOPICS, *WORDS]) + "\n")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=41, intermediate_size=32, max_position_embeddings=64, **sizes)
+    BertModel(config).save_pretrained(folder / "bert")
+    BertTokenizerFast(str(vocabulary)).save_pretrained(folder / "bert")
+    return World(folder)
+
+
+@pytest.fixture(scope="session")
+def rdx():
+    """Start `python -m rdx ...` in a folder; `popen` does not wait for its end."""
+
+    def start(arguments, cwd, module=("-m", "rdx"), popen=False):
+        command = [sys.executable, *module, *map(str, arguments)]
+        single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        settings = {"cwd": cwd, "env": os.environ | single, "text": True}
+        if popen:
+            nowhere = subprocess.DEVNULL
+            return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, **settings)
+        return subprocess.run(command, capture_output=True, timeout=300, **settings)
+
+    return start

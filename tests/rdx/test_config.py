@@ -1,0 +1,439 @@
+"""The configuration: what composes, what is refused and how, and what decides a signature."""
+
+import copy
+import importlib
+import inspect
+import shutil
+from functools import cache
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from rdx import config
+from rdx.config import CONF, GROUPS, Cell, ConfigError, check, expand, load_spec, signatures
+
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name != "hydra"
+)
+EXPERIMENTS = sorted(path.stem for path in (config.ROOT / "experiments").glob("*.yaml"))
+STAGES = ("candidates", "teach", "prefinetune", "distill", "reference", "evaluate")
+# Values of the keys that an option leaves open (???); FILE is any file that is there.
+OPEN = {
+    "data=files": ["data.corpus=FILE.tsv", "data.queries=FILE.tsv"],
+    "data=ir_datasets": ["data.id=vaswani"],
+    "evaluation=files": [
+        "evaluation.collections.files.data.corpus=FILE.tsv",
+        "evaluation.collections.files.data.queries=FILE.tsv",
+        "evaluation.collections.files.first_stage.run=FILE.tsv",
+    ],
+    "sampler=recorded": ["sampler.run=FILE.tsv"],
+    "teacher=recorded": ["teacher.run=FILE.tsv"],
+    "student=hf": ["student.model=google/electra-base-discriminator"],
+}
+
+
+def cells(what):
+    """The cells of an experiment or of a command line; composing takes a while, so just once."""
+    return _cells(what if isinstance(what, str) else tuple(what))
+
+
+_cells = cache(config.cells)
+
+
+def one(*overrides):
+    """The only cell of a command line."""
+    [cell] = cells(overrides)
+    return cell
+
+
+def edited(base, overrides):
+    """The resolved configuration of a cell with other values."""
+    cfg = copy.deepcopy(base.cfg)
+    for override in overrides.split():
+        key, _, value = override.partition("=")
+        *parents, name = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node[parent]
+        assert name in node
+        node[name] = yaml.safe_load(value)
+    return cfg
+
+
+@cache
+def composed(*overrides):
+    """The configuration as Hydra composes it, ??? included."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*overrides, config.SEARCHPATH])
+
+
+def targets(node, where=""):
+    """Every node that has a `_target_`, with its place."""
+    if OmegaConf.is_dict(node):
+        if "_target_" in node:
+            yield where, node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from targets(node[key], f"{where}.{key}")
+
+
+# --- every YAML file ---
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_builds(option, tmp_path):
+    group = option.partition("=")[0]
+    missing = OmegaConf.missing_keys(composed(option))
+    given = OPEN.get(option, [])
+    assert missing == {one.split("=")[0] for one in given}
+    if missing:
+        with pytest.raises(ConfigError) as error:
+            cells([option])
+        assert all(key in str(error.value) for key in missing)
+    (tmp_path / "any.tsv").write_text("a\tb\n")
+    cfg = composed(option, *(o.replace("FILE.tsv", f"{tmp_path}/any.tsv") for o in given))
+    check(Cell((option,), "", config.resolved(cfg)))
+    assert (cfg[group] is None) == (option in ("loss=none", "prefinetune=none"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_lists_the_arguments_of_its_class(option):
+    group = option.partition("=")[0]
+    found = list(targets(composed(option)[group], group))
+    assert found or option in ("loss=none", "prefinetune=none")
+    for where, node in found:
+        module, _, name = node["_target_"].rpartition(".")
+        arguments = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        assert sorted(arguments) == sorted(set(node) - {"_target_"}), where
+
+
+def test_every_group_has_options_and_every_folder_is_a_group():
+    assert {option.partition("=")[0] for option in OPTIONS} == set(GROUPS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(name):
+    found = cells(name)
+    grid = load_spec(name)["grid"]
+    assert list(dict.fromkeys(cell.grid for cell in found)) == list(grid)
+    for cell in found:
+        check(cell)
+
+
+# --- what is refused ---
+
+REFUSED = {
+    "seeed=3": ["seeed: no such key", "did you mean 'seed'", "'trainer'"],
+    "los=ranknet": ["los: no such key", "did you mean 'loss'", "'sampler'"],
+    "+extra=1": ["extra: no such key", "'seed'"],
+    "loss=rankent": ["loss/rankent", "adr_mse", "ranknet", "in: python -m rdx loss=rankent"],
+    "loss=ranknet,rankent": ["loss/rankent", "adr_mse", "in: python -m rdx loss=rankent"],
+    "loss=null": ["override", "in: python -m rdx loss=null"],
+    "depth.kk=3": ["depth.kk: no such key", "did you mean 'k'", "'pool'"],
+    "+depth.kk=3": ["depth.kk: no such key", "did you mean 'k'", "'pool'"],
+    "trainer.lerning_rate=1": ["lerning_rate: no such key", "did you mean 'learning_rate'"],
+    "prefinetune.loss.temprature=2": ["prefinetune.loss.temprature", "did you mean 'temperature'"],
+    "evaluation.collections.pydocs.first_stage.k2=1": ["pydocs.first_stage.k2", "'k1'", "'b'"],
+    "teacher=shuffled teacher.sead=1": ["teacher.sead", "valid: ['seed']"],
+    "seed=first": ["seed=first", "Integer"],
+    "force=perhaps": ["force=perhaps", "bool"],
+    "depth.k=[1": ["depth.k=[1"],
+    "teacher=recorded": ["no value for teacher.run", "teacher.run=..."],
+    "teacher=recorded teacher.run=no.run": ["teacher.run=no.run", "no such file"],
+    "data=files data.corpus=no.tsv data.queries=no.tsv": ["data.corpus=no.tsv", "no such file"],
+    "+experiments=dmo": ["no experiment 'dmo'", "demo"],
+}
+
+VALUES = {
+    "depth.mode=teachers": ["depth.mode='teachers'", "relabel", "in: python -m rdx"],
+    "sampler.variant=bm26": ["sampler.variant='bm26'", "robertson"],
+    "sampler.stemmer=englisch": ["sampler.stemmer='englisch'", "'english'"],
+    "student.head=max": ["student.head='max'", "interaction"],
+    "student.model=asset:minilm": ["asset:minilm", "asset:all-MiniLM-L6-v2"],
+    "trainer.schedule=cosine": ["trainer.schedule='cosine'", "linear"],
+    "trainer.precision=fp8": ["trainer.precision='fp8'", "bf16"],
+    "evaluation.measures=[nDG@10]": ["nDG@10", "nDCG@10"],
+    "depth.k=ten": ["depth.k='ten'", "int"],
+    "depth.k=true": ["depth.k=True", "int"],
+    "depth.k=1": ["depth.k=1", "at least 2"],
+    "trainer.batch=0": ["trainer.batch=0", "at least 1"],
+    "loss.temperature=0": ["loss.temperature=0", "greater than 0"],
+    "loss.temperature=hot": ["loss.temperature='hot'", "float"],
+    "data.libraries=[nunpy]": ["nunpy", "numpy"],
+    "data._target_=os.system": ["data._target_=os.system", "a class of rdx"],
+    "data._target_=rdx.data.Nope": ["data._target_=rdx.data.Nope", "Nope"],
+    "data._target_=rdx.nope.Nope": ["data._target_=rdx.nope.Nope", "rdx.nope"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_what_cannot_be_run_is_refused_by_name(command):
+    with pytest.raises(ConfigError) as error:
+        for cell in cells(command.split()):
+            check(cell)
+    for part in REFUSED[command]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("override", VALUES)
+def test_a_value_that_a_class_refuses_is_named(override):
+    with pytest.raises(ConfigError) as error:
+        check(Cell(("the=cell",), "", edited(one(), override)))
+    for part in VALUES[override]:
+        assert part in str(error.value)
+
+
+def test_a_value_is_refused_in_any_cell_of_a_grid():
+    with pytest.raises(ConfigError, match="loss.temperature=0: must be greater than 0"):
+        for cell in cells(["loss.temperature=1,0"]):
+            check(cell)
+
+
+def test_a_test_collection_that_is_not_there_is_refused(world, tmp_path):
+    absent = "evaluation.collections.files.data.corpus=absent.tsv"
+    cell = one(*world.overrides(tmp_path), absent)
+    with pytest.raises(ConfigError, match="corpus=absent.tsv: no such file"):
+        check(cell)
+
+
+# --- grids ---
+
+
+def test_sweeps_are_multiplied_out_in_order():
+    assert expand(["loss=ranknet,adr_mse", "depth.k=5", "seed=1,2"]) == [
+        ("", ["loss=ranknet", "depth.k=5", "seed=1"]),
+        ("", ["loss=ranknet", "depth.k=5", "seed=2"]),
+        ("", ["loss=adr_mse", "depth.k=5", "seed=1"]),
+        ("", ["loss=adr_mse", "depth.k=5", "seed=2"]),
+    ]
+    assert expand([]) == [("", [])]
+    found = cells(["loss=ranknet,adr_mse", "seed=1,2"])
+    assert [(c.levels["loss"], c.cfg["seed"]) for c in found] == [
+        ("ranknet", 1), ("ranknet", 2), ("adr_mse", 1), ("adr_mse", 2)
+    ]  # fmt: skip
+    assert len({cell.signature for cell in found}) == 4
+
+
+def test_an_experiment_is_its_sub_grids():
+    found = cells("demo")
+    assert [(c.grid, c.levels["loss"], c.levels["teacher"], c.cfg["seed"]) for c in found] == [
+        ("ranknet", "ranknet", "query_likelihood", 1),
+        ("ranknet", "ranknet", "query_likelihood", 2),
+        ("adr_mse", "adr_mse", "query_likelihood", 1),
+        ("adr_mse", "adr_mse", "query_likelihood", 2),
+        ("undistilled", "none", "query_likelihood", 1),
+        ("shuffled", "ranknet", "shuffled", 1),
+        ("shuffled", "ranknet", "shuffled", 2),
+    ]
+    assert found[0].signature == one("loss=ranknet", "seed=1").signature
+
+
+def test_the_command_line_narrows_an_experiment():
+    found = cells(["+experiments=demo", "seed=5"])
+    assert [(cell.grid, cell.cfg["seed"]) for cell in found] == [
+        ("ranknet", 5), ("adr_mse", 5), ("undistilled", 5), ("shuffled", 5)
+    ]  # fmt: skip
+    assert found[0].signature == one("loss=ranknet", "seed=5").signature
+    wider = expand(["+experiments=demo", "seed=5", "depth.k=5,6"])
+    assert wider[:2] == [
+        ("ranknet", ["loss=ranknet", "+experiments=demo", "seed=5", "depth.k=5"]),
+        ("ranknet", ["loss=ranknet", "+experiments=demo", "seed=5", "depth.k=6"]),
+    ]
+    assert len(wider) == 8
+
+
+def test_load_spec():
+    spec = load_spec("demo")
+    assert spec["name"] == "demo" and spec["grid"]["adr_mse"] == ["loss=adr_mse", "seed=1,2"]
+    assert type(spec["grid"]) is dict
+
+
+# --- identity ---
+
+
+def changed(overrides, base=()):
+    """Stages whose signatures differ from the base's."""
+    before = signatures(one(*base).cfg)
+    chosen = any(o.split("=")[0] in GROUPS for o in overrides.split())
+    again = chosen or overrides.startswith("depth.k")  # depth.pool follows depth.k
+    after = one(*base, *overrides.split()).cfg if again else edited(one(*base), overrides)
+    after = signatures(after)
+    assert tuple(before) == STAGES
+    return [stage for stage in STAGES if before[stage] != after[stage]]
+
+
+ALL = list(STAGES)
+TRAINED = ["distill", "evaluate"]
+CHANGES = {
+    # when, where and how fast
+    "trainer.max_tokens=99": [],
+    "evaluation.max_tokens=99": [],
+    "trainer.device=cpu": [],
+    "teacher.device=cpu": [],
+    "evaluation.device=cpu": [],
+    "trainer.checkpoint_seconds=0": [],
+    "store=elsewhere": [],
+    "tracking=none": [],
+    "tracking.uri=other.db": [],
+    "grid=another": [],
+    "force=true": [],
+    # what the teacher is asked
+    "data.max_words=50": ALL,
+    "sampler.k1=1.2": ["candidates", "teach", "distill", "reference", "evaluate"],
+    "depth.queries=50": ["candidates", "teach", *TRAINED],
+    "depth.seed=1": ["candidates", "teach", *TRAINED],
+    "depth.pool=50": ["candidates", "teach", *TRAINED],
+    "depth.k=9": ["candidates", "teach", *TRAINED],
+    "depth.k=9 depth.pool=10": TRAINED,
+    "depth.mode=relabel": TRAINED,  # asks for the same ten
+    "teacher=shuffled": ["teach", "distill", "reference", "evaluate"],
+    "teacher.interpolation=0": ["teach", "distill", "reference", "evaluate"],
+    # stage 1
+    "prefinetune=none": ["prefinetune", *TRAINED],
+    "prefinetune.seed=2": ["prefinetune", *TRAINED],
+    "prefinetune.learning_rate=1e-4": ["prefinetune", *TRAINED],
+    "student.layers=3": ["prefinetune", *TRAINED],
+    # stage 2
+    "loss=adr_mse": TRAINED,
+    "loss.temperature=2": TRAINED,
+    "seed=2": TRAINED,
+    "budget.epochs=3": TRAINED,
+    "budget=steps": TRAINED,
+    "trainer.learning_rate=1e-3": TRAINED,
+    "trainer.batch=4": TRAINED,
+    "trainer.warmup=0": TRAINED,
+    "trainer.weight_decay=0": ["prefinetune", *TRAINED],
+    "trainer.precision=fp32": ["prefinetune", "distill", "reference", "evaluate"],
+    # evaluation
+    "evaluation.k=10": ["reference", "evaluate"],
+    "evaluation.measures=[nDCG@5]": ["reference", "evaluate"],
+    "evaluation.collections.pydocs.queries=10": ["reference", "evaluate"],
+    "evaluation.interpolate=false": ["reference", "evaluate"],
+}
+
+
+@pytest.mark.parametrize("overrides", CHANGES)
+def test_a_signature_covers_just_what_its_stage_depends_on(overrides):
+    assert changed(overrides) == CHANGES[overrides]
+
+
+@pytest.mark.parametrize(
+    "overrides", ["seed=2", "depth.k=5", "teacher=shuffled", "trainer.learning_rate=1"]
+)
+def test_an_undistilled_student_depends_on_nothing_of_the_distillation(overrides):
+    assert {"distill", "evaluate"}.isdisjoint(changed(overrides, ["loss=none"]))
+
+
+def test_without_stage_1_the_start_is_the_model_as_it_comes():
+    base = ["prefinetune=none"]
+    assert "prefinetune" not in changed("trainer.weight_decay=0 data.max_words=50", base)
+
+
+def test_the_cells_signature_is_that_of_its_last_stage():
+    cell = one("seed=3")
+    assert cell.signature == signatures(cell.cfg)["evaluate"]
+
+
+def test_a_default_that_is_spelt_out_changes_nothing():
+    assert changed("loss=ranknet loss.temperature=1.0 seed=1 depth.k=10") == []
+
+
+def test_what_is_never_part_of_the_identity_is_so_on_the_command_line_too():
+    knobs = "trainer.max_tokens=9 trainer.checkpoint_seconds=0 store=x tracking=none force=true"
+    assert changed(knobs) == []
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two copies of the same files in other places."""
+    for name in ("here", "there"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "corpus.tsv").write_text("d1\tone\n")
+        (tmp_path / name / "queries.tsv").write_text("q1\tone\n")
+        (tmp_path / name / "teacher.run").write_text("q1 Q0 d1 1 1.0 x\n")
+        (tmp_path / name / "model" / "config.json").write_text("{}")
+    return tmp_path
+
+
+def on_files(folder):
+    names = {"data.corpus": "corpus.tsv", "data.queries": "queries.tsv"}
+    names |= {"teacher.run": "teacher.run", "student.model": "model"}
+    overrides = ["data=files", "teacher=recorded", "student=hf"]
+    return signatures(one(*overrides, *(f"{k}={folder / v}" for k, v in names.items())).cfg)
+
+
+def test_files_stand_for_their_content_and_not_for_their_place(files, monkeypatch):
+    here = on_files(files / "here")
+    assert on_files(files / "there") == here
+    monkeypatch.chdir(files / "there")
+    relative = "data.corpus=corpus.tsv data.queries=queries.tsv student.model=model"
+    relative += " teacher.run=teacher.run"
+    options = ["data=files", "teacher=recorded", "student=hf"]
+    assert signatures(one(*options, *relative.split()).cfg) == here
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("corpus.tsv", ALL),
+        ("queries.tsv", ALL),
+        ("teacher.run", ["teach", "distill", "reference", "evaluate"]),
+        ("model/config.json", ["prefinetune", "distill", "evaluate"]),
+    ],
+)
+def test_other_content_is_another_result(files, name, stages):
+    here = on_files(files / "here")
+    path = files / "there" / name
+    path.write_text(path.read_text() + " ")
+    there = on_files(files / "there")
+    assert [stage for stage in STAGES if here[stage] != there[stage]] == stages
+
+
+def test_a_file_that_changes_in_place_is_read_again(files):
+    before = on_files(files / "here")
+    (files / "here" / "corpus.tsv").write_text("d1\tanother\n")
+    assert on_files(files / "here") != before
+    shutil.copy(files / "there" / "corpus.tsv", files / "here" / "corpus.tsv")
+    assert on_files(files / "here") == before
+
+
+# --- the command line, in its own process ---
+
+WATCHED = (
+    "import runpy, sys\n"
+    "sys.argv = ['rdx', *sys.argv[1:]]\n"
+    "try:\n    runpy.run_module('rdx', run_name='__main__', alter_sys=False)\n"
+    "finally:\n    print('LOADED', {'torch', 'transformers', 'mlflow'} & set(sys.modules))\n"
+)
+
+
+def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
+    done = rdx(["--help"], tmp_path, module=("-c", WATCHED))
+    assert done.returncode == 0, done.stderr
+    for option in OPTIONS:
+        group, _, name = option.partition("=")
+        [line] = [x for x in done.stdout.splitlines() if x.startswith(f"{group}: ")]
+        assert name in line.split(": ")[1].split(", ")
+    assert done.stdout.splitlines()[-1] == "LOADED set()"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("loss=rankent", "loss/rankent"),
+        ("-m loss=ranknet,adr_mse depth.kk=3", "depth.kk: no such key (did you mean 'k'?)"),
+        ("loss=ranknet,adr_mse", "python -m rdx -m loss=ranknet,adr_mse"),
+    ],
+)
+def test_a_typo_ends_before_any_work(rdx, tmp_path, command, message):
+    done = rdx(command.split(), tmp_path, module=("-c", WATCHED))
+    assert done.returncode == 1
+    assert done.stderr.startswith("rdx: ") and message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "LOADED set()\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,377 @@
+"""Whole cells on a tiny collection: numbers, what is computed again, and killed processes."""
+
+import json
+import math
+import random
+import signal
+import time
+from functools import partial
+from statistics import fmean, pstdev
+
+import ir_measures
+import pandas as pd
+import pytest
+
+from rdx import config, rankings
+from rdx.data import split_of
+from rdx.store import damage
+
+MEASURES = ("nDCG@10", "RR@10")
+SYSTEMS = ("first_stage", "oracle", "student", "student+first_stage")
+RESULTS = ("per_query.parquet", "model.safetensors", "head.safetensors", "teacher.parquet")
+
+
+def run(world, store, *more):
+    """Run one cell in this process."""
+    from rdx import pipeline
+
+    [cell] = config.cells(world.overrides(store, *more))
+    config.check(cell)
+    return pipeline.run(cell.cfg, cell.levels)
+
+
+def folder_of(store, summary, stage):
+    return store / stage / summary["signatures"][stage]
+
+
+def computed(summary):
+    return sorted(stage.split("/")[0] for stage, how in summary["stages"].items()
+                  if how == "computed")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("one") / "store"
+
+
+@pytest.fixture(scope="module")
+def cell(world, store):
+    """The facts of a cell that was run in an empty store."""
+    return run(world, store)
+
+
+# --- one cell ---
+
+
+def test_a_cell_computes_every_stage(cell, store):
+    assert computed(cell) == ["candidates", "distill", "evaluate", "prefinetune", "teach"]
+    for stage in computed(cell):
+        assert damage(folder_of(store, cell, stage)) == ""
+    assert not list(store.rglob("*.partial")) and not list(store.rglob("checkpoint*"))
+    assert (cell["steps"], cell["pairs"], cell["counts"]["lists"]) == (4, 40, 8)
+    assert cell["health"] == "ok"
+    assert cell["collections"]["files"]["queries"] == 24
+
+
+def test_the_teacher_ranks_the_top_candidates_of_sampled_training_queries(cell, store):
+    ranking = rankings.read_parquet(folder_of(store, cell, "candidates") / "candidates.parquet")
+    sizes = ranking.groupby("query_id").size()
+    assert len(sizes) == 8 and set(sizes) == {5}
+    assert {split_of(query_id, 0.3) for query_id in sizes.index} == {"train"}
+    taught = rankings.read_parquet(folder_of(store, cell, "teach") / "teacher.parquet")
+    pairs = ["query_id", "doc_id"]
+    assert sorted(taught[pairs].values.tolist()) == sorted(ranking[pairs].values.tolist())
+    # every query's own passage is among its candidates, and the oracle puts it first
+    best = taught[taught.teacher_rank == 1]
+    assert list(best.doc_id.str[1:]) == list(best.query_id.str[1:])
+
+
+def test_the_table_is_what_ir_measures_says_of_the_runs(cell, store, world):
+    folder = folder_of(store, cell, "evaluate")
+    table = rankings.read_parquet(folder / "per_query.parquet")
+    assert list(table) == ["collection", "system", "query_id", "measure", "value"]
+    assert set(table.collection) == {"files"} and tuple(table.system.unique()) == SYSTEMS
+    qrels = list(ir_measures.read_trec_qrels(str(world.folder / "qrels.txt")))
+    found = {(r.system, r.query_id, r.measure): r.value for r in table.itertuples()}
+    assert len(found) == len(table) == len(SYSTEMS) * 24 * len(MEASURES)
+    measures = [ir_measures.parse_measure(name) for name in MEASURES]
+    for system in SYSTEMS:
+        written = rankings.read_trec(folder / "runs" / f"files.{system}.run.gz")
+        lines = [ir_measures.ScoredDoc(r.query_id, r.doc_id, float(r.score))
+                 for r in written.itertuples()]  # fmt: skip
+        for one in ir_measures.iter_calc(measures, qrels, lines):
+            value = found.pop((system, one.query_id, str(one.measure)))
+            assert value == pytest.approx(one.value, abs=1e-12)
+    assert not found
+    for name, mean in cell["means"].items():
+        _, system, measure = name.split("/")
+        some = table[(table.system == system) & (table.measure == measure)]
+        assert mean == pytest.approx(fmean(some.value))
+
+
+def test_ndcg_worked_by_hand(cell, store, world):
+    """Gains 2 and 1 at the ranks of the written run, over their ideal 2 + 1 / log2 3."""
+    folder = folder_of(store, cell, "evaluate")
+    written = rankings.read_trec(folder / "runs" / "files.student.run.gz")
+    table = rankings.read_parquet(folder / "per_query.parquet")
+    table = table[(table.system == "student") & (table.measure == "nDCG@10")]
+    gains = {f"q{i}": {f"d{i}": 2, f"d{(i + 7) % 30}": 1} for i in range(30)}
+    for row in table.itertuples():
+        ranked = written[written.query_id == row.query_id]
+        dcg = sum(gains[row.query_id].get(r.doc_id, 0) / math.log2(r.rank + 1)
+                  for r in ranked.itertuples())  # fmt: skip
+        assert row.value == pytest.approx(dcg / (2 + 1 / math.log2(3)))
+
+
+def test_every_system_ranks_the_candidates_of_the_first_stage(cell, store):
+    runs = folder_of(store, cell, "evaluate") / "runs"
+    assert {path.name for path in runs.iterdir()} == {f"files.{s}.run.gz" for s in SYSTEMS}
+    pairs = [
+        set(zip(one.query_id, one.doc_id, strict=True))
+        for one in (rankings.read_trec(runs / f"files.{s}.run.gz") for s in SYSTEMS)
+    ]
+    assert pairs[0] == pairs[1] == pairs[2] == pairs[3]
+    means = cell["means"]
+    for measure in MEASURES:
+        best = means[f"files/oracle/{measure}"]
+        assert all(means[f"files/{system}/{measure}"] <= best + 1e-9 for system in SYSTEMS)
+
+
+def test_the_interpolation_mixes_z_scores_with_the_weight_of_the_facts(cell, store):
+    runs = folder_of(store, cell, "evaluate") / "runs"
+    weight = cell["collections"]["files"]["weight"]
+    scores = {}
+    for system in ("student", "first_stage", "student+first_stage"):
+        written = rankings.read_trec(runs / f"files.{system}.run.gz")
+        for row in written.itertuples():
+            per_query = scores.setdefault(row.query_id, {})
+            per_query.setdefault(system, {})[row.doc_id] = float(row.score)
+
+    def z(values):
+        spread = pstdev(values.values()) or 1
+        return {d: (value - fmean(values.values())) / spread for d, value in values.items()}
+
+    for systems in scores.values():
+        student, first = z(systems["student"]), z(systems["first_stage"])
+        for doc_id, value in systems["student+first_stage"].items():
+            mixed = weight * student[doc_id] + (1 - weight) * first[doc_id]
+            assert value == pytest.approx(mixed, abs=1e-4)
+
+
+def test_a_second_run_computes_nothing(cell, store, world):
+    again = run(world, store)
+    assert computed(again) == [] and again["seconds"] == {}
+    for key in ("means", "signature", "signatures", "health", "collections", "steps", "pairs"):
+        assert again[key] == cell[key]
+
+
+def test_scheduling_knobs_compute_nothing(cell, store, world):
+    knobs = ("trainer.checkpoint_seconds=0", "trainer.max_tokens=64", "evaluation.max_tokens=64")
+    assert computed(run(world, store, *knobs)) == []
+
+
+def test_another_seed_shares_everything_before_the_distillation(cell, store, world):
+    other = run(world, store, "seed=2")
+    assert computed(other) == ["distill", "evaluate"]
+    weights = [(folder_of(store, one, "distill") / "model.safetensors").read_bytes()
+               for one in (cell, other)]  # fmt: skip
+    assert weights[0] != weights[1]
+
+
+def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
+    before = set((store / "distill").iterdir())
+    control = run(world, store, "loss=none")
+    assert computed(control) == ["evaluate"]
+    assert set((store / "distill").iterdir()) == before
+    assert control["signature"] == run(world, store, "loss=none", "seed=2")["signature"]
+    assert control["means"] != cell["means"]
+
+
+def test_without_stage_1_the_student_starts_as_it_comes(cell, store, world):
+    fresh = run(world, store, "prefinetune=none")
+    assert computed(fresh) == ["distill", "evaluate", "prefinetune"]
+    start = folder_of(store, fresh, "prefinetune") / "model.safetensors"
+    from safetensors.numpy import load_file
+
+    came, kept = load_file(world.folder / "bert" / "model.safetensors"), load_file(start)
+    assert came.keys() == kept.keys() and all((came[k] == kept[k]).all() for k in came)
+
+
+def test_a_recorded_teacher_teaches_what_was_recorded(cell, store, world, tmp_path):
+    taught = rankings.read_parquet(folder_of(store, cell, "teach") / "teacher.parquet")
+    ranked = rankings.rank(taught.query_id, taught.doc_id, -taught.teacher_rank)
+    rankings.write_trec(ranked, tmp_path / "teacher.run", "oracle")
+    given = (f"teacher.run={tmp_path / 'teacher.run'}", "teacher=recorded")
+    recorded = run(world, store, *reversed(given))
+    assert computed(recorded) == ["distill", "evaluate", "teach"]
+    for name in ("model.safetensors", "head.safetensors"):
+        weights = [(folder_of(store, one, "distill") / name).read_bytes()
+                   for one in (cell, recorded)]  # fmt: skip
+        assert weights[0] == weights[1]
+    assert recorded["means"] == cell["means"]
+
+
+def test_a_teacher_that_can_ranks_a_sample_of_the_test_queries(cell, store, world, monkeypatch):
+    from rdx.teachers import Oracle
+
+    monkeypatch.setattr(Oracle, "ranks_unseen", True)
+    asked = run(world, store, "evaluation.teacher_queries=5")
+    assert computed(asked) == ["evaluate", "reference"]
+    table = rankings.read_parquet(folder_of(store, asked, "evaluate") / "per_query.parquet")
+    values = table.pivot_table("value", ["query_id", "measure"], "system")
+    both = values[["teacher", "oracle"]].dropna()
+    assert len(both) == 5 * len(MEASURES)
+    assert both.teacher.tolist() == both.oracle.tolist()
+
+
+def test_a_damaged_result_is_computed_again_to_the_same_bytes(cell, store, world):
+    path = folder_of(store, cell, "distill") / "model.safetensors"
+    weights = path.read_bytes()
+    path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    table = folder_of(store, cell, "evaluate") / "per_query.parquet"
+    values = table.read_bytes()
+    table.unlink()
+    with pytest.warns(UserWarning, match="computing it again") as warned:
+        again = run(world, store)
+    assert len(warned) == 2
+    assert computed(again) == ["distill", "evaluate"]
+    assert (path.read_bytes(), table.read_bytes()) == (weights, values)
+
+
+def test_force_trains_and_evaluates_again_to_the_same_bytes(cell, store, world):
+    paths = [folder_of(store, cell, "distill") / "model.safetensors",
+             folder_of(store, cell, "evaluate") / "per_query.parquet"]  # fmt: skip
+    before = [path.read_bytes() for path in paths]
+    assert computed(run(world, store, "force=true")) == ["distill", "evaluate"]
+    assert [path.read_bytes() for path in paths] == before
+
+
+# --- grids, in processes of their own ---
+
+GRID = ("loss=ranknet,adr_mse", "seed=1,2", "budget.epochs=5", "trainer.checkpoint_seconds=0")
+WATCHED = (
+    "import sys\nfrom rdx.__main__ import main\n"
+    "try:\n    main()\nfinally:\n    print('MLFLOW', 'mlflow' in sys.modules)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def grid(world, rdx, tmp_path_factory):
+    """A grid that nothing disturbed: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("grid")
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder, module=("-c", WATCHED))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout.splitlines()
+
+
+def results(folder):
+    """The bytes of every result of a store."""
+    found = [p for p in (folder / "store").rglob("*") if p.name in RESULTS]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_grid_computes_shared_stages_once(grid):
+    folder, printed = grid
+    assert printed[-2] == (
+        "4 cells finished. Stages computed: 11 (candidates 1, distill 4, evaluate 4, "
+        "prefinetune 1, teach 1); taken from the store: 9 (candidates 3, prefinetune 3, teach 3)"
+    )
+    assert len([line for line in printed if line.startswith("== ")]) == 4
+    counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])
+              for p in (folder / "store").iterdir()}  # fmt: skip
+    assert counts == {"candidates": 1, "teach": 1, "prefinetune": 1, "distill": 4, "evaluate": 4}
+    [saved] = (folder / "multirun").rglob("multirun.yaml")
+    assert "GridSweeper" in saved.read_text()
+
+
+def test_without_tracking_mlflow_is_not_imported(grid):
+    folder, printed = grid
+    assert printed[-1] == "MLFLOW False"
+    assert not list(folder.glob("ml*"))
+
+
+def test_a_failed_cell_does_not_stop_the_grid(grid, world, rdx):
+    """The first cell diverges, the second is in the store; the exit status tells."""
+    folder, _ = grid
+    rates = "trainer.learning_rate=1e30,0.001"
+    arguments = ["-m", *world.overrides("store", *GRID[2:], "loss=ranknet", rates)]
+    done = rdx(arguments, folder)
+    assert done.returncode == 1
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
+    assert len(failed) == 1 and failed[0].startswith("FAILED  python -m rdx data=files")
+    assert "trainer.learning_rate=1e+30" in failed[0] or "learning_rate=1e30" in failed[0]
+    assert "Diverged" in done.stdout and "grid=" not in failed[0]
+    assert "1 cells finished. Stages computed: 0 (none); taken from the store: 1" in done.stdout
+    assert not list((folder / "store").glob("distill/*.partial/manifest.json"))
+
+
+def killed_when(happens, world, rdx, folder):
+    """Start the grid and kill it when something happens; whether it was still running."""
+    process = rdx(["-m", *world.overrides("store", *GRID)], folder, popen=True)
+    try:
+        while process.poll() is None and not happens(folder / "store"):
+            time.sleep(0.001)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    return process.wait(30) == -signal.SIGKILL
+
+
+def sealed_are_whole(folder):
+    """No result that would be believed is half-written."""
+    return [p.parent for p in (folder / "store").rglob("manifest.json")
+            if p.parent.suffix != ".partial" and damage(p.parent)]  # fmt: skip
+
+
+def finish(world, rdx, folder):
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder)
+    assert done.returncode == 0, done.stderr
+    assert "computing it again" not in done.stderr  # nothing had to be found damaged
+    return results(folder)
+
+
+def appears(pattern, count, store):
+    return len(list(store.glob(pattern))) >= count
+
+
+def test_a_killed_grid_goes_on_to_the_same_bytes(grid, world, rdx, tmp_path):
+    moments = [
+        partial(appears, "prefinetune/*.partial/checkpoint.pt", 1),
+        partial(appears, "evaluate/*/manifest.json", 2),
+    ]
+    for moment in moments:
+        assert killed_when(moment, world, rdx, tmp_path)
+        assert sealed_are_whole(tmp_path) == []
+    expected = results(grid[0])
+    assert len(expected) == 1 + 2 + 4 * 2 + 4
+    assert finish(world, rdx, tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_grid_killed_at_many_moments_gives_the_same_bytes(grid, world, rdx, tmp_path):
+    expected, draw = results(grid[0]), random.Random(0)
+    patterns = [
+        "candidates/*.partial",
+        "teach/*.partial/*",
+        "prefinetune/*.partial/checkpoint.tmp",
+        "prefinetune/*.partial/model.safetensors",
+        "distill/*.partial/checkpoint.pt",
+        "distill/*.partial/curve.json",
+        "distill/*/manifest.json*",
+        "evaluate/*.partial/runs",
+        "evaluate/*.partial/per_query.parquet",
+    ]
+    for pattern in patterns:
+        killed_when(partial(appears, pattern, 1), world, rdx, tmp_path)
+        assert sealed_are_whole(tmp_path) == []
+    for _ in range(6):
+        # a step further each time: some milliseconds after one more result is there
+        count = len(list((tmp_path / "store").glob("*/*/manifest.json"))) + 1
+        deadline = []
+
+        def later(store, count=count, deadline=deadline, wait=draw.random() / 5):
+            if not deadline and appears("*/*/manifest.json", count, store):
+                deadline.append(time.monotonic() + wait)
+            return bool(deadline) and time.monotonic() >= deadline[0]
+
+        killed_when(later, world, rdx, tmp_path)
+        assert sealed_are_whole(tmp_path) == []
+    assert finish(world, rdx, tmp_path) == expected
+
+
+def test_the_facts_of_a_trial_are_json(cell, store):
+    facts = json.loads((folder_of(store, cell, "evaluate") / "trial.json").read_text())
+    assert facts["health"] == "ok" and facts["training"]["steps"] == 4
+    assert facts["collections"]["files"]["first_stage"]["engine"] == "bm25s"
+    timing = json.loads((folder_of(store, cell, "evaluate") / "timing.json").read_text())
+    assert timing["files"]["queries"] == 24
+    assert isinstance(pd.Series(json.loads(json.dumps(cell["means"]))).mean(), float)

@@ -1,0 +1,269 @@
+"""The store: computed once, verified, and never believed half-written."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdx.store import MANIFEST, Store, damage, signature, write_atomic, write_json
+
+ROOT = Path(__file__).parents[2]
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+class Maker:
+    """A `make` that counts its calls and writes that number."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, folder):
+        self.calls += 1
+        (folder / "sub").mkdir(exist_ok=True)
+        (folder / "number.txt").write_text(str(self.calls))
+        (folder / "sub" / "more.bin").write_bytes(b"\0\1")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A result that was computed once: its folder and its maker."""
+    make = Maker()
+    return Store(tmp_path).cached("stage", "key", make), make
+
+
+# --- signatures ---
+
+
+def test_signature_is_the_hash_of_sorted_json():
+    text = b'{"a":[1,null,"\\u00e4"],"b":0.5}'
+    assert signature({"b": 0.5, "a": [1, None, "ä"]}) == hashlib.sha256(text).hexdigest()[:16]
+
+
+@given(st.dictionaries(st.text(max_size=4), PLAIN, min_size=2))
+def test_signature_ignores_the_order_of_keys(value):
+    assert signature(value) == signature(dict(reversed(value.items())))
+
+
+@given(PLAIN, PLAIN)
+def test_different_values_have_different_signatures(one, other):
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (signature(one) == signature(other)) == same
+
+
+def test_signature_tells_apart_what_looks_alike():
+    alike = [1, 1.0, "1", True, [1], {"1": 1}, None, "null", [1, 2], [2, 1], [[1], 2]]
+    assert len({signature(value) for value in alike}) == len(alike)
+
+
+# --- computed once, verified ---
+
+
+def test_a_result_is_computed_once(tmp_path):
+    store, make = Store(tmp_path), Maker()
+    first = store.cached("stage", "key", make)
+    assert (store.cached("stage", "key", make), make.calls) == (first, 1)
+    assert store.log == {"stage/key": "computed"}
+    assert list(store.seconds) == ["stage"]
+    other = Store(tmp_path)
+    assert (other.cached("stage", "key", make), make.calls) == (first, 1)
+    assert (other.log, other.seconds) == ({"stage/key": "stored"}, {})
+    assert (first / "number.txt").read_text() == "1"
+
+
+def test_other_keys_and_stages_are_other_results(tmp_path):
+    store, make = Store(tmp_path), Maker()
+    places = {store.cached(s, k, make) for s in ("one", "two") for k in ("a", "b")}
+    assert (len(places), make.calls) == (4, 4)
+
+
+def test_the_manifest_lists_every_file_with_its_sha256(stored):
+    folder, _ = stored
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert (manifest["stage"], manifest["signature"]) == ("stage", "key")
+    assert manifest["files"] == {
+        "number.txt": hashlib.sha256(b"1").hexdigest(),
+        "sub/more.bin": hashlib.sha256(b"\0\1").hexdigest(),
+    }
+    assert damage(folder) == ""
+
+
+DAMAGES = {
+    "number.txt does not have the checksum": lambda f: (f / "number.txt").write_text("2"),
+    "more.bin does not have the checksum": lambda f: (f / "sub" / "more.bin").write_bytes(b"\0"),
+    "number.txt is missing": lambda f: (f / "number.txt").unlink(),
+    r"no readable manifest \(FileNotFoundError\)": lambda f: (f / MANIFEST).unlink(),
+    r"no readable manifest \(JSONDecodeError\)": lambda f: (f / MANIFEST).write_text('{"fil'),
+    r"no readable manifest \(KeyError\)": lambda f: (f / MANIFEST).write_text("{}"),
+    r"no readable manifest \(UnicodeDecodeError\)": lambda f: (f / MANIFEST).write_bytes(b"\xff"),
+    r"no readable manifest \(TypeError\)": lambda f: (f / MANIFEST).write_text("[]"),
+    r"no readable manifest \(AttributeErr": lambda f: (f / MANIFEST).write_text('{"files": 1}'),
+}
+
+
+@pytest.mark.parametrize("problem", DAMAGES)
+def test_a_damaged_result_is_computed_again_with_a_warning(stored, problem):
+    folder, make = stored
+    DAMAGES[problem](folder)
+    store = Store(folder.parents[1])
+    with pytest.warns(UserWarning, match=f"{problem}.*; computing it again"):
+        assert store.cached("stage", "key", make) == folder
+    assert (make.calls, (folder / "number.txt").read_text()) == (2, "2")
+    assert store.log == {"stage/key": "computed"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.cached("stage", "key", make)
+    assert make.calls == 2
+
+
+def test_force_computes_again(stored):
+    folder, make = stored
+    store = Store(folder.parents[1])
+    assert store.cached("stage", "key", make, force=True) == folder
+    assert (make.calls, (folder / "number.txt").read_text(), damage(folder)) == (2, "2", "")
+    assert store.log == {"stage/key": "computed"}
+
+
+def test_force_starts_from_nothing(tmp_path):
+    (tmp_path / "stage" / "key.partial").mkdir(parents=True)
+    (tmp_path / "stage" / "key.partial" / "old").touch()
+    folder = Store(tmp_path).cached("stage", "key", Maker(), force=True)
+    assert not (folder / "old").exists()
+
+
+def test_has_tells_whether_a_result_is_sealed(tmp_path):
+    store = Store(tmp_path)
+    assert not store.has("stage", "key")
+    store.cached("stage", "key", Maker())
+    assert store.has("stage", "key") and not store.has("stage", "other")
+
+
+# --- a computation that ends early ---
+
+
+def test_a_failure_leaves_nothing_believed_and_the_next_call_goes_on(tmp_path):
+    store, seen = Store(tmp_path), []
+
+    def make(folder):
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        (folder / f"part{len(seen)}").touch()
+        if len(seen) == 1:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        store.cached("stage", "key", make)
+    assert not store.has("stage", "key") and not (tmp_path / "stage" / "key").exists()
+    assert store.log == {}
+    folder = store.cached("stage", "key", make)
+    assert seen == [[], ["part1"]]  # what it finds there
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "part1", "part2"]
+    assert not (tmp_path / "stage" / "key.partial").exists()
+
+
+def test_a_failed_force_keeps_the_old_result(stored):
+    folder, make = stored
+
+    def fail(partial):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Store(folder.parents[1]).cached("stage", "key", fail, force=True)
+    assert Store(folder.parents[1]).cached("stage", "key", make) == folder
+    assert make.calls == 1
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, [1])
+
+    def half(temporary):
+        temporary.write_text("[2")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, half)
+    assert json.loads(path.read_text()) == [1]
+
+
+# --- several processes ---
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+from rdx.store import Store
+
+def make(folder):
+    with open("calls", "a") as calls:
+        calls.write(f"{os.getpid()}\\n")
+    (folder / "first").write_text("first")
+    time.sleep(float(sys.argv[1]))
+    (folder / "second").write_text("second")
+
+store = Store(Path("store"))
+print(store.cached("stage", "key", make), *store.log.values())
+"""
+
+
+def start(seconds, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(seconds)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never appeared"
+        time.sleep(0.01)
+
+
+def test_of_several_processes_one_computes(tmp_path):
+    first = start(1.5, tmp_path)
+    wait_for(tmp_path / "store" / "stage" / "key.partial" / "first")
+    others = [start(1.5, tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=30)[0] for process in (first, *others)]
+    assert (tmp_path / "calls").read_text().split() == [str(first.pid)]
+    assert outputs[0] == "store/stage/key computed\n"
+    for output in outputs[1:]:
+        assert output.endswith("store/stage/key stored\n")
+        assert output.startswith("waiting for another process that computes stage key\n")
+
+
+def test_a_killed_computation_is_not_believed(tmp_path):
+    killed = start(60, tmp_path)
+    partial = tmp_path / "store" / "stage" / "key.partial"
+    wait_for(partial / "first")
+    waiting = start(0, tmp_path)  # it gets the lock when its holder dies
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(30) == -signal.SIGKILL
+    assert waiting.communicate(timeout=30)[0].endswith("store/stage/key computed\n")
+    assert (tmp_path / "calls").read_text().split() == [str(killed.pid), str(waiting.pid)]
+    folder = tmp_path / "store" / "stage" / "key"
+    assert (damage(folder), (folder / "second").read_text()) == ("", "second")
+    assert not partial.exists()
+
+
+def test_a_process_killed_between_manifest_and_rename_is_not_believed(tmp_path):
+    """The partial folder is whole then, but its computation runs again: it goes on from there."""
+    make = Maker()
+    folder = Store(tmp_path).cached("stage", "key", make)
+    os.replace(folder, tmp_path / "stage" / "key.partial")
+    assert not Store(tmp_path).has("stage", "key")
+    assert Store(tmp_path).cached("stage", "key", make) == folder
+    assert (make.calls, damage(folder)) == (2, "")
