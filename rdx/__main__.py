@@ -8,14 +8,16 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rdx import config
 from rdx.sweeper import report
 
-SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
-SHOWS += ("--shell-completion", "-sc", "--resolve", "--package", "-p")
-
+SHOWS = (
+    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version"),
+    *("--shell-completion", "-sc", "--resolve", "--package", "-p"),
+)
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -26,13 +28,13 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
-    plain = config.resolved(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]))
+    plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
     print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
     summary = pipeline.run(plain, levels)
     for name, value in summary["means"].items():
         print(f"   {name:42} {value:.4f}")
     print(f"   health: {summary['health']}, signature: {summary['signature']}", flush=True)
-    if HydraConfig.get().mode.name == "RUN":
+    if HydraConfig.get().mode == RunMode.RUN:
         print(report([summary]))
     return summary
 

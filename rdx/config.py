@@ -144,7 +144,8 @@ def load_spec(name: str) -> dict[str, Any]:
     known = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
-    spec = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml").get("spec", {})
+    whole = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml")
+    spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
@@ -251,7 +252,7 @@ def signatures(cfg: dict[str, Any]) -> dict[str, str]:
 def _composing() -> Iterator[None]:
     """Hydra's composer on conf/, also inside a running Hydra job."""
     before = GlobalHydra.instance().hydra
-    if before is not None and getattr(_composing, "depth", 0):
+    if before is not None and getattr(_composing, "depth", False):
         yield
         return
     GlobalHydra.instance().clear()
@@ -356,7 +357,7 @@ def _identity(node: Any, key: str = "") -> Any:
         return plain
     if isinstance(node, list):
         if key == "libraries":
-            return {name: _version(DISTRIBUTIONS.get(name, name)) for name in node}
+            return {str(one): _version(DISTRIBUTIONS.get(one, str(one))) for one in node}
         return [_identity(item, key) for item in node]
     if key in CONTENT and isinstance(node, str) and Path(node).exists():
         return _content(Path(node))

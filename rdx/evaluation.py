@@ -44,6 +44,14 @@ class TestSet:
     split: str = "all"
     queries: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check values."""
+        splits = ("train", "dev", "test", "all")
+        if self.split not in splits:
+            raise ValueError(f"evaluation: split={self.split!r}: must be one of {list(splits)}")
+        if self.queries is not None and self.queries < 1:
+            raise ValueError(f"evaluation: queries={self.queries}: must be at least 1, or null")
+
 
 @dataclass(frozen=True)
 class Evaluation:

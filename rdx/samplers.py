@@ -57,10 +57,7 @@ class BM25:
         """Rank the top k passages for every query of a collection."""
         doc_ids, index = self._index(collection.passages)
         tokens = self._tokens(list(collection.queries.values()))
-        # k + a margin: the order among equal scores at the cut is ours, not the engine's
-        found, scores = index.retrieve(
-            tokens, k=min(k + 32, len(doc_ids)), show_progress=False, n_threads=1
-        )
+        found, scores = _retrieve(index, tokens, k, len(doc_ids))
         query_ids = np.repeat(np.array(list(collection.queries), dtype=object), found.shape[1])
         hit = scores.ravel() > 0
         ranking = rankings.rank(
@@ -83,6 +80,9 @@ class BM25:
             texts = [passages[doc_id] for doc_id in doc_ids]
             index = bm25s.BM25(method=self.variant, k1=self.k1, b=self.b)
             index.index(self._tokens(texts), show_progress=len(texts) > 50_000)
+            # What BM25L and BM25+ give a passage for terms that it lacks is a constant per query:
+            # without it the order is the same, and only passages that share a term are above 0.
+            index.nonoccurrence_array = None
             _INDEXES.clear()  # one index at a time
             _INDEXES[key] = (passages, doc_ids, index)
         return _INDEXES[key][1:]
@@ -257,6 +257,21 @@ class Depth:
             lists = lists[lists["rank"] <= self.k]
         size = lists.groupby("query_id").doc_id.transform("size")
         return lists[size >= 2].reset_index(drop=True)
+
+
+def _retrieve(index: Any, tokens: Any, k: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """At least the top k of every query, and whatever ties with the last of them.
+
+    The engine cuts ties arbitrarily; their order is ours.
+    """
+    depth = k + 32
+    while True:
+        depth = min(depth, size)
+        found, scores = index.retrieve(tokens, k=depth, show_progress=False, n_threads=1)
+        cut = scores[:, min(k, size) - 1]
+        if depth == size or not ((scores[:, -1] == cut) & (cut > 0)).any():
+            return found, scores
+        depth *= 4
 
 
 def top(ranking: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -74,8 +74,8 @@ class Store:
         return folder
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether a sealed result is there (its checksums are not verified)."""
-        return (self.root / stage / key / MANIFEST).is_file()
+        """Whether a result is there, undamaged."""
+        return not damage(self.root / stage / key)
 
     def _valid(self, folder: Path) -> bool:
         if not folder.exists():

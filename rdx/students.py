@@ -16,6 +16,7 @@ from rdx.assets import check_model, model_path
 from rdx.draws import seed as draw_seed
 
 HEADS = ("cls", "mean", "interaction")
+ATTENTION = ("full", "sparse")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Student:
         ranker.
     query_length, passage_length
         Tokens kept of each, special tokens not counted.
+    attention
+        "full": every token sees every token (the paper). "sparse": [CLS] sees everything, a query
+        token the query only, a passage token the passage only, and positions restart at the passage
+        (an extreme of the sparse cross-encoders of Schlatt et al., ECIR 2024): an embedding model
+        keeps the token vectors that it was trained for, and only [CLS] reads both texts.
     """
 
     model: str
@@ -43,12 +49,17 @@ class Student:
     head: str = "cls"
     query_length: int = 32
     passage_length: int = 256
+    attention: str = "full"
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
         check_model(self.model)
         if self.head not in HEADS:
             raise ValueError(f"student.head={self.head!r}: must be one of {list(HEADS)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(
+                f"student.attention={self.attention!r}: must be one of {list(ATTENTION)}"
+            )
         for name in ("layers", "query_length", "passage_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -91,10 +102,13 @@ class CrossEncoder(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
         """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
+        mask = inputs["attention_mask"]
+        if self.pairs.attention == "sparse":
+            inputs = _sparse(inputs, parts)
         output = self.encoder(**inputs)
         if self.head is None:
             return output.logits.squeeze(1).float()
-        return self.head(output.last_hidden_state, inputs["attention_mask"], parts)
+        return self.head(output.last_hidden_state, mask, parts)
 
     def save(self, folder: Path) -> None:
         """Write the encoder in plain Hugging Face form, and the head beside it."""
@@ -103,6 +117,28 @@ class CrossEncoder(nn.Module):
         if self.head is not None:
             save_file(self.head.state_dict(), folder / "head.safetensors")
         (folder / "student.json").write_text(json.dumps(self.pairs.facts) + "\n")
+
+
+def _sparse(inputs: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
+    """Model inputs whose attention mask [P, 1, L, L] keeps query and passage apart.
+
+    The separator after each text belongs to that text; padding sees itself only, so that no row of
+    the attention is empty.
+    """
+    real = inputs["attention_mask"].bool()
+    before = torch.roll(parts, 1, dims=1)
+    text = torch.where((parts == 0) & real, before, parts)  # a separator joins the text before it
+    text[:, 0] = 0  # [CLS]
+    same = text.unsqueeze(2) == text.unsqueeze(1)
+    cls = torch.zeros_like(same)
+    cls[:, 0] = True
+    own = torch.eye(parts.shape[1], dtype=torch.bool, device=parts.device)
+    allowed = ((same | cls) & real.unsqueeze(1)) | own
+    index = torch.arange(parts.shape[1], device=parts.device).expand_as(parts)
+    start = torch.where(text == 2, index, parts.shape[1]).amin(1, keepdim=True)
+    positions = torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
+    kept = {key: value for key, value in inputs.items() if key != "token_type_ids"}
+    return {**kept, "attention_mask": allowed.unsqueeze(1), "position_ids": positions}
 
 
 class Mean(nn.Module):
@@ -149,6 +185,7 @@ class Pairs:
     def __init__(self, folder: str, student: Student) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.lengths = (student.query_length, student.passage_length)
+        self.attention = student.attention
         self.facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
         self._cut: dict[tuple[str, int], str] = {}
         self.truncated: set[str] = set()

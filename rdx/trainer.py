@@ -133,6 +133,8 @@ class Trainer:
             raise ValueError(
                 f"trainer.precision={self.precision!r}: must be one of {list(PRECISIONS)}"
             )
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"trainer.device={self.device!r}: must be 'auto', 'cpu' or 'cuda'")
 
     def accelerator(self) -> Accelerator:
         """An Accelerator of this precision and device, whatever ran before in this process."""
@@ -194,7 +196,12 @@ class Prefinetune:
     def lists(self, collection: Any) -> Lists:
         """Training lists of a collection whose queries all have a relevant passage."""
         candidates = self.sampler.candidates(collection, self.depth)
-        return contrastive(candidates, collection.relevant(), self.negatives, self.seed)
+        # qrels may name passages that the collection has no text of
+        relevant = {
+            query_id: {d: grade for d, grade in grades.items() if d in collection.passages}
+            for query_id, grades in collection.relevant().items()
+        }
+        return contrastive(candidates, relevant, self.negatives, self.seed)
 
 
 def fit(
@@ -312,6 +319,7 @@ def _checkpoint(
         "student": student.state_dict(),
         "optimiser": optimiser.state_dict(),
         "position": {"step": step, "pairs": pairs, "curve": curve},
+        "truncated": sorted(student.pairs.truncated),
     }
     temporary = work / "checkpoint.tmp"
     torch.save(state, temporary)
@@ -326,6 +334,7 @@ def _resume(work: Path, student: CrossEncoder, optimiser: Any) -> tuple[int, int
     state = torch.load(path, map_location="cpu", weights_only=True)
     student.load_state_dict(state["student"])
     optimiser.load_state_dict(state["optimiser"])
+    student.pairs.truncated.update(state.get("truncated", ()))
     position = state["position"]
     return position["step"], position["pairs"], position["curve"]
 

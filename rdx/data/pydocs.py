@@ -63,10 +63,10 @@ class PyDocs:
 
     def check(self) -> None:
         """Raise ValueError naming the libraries that are not installed."""
-        absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+        absent = [name for name in self.libraries if not _folders(name)]
         if absent or not self.libraries:
             raise ValueError(
-                f"data.libraries: not installed: {absent or 'none given'}; "
+                f"data.libraries: not installed packages: {absent or 'none given'}; "
                 f"known to work: {list(LIBRARIES)}"
             )
 
@@ -196,10 +196,14 @@ def _resolve(name: str, source: _Item, tails: dict[tuple[str, str], list[str]]) 
     return max(found, key=closeness, default="")
 
 
-def _items(library: str) -> Iterator[_Item]:
+def _folders(library: str) -> list[str]:
+    """Where a package lies; empty if it is not installed or a single file."""
     spec = importlib.util.find_spec(library)
-    assert spec is not None and spec.submodule_search_locations
-    root = Path(spec.submodule_search_locations[0])
+    return list((spec and spec.submodule_search_locations) or ())
+
+
+def _items(library: str) -> Iterator[_Item]:
+    root = Path(_folders(library)[0])
     files = sorted(root.rglob("*.py"))
     for path in tqdm(files, desc=f"reading {library}", unit="file", leave=False):
         inner = path.relative_to(root).with_suffix("").parts
@@ -208,7 +212,7 @@ def _items(library: str) -> Iterator[_Item]:
         module = ".".join((library, *(part for part in inner if part != "__init__")))
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
+        except (SyntaxError, ValueError):  # ValueError: not UTF-8, or null bytes
             continue  # templates and deliberately broken files that some packages ship
         seen: set[str] = set()
         for name, docstring in _docstrings(tree):

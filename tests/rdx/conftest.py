@@ -25,6 +25,8 @@ class World:
     def overrides(self, store: Path, *more: str) -> list[str]:
         """A full cell: prefinetuned, distilled from the oracle, interpolated, evaluated."""
         data = {name: self.folder / name for name in ("corpus.tsv", "queries.tsv", "qrels.txt")}
+        settings = ("queries=8", "depth=8", "negatives=3", "batch=2")
+        stage_1 = [f"prefinetune.{one}" for one in settings]
         files = [f"{path.stem}={path}" for path in data.values()]
         return [
             "data=files",
@@ -44,10 +46,7 @@ class World:
             "teacher=oracle",
             "depth.queries=8",
             "depth.k=5",
-            "prefinetune.queries=8",
-            "prefinetune.depth=8",
-            "prefinetune.negatives=3",
-            "prefinetune.batch=2",
+            *(() if "prefinetune=none" in more else stage_1),
             "trainer.batch=2",
             "trainer.learning_rate=0.001",
             "trainer.precision=fp32",

@@ -143,11 +143,13 @@ def test_force_starts_from_nothing(tmp_path):
     assert not (folder / "old").exists()
 
 
-def test_has_tells_whether_a_result_is_sealed(tmp_path):
+def test_has_tells_whether_a_result_is_there_and_whole(tmp_path):
     store = Store(tmp_path)
     assert not store.has("stage", "key")
-    store.cached("stage", "key", Maker())
+    folder = store.cached("stage", "key", Maker())
     assert store.has("stage", "key") and not store.has("stage", "other")
+    (folder / "number.txt").write_text("2")
+    assert not store.has("stage", "key")
 
 
 # --- a computation that ends early ---

@@ -1,0 +1,202 @@
+"""Training lists, their schedule, and micro-batches."""
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+import torch
+
+from rdx import rankings
+from rdx.batches import (
+    Schedule,
+    TrainingList,
+    contrastive,
+    fixed,
+    micro_batches,
+    pairs_of,
+    positions_of,
+    targets,
+)
+from rdx.data.collection import Collection
+
+QUERIES = [f"q{i}" for i in range(30)]
+
+
+def candidates(queries=QUERIES, n=12) -> pd.DataFrame:
+    rows = [(q, f"d{i}", -float(i)) for q in queries for i in range(n)]
+    return rankings.rank(*zip(*rows, strict=True))
+
+
+# every query: two of the highest grade, one lower, all among the candidates
+RELEVANT = {q: {"d3": 2, "d5": 1, "d8": 2} for q in QUERIES}
+
+
+def test_fixed_lists_are_the_same_in_every_epoch():
+    selected = candidates(["b", "a"], 3).assign(teacher_rank=[2, 1, 3, 7, 9, 8])
+    lists = fixed(selected)
+    assert lists(0) == lists(5) == [
+        TrainingList("b", ("d0", "d1", "d2"), (2, 1, 3)),
+        TrainingList("a", ("d0", "d1", "d2"), (7, 9, 8)),
+    ]  # fmt: skip
+
+
+def test_contrastive_lists_have_one_best_passage_and_hard_negatives():
+    lists = contrastive(candidates(), RELEVANT, 4, seed=0)
+    best, negatives = Counter(), Counter()
+    for epoch in range(40):
+        drawn = lists(epoch)
+        assert [one.query_id for one in drawn] == QUERIES
+        for one in drawn:
+            assert one.teacher_ranks == (1, 2, 2, 2, 2)
+            assert len(set(one.doc_ids)) == 5
+            best[one.doc_ids[0]] += 1
+            negatives.update(one.doc_ids[1:])
+    assert set(best) == {"d3", "d8"}  # d5 has a lower grade
+    assert best["d3"] == pytest.approx(600, abs=100)
+    assert set(negatives) == {f"d{i}" for i in (0, 1, 2, 4, 6, 7, 9, 10, 11)}
+    assert max(negatives.values()) < 1.3 * min(negatives.values())
+
+
+def test_contrastive_draws_depend_on_seed_epoch_and_query_alone():
+    lists = contrastive(candidates(), RELEVANT, 4, seed=0)
+    third = lists(3)
+    assert lists(3) == third  # nothing remembered between the epochs
+    alone = contrastive(candidates(["q7"]), RELEVANT, 4, seed=0)
+    assert alone(3) == [third[7]]
+    assert lists(4) != third
+    assert contrastive(candidates(), RELEVANT, 4, seed=1)(3) != third
+    assert len({one.doc_ids for one in third}) > 25  # queries do not share a draw
+
+
+def test_contrastive_takes_all_negatives_where_there_are_few():
+    drawn = contrastive(candidates(["q0"], 5), RELEVANT, 9, seed=0)(0)
+    assert sorted(drawn[0].doc_ids[1:]) == ["d0", "d1", "d2", "d4"]
+    assert drawn[0].teacher_ranks == (1, 2, 2, 2, 2)
+
+
+def test_contrastive_leaves_out_queries_without_positive_or_negative():
+    relevant = {"q0": {"far": 1}, "q1": {}, "q3": {"d0": 1, "d1": 1}}
+    rows = [("q0", "d0", 1), ("q1", "d0", 1), ("q2", "d0", 1), ("q3", "d0", 1), ("q3", "d1", 0)]
+    drawn = contrastive(rankings.rank(*zip(*rows, strict=True)), relevant, 2, seed=0)(0)
+    assert drawn == [TrainingList("q0", ("far", "d0"), (1, 2))]
+
+
+# --- Schedule ---
+
+
+def make_lists(n):
+    return [TrainingList(f"q{i}", ("a", "b"), (1, 2)) for i in range(n)]
+
+
+def test_schedule_covers_every_list_once_per_epoch():
+    lists = make_lists(10)
+    schedule = Schedule(lambda epoch: lists, 4, seed=0)
+    assert schedule.steps_per_epoch == 3
+    orders = []
+    for epoch in range(4):
+        steps = [schedule.step(3 * epoch + i) for i in range(3)]
+        assert [len(step) for step in steps] == [4, 4, 2]
+        orders.append(tuple(one.query_id for step in steps for one in step))
+        assert sorted(orders[-1]) == sorted(one.query_id for one in lists)
+    assert len(set(orders)) == 4
+
+
+def test_schedule_is_a_function_of_seed_and_step():
+    lists = make_lists(10)
+    forth = Schedule(lambda epoch: lists, 3, seed=0)
+    back = Schedule(lambda epoch: lists, 3, seed=0)
+    expected = {step: forth.step(step) for step in range(12)}
+    assert all(back.step(step) == expected[step] for step in reversed(range(12)))
+    other = Schedule(lambda epoch: lists, 3, seed=1)
+    assert [other.step(step) for step in range(4)] != [expected[step] for step in range(4)]
+
+
+def test_schedule_asks_for_the_lists_of_the_epoch():
+    def of_epoch(epoch):
+        return [TrainingList(f"q{i}", (f"d{epoch}",), (1,)) for i in range(3)]
+
+    schedule = Schedule(of_epoch, 2, seed=0)
+    seen = [{one.doc_ids[0] for one in schedule.step(step)} for step in range(6)]
+    assert seen == [{"d0"}, {"d0"}, {"d1"}, {"d1"}, {"d2"}, {"d2"}]
+
+
+def test_schedule_refuses_nothing():
+    with pytest.raises(ValueError, match="no training list is left"):
+        Schedule(lambda epoch: [], 2, seed=0)
+
+
+# --- tensors ---
+
+RAGGED = [
+    TrainingList("q1", ("a", "b", "c"), (2, 9, 1)),
+    TrainingList("q2", ("d",), (1,)),
+    TrainingList("q3", ("e", "f"), (4, 3)),
+]
+TEXTS = Collection(
+    "toy",
+    {"q1": "one", "q2": "two", "q3": "three"},
+    {d: d * 3 for d in "abcdef"},
+    pd.DataFrame({"query_id": [], "doc_id": [], "relevance": []}),
+)
+
+
+def test_targets_of_ragged_lists():
+    ranks, mask = targets(RAGGED)
+    assert ranks.tolist() == [[2, 9, 1], [1, 0, 0], [4, 3, 0]]
+    assert mask.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
+
+
+def test_positions_put_every_pair_where_its_rank_lies():
+    positions = positions_of(RAGGED)
+    assert positions == [0, 1, 2, 3, 6, 7]
+    ranks, mask = targets(RAGGED)
+    assert mask.flatten().nonzero().flatten().tolist() == positions
+    flat = [r for one in RAGGED for r in one.teacher_ranks]
+    assert ranks.flatten()[positions].tolist() == flat
+    pairs = pairs_of(RAGGED, TEXTS)
+    assert pairs == [
+        ("one", "aaa"), ("one", "bbb"), ("one", "ccc"),
+        ("two", "ddd"), ("three", "eee"), ("three", "fff"),
+    ]  # fmt: skip
+
+
+class Words:
+    """A tokeniser with one token per word, which records what it pads."""
+
+    def encode(self, pairs):
+        return [{"input_ids": [len(w) for w in f"{q} {p}".split()], "parts": []} for q, p in pairs]
+
+    def pad(self, encoded):
+        width = max(len(one["input_ids"]) for one in encoded)
+        rows = [one["input_ids"] + [0] * (width - len(one["input_ids"])) for one in encoded]
+        return {"input_ids": torch.tensor(rows)}, torch.zeros(len(rows), width)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 12, 40, 10_000])
+def test_micro_batches_hold_every_pair_once_within_the_limit(max_tokens):
+    lengths = [3, 9, 5, 2, 7, 7, 3, 4, 11, 6]
+    pairs = [("x" * (i + 1), " ".join(["y"] * (n - 1))) for i, n in enumerate(lengths)]
+    positions = [100 + 3 * i for i in range(len(pairs))]
+    found = micro_batches(pairs, positions, Words(), max_tokens)
+    assert sorted(p for one in found for p in one.positions.tolist()) == positions
+    widths = []
+    for one in found:
+        ids = one.inputs["input_ids"]
+        rows = [(p - 100) // 3 for p in one.positions.tolist()]
+        assert ids.shape == (len(rows), max(lengths[row] for row in rows)) == one.parts.shape
+        assert ids.numel() <= max_tokens or len(rows) == 1
+        # the first token is the query's, whose length tells the pair
+        assert ids[:, 0].tolist() == [row + 1 for row in rows]
+        assert (ids > 0).sum(1).tolist() == [lengths[row] for row in rows]
+        widths.append(ids.shape[1])
+    assert widths == sorted(widths, reverse=True)
+    if max_tokens == 10_000:
+        assert len(found) == 1
+    if max_tokens == 1:
+        assert len(found) == len(pairs)
+
+
+def test_micro_batches_are_filled():
+    pairs = [("x", "y y y")] * 10
+    sizes = [len(one.positions) for one in micro_batches(pairs, range(10), Words(), 12)]
+    assert sizes == [3, 3, 3, 1]

@@ -1,0 +1,231 @@
+"""Students: scores depend on the pair alone, and survive saving."""
+
+import json
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+)
+
+from rdx.students import HEADS, Interaction, Mean, Student
+
+WORDS = "river engine garden planet violin market stone reed kelp onyx ##s ##ing".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAIRS = [
+    ("river engine", "garden planet violin river market"),
+    ("stone", "stone reed"),
+    ("kelps onyx", "engine engine gardening reed kelp onyx river stone planet violin"),
+    ("violin unknown", "market"),
+]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(SPECIAL + WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(folder)
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return str(folder)
+
+
+def make(bert, head, seed=0, **settings):
+    student = Student(bert, head=head, **settings).create(seed).eval()
+    if head == "interaction":  # so that the [CLS] term is part of the test
+        torch.nn.init.normal_(student.head.cls.weight, generator=torch.Generator().manual_seed(1))
+    return student
+
+
+@torch.inference_mode()
+def score(student, pairs=PAIRS):
+    return student(*student.pairs.pad(student.pairs.encode(pairs)))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_scores_do_not_depend_on_padding_or_other_pairs(bert, head):
+    student = make(bert, head)
+    together = score(student)
+    alone = torch.cat([score(student, [pair]) for pair in PAIRS])
+    assert together.shape == (4,) and together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(score(student, PAIRS[::-1]), together.flip(0), atol=1e-5, rtol=0)
+    assert together.unique().numel() == 4
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_scores_depend_on_query_and_passage(bert, head):
+    student = make(bert, head)
+    base = score(student, [("river", "garden stone")])
+    for other in [("engine", "garden stone"), ("river", "garden reed"), ("river", "stone garden")]:
+        assert (score(student, [other]) - base).abs() > 1e-4
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_saving_and_loading_changes_nothing(bert, head, tmp_path):
+    student = make(bert, head, layers=1, query_length=3)
+    student.save(tmp_path)
+    loaded = Student(bert, layers=1, head=head, query_length=3).load(tmp_path).eval()
+    assert torch.equal(score(loaded), score(student))
+    states = student.state_dict(), loaded.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    facts = json.loads((tmp_path / "student.json").read_text())
+    assert facts == {"head": head, "layers": 1, "lengths": [3, 256]}
+    assert (tmp_path / "head.safetensors").exists() == (head != "cls")
+
+
+def test_cls_is_the_plain_sequence_classifier(bert, tmp_path):
+    student = make(bert, "cls")
+    student.save(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer([list(pair) for pair in PAIRS], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = plain(**inputs).logits
+    assert expected.shape == (4, 1)
+    torch.testing.assert_close(score(student), expected.squeeze(1), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def token_vectors(student, pair):
+    """Vectors and parts of one pair, unpadded."""
+    inputs, parts = student.pairs.pad(student.pairs.encode([pair]))
+    return student.encoder(**inputs).last_hidden_state[0], parts[0].tolist()
+
+
+def test_mean_is_the_mean_of_all_token_vectors(bert):
+    student = make(bert, "mean")
+    for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
+        vectors, _ = token_vectors(student, pair)
+        mean = [sum(column) / len(column) for column in vectors.T.tolist()]
+        weights = student.head.linear.weight[0].tolist()
+        expected = sum(m * w for m, w in zip(mean, weights, strict=True))
+        assert found == pytest.approx(expected + student.head.linear.bias.item(), abs=1e-5)
+
+
+def cosine(a, b):
+    norms = sum(x * x for x in a) ** 0.5 * sum(x * x for x in b) ** 0.5
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norms
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_interaction_is_scaled_maxsim_plus_a_cls_term(bert, trained):
+    student = make(bert, "interaction")
+    if not trained:
+        torch.nn.init.zeros_(student.head.cls.weight)
+    for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
+        vectors, parts = token_vectors(student, pair)
+        vectors = vectors.tolist()
+        queries = [v for v, part in zip(vectors, parts, strict=True) if part == 1]
+        passage = [v for v, part in zip(vectors, parts, strict=True) if part == 2]
+        best = [max(cosine(q, p) for p in passage) for q in queries]
+        weights = student.head.cls.weight[0].tolist()
+        cls = sum(v * w for v, w in zip(vectors[0], weights, strict=True))
+        assert found == pytest.approx(20 * sum(best) / len(best) + cls, abs=1e-4)
+        assert (abs(cls) > 1e-3) == trained
+
+
+def test_fresh_interaction_has_no_cls_term(bert):
+    head = Student(bert, head="interaction").create(0).head
+    assert head.scale.item() == 20
+    assert not head.cls.weight.any() and not head.cls.bias.any()
+
+
+def test_heads_ignore_padding_and_special_tokens():
+    hidden = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0]])
+    parts = torch.tensor([[0, 1, 0, 2, 0, 0]])
+    moved = hidden.clone()
+    moved[0, 5] = 1e6
+    for head in (Mean(4), Interaction(4)):
+        assert torch.equal(head(moved, mask, parts), head(hidden, mask, parts))
+    moved[0, 2] = 1e6  # a [SEP] matches no query token
+    interaction = Interaction(4)
+    assert torch.equal(interaction(moved, mask, parts), interaction(hidden, mask, parts))
+
+
+def test_parts_tell_query_passage_and_special_tokens(bert):
+    pairs = make(bert, "cls").pairs
+    encoded = pairs.encode([("river engines", "stone"), ("kelp", "reed garden")])
+    assert [one["parts"] for one in encoded] == [[0, 1, 1, 1, 0, 2, 0], [0, 1, 0, 2, 2, 0]]
+    inputs, parts = pairs.pad(encoded)
+    assert parts.tolist() == [[0, 1, 1, 1, 0, 2, 0], [0, 1, 0, 2, 2, 0, 0]]
+    assert inputs["attention_mask"].sum(1).tolist() == [7, 6]
+    assert inputs["input_ids"][1, 6] == 0
+    assert "parts" not in inputs
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_texts_are_cut_to_their_lengths(bert, head):
+    long = [("river engine garden planet", "stone reed kelp onyx market violin")]
+    free = score(make(bert, head), long)
+    short_query = make(bert, head, query_length=2)
+    short_passage = make(bert, head, passage_length=3)
+    assert (score(short_query, long) - free).abs() > 1e-4
+    assert (score(short_passage, long) - free).abs() > 1e-4
+    cut = score(make(bert, head), [("river engine", long[0][1])])
+    assert torch.equal(score(short_query, long), cut)
+    cut = score(make(bert, head), [(long[0][0], "stone reed kelp")])
+    assert torch.equal(score(short_passage, long), cut)
+    assert short_query.pairs.truncated == {long[0][0]}
+    assert short_passage.pairs.truncated == {long[0][1]}
+    assert not make(bert, head).pairs.truncated
+
+
+def test_lengths_count_tokens_not_words(bert):
+    pairs = make(bert, "cls", query_length=3, passage_length=4).pairs
+    parts = pairs.encode([("rivers engines", "reeds kelps stones")])[0]["parts"]
+    assert parts == [0, 1, 1, 1, 0, 2, 2, 2, 2, 0]
+    ids = pairs.encode([("rivers engines", "reeds kelps stones")])[0]["input_ids"]
+    expected = "[CLS] river ##s engine [SEP] reed ##s kelp ##s [SEP]".split()
+    assert pairs.tokenizer.convert_ids_to_tokens(ids) == expected
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_layers_keeps_the_first_ones(bert, head):
+    one, two = make(bert, head, layers=1), make(bert, head)
+    assert [len(s.encoder.base_model.encoder.layer) for s in (one, two)] == [1, 2]
+    first = two.encoder.base_model.encoder.layer[0].state_dict()
+    kept = one.encoder.base_model.encoder.layer[0].state_dict()
+    assert all(torch.equal(first[name], kept[name]) for name in first)
+    assert ((score(one) - score(two)).abs() > 1e-4).all()
+
+
+@pytest.mark.parametrize("head", ["cls", "mean"])
+def test_the_seed_decides_fresh_weights_alone(bert, head):
+    before = torch.random.get_rng_state()
+    one, same, other = (make(bert, head, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(score(one), score(same))
+    assert (score(one) != score(other)).all()
+    layers = [s.encoder.base_model.encoder.state_dict() for s in (one, other)]
+    assert all(torch.equal(layers[0][name], layers[1][name]) for name in layers[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"head": "pool"}, r"student\.head='pool'.*'interaction'"),
+        ({"layers": 0}, r"student\.layers=0"),
+        ({"query_length": 0}, r"student\.query_length=0"),
+        ({"passage_length": -1}, r"student\.passage_length=-1"),
+        ({"model": "asset:nothing"}, r"asset:nothing.*all-MiniLM-L6-v2"),
+    ],
+)
+def test_bad_values_name_their_key(values, message):
+    with pytest.raises(ValueError, match=message):
+        Student(**({"model": "somewhere"} | values))
