@@ -374,7 +374,7 @@ def _version(package: str) -> str | None:
 def _content(path: Path) -> dict[str, str]:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return {
-        file.name if path.is_file() else str(file.relative_to(path)): _sha256(
+        "" if path.is_file() else str(file.relative_to(path)): _sha256(
             file, file.stat().st_mtime_ns, file.stat().st_size
         )
         for file in files

@@ -187,10 +187,12 @@ def best_weight(
 def measured(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     """Per-query values [query_id, measure, value] for every query of the qrels.
 
-    A judged query without a ranked passage counts 0. Ties as trec_eval.
+    A judged query without a ranked passage counts 0. The rank column decides, in which ties are
+    broken as trec_eval does.
     """
     parsed = {str(ir_measures.parse_measure(m)): m for m in measures}
-    run = ranking[["query_id", "doc_id", "score"]].astype({"score": "float64"})
+    # Not the scores: ir_measures' providers break ties differently (RR@10 by doc id ascending).
+    run = ranking[["query_id", "doc_id"]].assign(score=-ranking["rank"].astype("float64"))
     found = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), qrels, run)
     values = {(str(one.query_id), parsed[str(one.measure)]): float(one.value) for one in found}
     rows = [

