@@ -38,7 +38,7 @@ def fixed(selected: pd.DataFrame) -> Lists:
 def contrastive(
     candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], negatives: int, seed: int
 ) -> Lists:
-    """One passage of a query's highest grade (rank 1), and hard negatives (rank 2).
+    """One relevant passage of a query (rank 1), and hard negatives (rank 2).
 
     Positive and negatives are drawn as a function of (seed, epoch, query id); relevant passages of
     any grade are never negatives. Queries without a relevant passage or a negative are left out.
@@ -53,10 +53,10 @@ def contrastive(
         lists = []
         for query_id in usable:
             random, grades = generator(seed, epoch, query_id), relevant[query_id]
-            best = sorted(d for d, grade in grades.items() if grade == max(grades.values()))
+            positives = sorted(grades)
             pool = pools[query_id]
             picked = random.choice(len(pool), size=min(negatives, len(pool)), replace=False)
-            doc_ids = (best[random.integers(len(best))], *(pool[i] for i in picked))
+            doc_ids = (positives[random.integers(len(positives))], *(pool[i] for i in picked))
             lists.append(TrainingList(query_id, doc_ids, (1, *[2] * len(picked))))
         return lists
 

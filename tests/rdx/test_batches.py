@@ -40,7 +40,7 @@ def test_fixed_lists_are_the_same_in_every_epoch():
     ]  # fmt: skip
 
 
-def test_contrastive_lists_have_one_best_passage_and_hard_negatives():
+def test_contrastive_lists_have_one_relevant_passage_and_hard_negatives():
     lists = contrastive(candidates(), RELEVANT, 4, seed=0)
     best, negatives = Counter(), Counter()
     for epoch in range(40):
@@ -51,8 +51,8 @@ def test_contrastive_lists_have_one_best_passage_and_hard_negatives():
             assert len(set(one.doc_ids)) == 5
             best[one.doc_ids[0]] += 1
             negatives.update(one.doc_ids[1:])
-    assert set(best) == {"d3", "d8"}  # d5 has a lower grade
-    assert best["d3"] == pytest.approx(600, abs=100)
+    assert set(best) == {"d3", "d5", "d8"}  # of any grade
+    assert best["d3"] == pytest.approx(400, abs=80)
     assert set(negatives) == {f"d{i}" for i in (0, 1, 2, 4, 6, 7, 9, 10, 11)}
     assert max(negatives.values()) < 1.3 * min(negatives.values())
 

@@ -291,6 +291,21 @@ def test_dropout_is_on(train):
     assert not equal(wet, dry)
 
 
+def test_every_step_drops_something_else(train):
+    def losses(model):
+        seen = []
+        train(
+            model=model, work=model, learning_rate=1e-30, batch=1, budget=Steps(4),
+            lists=lambda epoch: LISTS[:1],
+            on_step=lambda step, metrics: seen.append(metrics["loss"]),
+        )  # fmt: skip
+        return seen
+
+    assert len({round(loss, 5) for loss in losses("wet")}) == 4
+    dry = losses("dry")
+    assert dry == pytest.approx([dry[0]] * 4, rel=1e-5)
+
+
 class Stop(Exception):
     pass
 
@@ -402,14 +417,16 @@ def test_prefinetune_draws_negatives_of_its_sampler():
     qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
     judged = Collection("toy", {q: TOY.queries[q] for q in ("q0", "q1")}, PASSAGES, qrels)
     found = BM25(stemmer="none").candidates(judged, 8)
-    for epoch in range(5):
+    positives = set()
+    for epoch in range(20):
         zero, one = stage().lists(judged)(epoch)
-        assert (zero.doc_ids[0], one.doc_ids[0]) == ("d0", "d11")
+        positives |= {("q0", zero.doc_ids[0]), ("q1", one.doc_ids[0])}
         for drawn in (zero, one):
             assert len(drawn.doc_ids) == 4
             negatives = set(found.doc_id[found.query_id == drawn.query_id]) - {"d0", "d1", "d11"}
             allowed = negatives | ({"d1", "d11"} if drawn.query_id == "q0" else {"d0"})
             assert set(drawn.doc_ids[1:]) <= allowed
+    assert positives == {("q0", "d0"), ("q1", "d1"), ("q1", "d11")}  # not the one without text
 
 
 def test_fixed_lists_train_like_any(train):
