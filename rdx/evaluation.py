@@ -75,8 +75,6 @@ class Evaluation:
         Test queries that the teacher ranks too, where it can rank queries it has not seen; 0: none.
     max_tokens
         A batch holds at most this many tokens. Not part of the identity.
-    device
-        "auto", "cpu" or "cuda". Not part of the identity.
     """
 
     collections: Mapping[str, TestSet]
@@ -86,7 +84,6 @@ class Evaluation:
     dev_queries: int = 48
     teacher_queries: int = 0
     max_tokens: int = 4096
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         """Check values; measures must be known to ir_measures."""

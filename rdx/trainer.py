@@ -22,7 +22,7 @@ from rdx.draws import seed as draw_seed
 from rdx.students import CrossEncoder
 
 OnStep = Callable[[int, dict[str, float]], None]
-PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
+PRECISIONS = {"bf16": "bf16", "fp32": "no"}
 
 
 class Diverged(RuntimeError):
@@ -97,7 +97,7 @@ class Trainer:
     clip
         Largest gradient norm; 0 = no clipping.
     precision
-        "bf16", "fp16" or "fp32" for the encoder; scores, losses and weights are float32.
+        "bf16" or "fp32" for the encoder; scores, losses and weights are float32.
     max_tokens
         A micro-batch holds at most this many tokens, padding counted. Not part of the identity.
     checkpoint_seconds
@@ -138,6 +138,8 @@ class Trainer:
 
     def accelerator(self) -> Accelerator:
         """An Accelerator of this precision and device, whatever ran before in this process."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("trainer.device='cuda': torch finds no CUDA device here")
         AcceleratorState._reset_state(reset_partial_state=True)
         return Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=self.device == "cpu")
 

@@ -289,7 +289,8 @@ def _names(section: str) -> list[str]:
     names = []
     for line in section.splitlines():
         if line and not line[0].isspace():
-            head = re.sub(r":\w+:`~?([^`]+)`", r"\1", line).split(" :")[0]
+            head = re.sub(r":\w+:`~?([^`]+)`", r"\1", line)
+            head = re.split(r"\s*:(?:\s|$)", head)[0]
             names += [n for n in re.split(r"[,\s]+", head) if re.fullmatch(r"[\w.~]+", n)]
     return names
 
