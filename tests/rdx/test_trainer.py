@@ -272,7 +272,7 @@ def test_micro_batches_change_nothing(train, loss):
         for name, weights in whole.named_parameters():
             # these move no score difference: a gradient of rounding errors, which Adam blows up
             if name != "head.cls.bias" and not name.endswith("key.bias"):
-                torch.testing.assert_close(weights, other[name], atol=1e-5, rtol=0)
+                torch.testing.assert_close(weights, other[name], atol=3e-5, rtol=0)
 
 
 def test_training_is_a_function_of_the_seed(train):
