@@ -60,7 +60,7 @@ def main() -> None:
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]
-    sys.argv[1:] = [*flags, *rest, config.SEARCHPATH]
+    sys.argv[1:] = [*flags, *rest]
     job()
 
 

@@ -31,8 +31,8 @@ from rdx.store import signature
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-# experiments/ is a config group too: `+experiments=demo`
-SEARCHPATH = f"hydra.searchpath=[file://{ROOT}]"
+# conf/experiments links to experiments/, which is a config group too: `+experiments=demo`. (The
+# project folder itself must not be searched: its folder store/ would be taken for a group.)
 GROUPS = (
     *("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student"),
     *("budget", "trainer", "evaluation", "tracking"),
@@ -269,7 +269,7 @@ def _composing() -> Iterator[None]:
 
 def _cell(grid: str, overrides: list[str]) -> Cell:
     try:
-        cfg = compose("config", [*overrides, SEARCHPATH], return_hydra_config=True)
+        cfg = compose("config", list(overrides), return_hydra_config=True)
         choices = cfg.hydra.runtime.choices
         levels = {group: str(choices[group]) for group in GROUPS if group != "tracking"}
         OmegaConf.set_struct(cfg, False)
@@ -309,7 +309,7 @@ def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
     """Keys of a node of the configuration with the options chosen, if there is such a node."""
     chosen = [o for o in overrides if _key(o) in GROUPS]
     with _composing():
-        cfg = compose("config", [*chosen, SEARCHPATH])
+        cfg = compose("config", list(chosen))
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return [str(k) for k in node if k != "_target_"] if isinstance(node, DictConfig) else []
 

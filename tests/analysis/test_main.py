@@ -72,7 +72,7 @@ def test_demo(uri, tmp_path, monkeypatch, capsys):
     names = sorted(path.name for path in (tmp_path / "results" / "demo").iterdir())
     assert names == ["figure.pdf", "figure.png", "table.csv", "table.md", "table.tex"]
     csv = pd.read_csv(tmp_path / "results" / "demo" / "table.csv")
-    assert (csv["table"] == "main").sum() == 7 * 2
+    assert (csv["table"] == "main").sum() == 11 * 2
     assert csv.loc[csv["row"] == "Oracle", "p"].isna().all()
 
 

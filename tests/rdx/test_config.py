@@ -17,7 +17,7 @@ from rdx.config import CONF, GROUPS, Cell, ConfigError, check, expand, load_spec
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name != "hydra"
+    if path.parent.name not in ("hydra", "experiments")  # experiments are tested below
 )
 EXPERIMENTS = sorted(path.stem for path in (config.ROOT / "experiments").glob("*.yaml"))
 STAGES = ("candidates", "teach", "prefinetune", "distill", "reference", "evaluate")
@@ -68,7 +68,7 @@ def edited(base, overrides):
 def composed(*overrides):
     """The configuration as Hydra composes it, ??? included."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [*overrides, config.SEARCHPATH])
+        return compose("config", list(overrides))
 
 
 def targets(node, where=""):
