@@ -309,7 +309,7 @@ def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
     """Keys of a node of the configuration with the options chosen, if there is such a node."""
     chosen = [o for o in overrides if _key(o) in GROUPS]
     with _composing():
-        cfg = compose("config", list(chosen))
+        cfg = compose("config", chosen)
     node = OmegaConf.select(cfg, parent) if parent else cfg
     return [str(k) for k in node if k != "_target_"] if isinstance(node, DictConfig) else []
 

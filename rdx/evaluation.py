@@ -166,7 +166,8 @@ def as_ranking(taught: pd.DataFrame) -> pd.DataFrame:
 def interpolated(student: pd.DataFrame, first_stage: pd.DataFrame, weight: float) -> pd.DataFrame:
     """``weight * z(student) + (1 - weight) * z(first stage)`` within each query's candidates."""
     both = student.merge(first_stage, on=["query_id", "doc_id"], suffixes=("", "_first"))
-    mixed = weight * _z(both, "score") + (1 - weight) * _z(both, "score_first")
+    mixed = weight * rankings.z_scores(both, "score")
+    mixed += (1 - weight) * rankings.z_scores(both, "score_first")
     return rankings.rank(both.query_id, both.doc_id, mixed)
 
 
@@ -238,9 +239,3 @@ def health(
         if means[name, "student"] < means[name, "first_stage"]:
             return "below_first_stage"
     return "ok"
-
-
-def _z(frame: pd.DataFrame, name: str) -> pd.Series:
-    groups = frame.groupby("query_id")[name]
-    spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
-    return (frame[name] - groups.transform("mean")) / spread

@@ -35,7 +35,7 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
         The option chosen per config group.
     """
     keys = config.signatures(cfg)
-    cell = SimpleNamespace(cfg=cfg, keys=keys, store=Store(Path(cfg["store"])), facts={})
+    cell = SimpleNamespace(cfg=cfg, keys=keys, store=Store(Path(cfg["store"])))
     cell.parts = {group: config.build(cfg[group], group) for group in config.GROUPS}
     track = cell.parts["tracking"]
     done = cell.store.has("evaluate", keys["evaluate"]) and not cfg["force"]

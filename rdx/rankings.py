@@ -262,6 +262,13 @@ def line_with(path: str | Path, query_id: str, doc_id: str) -> int:
     return 0
 
 
+def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":
+    """Z-scores of a column within each query (population SD); 0 where a query has no spread."""
+    groups = frame.groupby("query_id")[column]
+    spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
+    return (frame[column] - groups.transform("mean")) / spread
+
+
 def _strings(ids: Iterable[Any]) -> "pd.Series[Any]":
     series = ids if isinstance(ids, pd.Series) else pd.Series(list(ids), dtype=object)
     return series.reset_index(drop=True).astype("str")

@@ -272,13 +272,8 @@ def _plain(gguf: str | None) -> dict[str, Any]:
 
 def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
     """Rank by (1 - w) z(llm) + w z(score), ties as trec_eval."""
-
-    def z(name: str) -> pd.Series:
-        groups = candidates.groupby("query_id")[name]
-        spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
-        return (candidates[name] - groups.transform("mean")) / spread
-
-    mixed = (1 - interpolation) * z("llm") + interpolation * z("score")
+    mixed = (1 - interpolation) * rankings.z_scores(candidates, "llm")
+    mixed += interpolation * rankings.z_scores(candidates, "score")
     ranked = rankings.rank(candidates.query_id, candidates.doc_id, mixed)
     return _taught(ranked.rename(columns={"rank": "teacher_rank"}))
 
