@@ -84,8 +84,11 @@ def teach(cell: Any, split: Collection, ranking: pd.DataFrame) -> pd.DataFrame:
     return rankings.read_parquet(folder / "teacher.parquet")
 
 
-def prefinetune(cell: Any) -> Path:
-    """Stage 1: train the student on labels with hard negatives; or save it as it comes."""
+def prefinetune(cell: Any, trial: Any) -> Path:
+    """Stage 1: train the student on labels with hard negatives; or save it as it comes.
+
+    All cells that share the stage record its curve.
+    """
     stage, settings = cell.parts["prefinetune"], cell.parts["trainer"]
 
     def make(folder: Path) -> None:
@@ -109,20 +112,24 @@ def prefinetune(cell: Any) -> Path:
         student.save(folder)
         write_json(folder / "facts.json", facts)
 
-    return cell.store.cached("prefinetune", cell.keys["prefinetune"], make)
+    folder = cell.store.cached("prefinetune", cell.keys["prefinetune"], make)
+    if (folder / "curve.json").exists():
+        for step, value in enumerate(json.loads((folder / "curve.json").read_text())):
+            trial.log_step("prefinetune", step, {"loss": value})
+    return folder
 
 
 def distill(cell: Any, trial: Any) -> Path:
     """Stage 2: train the student of stage 1 on the teacher's rankings."""
     if cell.parts["loss"] is None:
-        return prefinetune(cell)
+        return prefinetune(cell, trial)
 
     def make(folder: Path) -> None:
         split = load(cell, "data", "train")
         ranking = candidates(cell, split)
         taught = teach(cell, split, ranking)
         lists = cell.parts["depth"].select(ranking, taught)
-        start = prefinetune(cell)
+        start = prefinetune(cell, trial)
         student = cell.parts["student"].load(start)
         facts: dict[str, Any] = trainer.fit(
             student,

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.utils import JobStatus
 
-from rdx.config import cells
+from rdx.config import Cell, build, cells
 from rdx.store import signature
 
 
@@ -21,15 +21,19 @@ def sweep(launcher: Any, arguments: list[str]) -> None:
     SystemExit
         With status 1 when a cell failed, after all have run.
     """
-    jobs = _distinct(arguments)
-    grid = _grid_id(arguments, jobs)
-    results = launcher.launch([[*job, f"grid={grid}"] for job in jobs], initial_job_idx=0)
-    print(report([r.return_value for r in results if r.status == JobStatus.COMPLETED]))
-    failed = [r for r in results if r.status != JobStatus.COMPLETED]
-    for result in failed:
-        command = " ".join(o for o in result.overrides if not o.startswith("grid="))
-        print(f"FAILED  python -m rdx {command}\n        {result._return_value!r}")
-    if failed:
+    found = _distinct(arguments)
+    grid = _grid_id(arguments, found)
+    jobs = [[*cell.overrides, f"grid={grid}"] for cell in found]
+    results = launcher.launch(jobs, initial_job_idx=0)
+    done = [r.status == JobStatus.COMPLETED for r in results]
+    summaries = [r.return_value for r, ok in zip(results, done, strict=True) if ok]
+    build(found[0].cfg["tracking"], "tracking").log_grid(grid, _rows(found, results))
+    print(report(summaries))
+    for cell, result, ok in zip(found, results, done, strict=True):
+        if not ok:
+            command = " ".join(cell.overrides)
+            print(f"FAILED  python -m rdx {command}\n        {result._return_value!r}")
+    if not all(done):
         raise SystemExit(1)
 
 
@@ -54,13 +58,31 @@ def report(summaries: list[dict[str, Any]]) -> str:
     )
 
 
-def _distinct(arguments: list[str]) -> list[list[str]]:
-    """The command lines of distinct cells, in order."""
-    found = {cell.signature: list(cell.overrides) for cell in reversed(cells(arguments))}
+def _rows(found: list[Cell], results: list[Any]) -> list[dict[str, Any]]:
+    """What is recorded of each cell of a grid."""
+    rows = []
+    for cell, result in zip(found, results, strict=True):
+        ok = result.status == JobStatus.COMPLETED
+        summary = result.return_value if ok else {"health": None, "means": {}}
+        rows.append(
+            {
+                "overrides": " ".join(cell.overrides),
+                "signature": cell.signature,
+                "state": "finished" if ok else "failed",
+                "health": summary["health"],
+                "means": summary["means"],
+            }
+        )
+    return rows
+
+
+def _distinct(arguments: list[str]) -> list[Cell]:
+    """The distinct cells of a command line, in order."""
+    found = {cell.signature: cell for cell in reversed(cells(arguments))}
     return list(reversed(found.values()))
 
 
-def _grid_id(arguments: list[str], jobs: list[list[str]]) -> str:
+def _grid_id(arguments: list[str], found: list[Cell]) -> str:
     """The same grid has the same id whenever it is launched."""
     name = next((a.split("=", 1)[1] for a in arguments if a.startswith("+experiments=")), "grid")
-    return f"{name}-{signature(sorted(jobs))[:8]}"
+    return f"{name}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"

@@ -68,6 +68,9 @@ class NoTracking:
         """Return True: there is no record to complete."""
         return True
 
+    def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
+        """Do nothing."""
+
 
 class _Unrecorded:
     """The trial of `NoTracking`."""
@@ -156,6 +159,21 @@ class MLflow:
     def finished(self, signature: str) -> bool:
         """Return whether a FINISHED run of this signature exists; False if MLflow fails."""
         return bool(_runs().finished(self.uri, self.experiment, signature))
+
+    def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
+        """Write the table of all cells of a grid, cells.json, to its parent run.
+
+        A trial is a child of the grid that computed it first; the table also names those cells
+        that an earlier grid computed.
+
+        Parameters
+        ----------
+        grid
+            Name of the grid.
+        cells
+            One row per cell, all of the same keys, among them "signature".
+        """
+        _runs().log_grid(self.uri, self.experiment, self.artifacts, grid, cells)
 
 
 def _runs() -> ModuleType:

@@ -51,6 +51,24 @@ def finished(uri: str, experiment: str, signature: str) -> bool:
         return False
 
 
+def log_grid(
+    uri: str, experiment: str, artifacts: str, grid: str, cells: list[dict[str, Any]]
+) -> None:
+    """Write cells.json, the cells of a grid with their run ids, to the grid's parent run."""
+    grid = _grid_name(grid)
+    try:
+        client = _client(uri)
+        experiment_id = _experiment_id(client, experiment, artifacts)
+        trials = client.search_runs(
+            [experiment_id], "tags.`rdx.kind` = 'trial'", max_results=50_000
+        )
+        ids = {run.data.tags["rdx.signature"]: run.info.run_id for run in trials}
+        rows = [{**cell, "run_id": ids.get(cell["signature"])} for cell in cells]
+        _upload(client, _parent(client, experiment_id, grid), "cells.json", _json(rows))
+    except Exception as error:
+        log.warning("MLflow at %s failed: %s", uri, _brief(error))
+
+
 def close_dead_runs(client: MlflowClient, experiment_id: str) -> list[str]:
     """Set RUNNING trials of this host whose process is gone to KILLED; return their run ids.
 
@@ -97,7 +115,7 @@ class Record:
         system_metrics: bool,
     ) -> None:
         """Start or resume the run; log params, configuration, environment."""
-        grid = grid.replace("'", "")[:KEY_LENGTH]  # it is quoted in MLflow's filters
+        grid = _grid_name(grid)
         factors = " ".join(levels[group] for group in NAME_ORDER if group in levels)
 
         def start() -> None:
@@ -192,10 +210,14 @@ class Record:
             del self._points[:METRICS_PER_BATCH]
 
     def _upload(self, name: str, text: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
-            path.write_text(text, encoding="utf-8")
-            self._client.log_artifact(self._run_id, str(path))
+        _upload(self._client, self._run_id, name, text)
+
+
+def _upload(client: MlflowClient, run_id: str, name: str, text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_text(text, encoding="utf-8")
+        client.log_artifact(run_id, str(path))
 
 
 @functools.cache
@@ -325,6 +347,10 @@ def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(_name(key), float(value), now, step) for key, value in metrics.items()]
+
+
+def _grid_name(grid: str) -> str:
+    return grid.replace("'", "")[:KEY_LENGTH]  # it is quoted in MLflow's filters
 
 
 def _name(name: str) -> str:

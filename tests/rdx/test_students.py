@@ -229,3 +229,67 @@ def test_the_seed_decides_fresh_weights_alone(bert, head):
 def test_bad_values_name_their_key(values, message):
     with pytest.raises(ValueError, match=message):
         Student(**({"model": "somewhere"} | values))
+
+
+def test_dropout_replaces_the_models_own(bert):
+    def training_scores(dropout):
+        student = Student(bert, head="cls", dropout=dropout).create(0).train()
+        torch.manual_seed(3)
+        return score(student)
+
+    evaluated = score(Student(bert, head="cls").create(0).eval())
+    torch.testing.assert_close(training_scores(0.0), evaluated)
+    as_it_comes = training_scores(None)
+    assert not torch.allclose(as_it_comes, evaluated)
+    torch.testing.assert_close(training_scores(0.1), as_it_comes)  # BERT's own value
+    assert not torch.allclose(training_scores(0.6), as_it_comes)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_must_be_a_probability(bert, dropout):
+    with pytest.raises(ValueError, match="student.dropout"):
+        Student(bert, dropout=dropout)
+
+
+@torch.inference_mode()
+def hidden(student, query, passage):
+    """Token vectors of one pair, and its parts."""
+    seen = {}
+    hook = student.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.update(out=output.last_hidden_state[0])
+    )
+    inputs, parts = student.pairs.pad(student.pairs.encode([(query, passage)]))
+    student(inputs, parts)
+    hook.remove()
+    return seen["out"], parts[0]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_sparse_attention_keeps_the_texts_apart_and_cls_sees_both(bert, attention):
+    student = make(bert, "interaction", attention="sparse")
+    student.encoder.set_attn_implementation(attention)
+    base, parts = hidden(student, "river engine", "garden stone kelp")
+    query, passage = parts == 1, parts == 2
+    other, _ = hidden(student, "river engine", "violin stone kelp")
+    torch.testing.assert_close(other[query], base[query])
+    assert not torch.allclose(other[0], base[0])
+    # another query, and a longer one: the passage's positions count from the passage
+    for text in ("river stone", "river engine violin market"):
+        other, others = hidden(student, text, "garden stone kelp")
+        torch.testing.assert_close(other[others == 2], base[passage], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(other[0], base[0])
+    # with full attention both depend on the other text
+    full = make(bert, "interaction")
+    one, _ = hidden(full, "river engine", "garden stone kelp")
+    two, _ = hidden(full, "river engine", "violin stone kelp")
+    assert not torch.allclose(one[query], two[query])
+
+
+@pytest.mark.parametrize("attention", ["full", "sparse"])
+def test_attention_implementations_agree(bert, attention):
+    student = make(bert, "interaction", attention=attention)
+    scores = {}
+    for implementation in ("eager", "sdpa"):
+        student.encoder.set_attn_implementation(implementation)
+        scores[implementation] = score(student)
+    torch.testing.assert_close(scores["eager"], scores["sdpa"], atol=1e-5, rtol=1e-5)

@@ -58,6 +58,23 @@ def parents(client, grid):
     return runs(client, f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` = '{grid}'")
 
 
+def test_the_parent_lists_all_cells_also_those_of_an_earlier_grid(tracking, client):
+    with start(tracking, "aa", grid="first"):
+        pass
+    with start(tracking, "bb", grid="second"):
+        pass
+    cells = [{"signature": s, "state": "finished"} for s in ("aa", "bb", "never")]
+    tracking.log_grid("second", cells)
+    tracking.log_grid("second", cells)  # again: the table is replaced, not doubled
+    (parent,) = parents(client, "second")
+    path = client.download_artifacts(parent.info.run_id, "cells.json")
+    table = json.loads(Path(path).read_text())
+    ids = [client.search_runs([r.info.experiment_id], f"tags.`rdx.signature` = '{s}'")
+           for s in ("aa", "bb") for r in [parent]]  # fmt: skip
+    assert [row["run_id"] for row in table] == [*(found[0].info.run_id for found in ids), None]
+    assert [row["signature"] for row in table] == ["aa", "bb", "never"]
+
+
 def test_a_grid_is_a_parent_with_one_child_per_trial(tracking, client):
     for signature in ("a1", "a2"):
         with start(tracking, signature, grid="demo's grid"):
