@@ -30,6 +30,7 @@ def footer(summary: Summary) -> tuple[str, ...]:
             "Ties in a ranking are broken as trec_eval does: score descending, then doc id "
             "descending.",
             *health_notes(summary),
+            *label_notes(summary),
             *absent_notes(summary),
             missing_note(summary),
             _signature_note(summary),
@@ -180,6 +181,25 @@ def health_notes(summary: Summary) -> list[str]:
         ]
         if states:
             lines.append(f"(!) Health of {row.name}: {'; '.join(states)}.")
+    return lines
+
+
+def label_notes(summary: Summary) -> list[str]:
+    """Say which rows learned from fewer lists than the teacher was asked for."""
+    lines = []
+    for row in summary.spec.rows:
+        if row.system in REFERENCES:
+            continue
+        counts = [summary.trials.facts[s].get("counts", {}) for s in summary.signatures[row.name]]
+        lost = sorted(
+            {(c["lists_left_out"], c["lists"]) for c in counts if c.get("lists_left_out")}
+        )
+        said = [f"{out} of {out + kept}" for out, kept in lost]
+        if said:
+            lines.append(
+                f"(!) Labels of {row.name}: {_join(said)} training lists were left out, since the "
+                "teacher gave no usable ranking of them."
+            )
     return lines
 
 

@@ -197,7 +197,10 @@ def terminal(summary: Summary) -> str:
         parts += [comparisons.caption, tables.text(comparisons)]
     parts.append(
         _lines(
-            *notes.health_notes(summary), *notes.absent_notes(summary), notes.missing_note(summary)
+            *notes.health_notes(summary),
+            *notes.label_notes(summary),
+            *notes.absent_notes(summary),
+            notes.missing_note(summary),
         )
     )
     return "\n\n".join(part.rstrip() for part in parts if part)

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rdx import config
+from rdx.commands import VERBS
 from rdx.sweeper import report
 
 SHOWS = (
@@ -43,6 +44,9 @@ def main() -> None:
     """Check every cell before any work starts, then run."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:]
+    if arguments and arguments[0] in VERBS:
+        VERBS[arguments[0]](arguments[1:])
+        return
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         try:
             overrides = [a for a in arguments if not a.startswith("-")]

@@ -40,6 +40,14 @@ GROUPS = (
 
 # What never changes a result, only when, where and how fast it is computed.
 SCHEDULING = frozenset(("device", "threads", "max_tokens", "checkpoint_seconds"))
+# Likewise, but only as arguments of one class.
+SCHEDULING_OF = {
+    "rdx.teachers.Listwise": ("concurrency", "ledger", "caps", "prices", "published"),
+    "rdx.teachers.Endpoint": (
+        *("base_url", "key_variable", "timeout", "tries", "backoff", "max_wait", "patience"),
+    ),
+    "rdx.teachers.Local": ("batch",),
+}
 # A text at one of these keys that names a file or folder stands for its content, not its place.
 CONTENT = frozenset(("corpus", "queries", "qrels", "run", "model"))
 # Packages whose version decides a result, by the class that uses them.
@@ -47,7 +55,7 @@ ENGINES = {"rdx.samplers.BM25": ("bm25s", "PyStemmer"), "rdx.teachers.QueryLikel
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 # Stage 1 has its own values of these fields of `trainer`.
 STAGE_1_FIELDS = ("learning_rate", "batch", "warmup")
-SCHEMA = 1  # raise it when the meaning of a stored result changes
+SCHEMA = 2  # raise it when the meaning of a stored result changes
 
 
 class ConfigError(ValueError):
@@ -350,7 +358,8 @@ def _check_types(cls: type, arguments: dict[str, Any], where: str) -> None:
 
 def _identity(node: Any, key: str = "") -> Any:
     if isinstance(node, dict):
-        plain = {k: _identity(v, k) for k, v in node.items() if k not in SCHEDULING}
+        left_out = SCHEDULING.union(SCHEDULING_OF.get(node.get("_target_", ""), ()))
+        plain = {k: _identity(v, k) for k, v in node.items() if k not in left_out}
         if node.get("_target_") in ENGINES:
             packages = ENGINES[node["_target_"]]
             plain["_versions_"] = {name: _version(name) for name in packages}
@@ -359,9 +368,20 @@ def _identity(node: Any, key: str = "") -> Any:
         if key == "libraries":
             return {str(one): _version(DISTRIBUTIONS.get(one, str(one))) for one in node}
         return [_identity(item, key) for item in node]
+    if key == "prompt" and isinstance(node, str):
+        return _prompt(node)
     if key in CONTENT and isinstance(node, str) and Path(node).exists():
         return _content(Path(node))
     return node
+
+
+def _prompt(name: str) -> Any:
+    """A prompt's content: of a file, of one of rdx, or of the version of rank-llm that has it."""
+    if name.startswith("rank_llm:"):
+        return {"name": name, "version": _version("rank-llm")}
+    ours = CONF / "teacher" / "prompts" / f"{name}.yaml"
+    path = ours if ours.is_file() else Path(name)
+    return _content(path) if path.is_file() else name
 
 
 def _version(package: str) -> str | None:

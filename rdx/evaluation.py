@@ -11,6 +11,7 @@ import ir_measures
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from tqdm import tqdm
 
 from rdx import rankings
@@ -213,6 +214,14 @@ def per_query(
         for system, ranking in systems.items()
     ]
     return pd.concat(parts)[["collection", "system", "query_id", "measure", "value"]]
+
+
+def half_width(values: pd.Series) -> float:
+    """Half the width of the 95 % t interval of a mean over queries; infinite for one query."""
+    n = len(values)
+    if n < 2:
+        return float("inf")
+    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
 
 
 def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:

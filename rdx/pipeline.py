@@ -19,9 +19,12 @@ from rdx import batches, config, rankings, trainer
 from rdx import evaluation as ev
 from rdx.data import Collection, sample_queries
 from rdx.store import Store, signature, write_json
+from rdx.teachers import WINDOWS
+from rdx.teachers.audit import audit
 
 PER_QUERY = "per_query.parquet"
 FACTS = "trial.json"
+AUDIT = "audit.json"
 
 
 def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
@@ -34,10 +37,8 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
     levels
         The option chosen per config group.
     """
-    keys = config.signatures(cfg)
-    cell = SimpleNamespace(cfg=cfg, keys=keys, store=Store(Path(cfg["store"])))
-    cell.parts = {group: config.build(cfg[group], group) for group in config.GROUPS}
-    track = cell.parts["tracking"]
+    cell = assemble(cfg)
+    keys, track = cell.keys, cell.parts["tracking"]
     done = cell.store.has("evaluate", keys["evaluate"]) and not cfg["force"]
     if done and track.finished(keys["evaluate"]):
         folder = cell.store.cached("evaluate", keys["evaluate"], partial(_evaluate, cell, None))
@@ -59,6 +60,16 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
     return summary
 
 
+def assemble(cfg: dict[str, Any]) -> SimpleNamespace:
+    """A cell's configuration, signatures, store, and the objects of its groups."""
+    return SimpleNamespace(
+        cfg=cfg,
+        keys=config.signatures(cfg),
+        store=Store(Path(cfg["store"])),
+        parts={group: config.build(cfg[group], group) for group in config.GROUPS},
+    )
+
+
 def candidates(cell: Any, split: Collection) -> pd.DataFrame:
     """Rank candidates for the sampled training queries, as deep as the teacher is asked."""
     depth = cell.parts["depth"]
@@ -73,15 +84,34 @@ def candidates(cell: Any, split: Collection) -> pd.DataFrame:
     return rankings.read_parquet(folder / "candidates.parquet")
 
 
-def teach(cell: Any, split: Collection, ranking: pd.DataFrame) -> pd.DataFrame:
-    """Let the teacher rank the candidates."""
+def teach(cell: Any, split: Collection, ranking: pd.DataFrame, again: bool = False) -> pd.DataFrame:
+    """Let the teacher rank the candidates, and audit its labels."""
 
     def make(folder: Path) -> None:
         taught = cell.parts["teacher"].rank(ranking, split, folder)
         rankings.write_parquet(taught, folder / "teacher.parquet")
+        write_json(folder / AUDIT, label_audit(folder, taught, ranking, split))
 
-    folder = cell.store.cached("teach", cell.keys["teach"], make)
+    folder = cell.store.cached("teach", cell.keys["teach"], make, again)
     return rankings.read_parquet(folder / "teacher.parquet")
+
+
+def label_audit(
+    folder: Path,
+    taught: pd.DataFrame,
+    ranking: pd.DataFrame,
+    split: Collection,
+    other: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """The audit of a teacher ranking; `folder` holds the table of windows, if there were any."""
+    asked = folder / WINDOWS
+    return audit(
+        taught,
+        ranking,
+        windows=rankings.read_parquet(asked) if asked.exists() else None,
+        qrels=split.qrels if len(split.qrels) else None,
+        other=other,
+    )
 
 
 def prefinetune(cell: Any, trial: Any) -> Path:
@@ -128,6 +158,8 @@ def distill(cell: Any, trial: Any) -> Path:
         split = load(cell, "data", "train")
         ranking = candidates(cell, split)
         taught = teach(cell, split, ranking)
+        found = json.loads((cell.store.root / "teach" / cell.keys["teach"] / AUDIT).read_text())
+        trial.log_step("labels", 0, numbers(found))
         lists = cell.parts["depth"].select(ranking, taught)
         start = prefinetune(cell, trial)
         student = cell.parts["student"].load(start)
@@ -144,6 +176,7 @@ def distill(cell: Any, trial: Any) -> Path:
             name="distilling",
         )
         facts["lists_left_out"] = int(ranking.query_id.nunique() - lists.query_id.nunique())
+        facts["audit"] = found
         facts["states"] = {str(k): int(n) for k, n in taught.state.value_counts().items()}
         student.save(folder)
         write_json(folder / "facts.json", facts)
@@ -157,14 +190,20 @@ def reference(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd
     if not asked or not teacher.ranks_unseen or cell.parts["loss"] is None:
         return None
     chosen = test.subset(sample_queries(test.queries, min(asked, len(test.queries)), 0))
+    some = first[first.query_id.isin(chosen.queries)].reset_index(drop=True)
+    return ev.as_ranking(rank_test(cell, name, chosen, some))
+
+
+def rank_test(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd.DataFrame:
+    """The teacher's ranking of the first stage of test queries."""
 
     def make(folder: Path) -> None:
-        some = first[first.query_id.isin(chosen.queries)].reset_index(drop=True)
-        rankings.write_parquet(teacher.rank(some, chosen, folder), folder / "teacher.parquet")
+        ranked = cell.parts["teacher"].rank(first, test, folder)
+        rankings.write_parquet(ranked, folder / "teacher.parquet")
 
-    key = signature([cell.keys["reference"], name])
+    key = signature([cell.keys["reference"], name, sorted(test.queries)])
     folder = cell.store.cached("reference", key, make)
-    return ev.as_ranking(rankings.read_parquet(folder / "teacher.parquet"))
+    return rankings.read_parquet(folder / "teacher.parquet")
 
 
 def load(cell: Any, group: str, split: str) -> Collection:
@@ -182,12 +221,7 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     tables, collections, seconds = [], {}, {}
     ranking = pd.DataFrame()
     for name, test_set in evaluation.collections.items():
-        node = cell.cfg["evaluation"]["collections"][name]
-        test = _load(cell, test_set.data, node["data"], test_set.split)
-        judged = [q for q in dict.fromkeys(test.qrels.query_id) if q in test.queries]
-        count = None if test_set.queries is None else min(test_set.queries, len(judged))
-        test = test.subset(sample_queries(judged, count, 0))
-        first = test_set.first_stage.candidates(test, evaluation.k)
+        test, first = tested(cell, name)
         ranking, timing = ev.rerank(
             student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
         )
@@ -209,21 +243,34 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
             "queries": len(test.queries),
             "k": evaluation.k,
             "first_stage": test_set.first_stage.fingerprint(),
-            "digest": signature(
-                [config.identity({**cell.cfg, "data": node["data"]})["data"], sorted(test.queries)]
-            ),
+            "digest": signature([_tested_identity(cell, name), sorted(test.queries)]),
             "judged@10": ev.judged(ranking, test.qrels),
             "weight": weight,
         }
     per_query = pd.concat(tables, ignore_index=True)
     rankings.write_parquet(per_query, folder / PER_QUERY)
     trained = _facts(checkpoint)
-    health = ev.health(
-        per_query, ranking, evaluation.measures[0], trained.get("weight_change")
-    )
+    health = ev.health(per_query, ranking, evaluation.measures[0], trained.get("weight_change"))
     facts = {"health": health, "collections": collections, "training": trained}
     write_json(folder / FACTS, facts)
     write_json(folder / "timing.json", seconds)
+
+
+def tested(cell: Any, name: str) -> tuple[Collection, pd.DataFrame]:
+    """A test collection, cut down to the queries that are tested, and its first stage."""
+    evaluation = cell.parts["evaluation"]
+    test_set = evaluation.collections[name]
+    node = cell.cfg["evaluation"]["collections"][name]
+    test = _load(cell, test_set.data, node["data"], test_set.split)
+    judged = [q for q in dict.fromkeys(test.qrels.query_id) if q in test.queries]
+    count = None if test_set.queries is None else min(test_set.queries, len(judged))
+    test = test.subset(sample_queries(judged, count, 0))
+    return test, test_set.first_stage.candidates(test, evaluation.k)
+
+
+def _tested_identity(cell: Any, name: str) -> Any:
+    data = cell.cfg["evaluation"]["collections"][name]["data"]
+    return config.identity({**cell.cfg, "data": data})["data"]
 
 
 def _dev_weight(cell: Any, student: Any) -> float:
@@ -250,6 +297,17 @@ def _load(cell: Any, data: Any, node: Any, split: str) -> Collection:
 def _facts(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "facts.json"
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of nested facts, by their path: what MLflow takes as metrics."""
+    flat: dict[str, float] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            flat |= numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
 
 
 def _summary(cell: Any, folder: Path) -> dict[str, Any]:

@@ -19,12 +19,13 @@ LAYERS = (
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"pipeline"},
+    {"labels"},
     {"commands", "sweeper"},
     {"__main__"},
 )
 # Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
 LEAVES = {"config", "store", "tracking"}
-LEAF_USERS = LAYERS[4] | LAYERS[5] | LAYERS[6]
+LEAF_USERS = set().union(*LAYERS[4:])
 RDX = LEAVES.union(*LAYERS)
 
 ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store"}

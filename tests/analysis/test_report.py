@@ -161,6 +161,19 @@ def test_a_sick_trial_is_flagged():
     assert "(!) First" not in "".join(table.notes)
 
 
+def test_lists_without_a_usable_label_are_counted():
+    found = build().trials
+    for signature, facts in found.facts.items():
+        facts["counts"] = {"lists": 45, "lists_left_out": 5 if signature.startswith("a") else 0}
+    summary = summarise(parse(SPEC), found)
+    said = [note for note in report.main_table(summary).notes if note.startswith("(!) Labels")]
+    assert said == [
+        "(!) Labels of A: 5 of 50 training lists were left out, since the teacher gave no usable "
+        "ranking of them."
+    ]
+    assert said[0][:40] in report.terminal(summary)
+
+
 def test_a_system_that_no_trial_holds_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     summary = summarise(parse({**SPEC, "rows": rows}), build().trials)

@@ -31,6 +31,7 @@ OPEN = {
         "evaluation.collections.files.first_stage.run=FILE.tsv",
     ],
     "sampler=recorded": ["sampler.run=FILE.tsv"],
+    "teacher=rankgpt": ["teacher.backend.model=some-model"],
     "teacher=recorded": ["teacher.run=FILE.tsv"],
     "student=hf": ["student.model=google/electra-base-discriminator"],
 }
@@ -142,6 +143,7 @@ REFUSED = {
     "seed=first": ["seed=first", "Integer"],
     "force=perhaps": ["force=perhaps", "bool"],
     "depth.k=[1": ["depth.k=[1"],
+    "teacher=rankgpt": ["no value for teacher.backend.model", "teacher.backend.model=..."],
     "teacher=recorded": ["no value for teacher.run", "teacher.run=..."],
     "teacher=recorded teacher.run=no.run": ["teacher.run=no.run", "no such file"],
     "data=files data.corpus=no.tsv data.queries=no.tsv": ["data.corpus=no.tsv", "no such file"],
@@ -307,7 +309,7 @@ CHANGES = {
     "trainer.weight_decay=0": ["prefinetune", *TRAINED],
     "trainer.precision=fp32": ["prefinetune", "distill", "reference", "evaluate"],
     # evaluation
-    "evaluation.k=10": ["reference", "evaluate"],
+    "evaluation.k=11": ["reference", "evaluate"],
     "evaluation.measures=[nDCG@5]": ["reference", "evaluate"],
     "evaluation.collections.pydocs.queries=10": ["reference", "evaluate"],
     "evaluation.interpolate=false": ["reference", "evaluate"],

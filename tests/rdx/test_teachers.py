@@ -12,9 +12,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rdx import rankings, teachers
+from rdx import rankings
 from rdx.data.collection import Collection
-from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled
+from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
 
@@ -274,13 +274,13 @@ def test_interpolation_ends_are_llm_and_first_stage(llama, tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """The (query, passage) pairs that the LM was asked."""
-    pairs, scores = [], teachers._Scorer.scores
+    pairs, scores = [], likelihood._Scorer.scores
 
     def recording(self, texts, bar):
         pairs.extend(texts)
         return scores(self, texts, bar)
 
-    monkeypatch.setattr(teachers._Scorer, "scores", recording)
+    monkeypatch.setattr(likelihood._Scorer, "scores", recording)
     return pairs
 
 
@@ -288,7 +288,7 @@ def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatc
     one = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert len(asked) == len(FIRST)
     before = (tmp_path / "ledger.jsonl").read_bytes()
-    monkeypatch.setattr(teachers, "_Scorer", None)  # not even loaded
+    monkeypatch.setattr(likelihood, "_Scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), one)
     assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
@@ -321,7 +321,7 @@ def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
 
 
 def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
-    scores, calls = teachers._Scorer.scores, []
+    scores, calls = likelihood._Scorer.scores, []
 
     def dies(self, texts, bar):
         calls.append(texts)
@@ -329,7 +329,7 @@ def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scores(self, texts, bar)
 
-    monkeypatch.setattr(teachers._Scorer, "scores", dies)
+    monkeypatch.setattr(likelihood._Scorer, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert list(likelihoods(tmp_path)) == list(TEXTS.queries)[:4]

@@ -1,9 +1,4 @@
-"""Teachers re-order candidates: small LLMs, recorded rankings, labels and controls.
-
-Every teacher has ``rank(candidates, collection, work) -> teacher ranking`` with the columns
-query_id, doc_id, teacher_rank (1 = best), score (NaN = permutation only), state ("ok", "repaired",
-"malformed", "refused", "failed"). `work` is a folder that outlives a killed process.
-"""
+"""Query likelihood: a small causal LM scores single passages."""
 
 from __future__ import annotations
 
@@ -14,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from rdx import rankings
-from rdx.assets import check_model, gguf_file, model_path
-from rdx.draws import generator
+from rdx.assets import check_model
+from rdx.teachers.models import load_causal
+from rdx.teachers.tables import taught
 
 
 @dataclass(frozen=True)
@@ -88,133 +83,20 @@ class QueryLikelihood:
                 fresh = {q: {d: next(scores) for d in lists[q]} for q in chunk}
                 _append_ledger(work / "ledger.jsonl", fresh)
                 answers.update(fresh)
-        likelihood = [answers[q][d] for q, d in zip(*_ids(candidates), strict=True)]
+        wanted = zip(candidates.query_id, candidates.doc_id, strict=True)
+        likelihood = [answers[q][d] for q, d in wanted]
         return _by_score(candidates.assign(llm=likelihood), self.interpolation)
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A given teacher ranking, such as an LLM's published run.
-
-    Parameters
-    ----------
-    run
-        TREC run.
-    order
-        "rank": the rank column is the permutation (scores of such files are often copies of the
-        first stage's); "score": trec_eval's order.
-    """
-
-    run: str
-    order: str = "rank"
-
-    ranks_unseen = False
-
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        if self.order not in ("rank", "score"):
-            raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
-        if not Path(self.run).is_file():
-            raise ValueError(f"teacher.run={self.run}: no such file")
-
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
-        """Look the candidates up; a list of which a passage is not in the run is "failed".
-
-        Raises
-        ------
-        FormatError
-            If the run covers no list of the candidates.
-        """
-        given = rankings.read_trec(self.run, order=self.order)  # type: ignore[arg-type]
-        found = candidates.merge(
-            given.rename(columns={"rank": "given"})[["query_id", "doc_id", "given"]],
-            on=["query_id", "doc_id"],
-            how="left",
-        )
-        complete = found.given.notna().groupby(found.query_id).transform("all")
-        if not complete.any():
-            raise rankings.FormatError(
-                f"{self.run}: ranks all candidates of none of the {found.query_id.nunique()} "
-                "training queries; are the candidates those that the teacher was given?"
-            )
-        found["given"] = found.given.fillna(np.inf)
-        taught = _permutation(found, ["given", "rank"])
-        state = np.where(complete.to_numpy(), "ok", "failed")
-        order = found[["query_id", "doc_id"]].assign(state=state)
-        return taught.drop(columns="state").merge(order, on=["query_id", "doc_id"])
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...)."""
-
-    ranks_unseen = False
-
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
-        """Rank by grade; unjudged counts as 0."""
-        grade = _grades(candidates, collection)
-        ranks = (-grade).groupby(candidates.query_id).rank(method="dense").astype("int32")
-        return _taught(candidates.assign(teacher_rank=ranks, score=grade.astype("float32")))
-
-
-@dataclass(frozen=True)
-class Oracle:
-    """Control: by relevance judgement, ties in the order of the first stage; a permutation."""
-
-    ranks_unseen = False
-
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
-        """Rank by grade, then first-stage rank."""
-        graded = candidates.assign(grade=-_grades(candidates, collection))
-        return _permutation(graded, ["grade", "rank"])
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Control: the candidates as the first stage ranked them."""
-
-    ranks_unseen = False
-
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
-        """Keep the first-stage order."""
-        return _permutation(candidates, ["rank"])
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """Control: a random permutation of every list, a pure function of (seed, query id)."""
-
-    seed: int = 0
-
-    ranks_unseen = False
-
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
-        """Shuffle every list."""
-        sizes = candidates.groupby("query_id", sort=False).size()
-        drawn = [generator(self.seed, "shuffled", q).permutation(n) for q, n in sizes.items()]
-        ordered = candidates.sort_values("query_id", key=_first_seen(candidates), kind="stable")
-        return _permutation(ordered.assign(drawn=np.concatenate(drawn)), ["drawn"])
 
 
 class _Scorer:
     """A causal LM that scores queries given passages."""
 
     def __init__(self, settings: QueryLikelihood) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         self.settings = settings
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        folder = model_path(settings.model)
-        gguf = gguf_file(folder)
-        source = {"gguf_file": gguf} if gguf else {}
-        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-        plain = _plain(gguf)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **source, **plain)
-        self.model = model.to(self.device, dtype).eval()
+        self.tokenizer, self.model = load_causal(
+            settings.model, settings.precision, settings.device
+        )
+        self.device = self.model.device
 
     def scores(self, pairs: list[tuple[str, str]], bar: Any) -> list[float]:
         """Mean log-probability of the query tokens, per (query, passage) pair."""
@@ -259,51 +141,12 @@ class _Scorer:
         return [picked[i, longest - n :].mean().item() for i, (_, n) in enumerate(encoded)]
 
 
-def _plain(gguf: str | None) -> dict[str, Any]:
-    """Newer Transformers keep GGUF weights quantised unless told otherwise."""
-    if gguf is None:
-        return {}
-    try:
-        from transformers import GgufConfig
-    except ImportError:
-        return {}
-    return {"quantization_config": GgufConfig(dequantize=True)}
-
-
 def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
     """Rank by (1 - w) z(llm) + w z(score), ties as trec_eval."""
     mixed = (1 - interpolation) * rankings.z_scores(candidates, "llm")
     mixed += interpolation * rankings.z_scores(candidates, "score")
     ranked = rankings.rank(candidates.query_id, candidates.doc_id, mixed)
-    return _taught(ranked.rename(columns={"rank": "teacher_rank"}))
-
-
-def _permutation(candidates: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    order = candidates.sort_values(by, kind="stable")
-    ranks = (order.groupby("query_id").cumcount() + 1).reindex(candidates.index).astype("int32")
-    return _taught(candidates.assign(teacher_rank=ranks, score=np.float32("nan")))
-
-
-def _taught(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = ["query_id", "doc_id", "teacher_rank", "score", "state"]
-    return frame.assign(state="ok")[columns].reset_index(drop=True)
-
-
-def _grades(candidates: pd.DataFrame, collection: Any) -> pd.Series:
-    relevant = collection.relevant()
-    if not relevant:
-        raise rankings.FormatError(f"collection {collection.name!r} has no relevance judgements")
-    pairs = zip(*_ids(candidates), strict=True)
-    return pd.Series([relevant.get(q, {}).get(d, 0) for q, d in pairs], index=candidates.index)
-
-
-def _ids(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    return frame.query_id, frame.doc_id
-
-
-def _first_seen(frame: pd.DataFrame) -> Any:
-    seen = {q: i for i, q in enumerate(dict.fromkeys(frame.query_id))}
-    return lambda ids: ids.map(seen)
+    return taught(ranked.rename(columns={"rank": "teacher_rank"}))
 
 
 def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:

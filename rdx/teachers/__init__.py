@@ -1,0 +1,31 @@
+"""Teachers re-order candidates: LLMs, recorded rankings, labels and controls.
+
+Every teacher has ``rank(candidates, collection, work) -> teacher ranking`` with the columns
+query_id, doc_id, teacher_rank (1 = best), score (NaN = permutation only), state ("ok", "repaired",
+"malformed", "refused", "failed"). `work` is a folder that outlives a killed process.
+"""
+
+from rdx.teachers.budget import Caps, Prices, Stopped
+from rdx.teachers.endpoint import Endpoint
+from rdx.teachers.given import Identity, Labels, Oracle, Recorded, Shuffled
+from rdx.teachers.likelihood import QueryLikelihood
+from rdx.teachers.listwise import WINDOWS, Listwise
+from rdx.teachers.local import Local
+from rdx.teachers.messages import Fatal
+
+__all__ = [
+    "Caps",
+    "Endpoint",
+    "Fatal",
+    "Identity",
+    "Labels",
+    "Listwise",
+    "Local",
+    "Oracle",
+    "Prices",
+    "QueryLikelihood",
+    "Recorded",
+    "Shuffled",
+    "Stopped",
+    "WINDOWS",
+]

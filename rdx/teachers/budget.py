@@ -1,0 +1,158 @@
+"""What asking an LLM costs: an estimate before the first request, and caps that hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+TOKENS_PER_CHARACTER = 1 / 3  # before an answer says better; English text has about 1/4
+TOKENS_PER_PASSAGE = 6  # of an answer: "[12] > "
+MARGIN = 1.2  # reserved tokens over the tokens expected
+
+
+class Stopped(RuntimeError):
+    """A cap is reached, or nothing answers any more; all answers so far are kept."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Price of a million tokens, in any currency.
+
+    Parameters
+    ----------
+    input, output
+        Of the prompt's and of the answer's tokens.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.input < 0 or self.output < 0:
+            raise ValueError(
+                f"teacher.prices: input={self.input} and output={self.output} must be at least 0"
+            )
+
+    def cost(self, input_tokens: float, output_tokens: float) -> float:
+        """Price of one or many answers."""
+        return (self.input * input_tokens + self.output * output_tokens) / 1e6
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What a teacher may spend on a teacher ranking; None = no limit.
+
+    Parameters
+    ----------
+    tokens
+        Input and output tokens, of all sessions that worked on it.
+    cost
+        In the currency of the prices, likewise.
+    hours
+        Of this session.
+    """
+
+    tokens: int | None = None
+    cost: float | None = None
+    hours: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and value <= 0:
+                raise ValueError(f"teacher.caps.{field.name}={value}: must be above 0, or null")
+
+
+class Meter:
+    """Tokens and money spent, and what the requests in flight may still take.
+
+    A request is let through only if the caps hold even when it takes what is reserved for it, so
+    that a cap is not passed by the requests in flight (as long as none takes more than reserved).
+    """
+
+    def __init__(self, caps: Caps, prices: Prices) -> None:
+        self.caps, self.prices = caps, prices
+        self.input_tokens = self.output_tokens = self.answers = 0
+        self._reserved: dict[int, tuple[float, float]] = {}
+        self._ticket = 0
+        self._start = time.monotonic()
+        self._ratio = TOKENS_PER_CHARACTER
+        self._characters = self._counted = 0
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens so far."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def cost(self) -> float:
+        """Money so far."""
+        return self.prices.cost(self.input_tokens, self.output_tokens)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count an answer of the ledger."""
+        self.input_tokens += row.get("input_tokens", 0)
+        self.output_tokens += row.get("output_tokens", 0)
+        self.answers += 1
+
+    def expected(self, characters: int, size: int) -> tuple[float, float]:
+        """Input and output tokens of a request of so many characters and passages."""
+        return characters * self._ratio, float(size * TOKENS_PER_PASSAGE)
+
+    def reserve(self, characters: int, size: int) -> int:
+        """Let a request through; give the ticket back to `settle`.
+
+        Raises
+        ------
+        Stopped
+            If a cap could be passed.
+        """
+        taken, given = (MARGIN * n for n in self.expected(characters, size))
+        waiting = self._reserved.values()
+        input_tokens = self.input_tokens + sum(one for one, _ in waiting) + taken
+        output_tokens = self.output_tokens + sum(one for _, one in waiting) + given
+        hours = (time.monotonic() - self._start) / 3600
+        after = {
+            "tokens": (self.caps.tokens, input_tokens + output_tokens, self.tokens),
+            "cost": (self.caps.cost, self.prices.cost(input_tokens, output_tokens), self.cost),
+            "hours": (self.caps.hours, hours, hours),
+        }
+        for name, (cap, value, now) in after.items():
+            if cap is not None and value > cap:
+                raise Stopped(
+                    f"teacher.caps.{name}={cap} is reached (spent {now:.6g}; the next request "
+                    "could pass it). All answers are kept; raise the cap and run the same command "
+                    "to go on"
+                )
+        self._ticket += 1
+        self._reserved[self._ticket] = (taken, given)
+        return self._ticket
+
+    def settle(self, ticket: int, characters: int, row: Mapping[str, Any] | None) -> None:
+        """End a request: count its answer, None if there was none."""
+        del self._reserved[ticket]
+        if row is None:
+            return
+        self.add(row)
+        if row.get("input_tokens"):
+            self._characters += characters
+            self._counted += row["input_tokens"]
+            self._ratio = self._counted / self._characters
+
+    def estimate(self, requests: int, characters: float, size: float) -> str:
+        """One line about requests still to be asked; characters and passages are means."""
+        taken, given = self.expected(round(characters), round(size))
+        total = requests * (taken + given)
+        cost = self.prices.cost(requests * taken, requests * given)
+        line = f"up to {requests:,} requests, about {total:,.0f} tokens"
+        if self.prices != Prices():
+            line += f", costing about {cost:,.2f}"
+        if self.caps.tokens is not None and self.tokens + total > self.caps.tokens:
+            line += f"; teacher.caps.tokens={self.caps.tokens} will stop it before the end"
+        if self.caps.cost is not None and self.cost + cost > self.caps.cost:
+            line += f"; teacher.caps.cost={self.caps.cost} will stop it before the end"
+        return line

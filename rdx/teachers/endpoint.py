@@ -1,0 +1,387 @@
+"""An LLM behind an OpenAI-compatible endpoint: bounded tries, and errors one can act upon.
+
+The key comes out of an environment variable and goes into the request's header, nowhere else: it
+is not in any representation, identity, message or log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from rdx.teachers.messages import Answer, Backend, BackendError, Failed, Fatal, Message, TooLong
+
+log = logging.getLogger(__name__)
+
+# "[12] > " is at most 7 tokens in the usual vocabularies; the rest is for a label or a line break.
+TOKENS_PER_PASSAGE = 8
+TOKENS_AROUND = 16
+
+OURS = ("model", "messages", "stream", "n")  # of the body; `extra` may not set them
+
+_TRANSIENT = (408, 409, 425, 429)  # and every 5xx
+
+# How OpenAI, vLLM, llama.cpp and others say that a prompt does not fit. The last one is a limit of
+# tokens per minute below the size of one request: waiting never helps, shorter passages do.
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|exceed_context_size|string_above_max_length"
+    r"|context[ _](?:length|size|window)|prompt is too long|input token count"
+    r"|reduce the length|inputs. tokens|request too large",
+    re.IGNORECASE,
+)
+_NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit", re.IGNORECASE)
+_FILTERED = re.compile(r"content_filter|content management policy", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A service that speaks OpenAI's chat completions: OpenAI, vLLM, llama.cpp, Ollama, ...
+
+    Parameters
+    ----------
+    model
+        Name of the model, as the service knows it.
+    base_url
+        Address up to and with "/v1"; None: $OPENAI_BASE_URL, or else the `openai` client's own. It
+        is not part of the identity, so that a server may move: say what it runs by the next two.
+    revision, engine
+        What else decides the answers and the name does not say, such as a commit or "vllm 0.11";
+        not sent, but part of the identity.
+    key_variable
+        Name of the environment variable that holds the key; servers of one's own need none.
+    temperature, seed
+        Of the sampling; a seed of None is not sent.
+    max_output_tokens
+        Longest answer; None: 8 tokens per passage and 16 more. Models that reason need far more.
+    extra
+        Further parameters of the request's body. They replace those above, and null takes one out,
+        as in ``{max_tokens: null, max_completion_tokens: 4000, temperature: null}``.
+    timeout
+        Seconds for one try, from sending to the last byte.
+    tries
+        Requests per answer, at most.
+    backoff, max_wait
+        Seconds before the second try, doubled for each further one up to `max_wait`; the wait is a
+        random share, a half to all, of it.
+    patience
+        Seconds that a server may tell us to wait (Retry-After); told to wait longer, we give up.
+    """
+
+    model: str
+    base_url: str | None = None
+    revision: str | None = None
+    engine: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    temperature: float = 0.0
+    seed: int | None = None
+    max_output_tokens: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 60.0
+    tries: int = 6
+    backoff: float = 1.0
+    max_wait: float = 60.0
+    patience: float = 3600.0
+
+    def __post_init__(self) -> None:
+        """Check values; nothing is sent."""
+        where = "teacher.backend"
+        if not self.model:
+            raise ValueError(f"{where}.model: must be named")
+        # Values that may hold a secret by mistake are not repeated in the messages.
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
+            raise ValueError(f"{where}.key_variable: must be the name of an environment variable")
+        if self.base_url is not None and not re.fullmatch(r"https?://[^\s@?#]+", self.base_url):
+            raise ValueError(
+                f"{where}.base_url: must be http(s)://HOST/PATH, without user name, password or "
+                "query; the key belongs into an environment variable"
+            )
+        if self.temperature < 0:
+            raise ValueError(f"{where}.temperature={self.temperature}: must not be negative")
+        for name in ("tries", "max_output_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{where}.{name}={getattr(self, name)}: must be at least 1")
+        if not self.timeout > 0:
+            raise ValueError(f"{where}.timeout={self.timeout}: must be above 0")
+        for name in ("backoff", "max_wait", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{where}.{name}={getattr(self, name)}: must not be negative")
+        for name in OURS:
+            if name in self.extra:
+                raise ValueError(f"{where}.extra.{name}: is not for `extra` to set")
+
+    def backend(self) -> Backend:
+        """Return the backend; it reads the key and connects when it is first asked."""
+        return _Client(self)
+
+    def body(self, messages: list[Message], size: int) -> dict[str, Any]:
+        """Return the request's body for a chat that shows `size` passages."""
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "max_tokens": self.max_output_tokens or TOKENS_PER_PASSAGE * size + TOKENS_AROUND,
+            **self.extra,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def longest_wait(self, number: int) -> float:
+        """Seconds between try `number`, from 1, and the next one, at most."""
+        return min(self.backoff * 2.0 ** min(number - 1, 100), self.max_wait)
+
+
+class _Trouble(NamedTuple):
+    """Why a try gave no answer: the error to raise, unless `again` and tries are left."""
+
+    error: BackendError
+    again: bool = False
+    wait: float = 0.0  # seconds, as the server asks
+    unreached: bool = False
+
+
+class _Client:
+    """The backend of an `Endpoint`; belongs to one event loop."""
+
+    def __init__(self, settings: Endpoint) -> None:
+        self._settings = settings
+        self._openai: Any = None
+        self._key = ""
+        self._reached = False
+        self._closed = False
+        self._asking: set[asyncio.Task[Answer]] = set()
+        # A rate limit is the key's, not the request's: told to wait, all requests wait.
+        self._open_at = 0.0
+
+    def identity(self) -> dict[str, Any]:
+        s = self._settings
+        by_size = f"{TOKENS_PER_PASSAGE} * passages + {TOKENS_AROUND}"
+        return {
+            "backend": "chat completions",
+            "model": s.model,
+            "revision": s.revision,
+            "engine": s.engine,
+            "temperature": s.temperature,
+            "seed": s.seed,
+            "max_output_tokens": s.max_output_tokens or by_size,
+            "extra": dict(s.extra),
+        }
+
+    async def ask(self, messages: list[Message], size: int) -> Answer:
+        if self._closed:
+            raise Failed("the endpoint was closed")
+        task = asyncio.create_task(self._ask(self._settings.body(messages, size)))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._closed and not (caller and caller.cancelling()):
+                raise Failed("the endpoint was closed before the answer came") from None
+            raise
+
+    async def close(self) -> None:
+        self._closed = True
+        asking = list(self._asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        if self._openai is not None:
+            await self._openai.close()
+
+    async def _ask(self, body: dict[str, Any]) -> Answer:
+        s, create = self._settings, self._connected()
+        start = time.perf_counter()
+        trouble = _Trouble(Failed("not asked"))
+        for number in range(1, s.tries + 1):
+            await self._opened()
+            outcome = await self._try(create, body)
+            if isinstance(outcome, Answer):
+                return replace(outcome, latency=time.perf_counter() - start)
+            trouble = outcome
+            if not trouble.again:
+                raise trouble.error
+            if trouble.wait > s.patience:
+                raise Failed(
+                    f"{trouble.error}; the server asks to wait {trouble.wait:.0f} s, "
+                    f"teacher.backend.patience is {s.patience:g} s"
+                )
+            self._open_at = max(self._open_at, time.monotonic() + trouble.wait)
+            log.info("try %d of %d: %s", number, s.tries, trouble.error)
+            if number < s.tries:
+                # Jitter changes when a request is sent, never what it says.
+                await asyncio.sleep(s.longest_wait(number) * random.uniform(0.5, 1))
+        told = f"{trouble.error} ({s.tries} tries)"
+        if trouble.unreached and not self._reached:
+            raise Fatal(f"{told}; is the server running, and the address right?")
+        raise Failed(told)
+
+    async def _opened(self) -> None:
+        while (wait := self._open_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+
+    async def _try(self, create: Any, body: dict[str, Any]) -> Answer | _Trouble:
+        """Send one request.
+
+        Errors are returned, not raised while another one is handled: a chained traceback would
+        show the client's own error, and with it the header that holds the key.
+        """
+        import openai
+
+        named = {name: body[name] for name in ("model", "messages")}
+        more = {name: value for name, value in body.items() if name not in named}
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                reply = await create(**named, extra_body=more)
+        except openai.APIStatusError as error:
+            self._reached = True
+            return self._refused(error.status_code, error.response.headers, error.response.text)
+        except (TimeoutError, openai.APITimeoutError):
+            return _again(f"no answer within {self._settings.timeout:g} s")
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            # By name: the client's HTTP library differs between its versions.
+            unreached = type(cause).__name__ == "ConnectError"
+            what = self._clean(f"{type(cause).__name__}: {cause}")
+            address = self._settings.base_url or "the default address"
+            return _again(f"connection to {address}: {what}", unreached=unreached)
+        self._reached = True
+        outcome = _read(reply.content)
+        return outcome if isinstance(outcome, Answer) else _again(self._clean(outcome))
+
+    def _connected(self) -> Any:
+        """Return the function of the `openai` client, which is made when first needed."""
+        if self._openai is None:
+            try:
+                import openai
+            except ImportError as error:
+                raise Fatal("the package openai is missing: pip install 'rdx[llm]'") from error
+            s = self._settings
+            self._key = os.environ.get(s.key_variable, "").strip()
+            if not re.fullmatch(r"[!-~]*", self._key):
+                raise Fatal(f"${s.key_variable} holds no key: it has stray characters")
+            own = s.base_url or os.environ.get("OPENAI_BASE_URL")
+            if not self._key and not own:
+                raise Fatal(f"no key: the environment variable {s.key_variable} is not set")
+            # The tries and the clock are ours: they cover the whole answer, not only single reads.
+            self._openai = openai.AsyncOpenAI(
+                api_key=self._key or "none", base_url=s.base_url, max_retries=0, timeout=None
+            )
+        return self._openai.chat.completions.with_raw_response.create
+
+    def _refused(self, status: int, headers: Mapping[str, str], text: str) -> Answer | _Trouble:
+        """What an HTTP error means."""
+        variable, (code, said) = self._settings.key_variable, _error(text)
+        if status == 401:
+            # What the server says is left out, for it often shows parts of the key.
+            given = "refuses the key in" if self._key else "wants a key, and none is in"
+            why = f" ({self._clean(code)})" if code else ""
+            return _Trouble(Fatal(f"HTTP 401{why}: the server {given} ${variable}"))
+        message = f"HTTP {status}: {self._clean(said)}"
+        if _NO_CREDIT.search(text) or status in (402, 403):
+            return _Trouble(Fatal(f"{message} (the key in ${variable} may not do this)"))
+        if status != 404 and _OVERFLOW.search(text):
+            return _Trouble(TooLong(message))
+        if status == 400 and _FILTERED.search(text):
+            return Answer("", 0, 0, 0.0, "content_filter")  # these passages, not all requests
+        if status in _TRANSIENT or status >= 500:
+            return _again(message, wait=_told_to_wait(headers, datetime.now(UTC)))
+        if status == 404:
+            message += f" (is the model {self._settings.model!r} there, and the address right?)"
+        return _Trouble(Fatal(message))
+
+    def _clean(self, text: str) -> str:
+        """One short line without the key."""
+        if self._key:
+            text = text.replace(self._key, "[key]")
+        text = " ".join(text.split())
+        return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _again(message: str, wait: float = 0.0, unreached: bool = False) -> _Trouble:
+    return _Trouble(Failed(message), again=True, wait=wait, unreached=unreached)
+
+
+def _read(content: bytes) -> Answer | str:
+    """The answer that a reply of status 200 holds, or what is wrong with it."""
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError):
+        return f"no JSON in the answer: {content[:200]!r}"
+    try:
+        choice = reply["choices"][0]
+        text = _text(choice["message"])
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return f"no message in the answer: {content[:200]!r}"
+    usage = reply.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    taken, given = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    finish = choice.get("finish_reason") or "unknown"
+    served = (str(reply[name]) for name in ("model", "system_fingerprint") if reply.get(name))
+    return Answer(text, _count(taken), _count(given), 0.0, str(finish), " ".join(served))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _text(message: Any) -> str:
+    """Text of a message; what it says where it refuses; "" where there is neither.
+
+    Raises
+    ------
+    TypeError, AttributeError, KeyError
+        If it has another form.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    text = content or message.get("refusal") or ""
+    if not isinstance(text, str):
+        raise TypeError(type(text))
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
+
+
+def _error(text: str) -> tuple[str, str]:
+    """Code and message of an error's body; ("", the body) where it has another form."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return "", text
+    body = body[0] if isinstance(body, list) and body else body
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return "", error if isinstance(error, str) else text
+    code, said = error.get("code") or error.get("type"), error.get("message")
+    return str(code or ""), said if isinstance(said, str) and said else text
+
+
+def _told_to_wait(headers: Mapping[str, str], now: datetime) -> float:
+    """Seconds that the server asks to wait: a number, an HTTP date, or a number of milliseconds.
+
+    0 where it asks for nothing, or for nothing that one can read.
+    """
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return _positive(float(headers[name]) / unit)
+        except (KeyError, ValueError):
+            continue
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return 0.0
+    return _positive((date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+
+
+def _positive(seconds: float) -> float:
+    return seconds if seconds > 0 else 0.0  # NaN too is no wait

@@ -1,0 +1,131 @@
+"""Teachers that need no model: recorded rankings, labels, and controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rdx import rankings
+from rdx.draws import generator
+from rdx.teachers.tables import permutation, taught
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A given teacher ranking, such as an LLM's published run.
+
+    Parameters
+    ----------
+    run
+        TREC run.
+    order
+        "rank": the rank column is the permutation (scores of such files are often copies of the
+        first stage's); "score": trec_eval's order.
+    """
+
+    run: str
+    order: str = "rank"
+
+    ranks_unseen = False
+
+    def __post_init__(self) -> None:
+        """Check values and that the file is there."""
+        if self.order not in ("rank", "score"):
+            raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
+        if not Path(self.run).is_file():
+            raise ValueError(f"teacher.run={self.run}: no such file")
+
+    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+        """Look the candidates up; a list of which a passage is not in the run is "failed".
+
+        Raises
+        ------
+        FormatError
+            If the run covers no list of the candidates.
+        """
+        given = rankings.read_trec(self.run, order=self.order)  # type: ignore[arg-type]
+        found = candidates.merge(
+            given.rename(columns={"rank": "given"})[["query_id", "doc_id", "given"]],
+            on=["query_id", "doc_id"],
+            how="left",
+        )
+        complete = found.given.notna().groupby(found.query_id).transform("all")
+        if not complete.any():
+            raise rankings.FormatError(
+                f"{self.run}: ranks all candidates of none of the {found.query_id.nunique()} "
+                "training queries; are the candidates those that the teacher was given?"
+            )
+        found["given"] = found.given.fillna(np.inf)
+        ranked = permutation(found, ["given", "rank"])
+        state = np.where(complete.to_numpy(), "ok", "failed")
+        order = found[["query_id", "doc_id"]].assign(state=state)
+        return ranked.drop(columns="state").merge(order, on=["query_id", "doc_id"])
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...)."""
+
+    ranks_unseen = False
+
+    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+        """Rank by grade; unjudged counts as 0."""
+        grade = _grades(candidates, collection)
+        ranks = (-grade).groupby(candidates.query_id).rank(method="dense").astype("int32")
+        return taught(candidates.assign(teacher_rank=ranks, score=grade.astype("float32")))
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Control: by relevance judgement, ties in the order of the first stage; a permutation."""
+
+    ranks_unseen = False
+
+    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+        """Rank by grade, then first-stage rank."""
+        graded = candidates.assign(grade=-_grades(candidates, collection))
+        return permutation(graded, ["grade", "rank"])
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Control: the candidates as the first stage ranked them."""
+
+    ranks_unseen = False
+
+    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+        """Keep the first-stage order."""
+        return permutation(candidates, ["rank"])
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Control: a random permutation of every list, a pure function of (seed, query id)."""
+
+    seed: int = 0
+
+    ranks_unseen = False
+
+    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+        """Shuffle every list."""
+        sizes = candidates.groupby("query_id", sort=False).size()
+        drawn = [generator(self.seed, "shuffled", q).permutation(n) for q, n in sizes.items()]
+        ordered = candidates.sort_values("query_id", key=_first_seen(candidates), kind="stable")
+        return permutation(ordered.assign(drawn=np.concatenate(drawn)), ["drawn"])
+
+
+def _grades(candidates: pd.DataFrame, collection: Any) -> pd.Series:
+    relevant = collection.relevant()
+    if not relevant:
+        raise rankings.FormatError(f"collection {collection.name!r} has no relevance judgements")
+    pairs = zip(candidates.query_id, candidates.doc_id, strict=True)
+    return pd.Series([relevant.get(q, {}).get(d, 0) for q, d in pairs], index=candidates.index)
+
+
+def _first_seen(frame: pd.DataFrame) -> Any:
+    seen = {q: i for i, q in enumerate(dict.fromkeys(frame.query_id))}
+    return lambda ids: ids.map(seen)

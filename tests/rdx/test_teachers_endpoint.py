@@ -1,0 +1,587 @@
+"""The endpoint backend against a misbehaving server on loopback, and a real one (slow)."""
+
+import asyncio
+import itertools
+import json
+import logging
+import sys
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from faulty_server import (
+    FaultyServer,
+    Reply,
+    always,
+    answer,
+    cut,
+    drip,
+    error,
+    garbage,
+    hang,
+    limited,
+    merit,
+    mixed,
+    no_choices,
+    per_body,
+    ranked_answer,
+    ranking,
+    raw,
+    scripted,
+    shown,
+    wrong_kind,
+)
+from served_model import free_port, saved_smollm2, transformers_serve
+
+from rdx.teachers.endpoint import Endpoint, _told_to_wait
+from rdx.teachers.messages import Failed, Fatal, TooLong
+
+KEY = "sk-very-secret-0123456789"
+VARIABLE = "RDX_TEST_KEY"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv(VARIABLE, KEY)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def prompt(*passages, query="what is a heron"):
+    lines = "\n".join(f"[{i}] {text}" for i, text in enumerate(passages, 1))
+    return [
+        {"role": "system", "content": "You rank passages."},
+        {"role": "user", "content": f"Query: {query}\n{lines}\nAnswer like this:\n[4] > [2] > ..."},
+    ]
+
+
+MESSAGES = prompt("a wading bird", "a kind of cake", "a river in the north")
+
+
+def quick(server, **settings):
+    """An endpoint that loses no time: half a second a try, three tries."""
+    fast = {"timeout": 0.5, "tries": 3, "backoff": 0.01, "max_wait": 0.02}
+    url = server if isinstance(server, str) else server.url
+    return Endpoint("toy", base_url=url, key_variable=VARIABLE, **(fast | settings))
+
+
+def ask(endpoint, messages=MESSAGES):
+    async def go():
+        backend = endpoint.backend()
+        try:
+            return await backend.ask(messages, len(shown(messages)))
+        finally:
+            await backend.close()
+
+    return asyncio.run(go())
+
+
+# --- what is asked and answered ---
+
+
+def test_a_good_answer():
+    with FaultyServer(always(ranking(delay=0.1))) as server:
+        got = ask(quick(server))
+    texts = shown(MESSAGES)
+    assert texts == {"1": "a wading bird", "2": "a kind of cake", "3": "a river in the north"}
+    by_hand = sorted(texts, key=lambda name: merit(texts[name]))
+    assert got.text == " > ".join(f"[{name}]" for name in by_hand)
+    assert got.finish == "stop"
+    words = sum(len(message["content"].split()) for message in MESSAGES)
+    assert (got.input_tokens, got.output_tokens) == (words, 5)
+    assert 0.1 <= got.latency < 0.5
+
+
+def test_the_request_holds_what_was_set_and_no_more():
+    with FaultyServer() as server:
+        ask(quick(server))
+        ask(quick(server, temperature=0.7, seed=4, max_output_tokens=99, extra={"top_p": 0.5}))
+        none = {"max_tokens": None, "temperature": None, "max_completion_tokens": 4000}
+        ask(quick(server, extra=none))
+    plain = {"model": "toy", "messages": MESSAGES}
+    assert [asked.body for asked in server.asked] == [
+        plain | {"temperature": 0, "max_tokens": 3 * 8 + 16},
+        plain | {"temperature": 0.7, "seed": 4, "max_tokens": 99, "top_p": 0.5},
+        plain | {"max_completion_tokens": 4000},
+    ]
+    assert {asked.authorization for asked in server.asked} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "finish"),
+    [
+        (answer(""), "", "stop"),
+        (answer(None, "content_filter"), "", "content_filter"),
+        (answer(None, refusal="I cannot do that."), "I cannot do that.", "stop"),
+        (answer("[1] > [2", "length"), "[1] > [2", "length"),
+        (answer("[1]", None), "[1]", "unknown"),
+        (answer([{"type": "text", "text": "[2"}, {"type": "text", "text": "]"}]), "[2]", "stop"),
+        (answer("passage 3 is about 20 cats"), "passage 3 is about 20 cats", "stop"),
+        (answer("half a pair: \ud800"), "half a pair: ?", "stop"),
+        (error(400, "filtered", "content_filter"), "", "content_filter"),
+    ],
+)  # fmt: skip
+def test_answers_that_are_the_parsers_business_are_passed_on(reply, text, finish):
+    with FaultyServer(always(reply)) as server:
+        got = ask(quick(server))
+        assert (got.text, got.finish, len(server.asked)) == (text, finish, 1)
+
+
+def test_missing_token_counts_are_zero():
+    content = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    for usage in ({}, {"usage": None}, {"usage": {"prompt_tokens": None}}, {"usage": [1]}):
+        with FaultyServer(always(raw(json.dumps(content | usage).encode()))) as server:
+            got = ask(quick(server))
+            assert (got.text, got.input_tokens, got.output_tokens) == ("x", 0, 0)
+
+
+# --- faults that pass ---
+
+PASSING = {
+    "500": error(500),
+    "503": error(503),
+    "408": error(408),
+    "409": error(409),
+    "429": limited(0),
+    "429 without a time": error(429, "slow down"),
+    "hang": hang(),
+    "drip": drip(),
+    "cut at once": cut(0),
+    "cut in the header": cut(0.1),
+    "cut in the body": cut(0.9),
+    "garbage": garbage(),
+    "deep garbage": raw(b"[" * 100_000),
+    "not UTF-8": raw(b'{"choices": "\xff"}'),
+    "nothing": raw(b""),
+    "no choices": no_choices(),
+    "null": raw(b"null"),
+    "no message": raw(b'{"choices": [{}]}'),
+    "null message": raw(b'{"choices": [{"message": null}]}'),
+    "text that is a number": raw(b'{"choices": [{"message": {"content": 7}}]}'),
+    "an error as 200": raw(b'{"error": {"message": "upstream is away", "code": 502}}'),
+    "another content type": wrong_kind(),
+    "JSON called HTML": Reply("raw", b"{}", kind="text/html"),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_a_passing_fault_is_tried_again(fault):
+    with FaultyServer(scripted(fault)) as server:
+        got = ask(quick(server))
+    assert got.text == ranked_answer(MESSAGES)
+    assert len(server.asked) == 2
+    assert server.asked[0].body == server.asked[1].body
+    assert server.answered == {server.asked[0].digest: 1}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_a_fault_that_stays_fails_after_the_bounded_tries(fault):
+    with FaultyServer(always(fault)) as server:
+        with pytest.raises(Failed, match=r"\(3 tries\)"):
+            ask(quick(server, timeout=0.3))
+        assert len(server.asked) == 3
+        assert server.answered.total() == 0
+
+
+def test_a_well_formed_answer_of_another_content_type_counts():
+    good = {"choices": [{"message": {"content": "[1]"}, "finish_reason": "stop"}]}
+    with FaultyServer(always(raw(json.dumps(good).encode(), "text/plain"))) as server:
+        assert ask(quick(server)).text == "[1]"
+
+
+# --- faults that stay ---
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (error(400, "unknown parameter: colour"), "HTTP 400: unknown parameter: colour"),
+        (error(401, "bad key", "bad_key"), r"HTTP 401 \(bad_key\): .*\$RDX_TEST_KEY"),
+        (error(402, "pay first"), "HTTP 402: pay first"),
+        (error(403, "not from here"), r"HTTP 403: not from here .*\$RDX_TEST_KEY"),
+        (error(404, "no such model"), "HTTP 404: no such model .*'toy'"),
+        (error(405, "POST not allowed"), "HTTP 405: POST not allowed"),
+        (error(422, "field required"), "HTTP 422: field required"),
+        (error(429, "no money left", "insufficient_quota"), "HTTP 429: no money left"),
+    ],
+)
+def test_what_no_request_will_pass_stops_at_once(reply, said):
+    with FaultyServer(always(reply)) as server:
+        with pytest.raises(Fatal, match=said):
+            ask(quick(server, backoff=30, max_wait=30))
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": "the model is away"}', "the model is away"),
+        (b'{"object": "error", "message": "no such field", "code": 400}', "no such field"),
+        (b'[{"error": {"code": 400, "message": "bad value"}}]', "bad value"),
+        (b'{"detail": [{"msg": "field required"}]}', "field required"),
+        (b"plain words", "plain words"),
+        (b"", "HTTP 400: "),
+    ],
+)
+def test_the_servers_words_are_found_in_any_form_of_error(body, said):
+    with FaultyServer(always(Reply("error 400", body, 400))) as server:
+        with pytest.raises(Fatal, match=said):
+            ask(quick(server))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(400, "too many tokens", "context_length_exceeded"),
+        error(400, "This model's maximum context length is 4096 tokens."),
+        error(400, "the request exceeds the available context size", "exceed_context_size_error"),
+        error(400, "prompt is too long: 9000 tokens"),
+        error(413, "Please reduce the length of the messages"),
+        error(422, "`inputs` tokens + `max_new_tokens` must be <= 4096"),
+        error(429, "Request too large: limit 8000 tokens per minute, requested 9000"),
+        error(500, "context size exceeded"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_told_apart(reply):
+    with FaultyServer(always(reply)) as server:
+        with pytest.raises(TooLong):
+            ask(quick(server))
+        assert len(server.asked) == 1
+
+
+def test_an_address_where_nobody_listens_stops_the_teacher():
+    with pytest.raises(Fatal, match=r"127.0.0.1.*\(3 tries\).*server running"):
+        ask(quick(f"http://127.0.0.1:{free_port()}/v1"))
+
+
+def test_a_server_that_went_away_fails_the_request_only():
+    async def go():
+        with FaultyServer() as server:
+            backend = quick(server).backend()
+            assert (await backend.ask(MESSAGES, 3)).text
+        with pytest.raises(Failed, match="connection to"):
+            await backend.ask(MESSAGES, 3)
+        await backend.close()
+
+    asyncio.run(go())
+
+
+# --- waiting ---
+
+
+def gaps(server):
+    times = [asked.at for asked in server.asked]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+def test_waits_double_up_to_the_longest_one():
+    with FaultyServer(always(error(500))) as server:
+        with pytest.raises(Failed):
+            ask(quick(server, tries=5, backoff=0.1, max_wait=0.3))
+    endpoint = Endpoint("toy", backoff=0.1, max_wait=0.3)
+    assert [endpoint.longest_wait(n) for n in (1, 2, 3, 4, 9999)] == [0.1, 0.2, 0.3, 0.3, 0.3]
+    for gap, longest in zip(gaps(server), [0.1, 0.2, 0.3, 0.3], strict=True):
+        assert longest / 2 <= gap < longest + 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Retry-After": "0.4"}, {"retry-after-ms": "400", "Retry-After": "60"}]
+)
+def test_retry_after_is_obeyed(headers):
+    with FaultyServer(scripted(error(429, headers=headers))) as server:
+        ask(quick(server))
+        assert 0.4 <= gaps(server)[0] < 2
+
+
+def test_a_date_to_retry_after_is_obeyed():
+    date = datetime.now(UTC) + timedelta(seconds=1.5)  # written in whole seconds, rounded down
+    headers = {"Retry-After": format_datetime(date, usegmt=True)}
+    with FaultyServer(scripted(error(503, headers=headers))) as server:
+        ask(quick(server))
+        answered = datetime.now(UTC)
+        assert date.replace(microsecond=0) <= answered < date + timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "2.5"}, 2.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3),
+        ({"retry-after": "Sun, 06 Nov 1994 08:50:37 GMT"}, 60),
+        ({"retry-after": "Sun, 06 Nov 1994 09:49:37 +0100"}, 0),
+        ({"retry-after": "Sun, 06 Nov 1994 08:48:37 GMT"}, 0),
+        ({"retry-after": "-5"}, 0),
+        ({"retry-after": "nan"}, 0),
+        ({"retry-after": "tomorrow"}, 0),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers, seconds):
+    assert _told_to_wait(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
+
+
+def test_told_to_wait_all_requests_wait():
+    async def go(server):
+        backend = quick(server).backend()
+        first = asyncio.create_task(backend.ask(MESSAGES, 3))
+        await asyncio.sleep(0.2)
+        await asyncio.gather(first, *(backend.ask(prompt(f"text {i}"), 1) for i in range(3)))
+        await backend.close()
+
+    with FaultyServer(scripted(limited(0.6))) as server:
+        asyncio.run(go(server))
+        start = server.asked[0].at
+        assert len(server.asked) == 5
+        assert all(asked.at - start >= 0.6 for asked in server.asked[1:])
+
+
+def test_too_long_a_wait_is_not_waited():
+    with FaultyServer(always(limited(30))) as server:
+        start = time.monotonic()
+        with pytest.raises(Failed, match="wait 30 s, teacher.backend.patience is 10 s"):
+            ask(quick(server, patience=10))
+        assert time.monotonic() - start < 2
+        assert len(server.asked) == 1
+
+
+# --- the key ---
+
+ECHO = f"wrong key {KEY} in Authorization: Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(401, ECHO),
+        error(403, ECHO),
+        error(400, "x" * 290 + ECHO),  # a message is shortened after the key is taken out
+        error(404, ECHO),
+        error(500, ECHO),
+        error(400, ECHO, "context_length_exceeded"),
+        error(401, "no", KEY),
+        raw(ECHO.encode()),
+        cut(),
+    ],
+)
+def test_the_key_is_in_no_message_log_or_representation(reply, caplog):
+    caplog.set_level(logging.DEBUG)
+    with FaultyServer(always(reply)) as server:
+        endpoint = quick(server)
+        backend = endpoint.backend()
+        with pytest.raises((Failed, Fatal, TooLong)) as caught:
+            asyncio.run(backend.ask(MESSAGES, 3))
+    assert server.asked[0].authorization == f"Bearer {KEY}"
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    seen = [told, caplog.text, repr(endpoint), repr(backend), json.dumps(backend.identity())]
+    assert not any("very-secret" in text for text in seen)
+    assert "sk-v" not in told
+    chain = caught.value
+    while chain is not None:  # also what a debugger or an error tracker would walk
+        assert "very-secret" not in repr(chain)
+        chain = chain.__cause__ or chain.__context__
+
+
+def test_a_line_break_after_the_key_is_dropped(monkeypatch):
+    monkeypatch.setenv(VARIABLE, KEY + "\n")
+    with FaultyServer() as server:
+        ask(quick(server))
+        assert server.asked[0].authorization == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("value", ["sk-very secret", "sk-very\nsecret", "sk-verysecr\u00e9t"])
+def test_what_can_be_no_key_is_refused_unseen(monkeypatch, value):
+    monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(Fatal, match=r"\$RDX_TEST_KEY holds no key") as caught:
+        ask(quick("http://127.0.0.1:1/v1"))
+    assert "very" not in "".join(traceback.format_exception(caught.value, chain=True, limit=0))
+
+
+def test_ones_own_server_needs_no_key(monkeypatch):
+    monkeypatch.delenv(VARIABLE)
+    with FaultyServer(scripted(ranking(), error(401, "who are you"))) as server:
+        assert ask(quick(server)).text == ranked_answer(MESSAGES)
+        with pytest.raises(Fatal, match=r"wants a key, and none is in \$RDX_TEST_KEY"):
+            ask(quick(server))
+
+
+def test_without_key_and_address_nothing_is_asked(monkeypatch):
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(Fatal, match="RDX_TEST_KEY is not set"):
+        ask(Endpoint("toy", key_variable=VARIABLE))
+
+
+def test_the_address_may_come_from_the_environment(monkeypatch):
+    with FaultyServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert ask(Endpoint("toy", key_variable=VARIABLE)).text == ranked_answer(MESSAGES)
+
+
+# --- many at once, and the end ---
+
+
+def test_mixed_faults_lose_nothing_and_ask_nothing_twice():
+    faults = [error(500), limited(0.01), cut(0), cut(), garbage(), no_choices(), wrong_kind()]
+    faults.append(hang())
+    chats = [prompt(f"one {i}", f"two {i}", f"three {i}") for i in range(150)]
+
+    async def go(server):
+        backend = quick(server, tries=12, timeout=0.7).backend()
+        slots = asyncio.Semaphore(16)
+
+        async def one(messages):
+            async with slots:
+                return await backend.ask(messages, 3)
+
+        got = await asyncio.gather(*map(one, chats))
+        await backend.close()
+        return got
+
+    with FaultyServer(mixed(1, 0.4, faults)) as server:
+        got = asyncio.run(go(server))
+        assert [one.text for one in got] == [ranked_answer(messages) for messages in chats]
+        assert len(server.answered) == 150 and set(server.answered.values()) == {1}
+        faulty = sum(asked.reply.name != "ranking" for asked in server.asked)
+        assert len(server.asked) == 150 + faulty
+        assert 60 < faulty < 150  # 150 * .4 / .6 = 100, three standard deviations
+        assert {asked.reply.name for asked in server.asked} > {"hang", "cut", "error 500", "raw"}
+        assert 8 < server.peak <= 16
+
+
+def until(condition, seconds=2.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_closing_ends_what_is_under_way():
+    async def go(server):
+        backend = quick(server, timeout=30).backend()
+        asking = [asyncio.create_task(backend.ask(prompt(f"text {i}"), 1)) for i in range(4)]
+        while server.busy < 4:
+            await asyncio.sleep(0.01)
+        start = time.monotonic()
+        await backend.close()
+        await backend.close()
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        assert time.monotonic() - start < 1
+        assert [type(result) for result in results] == [Failed] * 4
+        with pytest.raises(Failed, match="closed"):
+            await backend.ask(MESSAGES, 3)
+
+    with FaultyServer(always(hang())) as server:
+        asyncio.run(go(server))
+        assert until(lambda: server.busy == 0)
+        assert len(server.asked) == 4
+
+
+def test_a_cancelled_caller_is_cancelled_and_its_connection_freed():
+    async def go(server):
+        backend = quick(server, timeout=30).backend()
+        task = asyncio.create_task(backend.ask(MESSAGES, 3))
+        while not server.busy:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await backend.ask(MESSAGES, 3)).text == ranked_answer(MESSAGES)
+        await backend.close()
+
+    with FaultyServer(per_body(hang())) as server:
+        asyncio.run(go(server))
+        assert until(lambda: server.busy == 0)
+
+
+# --- settings ---
+
+
+def test_the_identity_holds_what_changes_answers():
+    def identity(**settings):
+        return json.dumps(Endpoint("toy", **settings).backend().identity(), sort_keys=True)
+
+    decides = {
+        "revision": "abc",
+        "engine": "vllm 0.11",
+        "temperature": 0.5,
+        "seed": 1,
+        "max_output_tokens": 50,
+        "extra": {"top_p": 0.9},
+    }
+    schedules = {
+        "base_url": "http://127.0.0.1:8000/v1",
+        "key_variable": "OTHER",
+        "timeout": 5.0,
+        "tries": 2,
+        "backoff": 0.1,
+        "max_wait": 3.0,
+        "patience": 1.0,
+    }
+    assert {"model", *decides, *schedules} == set(Endpoint.__dataclass_fields__)
+    one_by_one = [identity(**{name: value}) for name, value in decides.items()]
+    other_model = json.dumps(Endpoint("other").backend().identity(), sort_keys=True)
+    assert len({identity(), other_model, *one_by_one}) == 2 + len(decides)
+    assert all(identity(**{name: value}) == identity() for name, value in schedules.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": ""}, "model: must be named"),
+        ({"key_variable": KEY}, "key_variable: must be the name of"),
+        ({"base_url": "127.0.0.1:8000/v1"}, "base_url: must be http"),
+        ({"base_url": f"http://me:{KEY}@127.0.0.1/v1"}, "base_url: must be http"),
+        ({"base_url": f"http://127.0.0.1/v1?key={KEY}"}, "base_url: must be http"),
+        ({"temperature": -0.1}, "temperature=-0.1: must not be negative"),
+        ({"tries": 0}, "tries=0: must be at least 1"),
+        ({"max_output_tokens": 0}, "max_output_tokens=0: must be at least 1"),
+        ({"timeout": 0}, "timeout=0: must be above 0"),
+        ({"backoff": -1}, "backoff=-1: must not be negative"),
+        ({"max_wait": float("nan")}, "max_wait=nan: must not be negative"),
+        ({"patience": -1}, "patience=-1: must not be negative"),
+        ({"extra": {"stream": True}}, "extra.stream: is not for `extra`"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, said):
+    with pytest.raises(ValueError, match=f"^teacher.backend.{said}") as caught:
+        Endpoint(**({"model": "toy"} | settings))
+    assert KEY not in str(caught.value)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    endpoint = quick("http://127.0.0.1:1/v1")
+    assert endpoint.backend().identity()["model"] == "toy"
+    with pytest.raises(Fatal, match=r"pip install 'rdx\[llm\]'"):
+        ask(endpoint)
+
+
+# --- a real server ---
+
+
+
+
+@pytest.mark.slow
+def test_a_real_server_answers_as_the_model_in_process(tmp_path):
+    import torch
+
+    folder = tmp_path / "smollm2"
+    tokenizer, model = saved_smollm2(folder)
+    with transformers_serve(str(folder), tmp_path / "log") as url:
+        endpoint = Endpoint(
+            str(folder), base_url=url, key_variable=VARIABLE, timeout=120, max_output_tokens=24
+        )
+        got = ask(endpoint)
+    encoded = tokenizer.apply_chat_template(
+        MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        tokens = model.generate(**encoded, do_sample=False, max_new_tokens=24)
+    answered = tokens[0, encoded["input_ids"].shape[1] :]
+    assert got.text == tokenizer.decode(answered, skip_special_tokens=True)
+    assert got.input_tokens == encoded["input_ids"].shape[1]
+    assert got.output_tokens == len(answered)
+    assert got.finish == ("length" if len(answered) == 24 else "stop")

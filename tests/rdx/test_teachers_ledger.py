@@ -1,0 +1,355 @@
+"""The ledger: what was acknowledged is found again, whatever happened to the writer."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rdx.teachers.ledger import Ledger, export, key
+
+FOLDER = Path(__file__).parents[2] / "rdx" / "teachers"
+
+# The writers import the module by itself: without torch they start in a fraction of a second.
+WRITER = """
+import sys
+from pathlib import Path
+from ledger import Ledger
+
+name, rows = sys.argv[2], int(sys.argv[3])
+ledger = Ledger(Path(sys.argv[1]))
+for i in range(rows):
+    ledger.add({"key": f"{name}{i}", "attempt": 0, "answer": "x" * (200_000 if i % 3 == 0 else i)})
+    print(i, flush=True)
+"""
+
+# A disk that is full for a while: the process may not write beyond 1,000 bytes of a file.
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from ledger import Ledger
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+ledger = Ledger(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+for i in range(30):
+    row = {"key": str(i), "attempt": 0, "answer": "x" * 100}
+    try:
+        ledger.add(row)
+    except OSError:
+        ledger.add(row)
+        print(i)
+"""
+
+
+def start(script, *arguments):
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(FOLDER)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def row(name, attempt=0, **more):
+    return {"key": name, "attempt": attempt, "answer": "[2] > [1]\n\u2028ä\0", **more}
+
+
+def written(folder, *rows):
+    """A ledger with rows of an earlier writer, which ended."""
+    ledger = Ledger(folder)
+    for one in rows:
+        ledger.add(one)
+    ledger.close()
+    return Ledger(folder)
+
+
+# --- one process ---
+
+
+def test_what_was_added_is_found_by_this_and_by_later_ledgers(tmp_path):
+    first = Ledger(tmp_path / "new")
+    assert first.find("a", 0) is None
+    first.add(row("a"))
+    first.add(row("a", 1, tokens=[1, 2]))
+    for ledger in (first, Ledger(tmp_path / "new")):
+        assert ledger.find("a", 0) == row("a")
+        assert ledger.find("a", 1) == row("a", 1, tokens=[1, 2])
+        assert ledger.find("a", 2) is None and ledger.find("b", 0) is None
+        both = [row("a"), row("a", 1, tokens=[1, 2])]
+        assert list(ledger.rows()) == list(ledger.answers()) == both
+
+
+def test_reading_makes_no_file(tmp_path):
+    ledger = Ledger(tmp_path / "new")
+    assert ledger.find("a", 0) is None and list(ledger.rows()) == []
+    ledger.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_writer_has_a_file_of_its_own(tmp_path):
+    ledger = written(tmp_path, row("a"))
+    ledger.add(row("b"))
+    ledger.add(row("c"))
+    assert sorted(len(p.read_bytes().splitlines()) for p in tmp_path.iterdir()) == [1, 2]
+    ledger.close()
+    ledger.add(row("d"))
+    assert len(list(tmp_path.glob(f"*-{os.getpid()}-*.jsonl"))) == 3
+    assert [one["key"] for one in Ledger(tmp_path).rows()] == ["a", "b", "c", "d"]
+
+
+def test_the_first_answer_counts_but_a_failure_only_until_there_is_one(tmp_path):
+    written(tmp_path, row("a", n=1), row("b", n=1, state="failed"), row("b", n=2, state="failed"))
+    ledger = Ledger(tmp_path)
+    assert ledger.find("b", 0)["n"] == 1
+    ledger.add(row("a", n=2))
+    ledger.add(row("b", n=3, state="malformed"))
+    ledger.add(row("b", n=4, state="ok"))
+    ledger.add(row("b", n=5, state="failed"))
+    for one in (ledger, Ledger(tmp_path)):
+        assert (one.find("a", 0)["n"], one.find("b", 0)["n"]) == (1, 3)
+        assert [found["n"] for found in one.answers()] == [1, 3]
+        assert [found["n"] for found in one.rows()] == [1, 1, 2, 2, 3, 4, 5]
+
+
+def test_a_row_that_json_cannot_say_is_refused_and_leaves_nothing(tmp_path):
+    ledger = Ledger(tmp_path)
+    for wrong in ({"key": "a"}, row("a", cost=float("nan")), row("a", model=object())):
+        with pytest.raises((KeyError, ValueError, TypeError)):
+            ledger.add(wrong)
+    assert list(Ledger(tmp_path).rows()) == []
+
+
+def test_any_text_survives(tmp_path):
+    text = "".join(map(chr, [*range(0x500), 0x2028, 0x2029, 0xDFFF, 0xD800, 0x1F600]))
+    assert written(tmp_path, row("a", text=text)).find("a", 0)["text"] == text
+
+
+def test_what_others_append_meanwhile_is_found(tmp_path):
+    reader, writer = Ledger(tmp_path), Ledger(tmp_path)
+    for i in range(5):
+        assert reader.find(str(i), 0) is None
+        writer.add(row(str(i)))
+        assert reader.find(str(i), 0) == row(str(i))
+
+
+def test_threads_share_a_ledger(tmp_path):
+    ledger = Ledger(tmp_path)
+
+    def work(name):
+        for i in range(20):
+            ledger.add(row(f"{name}{i}"))
+            assert ledger.find(f"{name}{i}", 0) == row(f"{name}{i}")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.iterdir())) == 1
+    wanted = {f"{name}{i}" for name in "abcd" for i in range(20)}
+    assert {one["key"] for one in Ledger(tmp_path).rows()} == wanted
+
+
+# --- damage ---
+
+
+def test_a_file_that_ends_at_any_byte_has_all_rows_before(tmp_path):
+    rows = [row(str(i), model="m") for i in range(4)]
+    written(tmp_path / "whole", *rows)
+    [file] = (tmp_path / "whole").iterdir()
+    content = file.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
+    for size in range(ends[1], len(content) + 1):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / file.name).write_bytes(content[:size])
+        whole = rows[: sum(end <= size for end in ends)]
+        ledger = Ledger(folder)
+        assert list(ledger.rows()) == list(ledger.answers()) == whole
+        assert [ledger.find(str(i), 0) for i in range(4)] == whole + [None] * (4 - len(whole))
+        if size % 10 == 0 or size in ends:
+            ledger.add(row("next"))
+            assert (folder / file.name).read_bytes() == content[:size]
+            assert list(Ledger(folder).rows()) == [*whole, row("next")]
+        shutil.rmtree(folder)
+
+
+def test_a_torn_row_that_is_completed_later_is_found(tmp_path):
+    """So it looks when another process is just writing."""
+    written(tmp_path, row("a"), row("b"))
+    [file] = tmp_path.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:-9])
+    ledger = Ledger(tmp_path)
+    assert ledger.find("b", 0) is None and ledger.find("a", 0) == row("a")
+    file.write_bytes(content)
+    assert ledger.find("b", 0) == row("b")
+
+
+def test_damaged_lines_are_left_out_and_named(tmp_path):
+    written(tmp_path, row("a"), row("b"), row("c"))
+    [file] = tmp_path.iterdir()
+    lines = file.read_bytes().splitlines(keepends=True)
+    rest = [b"\0" * 20 + b"\n", b"[1]\n", b'{"key": "x"}\n', b"\xff\n"]
+    file.write_bytes(b"".join([lines[0], *rest, lines[2]]))
+    with pytest.warns(UserWarning, match=f"{file.name}: 4 damaged lines"):
+        assert [one["key"] for one in Ledger(tmp_path).rows()] == ["a", "c"]
+    with pytest.warns(UserWarning, match="4 damaged lines"):
+        assert Ledger(tmp_path).find("c", 0) == row("c")
+
+
+def test_after_a_write_that_failed_half_way_all_rows_are_whole(tmp_path):
+    process = start(FULL, tmp_path)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert len(output.split()) >= 3  # so often the disk was full
+    assert [one["key"] for one in Ledger(tmp_path).rows()] == [str(i) for i in range(30)]
+    ends = [path.read_bytes()[-1:] for path in tmp_path.iterdir()]
+    assert ends.count(b"\n") == 1  # the others end in half a row
+
+
+# --- several processes ---
+
+
+def test_a_killed_writer_loses_no_row_that_it_acknowledged(tmp_path):
+    draw = random.Random(0)
+    kept = 0
+    for turn in range(8):
+        process = start(WRITER, tmp_path, f"{turn}-", 1_000_000)
+        process.stdout.readline()
+        time.sleep(draw.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        done = 1 + len(process.stdout.read().splitlines())
+        assert process.wait(30) == -signal.SIGKILL
+        ledger = Ledger(tmp_path)
+        found = [one["key"] for one in ledger.rows() if one["key"].startswith(f"{turn}-")]
+        assert found == [f"{turn}-{i}" for i in range(len(found))]
+        assert done <= len(found) <= done + 1  # one may be written but not yet acknowledged
+        assert ledger.find(f"{turn}-{done - 1}", 0) is not None
+        kept += len(found)
+    assert len(list(Ledger(tmp_path).answers())) == kept
+
+
+def test_several_processes_write_while_another_reads(tmp_path):
+    processes = [start(WRITER, tmp_path, name, 40) for name in "abc"]
+    reader = Ledger(tmp_path)
+    wanted = {f"{name}{i}" for name in "abc" for i in range(40)}
+    missing, deadline = set(wanted), time.monotonic() + 60
+    while missing:
+        assert time.monotonic() < deadline, sorted(missing)
+        for name in sorted(missing):
+            found = reader.find(name, 0)
+            if found is not None:
+                assert set(found["answer"]) <= {"x"} and found["key"] == name
+                missing.remove(name)
+    for process in processes:
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert len(list(tmp_path.iterdir())) == 3
+    assert sorted(one["key"] for one in Ledger(tmp_path).rows()) == sorted(wanted)
+
+
+def test_a_forked_process_writes_to_its_own_file(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.add(row("parent"))
+    child = os.fork()
+    if child == 0:
+        ledger.add(row("child"))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    ledger.add(row("parent again"))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert ledger.find("child", 0) == row("child")
+
+
+# --- keys ---
+
+
+def test_the_key_is_the_hash_of_what_is_asked():
+    messages = [{"role": "user", "content": "ä"}]
+    text = b'{"identity":{"model":"m","seed":1},"messages":[{"content":"\\u00e4","role":"user"}]}'
+    digest = hashlib.sha256(text).hexdigest()[:32]
+    assert key({"seed": 1, "model": "m"}, messages) == digest
+    others = [
+        key({"seed": 2, "model": "m"}, messages),
+        key({"seed": 1}, messages),
+        key({"seed": 1, "model": "m"}, [{"role": "user", "content": "ä "}]),
+        key({"seed": 1, "model": "m"}, messages * 2),
+    ]
+    assert len({digest, *others}) == 5
+
+
+# --- export ---
+
+ANSWERED = {
+    "model": "/home/somebody/models/zephyr",
+    "base_url": "a.b.c",
+    "prompt": {"version": "1", "sha256": "aa"},
+    "host": "h",
+    "latency": 0.5,
+    "backend": {"device": "cuda:0", "temperature": 0.0},
+}
+
+
+def test_an_export_is_sorted_and_says_nothing_of_the_machine(tmp_path):
+    written(tmp_path / "x", row("b", state="ok", **ANSWERED), row("a", 1, state="refused"))
+    written(tmp_path / "x", row("a", 0, state="failed", error="no"), row("a", 0, state="malformed"))
+    manifest = export(tmp_path / "x", None, tmp_path / "out" / "deep")
+    content = (tmp_path / "out" / "deep" / "answers.jsonl").read_bytes()
+    answer = "[2] > [1]\n\u2028ä\0"
+    assert [json.loads(line) for line in content.splitlines()] == [
+        {"key": "a", "attempt": 0, "answer": answer, "state": "malformed"},
+        {"key": "a", "attempt": 1, "answer": answer, "state": "refused"},
+        {
+            "key": "b", "attempt": 0, "answer": answer, "state": "ok", "model": "zephyr",
+            "prompt": {"version": "1", "sha256": "aa"}, "backend": {"temperature": 0.0},
+        },
+    ]  # fmt: skip
+    assert manifest == json.loads((tmp_path / "out" / "deep" / "manifest.json").read_text())
+    assert manifest.pop("date") == time.strftime("%Y-%m-%d", time.gmtime())
+    assert manifest == {
+        "answers": 3,
+        "requests": 2,
+        "requests_without_answer": 0,
+        "states": {"malformed": 1, "ok": 1, "refused": 1},
+        "models": {"": 2, "zephyr": 1},
+        "prompts": {"": 2, '{"sha256": "aa", "version": "1"}': 1},
+        "sha256": {"answers.jsonl": hashlib.sha256(content).hexdigest()},
+    }
+
+
+def test_an_export_of_some_requests(tmp_path):
+    written(tmp_path / "x", *(row(name, state="ok") for name in "abc"))
+    manifest = export(tmp_path / "x", iter(["c", "a", "z"]), tmp_path)
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == ["a", "c"]
+    assert (manifest["answers"], manifest["requests_without_answer"]) == (2, 1)
+
+
+def test_the_same_answers_give_the_same_export(tmp_path):
+    rows = [row(name, state="ok", latency=ord(name)) for name in "abc"]
+    written(tmp_path / "x", *rows)
+    written(tmp_path / "y", rows[2], {**rows[0], "latency": 9})
+    written(tmp_path / "y", rows[1])
+    one, other = (export(tmp_path / name, None, tmp_path / name / "out") for name in "xy")
+    assert one["sha256"] == other["sha256"]
+
+
+# --- size ---
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_answers_open_in_seconds(tmp_path):
+    rows = (row(f"{i:032x}", rest="[12] > " * 60) for i in range(100_000))
+    (tmp_path / "host-1-1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    start = time.perf_counter()
+    ledger = Ledger(tmp_path)
+    assert ledger.find(f"{99_999:032x}", 0) is not None
+    assert sum(1 for _ in ledger.answers()) == 100_000
+    assert time.perf_counter() - start < 8

@@ -1,0 +1,513 @@
+"""The listwise teacher through a real HTTP server that misbehaves, killed and resumed."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pandas as pd
+import pytest
+from faulty_server import (
+    FaultyServer,
+    answer,
+    best_first,
+    cut,
+    error,
+    garbage,
+    hang,
+    limited,
+    merit,
+    mixed,
+    no_choices,
+    per_body,
+    ranking,
+    shown,
+    wrong_kind,
+)
+
+from rdx import rankings
+from rdx.data.collection import Collection
+from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
+
+pytest.importorskip("openai")
+
+WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
+
+
+def passage(i: int) -> str:
+    return f"{WORDS[i % 10]} {WORDS[i // 10 % 10]} number {i} of the collection"
+
+
+def toy(queries: int, depth: int) -> tuple[Collection, pd.DataFrame]:
+    """A collection, and candidates of which no two lists share a passage."""
+    texts = {f"d{i}": passage(i) for i in range(queries * depth)}
+    asked = {f"q{i}": f"{WORDS[i % 10]} question {i}" for i in range(queries)}
+    none = pd.DataFrame(columns=["query_id", "doc_id", "relevance"])
+    rows = [(f"q{i}", f"d{i * depth + j}", -float(j)) for i in range(queries) for j in range(depth)]
+    return Collection("toy", asked, texts, none), rankings.rank(*zip(*rows, strict=True))
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A teacher that asks a server, small waits, one ledger per test."""
+
+    def make(server, **settings):
+        backend = {"timeout": 0.5, "tries": 4, "backoff": 0.01, "max_wait": 0.05}
+        backend |= settings.pop("backend", {})
+        return Listwise(
+            **{
+                "backend": Endpoint(model="toy", base_url=server.url, **backend),
+                "prompt": "single_turn",
+                "window": 4,
+                "stride": 2,
+                "ledger": str(tmp_path / "ledger"),
+                **settings,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def rank(tmp_path):
+    def run(teacher, queries=3, depth=10, folder="teach"):
+        work = tmp_path / folder
+        work.mkdir(exist_ok=True)
+        collection, candidates = toy(queries, depth)
+        return teacher.rank(candidates, collection, work)
+
+    return run
+
+
+def slid(doc_ids, texts, window, stride, passes=1):
+    """A sliding window that a perfect answer sorts: the naive loop."""
+    order = list(doc_ids)
+    for _ in range(passes):
+        end = len(order)
+        while True:
+            start = max(0, end - window)
+            part = order[start:end]
+            order[start:end] = [part[i] for i in best_first([texts[d] for d in part])]
+            if start == 0:
+                break
+            end -= stride
+    return order
+
+
+def expected(queries, depth, window=4, stride=2, passes=1):
+    collection, candidates = toy(queries, depth)
+    return {
+        q: slid(rows.doc_id, collection.passages, window, stride, passes)
+        for q, rows in candidates.groupby("query_id", sort=False)
+    }
+
+
+def orders(taught):
+    return {
+        q: list(rows.sort_values("teacher_rank").doc_id)
+        for q, rows in taught.groupby("query_id", sort=False)
+    }
+
+
+def states(taught):
+    return dict(taught.groupby("query_id", sort=False).state.first())
+
+
+# --- windows ---
+
+
+@pytest.mark.parametrize("prompt", ["single_turn", "multi_turn"])
+def test_the_ranking_is_that_of_a_naive_sliding_window(teacher, rank, prompt, tmp_path):
+    with FaultyServer() as server:
+        taught = rank(teacher(server, prompt=prompt))
+    assert orders(taught) == expected(3, 10)
+    assert set(taught.state) == {"ok"} and taught.score.isna().all()
+    # 10 passages, window 4, stride 2: windows end at 10, 8, 6, 4
+    assert len(server.asked) == 3 * 4
+    table = rankings.read_parquet(tmp_path / "teach" / "windows.parquet")
+    assert list(table[table.query_id == "q0"].end) == [10, 8, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "depth"),
+    [
+        ({"window": 5, "stride": 5}, 10),
+        ({"window": 4, "stride": 1}, 10),
+        ({"window": 4, "stride": 2, "passes": 3}, 10),
+        ({"window": 20, "stride": 10}, 7),
+        ({"window": 20, "stride": 10}, 1),
+    ],
+)
+def test_window_stride_and_passes(teacher, rank, settings, depth):
+    with FaultyServer() as server:
+        taught = rank(teacher(server, **settings), depth=depth)
+    assert orders(taught) == expected(3, depth, **settings)
+
+
+def test_enough_passes_sort_the_whole_list(teacher, rank):
+    with FaultyServer() as server:
+        taught = rank(teacher(server, passes=5), queries=1)
+    collection, _ = toy(1, 10)
+    best = sorted(collection.passages, key=lambda d: merit(collection.passages[d]))
+    assert orders(taught)["q0"] == best
+
+
+def test_a_shuffled_order_is_a_function_of_seed_and_query(teacher, rank, tmp_path):
+    def firsts(folder, **settings):
+        with FaultyServer() as server:
+            teach = teacher(server, ledger=str(tmp_path / folder), **settings)
+            rank(teach, folder=folder)
+        table = rankings.read_parquet(tmp_path / folder / "windows.parquet")
+        return [tuple(shown) for shown in table[table.end == 10].shown]
+
+    plain = firsts("a")
+    assert plain[0] == ("d6", "d7", "d8", "d9")
+    one = firsts("b", order="shuffled")
+    assert one != plain and one == firsts("c", order="shuffled")
+    assert one != firsts("d", order="shuffled", seed=1)
+
+
+def test_several_input_orders_are_merged(teacher, rank, tmp_path):
+    # a perfect teacher in one window: all orders agree
+    with FaultyServer() as server:
+        taught = rank(teacher(server, window=10, stride=5, shuffles=3))
+        assert len(server.asked) == 3 * 3
+    assert orders(taught) == expected(3, 10, window=10, stride=5)
+    # one that keeps what it is shown: the merged order is the mean place, by hand
+    keep = answer(" > ".join(f"[{i + 1}]" for i in range(5)))
+    merged = {}
+    for merge in ("borda", "kemeny"):
+        with FaultyServer(per_body(then=keep)) as server:
+            settings = {"window": 5, "stride": 5, "shuffles": 4, "order": "shuffled"}
+            ledger = str(tmp_path / f"l-{merge}")
+            teach = teacher(server, merge=merge, ledger=ledger, **settings)
+            merged[merge] = rank(teach, queries=40, depth=5, folder=merge)
+    table = rankings.read_parquet(tmp_path / "borda" / "windows.parquet")
+    for query_id, rows in table.groupby("query_id"):
+        seen = [list(shown) for shown in rows.sort_values("shuffle").shown]
+        mean = {d: sum(one.index(d) for one in seen) for d in seen[0]}
+        order = orders(merged["borda"])[query_id]
+        assert [mean[d] for d in order] == sorted(mean.values())
+    assert orders(merged["borda"]) != orders(merged["kemeny"])
+
+
+def test_passages_are_cut_to_words(teacher, tmp_path):
+    collection, candidates = toy(1, 4)
+    long = {d: text + " end" * 50 for d, text in collection.passages.items()}
+    collection = Collection("long", collection.queries, long, collection.qrels)
+    with FaultyServer() as server:
+        for words in (16, 40):
+            teacher(server, passage_words=words).rank(candidates, collection, tmp_path)
+        texts = [text for one in server.asked for text in shown(one.body["messages"]).values()]
+    assert sorted({len(text.split()) for text in texts}) == [16, 40]
+
+
+def test_a_window_that_does_not_fit_is_shown_with_shorter_passages(teacher, tmp_path):
+    collection, candidates = toy(2, 4)
+    long = {d: text + " end" * 90 for d, text in collection.passages.items()}
+    collection = Collection("long", collection.queries, long, collection.qrels)
+
+    def limited_context(asked):
+        words = sum(len(m["content"].split()) for m in asked.body["messages"])
+        message = "This model's maximum context length is 300 tokens"
+        return error(400, message, "context_length_exceeded") if words > 300 else ranking()
+
+    with FaultyServer(limited_context) as server:
+        teach = teacher(server, passage_words=90)
+        taught = teach.rank(candidates, collection, tmp_path)
+        asked = len(server.asked)
+        again = teach.rank(candidates, collection, tmp_path)
+        assert len(server.asked) == asked  # what was too long is not tried again either
+    assert set(taught.state) == {"ok"}
+    pd.testing.assert_frame_equal(taught, again)
+    words = rankings.read_parquet(tmp_path / "windows.parquet").words
+    assert (words == 50).all()  # 90, 67, 50
+
+
+def test_a_context_too_small_for_any_window_fails_the_list(teacher, rank):
+    message = "This model's maximum context length is 300 tokens"
+    with FaultyServer(per_body(then=error(400, message, "context_length_exceeded"))) as server:
+        taught = rank(teacher(server), queries=2)
+    assert states(taught) == {"q0": "failed", "q1": "failed"}
+
+
+# --- answers that are no permutation ---
+
+
+def first_words(asked):
+    return next(iter(shown(asked.body["messages"]).values()))
+
+
+def only(number, *replies, then=None):
+    """Another behaviour for windows whose first passage has a number; all others are answered."""
+    special = per_body(*replies, then=then)
+
+    def behave(asked):
+        return special(asked) if f"number {number} of" in first_words(asked) else ranking()
+
+    return behave
+
+
+def test_a_malformed_answer_is_asked_again(teacher, rank):
+    with FaultyServer(only(16, answer("I like passage 3 most of all 4."))) as server:
+        taught = rank(teacher(server))
+        assert len(server.asked) == 3 * 4 + 1
+    assert orders(taught) == expected(3, 10) and set(taught.state) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("passage 3 is about 20 stones and {n} engines", "malformed"),
+        ("I'm sorry, but I cannot rank these passages. ({n})", "refused"),
+        ("", "malformed"),
+    ],
+)
+def test_a_list_without_a_usable_answer_keeps_its_order_and_its_state(teacher, rank, text, state):
+    replies = [answer(text.format(n=n)) for n in range(9)]
+    with FaultyServer(only(16, *replies)) as server:
+        taught = rank(teacher(server, tries=3))
+        # q1 is given up at its first window: 3 tries, or 2 when the same text comes back
+        assert len(server.asked) == 2 * 4 + (3 if "{n}" in text else 2)
+    assert states(taught) == {"q0": "ok", "q1": state, "q2": "ok"}
+    kept = orders(taught)
+    assert kept["q1"] == [f"d{i}" for i in range(10, 20)]
+    assert kept["q0"] == expected(3, 10)["q0"]
+
+
+def test_tries(teacher, rank):
+    replies = [answer(f"none of the {n} will do") for n in range(9)]
+    with FaultyServer(only(6, *replies)) as server:
+        asked = []
+        for tries in (1, 2, 5):  # what an earlier teacher was answered is not asked again
+            rank(teacher(server, tries=tries), queries=1, folder=f"t{tries}")
+            asked.append(len(server.asked))
+    assert asked == [1, 2, 5]
+
+
+def test_a_repaired_answer_is_used_and_said_so(teacher, rank):
+    with FaultyServer(only(6, answer("[2] > [1] > [1]"))) as server:
+        taught = rank(teacher(server), queries=2)
+    assert states(taught) == {"q0": "repaired", "q1": "ok"}
+    assert sorted(taught[taught.query_id == "q0"].teacher_rank) == list(range(1, 11))
+
+
+def test_the_lenient_rule_takes_what_the_strict_one_refuses(teacher, rank, tmp_path):
+    reply = answer("passage 4 is about 2 engines")
+    with FaultyServer(per_body(then=reply)) as server:
+        strict = rank(teacher(server), queries=1, depth=4)
+        lenient = rank(teacher(server, parse="lenient"), queries=1, depth=4, folder="b")
+        assert len(server.asked) == 2  # the same ledger: the strict rule's second try, no more
+    assert states(strict) == {"q0": "malformed"} and states(lenient) == {"q0": "repaired"}
+    assert orders(lenient)["q0"] == ["d3", "d1", "d0", "d2"]
+
+
+# --- faults of the service ---
+
+FAULTS = (
+    *(error(500), limited(0.01), garbage(), no_choices(), wrong_kind(), cut(0.0), cut(0.7)),
+    *(answer(""), answer(None), answer("I prefer number 3.")),
+)
+
+
+def test_a_thousand_requests_with_mixed_faults(teacher, rank, tmp_path):
+    """No list is lost, none is asked twice that was answered, each state is the right one."""
+    queries, depth = 170, 12
+    faults = (*FAULTS, hang())
+    with FaultyServer(mixed(1, 0.25, faults)) as server:
+        teach = teacher(server, concurrency=16, tries=6, backend={"tries": 12, "timeout": 0.4})
+        taught = rank(teach, queries, depth)
+    assert len(server.asked) > 1000 and server.peak <= 16
+    # windows of a list are sequential: it is given up on its last reply, or ends with a good one
+    last = {f"q{query_of(asked)}": asked.reply.name for asked in server.asked}
+    right = {q: "ok" if name == "ranking" else "malformed" for q, name in last.items()}
+    assert states(taught) == right
+    assert sum(state == "ok" for state in right.values()) > 0.9 * queries
+    collection, candidates = toy(queries, depth)
+    given = {q: list(rows.doc_id) for q, rows in candidates.groupby("query_id", sort=False)}
+    truth = expected(queries, depth)
+    assert orders(taught) == {q: truth[q] if right[q] == "ok" else given[q] for q in right}
+    # nothing was asked again once it was answered, and every answer is in the ledger
+    good = [asked.digest for asked in server.asked if asked.reply.name == "ranking"]
+    assert len(good) == len(set(good))
+    rows = [json.loads(line) for f in (tmp_path / "ledger").iterdir() for line in f.open()]
+    usable = [row["key"] for row in rows if row["state"] == "ok"]
+    assert len(usable) == len(set(usable)) == len(good)
+
+
+def query_of(asked) -> int:
+    """Number of the query of a request."""
+    return int(re.search(r"question (\d+)", asked.body["messages"][-1]["content"])[1])
+
+
+def test_requests_that_are_never_answered_fail_their_lists_only(teacher, rank):
+    broken = only(16, then=error(503))
+    with FaultyServer(broken) as server:
+        taught = rank(teacher(server))
+        assert states(taught) == {"q0": "ok", "q1": "failed", "q2": "ok"}
+        server.behave = per_body()
+        before = len(server.asked)
+        mended = rank(teacher(server), folder="again")
+        assert len(server.asked) == before + 4  # the windows of q1, nothing else
+    assert orders(mended) == expected(3, 10) and set(mended.state) == {"ok"}
+
+
+def test_a_dead_service_stops_the_teacher_and_nothing_is_lost(teacher, rank):
+    with FaultyServer() as server:
+        server.behave = lambda asked: ranking() if asked.number < 9 else error(500)
+        teach = teacher(server, concurrency=2, backend={"tries": 1})
+        with pytest.raises(Stopped, match="20 requests in a row were not answered.*same command"):
+            rank(teach, queries=60)
+        asked = len(server.asked)
+        assert asked <= 9 + 20 + 2
+        server.behave = per_body()
+        taught = rank(teach, queries=60)
+    assert len(server.asked) - asked == 60 * 4 - 9
+    assert orders(taught) == expected(60, 10)
+
+
+def test_a_wrong_key_stops_at_once(teacher, rank):
+    with FaultyServer(per_body(then=error(401, "wrong key"))) as server:
+        with pytest.raises(Fatal):
+            rank(teacher(server, concurrency=3), queries=50)
+        assert len(server.asked) <= 3
+
+
+# --- the ledger and the caps ---
+
+
+def test_more_queries_ask_only_for_the_new_ones(teacher, rank):
+    with FaultyServer() as server:
+        rank(teacher(server), queries=3)
+        taught = rank(teacher(server), queries=5, folder="more")
+        assert len(server.asked) == 5 * 4
+    assert orders(taught) == expected(5, 10)
+
+
+def spent(tmp_path, name):
+    """Sum over the ledger, and its first row."""
+    rows = [json.loads(line) for f in (tmp_path / "ledger").iterdir() for line in f.open()]
+    tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+    return {"tokens": tokens, "cost": sum(row["cost"] for row in rows)}[name], rows[0]
+
+
+@pytest.mark.parametrize("caps", [{"tokens": 1500}, {"cost": 3.0}], ids=str)
+def test_a_cap_holds_and_can_be_raised(teacher, rank, tmp_path, caps):
+    prices = Prices(input=1000.0, output=3000.0)
+    with FaultyServer() as server:
+        capped = teacher(server, caps=Caps(**caps), prices=prices)
+        with pytest.raises(Stopped, match=f"teacher.caps.{next(iter(caps))}"):
+            rank(capped, queries=20)
+        asked = len(server.asked)
+        assert 0 < asked < 80
+        name, cap = next(iter(caps.items()))
+        first, one = spent(tmp_path, name)
+        assert 0.3 * cap < first <= cap
+        assert one["cost"] == pytest.approx(one["input_tokens"] / 1e3 + one["output_tokens"] * 3e-3)
+        with pytest.raises(Stopped):  # what was spent before counts
+            rank(capped, queries=20)
+        assert first <= spent(tmp_path, name)[0] <= cap
+        taught = rank(teacher(server, prices=prices), queries=20)
+        assert len(server.asked) == 80
+    assert orders(taught) == expected(20, 10)
+
+
+def test_a_cap_of_time(teacher, rank):
+    with FaultyServer(per_body(then=ranking(0.05))) as server:
+        with pytest.raises(Stopped, match=r"teacher.caps.hours"):
+            rank(teacher(server, caps=Caps(hours=0.5 / 3600), concurrency=1), queries=30)
+        assert 2 <= len(server.asked) <= 12
+
+
+def test_the_estimate_comes_first(teacher, rank, capsys):
+    with FaultyServer() as server:
+        settings = {"prices": Prices(1.0, 1.0), "caps": Caps(cost=1e-9)}
+        with pytest.raises(Stopped):
+            rank(teacher(server, **settings))
+        assert not server.asked
+    said = capsys.readouterr().out
+    assert "up to 12 requests" in said and "will stop it before the end" in said
+
+
+CLIENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_teachers_listwise import toy
+from rdx import rankings
+from rdx.teachers import Endpoint, Listwise
+backend = Endpoint(model="toy", base_url={url!r}, timeout=5, tries=4, backoff=0.01)
+teacher = Listwise(backend, "single_turn", window=4, stride=2, concurrency={concurrency},
+                   ledger={ledger!r})
+collection, candidates = toy({queries}, {depth})
+taught = teacher.rank(candidates, collection, Path({work!r}))
+rankings.write_parquet(taught, {out!r})
+"""
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_asks_no_more_than_what_was_in_flight(tmp_path):
+    queries, depth, concurrency, kills = 60, 10, 6, 20
+    (tmp_path / "work").mkdir()
+    settings = {"ledger": str(tmp_path / "ledger"), "work": str(tmp_path / "work")}
+    settings |= {"out": str(tmp_path / "out.parquet"), "tests": str(__file__).rsplit("/", 1)[0]}
+    chance = random.Random(5)
+    with FaultyServer(per_body(then=ranking(0.15))) as server:
+        code = CLIENT.format(
+            url=server.url, queries=queries, depth=depth, concurrency=concurrency, **settings
+        )
+        for _ in range(kills):
+            client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+            before = len(server.asked)
+            while client.poll() is None and len(server.asked) == before:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.4))
+            client.send_signal(signal.SIGKILL)
+            client.wait()
+        assert not (tmp_path / "out.parquet").exists()
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    taught = rankings.read_parquet(tmp_path / "out.parquet")
+    assert orders(taught) == expected(queries, depth) and set(taught.state) == {"ok"}
+    extra = len(server.asked) - queries * 4
+    assert 0 < extra <= kills * concurrency
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 1}, "teacher.window"),
+        ({"stride": 0}, "teacher.stride"),
+        ({"stride": 5}, "teacher.stride"),
+        ({"passes": 0}, "teacher.passes"),
+        ({"order": "random"}, "teacher.order"),
+        ({"merge": "mean"}, "teacher.merge"),
+        ({"parse": "loose"}, "teacher.parse"),
+        ({"tries": 0}, "teacher.tries"),
+        ({"shuffles": 0}, "teacher.shuffles"),
+        ({"concurrency": 0}, "teacher.concurrency"),
+        ({"passage_words": 3}, "teacher.passage_words"),
+        ({"prompt": "no_such_prompt"}, "no_such_prompt"),
+    ],
+)
+def test_bad_settings(settings, message):
+    values = {"backend": Endpoint("toy"), "prompt": "single_turn", "window": 4, "stride": 2}
+    with pytest.raises(ValueError, match=message):
+        Listwise(**values | settings)
+
+
+@pytest.mark.parametrize("bad", [{"tokens": 0}, {"cost": -1.0}, {"hours": 0.0}])
+def test_bad_caps(bad):
+    with pytest.raises(ValueError, match=f"teacher.caps.{next(iter(bad))}"):
+        Caps(**bad)
+
+
+def test_bad_prices():
+    with pytest.raises(ValueError, match="teacher.prices"):
+        Prices(input=-1.0)
