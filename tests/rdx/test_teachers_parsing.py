@@ -306,7 +306,7 @@ def doc_ids(run: Path) -> dict[str, list[str]]:
     return {query_id: list(rows.doc_id) for query_id, rows in frame.groupby("query_id")}
 
 
-@pytest.mark.parametrize("session", sessions(), ids=lambda path: path.name.split(".")[2][:12])
+@pytest.mark.parametrize("session", sessions(), ids=str)
 def test_lenient_replays_recorded_sessions(session):
     rows = recorded(session)
     first = doc_ids(DATA / "trec-dl-2019" / "runs" / "bm25-pyserini.run")
