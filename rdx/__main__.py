@@ -51,10 +51,13 @@ def main() -> None:
         try:
             overrides = [a for a in arguments if not a.startswith("-")]
             multirun = any(a in MULTIRUN for a in arguments)
-            found = config.cells([o for o in overrides if not config._key(o).startswith("hydra")])
-            if len(found) > 1 and not multirun and not _experiment(overrides):
+            mine = [o for o in overrides if not config._key(o).startswith("hydra")]
+            found, left_out = config.split(mine)
+            for cell, why in left_out:
+                print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
+            if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
                 raise config.ConfigError(
-                    f"this is a grid of {len(found)} cells; run it with: "
+                    f"this is a grid of {len(found) + len(left_out)} cells; run it with: "
                     f"python -m rdx -m {' '.join(overrides)}"
                 )
             for cell in found:

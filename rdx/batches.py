@@ -15,11 +15,12 @@ from rdx.draws import generator
 
 @dataclass(frozen=True)
 class TrainingList:
-    """A query's passages and their teacher ranks (1 = best)."""
+    """A query's passages, their teacher ranks (1 = best), and perhaps the teacher's scores."""
 
     query_id: str
     doc_ids: tuple[str, ...]
     teacher_ranks: tuple[int, ...]
+    teacher_scores: tuple[float, ...] | None = None
 
 
 # Training lists of an epoch; the same lists every time, or drawn anew as a function of the epoch.
@@ -27,12 +28,25 @@ Lists = Callable[[int], Sequence[TrainingList]]
 
 
 def fixed(selected: pd.DataFrame) -> Lists:
-    """The lists that `Depth.select` kept, in every epoch."""
+    """The lists that `Depth.select` kept, in every epoch.
+
+    A column `teacher_score` gives the teacher's scores; NaN where it has none. (The column `score`
+    is the first stage's.)
+    """
     lists = [
-        TrainingList(str(query_id), tuple(rows.doc_id), tuple(int(r) for r in rows.teacher_rank))
+        TrainingList(
+            str(query_id),
+            tuple(rows.doc_id),
+            tuple(int(r) for r in rows.teacher_rank),
+            _scores(rows["teacher_score"]) if "teacher_score" in rows else None,
+        )
         for query_id, rows in selected.groupby("query_id", sort=False)
     ]
     return lambda epoch: lists
+
+
+def _scores(column: pd.Series) -> tuple[float, ...] | None:
+    return None if column.isna().all() else tuple(column.astype(float))
 
 
 def contrastive(
@@ -99,6 +113,18 @@ def targets(lists: Sequence[TrainingList]) -> tuple[Tensor, Tensor]:
     ranks = [[*one.teacher_ranks, *[0] * (width - len(one.teacher_ranks))] for one in lists]
     tensor = torch.tensor(ranks)
     return tensor, tensor > 0
+
+
+def scores_of(lists: Sequence[TrainingList]) -> Tensor | None:
+    """Teacher scores [B, N] (float32), NaN at padding and in lists without; None if none has any.
+
+    A ranking in which some passages have no score keeps NaN there: it is the loss's to refuse.
+    """
+    if all(one.teacher_scores is None for one in lists):
+        return None
+    width = max(len(one.doc_ids) for one in lists)
+    rows = [one.teacher_scores or () for one in lists]
+    return torch.tensor([[*row, *[float("nan")] * (width - len(row))] for row in rows])
 
 
 def pairs_of(lists: Sequence[TrainingList], collection: Any) -> list[tuple[str, str]]:

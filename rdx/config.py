@@ -47,14 +47,26 @@ SCHEDULING_OF = {
         *("base_url", "key_variable", "timeout", "tries", "backoff", "max_wait", "patience"),
     ),
     "rdx.teachers.Local": ("batch",),
+    "rdx.students.Student": ("compile", "attention_implementation"),
+    "rdx.trainer.Trainer": ("gradient_cache",),
 }
 # A text at one of these keys that names a file or folder stands for its content, not its place.
 CONTENT = frozenset(("corpus", "queries", "qrels", "run", "model"))
 # Packages whose version decides a result, by the class that uses them.
 ENGINES = {"rdx.samplers.BM25": ("bm25s", "PyStemmer"), "rdx.teachers.QueryLikelihood": ("gguf",)}
+# What a loss must have beyond an order of passages, and which teachers give it.
+NEEDS = {
+    "rdx.losses.MarginMSE": "scores",
+    "rdx.losses.KL": "scores",
+    "rdx.losses.BCE": "labels",
+}
+GIVES = {
+    "rdx.teachers.QueryLikelihood": ("scores",),
+    "rdx.teachers.Labels": ("labels", "scores"),
+}
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 # Stage 1 has its own values of these fields of `trainer`.
-STAGE_1_FIELDS = ("learning_rate", "batch", "warmup")
+STAGE_1_FIELDS = ("learning_rate", "batch", "warmup", "validate_every", "select", "patience")
 SCHEMA = 2  # raise it when the meaning of a stored result changes
 
 
@@ -113,16 +125,63 @@ class Cell:
 
 
 def cells(what: str | Sequence[str]) -> list[Cell]:
-    """Every cell of an experiment, by its name, or of a list of Hydra overrides.
+    """Every possible cell of an experiment, by its name, or of a list of Hydra overrides.
+
+    Cells whose teacher cannot give what their loss needs are left out; see `split`.
 
     Raises
     ------
     ConfigError
-        On an unknown key, option or value, in any cell.
+        On an unknown key, option or value, in any cell; or if no cell is possible.
     """
+    return split(what)[0]
+
+
+def split(what: str | Sequence[str]) -> tuple[list[Cell], list[tuple[Cell, str]]]:
+    """The cells that are possible, and those that are not, each with the reason; see `cells`."""
     overrides = [f"+experiments={what}"] if isinstance(what, str) else list(what)
     with _composing():
-        return [_cell(grid, job) for grid, job in expand(overrides)]
+        every = [_cell(grid, job) for grid, job in expand(overrides)]
+    reasons = [impossible(cell.cfg) for cell in every]
+    if every and all(reasons):
+        raise ConfigError(f"{reasons[0]}\n  in: python -m rdx {' '.join(every[0].overrides)}")
+    found = list(zip(every, reasons, strict=True))
+    return [cell for cell, why in found if not why], [(cell, why) for cell, why in found if why]
+
+
+def impossible(cfg: dict[str, Any]) -> str:
+    """Why a cell's loss cannot learn from its teacher; "" if it can.
+
+    Every loss but those of `NEEDS` learns from an order of passages, which every teacher gives.
+    """
+    if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
+        return ""
+    teacher = cfg["teacher"]
+    gives = set(GIVES.get(teacher["_target_"], ()))
+    if teacher["_target_"] == "rdx.teachers.Recorded" and teacher.get("order") == "score":
+        gives.add("scores")
+    lacking = sorted({NEEDS[t] for t in _targets(cfg["loss"]) if t in NEEDS} - gives)
+    if not lacking:
+        return ""
+    names = (str(cfg[group]["_target_"]).rpartition(".")[2] for group in ("loss", "teacher"))
+    loss, source = names
+    others = sorted(t.rpartition(".")[2] for t, given in GIVES.items() if lacking[0] in given)
+    return (
+        f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "
+        f"{', '.join(others)}" + (", Recorded with order=score" if lacking == ["scores"] else "")
+    )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The classes named in a node and below it."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
 
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -246,7 +305,10 @@ def signatures(cfg: dict[str, Any]) -> dict[str, str]:
         part["student"],
         *((part["prefinetune"], part["data"], shared) if part["prefinetune"] else ()),
     )
+    evaluation = part["evaluation"]
+    validated = (evaluation["dev_queries"], evaluation["k"], evaluation["measures"][0])
     taught = (part["loss"], stages["teach"], depth, part["budget"], trainer, part["seed"])
+    taught += ((*validated, part["sampler"]),) if trainer.get("validate_every") else ()
     stages["distill"] = sign("distill", stages["prefinetune"], *(taught if part["loss"] else ()))
     dev = (part["data"], part["sampler"]) if part["evaluation"]["interpolate"] else ()
     evaluated = (part["evaluation"], trainer["precision"], dev)

@@ -230,13 +230,18 @@ def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:
 
 
 def health(
-    table: pd.DataFrame, student: pd.DataFrame, measure: str, weight_change: float | None
+    table: pd.DataFrame,
+    student: pd.DataFrame,
+    measure: str,
+    weight_change: float | None,
+    validation: tuple[float, float] | None = None,
 ) -> str:
     """State of a finished trial; the gravest that applies.
 
     "weights_unchanged": training left the probed weights as they were; "constant_scores": the
     student gives all passages of most queries one score; "below_first_stage": its mean of the
-    first measure is below the first stage's in some collection; else "ok".
+    first measure is below the first stage's in some collection; "below_start": of `validation`, the
+    values before training and of the weights that were kept, the second is lower; else "ok".
     """
     if weight_change == 0:
         return "weights_unchanged"
@@ -247,4 +252,6 @@ def health(
     for name in table.collection.unique():
         if means[name, "student"] < means[name, "first_stage"]:
             return "below_first_stage"
+    if validation is not None and validation[1] < validation[0]:
+        return "below_start"
     return "ok"

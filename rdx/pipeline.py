@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from rdx import batches, config, rankings, trainer
 from rdx import evaluation as ev
@@ -25,6 +26,7 @@ from rdx.teachers.audit import audit
 PER_QUERY = "per_query.parquet"
 FACTS = "trial.json"
 AUDIT = "audit.json"
+CONFIG = "config.yaml"
 
 
 def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def distill(cell: Any, trial: Any) -> Path:
         trial.log_step("labels", 0, numbers(found))
         lists = cell.parts["depth"].select(ranking, taught)
         start = prefinetune(cell, trial)
-        student = cell.parts["student"].load(start)
+        student = cell.parts["student"].load(start, cell.cfg["seed"])
         facts: dict[str, Any] = trainer.fit(
             student,
             cell.parts["loss"],
@@ -174,6 +176,7 @@ def distill(cell: Any, trial: Any) -> Path:
             folder,
             on_step=partial(trial.log_step, "distill"),
             name="distilling",
+            validate=partial(_dev_score, cell),
         )
         facts["lists_left_out"] = int(ranking.query_id.nunique() - lists.query_id.nunique())
         facts["audit"] = found
@@ -250,9 +253,17 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     per_query = pd.concat(tables, ignore_index=True)
     rankings.write_parquet(per_query, folder / PER_QUERY)
     trained = _facts(checkpoint)
-    health = ev.health(per_query, ranking, evaluation.measures[0], trained.get("weight_change"))
+    validated = "validation" in trained
+    health = ev.health(
+        per_query,
+        ranking,
+        evaluation.measures[0],
+        trained.get("weight_change"),
+        (trained["validation_start"], trained["validation"]) if validated else None,
+    )
     facts = {"health": health, "collections": collections, "training": trained}
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, {**facts, "signatures": cell.keys})
+    (folder / CONFIG).write_text(yaml.safe_dump(cell.cfg, sort_keys=False, allow_unicode=True))
     write_json(folder / "timing.json", seconds)
 
 
@@ -273,17 +284,33 @@ def _tested_identity(cell: Any, name: str) -> Any:
     return config.identity({**cell.cfg, "data": data})["data"]
 
 
-def _dev_weight(cell: Any, student: Any) -> float:
-    """The interpolation weight of the student, chosen on dev queries of the training collection."""
+def _dev_ranking(
+    cell: Any, student: Any, name: str
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Dev queries of the training collection: the student's ranking, the first stage, the qrels.
+
+    What is re-ranked is what the first stage found; no relevant passage is added to it.
+    """
     evaluation = cell.parts["evaluation"]
     dev = load(cell, "data", "dev")
     judged = [q for q in dict.fromkeys(dev.qrels.query_id) if q in dev.queries]
     dev = dev.subset(sample_queries(judged, min(evaluation.dev_queries, len(judged)), 0))
     first = cell.parts["sampler"].candidates(dev, evaluation.k)
-    ranking, _ = ev.rerank(
-        student, first, dev, cell.parts["trainer"], evaluation.max_tokens, "re-ranking dev"
-    )
-    return ev.best_weight(ranking, first, dev.qrels, evaluation.measures[0])
+    ranking, _ = ev.rerank(student, first, dev, cell.parts["trainer"], evaluation.max_tokens, name)
+    return ranking, first, dev.qrels
+
+
+def _dev_weight(cell: Any, student: Any) -> float:
+    """The interpolation weight of the student, chosen on dev."""
+    measure = cell.parts["evaluation"].measures[0]
+    return ev.best_weight(*_dev_ranking(cell, student, "re-ranking dev"), measure)
+
+
+def _dev_score(cell: Any, student: Any) -> float:
+    """The first measure on dev, mean over queries: what a training is validated by."""
+    ranking, _, qrels = _dev_ranking(cell, student, "validating")
+    measure = cell.parts["evaluation"].measures[0]
+    return float(ev.measured(ranking, qrels, [measure]).value.mean())
 
 
 def _load(cell: Any, data: Any, node: Any, split: str) -> Collection:

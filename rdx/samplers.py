@@ -242,15 +242,20 @@ class Depth:
         return self.k if self.mode == "relabel" else self.pool
 
     def select(self, candidates: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
-        """Keep the passages of the training lists [query_id, doc_id, rank, score, teacher_rank].
+        """Keep the passages of the training lists.
+
+        Columns: query_id, doc_id, rank, score (both of the first stage), teacher_rank,
+        teacher_score (NaN where the teacher gives an order only).
 
         Lists whose teacher ranking failed (state other than ok and repaired) and lists of fewer
         than two passages are left out. Teacher ranks are those of the longer list, so that they
         may have gaps; every loss only compares them or ranks them again.
         """
         usable = taught[taught.state.isin(("ok", "repaired"))]
+        labels = usable.rename(columns={"score": "teacher_score"})
         lists = candidates.merge(
-            usable[["query_id", "doc_id", "teacher_rank"]], on=["query_id", "doc_id"]
+            labels[["query_id", "doc_id", "teacher_rank", "teacher_score"]],
+            on=["query_id", "doc_id"],
         )
         if self.mode == "teacher":
             order = lists.sort_values(["teacher_rank", "rank"]).groupby("query_id").cumcount()

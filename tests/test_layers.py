@@ -19,7 +19,7 @@ LAYERS = (
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"pipeline"},
-    {"labels"},
+    {"labels", "export"},
     {"commands", "sweeper"},
     {"__main__"},
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,68 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from rdx.assets import check_model, model_path
 from rdx.draws import seed as draw_seed
+from rdx.students.heads import OWN, Interaction, Linear, Mean, sparse
 
-HEADS = ("cls", "mean", "interaction")
+__all__ = [
+    "ATTENTION",
+    "HEADS",
+    "IMPLEMENTATIONS",
+    "CrossEncoder",
+    "Interaction",
+    "Linear",
+    "LoRA",
+    "Mean",
+    "Pairs",
+    "Student",
+]
+
+HEADS = ("cls", *OWN)
 ATTENTION = ("full", "sparse")
+# As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
+# that keeps two texts apart.
+MASKED = ("eager", "sdpa")
+IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Train low-rank updates of the encoder's matrices instead of the matrices (Hu et al. 2022).
+
+    The head, and the pooler under the model's own head, are trained whole. A saved student is
+    merged: plain weights that know nothing of adapters. Each stage trains adapters of its own.
+    Needs the extra `lora` (peft).
+
+    Parameters
+    ----------
+    rank
+        r of the update ``alpha / r * B A``.
+    alpha
+        Scale of the update.
+    dropout
+        Dropout probability of what goes into A.
+    targets
+        Names of linear layers, or ends of names, e.g. [query, value]; None = all of the encoder.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check values, and that peft is there."""
+        if self.targets is not None:
+            object.__setattr__(self, "targets", tuple(self.targets))
+        if self.rank < 1:
+            raise ValueError(f"student.lora.rank={self.rank}: must be at least 1")
+        if self.alpha <= 0:
+            raise ValueError(f"student.lora.alpha={self.alpha}: must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"student.lora.dropout={self.dropout}: must be in [0, 1)")
+        if self.targets == ():
+            raise ValueError("student.lora.targets=[]: must name a layer, or be null for all")
+        if importlib.util.find_spec("peft") is None:
+            raise ValueError("student.lora: needs peft: pip install '.[lora]'")
 
 
 @dataclass(frozen=True)
@@ -30,11 +91,12 @@ class Student:
     layers
         Keep the first n layers; None = all.
     head
-        "cls": the model's own sequence-classification head (the paper). "mean": a linear layer on
-        the mean of all token vectors. "interaction": ``a * MaxSim(query, passage) + w . h_[CLS]``
-        on the jointly encoded token vectors, a and w learned, w = 0 at the start (after CEDR,
-        MacAvaney et al. 2019); where the encoder is an embedding model, it starts as a usable
-        ranker.
+        "cls": the model's own sequence-classification head, which plain Transformers loads.
+        "linear": a linear layer without bias on the [CLS] vector (Lightning IR's default). "mean":
+        a linear layer on the mean of all token vectors. "interaction":
+        ``a * MaxSim(query, passage) + w . h_[CLS]`` on the jointly encoded token vectors, a and w
+        learned, w = 0 at the start (after CEDR, MacAvaney et al. 2019); where the encoder is an
+        embedding model, it starts as a usable ranker.
     query_length, passage_length
         Tokens kept of each, special tokens not counted.
     attention
@@ -44,6 +106,14 @@ class Student:
         keeps the token vectors that it was trained for, and only [CLS] reads both texts.
     dropout
         Every dropout probability of the encoder; None = as the model's configuration has them.
+    lora
+        Train low-rank updates only; None = all weights.
+    compile
+        Compile the encoder with torch.compile (a C++ compiler or Triton is needed). The first
+        steps take minutes; dropout draws the same numbers. Not part of the identity.
+    attention_implementation
+        How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" where there is
+        no GPU, else the model's default. Not part of the identity.
     """
 
     model: str
@@ -53,15 +123,25 @@ class Student:
     passage_length: int = 256
     attention: str = "full"
     dropout: float | None = None
+    lora: LoRA | None = None
+    compile: bool = False
+    attention_implementation: str | None = None
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
         check_model(self.model)
-        if self.head not in HEADS:
-            raise ValueError(f"student.head={self.head!r}: must be one of {list(HEADS)}")
-        if self.attention not in ATTENTION:
+        for name, known in (
+            ("head", HEADS),
+            ("attention", ATTENTION),
+            ("attention_implementation", (None, *IMPLEMENTATIONS)),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"student.{name}={value!r}: must be one of {list(known)}")
+        if self.attention == "sparse" and self.attention_implementation not in (None, *MASKED):
             raise ValueError(
-                f"student.attention={self.attention!r}: must be one of {list(ATTENTION)}"
+                f"student.attention_implementation={self.attention_implementation!r}: takes no "
+                f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"student.dropout={self.dropout}: must be in [0, 1), or null")
@@ -71,24 +151,33 @@ class Student:
                 raise ValueError(f"student.{name}={value}: must be at least 1")
 
     def create(self, seed: int) -> CrossEncoder:
-        """The student as it comes; `seed` decides freshly drawn weights."""
+        """The student as it comes, to be trained; `seed` decides freshly drawn weights."""
         folder = model_path(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed, "weights"))
-            return self._assemble(folder, folder)
+            return self._assemble(folder, folder, adapt=True)
 
-    def load(self, folder: Path) -> CrossEncoder:
-        """A student that `CrossEncoder.save` wrote."""
-        student = self._assemble(str(folder), str(folder))
+    def load(self, folder: Path, seed: int | None = None) -> CrossEncoder:
+        """A student that `CrossEncoder.save` wrote.
+
+        With `lora`, one that is to be trained needs a seed, which decides the fresh adapters;
+        without a seed there are none, which is as it should be for scoring.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seed(seed or 0, "adapters"))
+            student = self._assemble(str(folder), str(folder), adapt=seed is not None)
         if student.head is not None:
             student.head.load_state_dict(load_file(folder / "head.safetensors"))
         return student
 
-    def _assemble(self, weights: str, tokenizer: str) -> CrossEncoder:
-        extra: dict[str, Any] = {} if self.layers is None else {"num_hidden_layers": self.layers}
-        if not torch.cuda.is_available():
+    def _assemble(self, weights: str, tokenizer: str, adapt: bool) -> CrossEncoder:
+        extra = {} if self.layers is None else _layers(weights, self.layers)
+        implementation = self.attention_implementation
+        if implementation is None and not torch.cuda.is_available():
             # On a CPU, at a few hundred tokens, torch's fused attention trains 1.4 times slower.
-            extra["attn_implementation"] = "eager"
+            implementation = "eager"
+        if implementation is not None:
+            extra["attn_implementation"] = implementation
         if self.dropout is not None:
             extra |= dict.fromkeys(_dropouts(weights), self.dropout)
         if self.head == "cls":
@@ -97,10 +186,23 @@ class Student:
             )
         else:
             encoder = AutoModel.from_pretrained(weights, **extra)
-        size = encoder.config.hidden_size
-        heads = {"mean": Mean, "interaction": Interaction}
-        head = heads[self.head](size) if self.head in heads else None
-        return CrossEncoder(encoder.float(), head, Pairs(tokenizer, self))
+            if getattr(encoder, "pooler", None) is not None:
+                # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
+                encoder.pooler.requires_grad_(False)
+        encoder = encoder.float()
+        head = OWN[self.head](encoder.config.hidden_size) if self.head in OWN else None
+        if self.lora is not None and adapt:
+            _adapt(encoder, self.lora)
+        if self.compile:
+            # Lengths differ from batch to batch; dropout must not differ from the uncompiled one.
+            encoder.compile(dynamic=True, options={"fallback_random": True})
+        return CrossEncoder(encoder, head, Pairs(tokenizer, self))
+
+
+def _layers(weights: str, count: int) -> dict[str, Any]:
+    """What cuts a model's configuration down to its first layers."""
+    kinds = AutoConfig.from_pretrained(weights).to_dict().get("layer_types")  # e.g. of ModernBERT
+    return {"num_hidden_layers": count} | ({"layer_types": kinds[:count]} if kinds else {})
 
 
 def _dropouts(weights: str) -> list[str]:
@@ -108,6 +210,52 @@ def _dropouts(weights: str) -> list[str]:
     known = AutoConfig.from_pretrained(weights).to_dict()
     named = [key for key in known if "dropout" in key or key.endswith("pdrop")]
     return [key for key in named if known[key] is None or isinstance(known[key], float)]
+
+
+def _adapt(encoder: Any, lora: LoRA) -> None:
+    """Freeze the encoder and add adapters to its linear layers, in place.
+
+    Only the base model is touched, so that a classification head is trained whole; and so is the
+    pooler, which belongs to that head: it is as fresh as the head where the checkpoint has none.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    base = encoder.base_model
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    ends = lora.targets or ("",)
+    chosen = [
+        name
+        for name in linear
+        if any(not end or name == end or name.endswith(f".{end}") for end in ends)
+        and "pooler" not in name.split(".")
+    ]
+    if not chosen:
+        raise ValueError(
+            f"student.lora.targets={list(ends)}: no such linear layer in {type(base).__name__}; "
+            f"it has {sorted({name.rpartition('.')[2] for name in linear})}"
+        )
+    alpha: Any = lora.alpha  # peft says int, and takes any number
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=chosen
+    )
+    inject_adapter_in_model(config, base)
+    for name, parameter in base.named_parameters():
+        if base is not encoder and "pooler" in name.split("."):
+            parameter.requires_grad_(True)
+
+
+def _merged(encoder: Any) -> Any:
+    """The encoder with its adapters, if it has any, added to its matrices; a copy."""
+    if not any("lora_" in name for name, _ in encoder.named_parameters()):
+        return encoder
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = copy.deepcopy(encoder)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    return plain
 
 
 class CrossEncoder(nn.Module):
@@ -121,82 +269,19 @@ class CrossEncoder(nn.Module):
         """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
         mask = inputs["attention_mask"]
         if self.pairs.attention == "sparse":
-            inputs = _sparse(inputs, parts)
+            inputs = sparse(inputs, parts)
         output = self.encoder(**inputs)
         if self.head is None:
             return output.logits.squeeze(1).float()
         return self.head(output.last_hidden_state, mask, parts)
 
     def save(self, folder: Path) -> None:
-        """Write the encoder in plain Hugging Face form, and the head beside it."""
-        self.encoder.save_pretrained(folder)
+        """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""
+        _merged(self.encoder).save_pretrained(folder)
         self.pairs.tokenizer.save_pretrained(folder)
         if self.head is not None:
             save_file(self.head.state_dict(), folder / "head.safetensors")
         (folder / "student.json").write_text(json.dumps(self.pairs.facts) + "\n")
-
-
-def _sparse(inputs: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
-    """Model inputs whose attention mask [P, 1, L, L] keeps query and passage apart.
-
-    The separator after each text belongs to that text; padding sees itself only, so that no row of
-    the attention is empty.
-    """
-    real = inputs["attention_mask"].bool()
-    before = torch.roll(parts, 1, dims=1)
-    text = torch.where((parts == 0) & real, before, parts)  # a separator joins the text before it
-    text[:, 0] = 0  # [CLS]
-    same = text.unsqueeze(2) == text.unsqueeze(1)
-    cls = torch.zeros_like(same)
-    cls[:, 0] = True
-    own = torch.eye(parts.shape[1], dtype=torch.bool, device=parts.device)
-    allowed = ((same | cls) & real.unsqueeze(1)) | own
-    # Added to the attention's logits: not every implementation takes a boolean mask.
-    bias = torch.zeros(allowed.shape, device=allowed.device)
-    bias = bias.masked_fill(~allowed, torch.finfo(torch.bfloat16).min).unsqueeze(1)
-    index = torch.arange(parts.shape[1], device=parts.device).expand_as(parts)
-    start = torch.where(text == 2, index, parts.shape[1]).amin(1, keepdim=True)
-    positions = torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
-    kept = {key: value for key, value in inputs.items() if key != "token_type_ids"}
-    return {**kept, "attention_mask": bias, "position_ids": positions}
-
-
-class Mean(nn.Module):
-    """A linear layer on the mean of the token vectors."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(size, 1)
-
-    def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
-        """Scores [P] from token vectors [P, L, H] and mask [P, L]."""
-        weights = mask.unsqueeze(2).float()
-        mean = (hidden.float() * weights).sum(1) / weights.sum(1)
-        return self.linear(mean).squeeze(1).float()
-
-
-class Interaction(nn.Module):
-    """Scaled MaxSim between the jointly encoded query and passage tokens, plus a [CLS] term.
-
-    MaxSim = mean over query tokens of the largest cosine with a passage token.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(20.0))
-        self.cls = nn.Linear(size, 1)
-        nn.init.zeros_(self.cls.weight)
-        nn.init.zeros_(self.cls.bias)
-
-    def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
-        """Scores [P] from token vectors [P, L, H]; parts [P, L] is 1 at query, 2 at passage."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            unit = nn.functional.normalize(hidden.float(), dim=-1)
-            similarity = unit @ unit.transpose(1, 2)  # [P, L, L]
-            best = similarity.masked_fill((parts != 2).unsqueeze(1), -1.0).amax(2)  # [P, L]
-            query = (parts == 1).float()
-            maxsim = (best * query).sum(1) / query.sum(1).clamp(min=1)
-            return self.scale * maxsim + self.cls(hidden[:, 0].float()).squeeze(1)
 
 
 class Pairs:

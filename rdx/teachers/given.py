@@ -23,8 +23,8 @@ class Recorded:
     run
         TREC run.
     order
-        "rank": the rank column is the permutation (scores of such files are often copies of the
-        first stage's); "score": trec_eval's order.
+        "rank": the rank column is the permutation, and scores are left out (those of such files
+        are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
     """
 
     run: str
@@ -49,7 +49,9 @@ class Recorded:
         """
         given = rankings.read_trec(self.run, order=self.order)  # type: ignore[arg-type]
         found = candidates.merge(
-            given.rename(columns={"rank": "given"})[["query_id", "doc_id", "given"]],
+            given.rename(columns={"rank": "given", "score": "theirs"})[
+                ["query_id", "doc_id", "given", "theirs"]
+            ],
             on=["query_id", "doc_id"],
             how="left",
         )
@@ -62,8 +64,10 @@ class Recorded:
         found["given"] = found.given.fillna(np.inf)
         ranked = permutation(found, ["given", "rank"])
         state = np.where(complete.to_numpy(), "ok", "failed")
-        order = found[["query_id", "doc_id"]].assign(state=state)
-        return ranked.drop(columns="state").merge(order, on=["query_id", "doc_id"])
+        score = found.theirs if self.order == "score" else np.float32("nan")
+        added = found[["query_id", "doc_id"]].assign(score=score, state=state)
+        added["score"] = added.score.astype("float32")
+        return ranked.drop(columns=["score", "state"]).merge(added, on=["query_id", "doc_id"])
 
 
 @dataclass(frozen=True)

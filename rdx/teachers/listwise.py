@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pandas as pd
@@ -110,7 +111,11 @@ class Listwise:
             raise ValueError(
                 f"teacher.passage_words={self.passage_words}: must be at least {FEWEST_WORDS}"
             )
-        load(self.prompt)
+        if load(self.prompt).identifiers == "letters" and self.window > len(ascii_uppercase):
+            raise ValueError(
+                f"teacher.window={self.window}: teacher.prompt={self.prompt} names passages by "
+                f"letters, so at most {len(ascii_uppercase)}"
+            )
 
     def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
         """Ask for every list; write what was asked to windows.parquet in `work`.

@@ -15,6 +15,7 @@ from rdx.batches import (
     micro_batches,
     pairs_of,
     positions_of,
+    scores_of,
     targets,
 )
 from rdx.data.collection import Collection
@@ -144,6 +145,29 @@ def test_targets_of_ragged_lists():
     ranks, mask = targets(RAGGED)
     assert ranks.tolist() == [[2, 9, 1], [1, 0, 0], [4, 3, 0]]
     assert mask.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
+
+
+def test_teacher_scores_come_from_their_own_column():
+    selected = candidates(["a", "b", "c"], 2).assign(teacher_rank=[2, 1] * 3)
+    assert [one.teacher_scores for one in fixed(selected)(0)] == [None] * 3  # not `score`
+    nan = float("nan")
+    scored = selected.assign(teacher_score=[0.5, 1.5, nan, nan, -2.0, nan])
+    first, none, some = fixed(scored)(0)
+    assert (first.teacher_scores, none.teacher_scores) == ((0.5, 1.5), None)
+    assert some.teacher_scores[0] == -2.0 and some.teacher_scores[1] != some.teacher_scores[1]
+
+
+def test_scores_of_ragged_lists():
+    lists = [
+        TrainingList("q1", ("a",), (1,), (0.25,)),
+        TrainingList("q2", ("b", "c"), (1, 2)),
+        TrainingList("q3", ("d", "e", "f"), (3, 1, 2), (1.0, 3.0, 2.0)),
+    ]
+    found = scores_of(lists)
+    assert found.dtype == torch.float32
+    assert found[2].tolist() == [1.0, 3.0, 2.0] and found[0, 0] == 0.25
+    assert found.isnan().tolist() == [[False, True, True], [True] * 3, [False] * 3]
+    assert scores_of(lists[1:2]) is None
 
 
 def test_positions_put_every_pair_where_its_rank_lies():

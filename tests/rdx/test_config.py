@@ -6,6 +6,7 @@ import inspect
 import shutil
 from functools import cache
 
+import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from rdx import config
 from rdx.config import CONF, GROUPS, Cell, ConfigError, check, expand, load_spec, signatures
+from rdx.data.collection import Collection
 
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
@@ -156,7 +158,7 @@ VALUES = {
     "sampler.stemmer=englisch": ["sampler.stemmer='englisch'", "'english'"],
     "student.head=max": ["student.head='max'", "interaction"],
     "student.model=asset:minilm": ["asset:minilm", "asset:all-MiniLM-L6-v2"],
-    "trainer.schedule=cosine": ["trainer.schedule='cosine'", "linear"],
+    "trainer.schedule=cosinus": ["trainer.schedule='cosinus'", "linear"],
     "trainer.precision=fp8": ["trainer.precision='fp8'", "bf16"],
     "evaluation.measures=[nDG@10]": ["nDG@10", "nDCG@10"],
     "depth.k=ten": ["depth.k='ten'", "int"],
@@ -437,3 +439,70 @@ def test_a_typo_ends_before_any_work(rdx, tmp_path, command, message):
     assert "Traceback" not in done.stderr
     assert done.stdout == "LOADED set()\n"
     assert list(tmp_path.iterdir()) == []
+
+
+# --- losses and teachers ---
+
+
+def test_what_losses_need_is_what_their_classes_say():
+    from rdx import losses
+
+    classes = {name: getattr(losses, name) for name in dir(losses)}
+    needs = {
+        f"rdx.losses.{name}": one.needs
+        for name, one in classes.items()
+        if isinstance(getattr(one, "needs", None), str)
+    }
+    assert len(needs) > 10
+    assert {name: need for name, need in needs.items() if need != "ranks"} == config.NEEDS
+
+
+def test_what_teachers_give_is_what_their_rankings_hold(tmp_path):
+    from rdx import rankings, teachers
+
+    docs = {f"d{i}": f"text {i}" for i in range(4)}
+    qrels = pd.DataFrame({"query_id": ["q"], "doc_id": ["d2"], "relevance": [1]})
+    collection = Collection("toy", {"q": "text"}, docs, qrels)
+    given = rankings.rank(["q"] * 4, list(docs), [4.0, 3.0, 2.0, 1.0])
+    rankings.write_trec(given, tmp_path / "run", "x")
+    made = {
+        "Identity": teachers.Identity(),
+        "Labels": teachers.Labels(),
+        "Oracle": teachers.Oracle(),
+        "Shuffled": teachers.Shuffled(),
+        "Recorded": teachers.Recorded(str(tmp_path / "run"), order="rank"),
+    }
+    for name, teacher in made.items():
+        taught = teacher.rank(given, collection, tmp_path)
+        scored = "scores" in config.GIVES.get(f"rdx.teachers.{name}", ())
+        assert taught.score.notna().all() == scored, name
+    scored = teachers.Recorded(str(tmp_path / "run"), order="score")
+    taught = scored.rank(given, collection, tmp_path)
+    assert list(taught.sort_values("doc_id").score) == [4.0, 3.0, 2.0, 1.0]
+
+
+def test_impossible_cells_are_left_out_with_the_reason():
+    found, left_out = config.split(["loss=margin_mse,ranknet", "teacher=shuffled,query_likelihood"])
+    assert len(found) == 3
+    [(cell, why)] = left_out
+    assert cell.levels["loss"] == "margin_mse" and cell.levels["teacher"] == "shuffled"
+    assert why.startswith("loss MarginMSE needs scores, which teacher Shuffled does not give")
+    assert "QueryLikelihood" in why and "Recorded with order=score" in why
+    assert config.cells(["loss=margin_mse,ranknet", "teacher=shuffled"])[0].levels["loss"] == (
+        "ranknet"
+    )
+
+
+def test_a_grid_without_a_possible_cell_is_an_error():
+    with pytest.raises(ConfigError, match="loss BCE needs labels"):
+        config.cells(["loss=bce", "teacher=query_likelihood"])
+
+
+def test_a_sum_needs_what_its_parts_need():
+    cfg = edited(one(), "seed=1")
+    cfg["teacher"] = {"_target_": "rdx.teachers.Shuffled"}
+    parts = [{"_target_": "rdx.losses.RankNet"}, {"_target_": "rdx.losses.KL"}]
+    cfg["loss"] = {"_target_": "rdx.losses.Sum", "losses": parts}
+    assert "needs scores" in config.impossible(cfg)
+    cfg["loss"]["losses"] = parts[:1]
+    assert config.impossible(cfg) == ""

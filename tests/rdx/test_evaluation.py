@@ -260,6 +260,14 @@ def test_health_is_the_gravest_state(one, student, change, state):
     assert health(one, student, "nDCG@10", change) == state
 
 
+def test_a_student_below_its_start_is_noticed():
+    better = table(x=(0.4, 0.5))
+    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_start"
+    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.4)) == "ok"
+    worse = table(x=(0.4, 0.3))
+    assert health(worse, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_first_stage"
+
+
 def test_health_allows_constant_scores_of_some_queries():
     most = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 4}, "q3": {"a": 0, "b": 1}})
     assert health(table(x=(0.4, 0.5)), most, "nDCG@10", 0.1) == "ok"

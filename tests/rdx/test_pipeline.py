@@ -369,9 +369,9 @@ def test_a_grid_killed_at_many_moments_gives_the_same_bytes(grid, world, rdx, tm
     patterns = [
         "candidates/*.partial",
         "teach/*.partial/*",
-        "prefinetune/*.partial/checkpoint.tmp",
+        "prefinetune/*.partial/checkpoint-unfinished",
         "prefinetune/*.partial/model.safetensors",
-        "distill/*.partial/checkpoint.pt",
+        "distill/*.partial/checkpoint-[0-9]*",
         "distill/*.partial/curve.json",
         "distill/*/manifest.json*",
         "evaluate/*.partial/runs",

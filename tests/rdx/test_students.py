@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -12,7 +13,9 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from rdx.students import HEADS, Interaction, Mean, Student
+from rdx import config
+from rdx.students import HEADS, IMPLEMENTATIONS, Interaction, Linear, LoRA, Mean, Student
+from rdx.students.heads import parts_of
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx ##s ##ing".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -151,7 +154,7 @@ def test_heads_ignore_padding_and_special_tokens():
     parts = torch.tensor([[0, 1, 0, 2, 0, 0]])
     moved = hidden.clone()
     moved[0, 5] = 1e6
-    for head in (Mean(4), Interaction(4)):
+    for head in (Linear(4), Mean(4), Interaction(4)):
         assert torch.equal(head(moved, mask, parts), head(hidden, mask, parts))
     moved[0, 2] = 1e6  # a [SEP] matches no query token
     interaction = Interaction(4)
@@ -224,6 +227,12 @@ def test_the_seed_decides_fresh_weights_alone(bert, head):
         ({"query_length": 0}, r"student\.query_length=0"),
         ({"passage_length": -1}, r"student\.passage_length=-1"),
         ({"model": "asset:nothing"}, r"asset:nothing.*all-MiniLM-L6-v2"),
+        ({"attention": "local"}, r"student\.attention='local'.*'sparse'"),
+        ({"attention_implementation": "fast"}, r"student\.attention_implementation='fast'.*'sdpa'"),
+        (
+            {"attention": "sparse", "attention_implementation": "flash_attention_2"},
+            r"student\.attention_implementation='flash_attention_2'.*\['eager', 'sdpa'\]",
+        ),
     ],
 )
 def test_bad_values_name_their_key(values, message):
@@ -293,3 +302,257 @@ def test_attention_implementations_agree(bert, attention):
         student.encoder.set_attn_implementation(implementation)
         scores[implementation] = score(student)
     torch.testing.assert_close(scores["eager"], scores["sdpa"], atol=1e-5, rtol=1e-5)
+
+
+def test_linear_is_a_product_with_the_cls_vector(bert):
+    student = make(bert, "linear")
+    weights = student.head.linear.weight[0].tolist()
+    assert student.head.linear.bias is None
+    for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
+        cls = token_vectors(student, pair)[0][0].tolist()
+        expected = sum(v * w for v, w in zip(cls, weights, strict=True))
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_parts_are_found_again_in_the_token_ids(bert):
+    pairs = make(bert, "cls").pairs
+    inputs, parts = pairs.pad(pairs.encode(PAIRS))
+    ids = pairs.tokenizer.cls_token_id, pairs.tokenizer.sep_token_id
+    found = parts_of(inputs["input_ids"], inputs["attention_mask"], *ids)
+    assert torch.equal(found, parts)
+
+
+@pytest.mark.parametrize("implementation", [None, "eager", "sdpa"])
+def test_attention_implementation_is_what_was_asked_for(bert, implementation, tmp_path):
+    student = Student(bert, attention_implementation=implementation)
+    default = "sdpa" if torch.cuda.is_available() else "eager"
+    created = student.create(0).eval()
+    assert created.encoder.config._attn_implementation == (implementation or default)
+    created.save(tmp_path)
+    loaded = student.load(tmp_path)
+    assert loaded.encoder.config._attn_implementation == (implementation or default)
+    torch.testing.assert_close(score(created), score(make(bert, "cls")), atol=1e-5, rtol=1e-5)
+    assert implementation in (None, *IMPLEMENTATIONS)
+
+
+def configured(preset, *overrides):
+    """The student of a preset, built from conf/."""
+    [cell] = config.cells([f"student={preset}", *overrides])
+    return config.build(cell.cfg["student"], "student")
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_monoelectra_presets_are_the_papers(size):
+    student = configured(f"monoelectra_{size}")
+    assert student == Student(
+        f"google/electra-{size}-discriminator", head="cls", query_length=32, passage_length=256
+    )
+
+
+def test_the_papers_optimiser():
+    [cell] = config.cells(["trainer=paper"])
+    paper = {
+        "learning_rate": 1e-5,
+        "batch": 32,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "weight_decay": 0.01,
+        "clip": 0.0,
+        "precision": "bf16",
+    }
+    assert {key: cell.cfg["trainer"][key] for key in paper} == paper
+
+
+def test_an_electra_encoder_is_a_student(bert, tmp_path):
+    from transformers import ElectraConfig, ElectraModel
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    size = {"intermediate_size": 32, "embedding_size": 8, "vocab_size": len(SPECIAL + WORDS)}
+    ElectraModel(ElectraConfig(**shape, **size)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    student = configured("monoelectra_base", f"student.model={tmp_path}").create(0).eval()
+    assert type(student.encoder).__name__ == "ElectraForSequenceClassification"
+    assert score(student).unique().numel() == len(PAIRS)
+
+
+def pytest_peft():
+    return pytest.importorskip("peft")
+
+
+def trained(student, steps=3):
+    """Train to prefer the first pair, for the sake of other weights."""
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=0.01)
+    inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+    for _ in range(steps):
+        loss = -student(inputs, parts).log_softmax(0)[0]
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return student
+
+
+def base_weights(student):
+    """Weights of the encoder below the head, by the name they have without adapters."""
+    state = student.encoder.base_model.state_dict()
+    return {k.replace(".base_layer", ""): v for k, v in state.items() if "lora_" not in k}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_lora_trains_adapters_and_head_and_saves_plain_weights(bert, head, tmp_path):
+    pytest_peft()
+    settings = Student(bert, head=head, lora=LoRA(rank=2, alpha=8.0), dropout=0.0)
+    student = settings.create(0)
+    plain = Student(bert, head=head, dropout=0.0).create(0)
+    torch.testing.assert_close(score(student), score(plain))  # B is zero at the start
+    before = {name: value.clone() for name, value in base_weights(student).items()}
+    fresh = {n: p.detach().clone() for n, p in student.named_parameters() if p.requires_grad}
+    assert {n for n in fresh if "encoder.base_model" not in n and "lora_" not in n} == {
+        n for n in fresh if n.startswith(("head.", "encoder.classifier", "encoder.bert.pooler"))
+    }
+    trained(student)
+    frozen = base_weights(student)
+    assert all(
+        torch.equal(value, before[name]) for name, value in frozen.items() if "pooler" not in name
+    )
+    moved = [
+        n for n, p in student.named_parameters() if n in fresh and not torch.equal(p, fresh[n])
+    ]
+    assert [n for n in moved if "lora_B" in n]
+    assert [n for n in moved if n.startswith("encoder.classifier" if head == "cls" else "head.")]
+    student.eval()
+    found = score(student)
+    student.save(tmp_path)
+    assert torch.equal(score(student), found)  # saving leaves what is being trained as it is
+    loaded = Student(bert, head=head, dropout=0.0).load(tmp_path).eval()  # knows nothing of LoRA
+    torch.testing.assert_close(score(loaded), found, atol=1e-5, rtol=1e-5)
+    assert not [name for name in loaded.state_dict() if "lora_" in name]
+
+
+def test_lora_goes_on_from_merged_weights_with_fresh_adapters(bert, tmp_path):
+    pytest_peft()
+    settings = Student(bert, lora=LoRA(rank=2), dropout=0.0)
+    trained(settings.create(0)).save(tmp_path)
+    one, same, other = (settings.load(tmp_path, seed).eval() for seed in (1, 1, 2))
+    torch.testing.assert_close(score(one), score(settings.load(tmp_path).eval()))
+    adapters = [
+        torch.cat([p.flatten() for n, p in s.named_parameters() if "lora_A" in n])
+        for s in (one, same, other)
+    ]
+    assert torch.equal(adapters[0], adapters[1]) and not torch.equal(adapters[0], adapters[2])
+    assert not [n for n, _ in settings.load(tmp_path).named_parameters() if "lora_" in n]
+    before = score(one)
+    assert ((score(trained(one)) - before).abs() > 1e-4).any()
+
+
+def test_every_argument_of_lora_counts(bert):
+    pytest_peft()
+
+    def scores(**settings):
+        student = Student(bert, lora=LoRA(**({"rank": 2} | settings)), dropout=0.0).create(0)
+        adapters = sum("lora_A" in name for name, _ in student.named_parameters())
+        sizes = [p.shape[0] for n, p in student.named_parameters() if "lora_A" in n]
+        torch.manual_seed(5)
+        return adapters, sizes, score(trained(student))
+
+    base = scores()
+    assert base[0] == 2 * 6 and set(base[1]) == {2}
+    assert set(scores(rank=3)[1]) == {3}
+    assert scores(targets=("query", "value"))[0] == 2 * 2
+    assert scores(targets=("intermediate.dense",))[0] == 2
+    assert not torch.allclose(scores(alpha=1.0)[2], base[2])
+    assert not torch.allclose(scores(dropout=0.5)[2], base[2])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rank": 0}, r"student\.lora\.rank=0"),
+        ({"alpha": 0.0}, r"student\.lora\.alpha=0"),
+        ({"dropout": 1.0}, r"student\.lora\.dropout=1"),
+        ({"targets": []}, r"student\.lora\.targets=\[\]"),
+    ],
+)
+def test_bad_values_of_lora_name_their_key(values, message):
+    with pytest.raises(ValueError, match=message):
+        LoRA(**values)
+
+
+def test_lora_without_peft_says_what_to_install(monkeypatch):
+    from importlib import util
+
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install '\.\[lora\]'"):
+        LoRA()
+
+
+def test_lora_of_layers_that_are_not_there(bert):
+    pytest_peft()
+    with pytest.raises(ValueError, match=r"targets=\['q_proj'\].*'dense', 'key', 'query', 'value'"):
+        Student(bert, lora=LoRA(targets=("q_proj",))).create(0)
+
+
+def test_lora_from_the_command_line(bert):
+    pytest_peft()
+    student = configured(
+        "hf", f"student.model={bert}", "+student/lora=adapters", "student.lora.rank=4"
+    )
+    assert student.lora == LoRA(rank=4)
+    assert configured("hf", f"student.model={bert}").lora is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["cls", "interaction"])
+def test_compiling_changes_no_score_gradient_or_dropout(bert, head, tmp_path):
+    def gradients(compile):
+        student = Student(bert, head=head, dropout=0.3, compile=compile).create(0).train()
+        torch.manual_seed(7)
+        inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+        scores = student(inputs, parts)
+        scores.log_softmax(0)[0].backward()
+        named = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
+        return student, scores.detach(), named
+
+    compiled, found, gradient = gradients(True)
+    _, expected, plain = gradients(False)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert gradient.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(gradient[name], value, atol=1e-4, rtol=1e-3)
+    compiled.eval()
+    longer = [(query, f"{passage} reed reed") for query, passage in PAIRS[:3]]
+    together = score(compiled, longer)
+    compiled.save(tmp_path)
+    loaded = Student(bert, head=head, dropout=0.3).load(tmp_path).eval()
+    torch.testing.assert_close(score(loaded, longer), together, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_weight_that_is_trained_has_a_gradient(bert, head):
+    student = Student(bert, head=head).create(0)
+    inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+    student(inputs, parts).log_softmax(0)[0].backward()
+    for name, parameter in student.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.requires_grad or "pooler" in name
+
+
+@pytest.mark.slow
+def test_a_distillation_with_lora_changes_the_encoder_by_a_low_rank(world, rdx, tmp_path):
+    pytest_peft()
+    lora = ["+student/lora=adapters", "student.lora.rank=2", "prefinetune=none"]
+    done = rdx(world.overrides(tmp_path / "store", *lora), tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = []
+    for stage in ("prefinetune", "distill"):
+        [folder] = [p for p in (tmp_path / "store" / stage).iterdir() if p.is_dir()]
+        states.append(load_file(folder / "model.safetensors"))
+    before, after = states
+    ranks = {
+        name: int(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-4))
+        for name in before
+        if before[name].dim() == 2
+    }
+    assert max(ranks.values()) == 2
+    assert all(torch.equal(before[name], after[name]) for name in before if "Norm" in name)

@@ -73,7 +73,9 @@ def recorded(tmp_path) -> str:
 def test_recorded_takes_ranks_or_scores(recorded, tmp_path, order, expected):
     taught = Recorded(recorded, order).rank(CANDIDATES, None, tmp_path)
     assert first_to_last(taught)["q2"] == expected  # the passage beside them leaves no gap
-    assert taught.score.isna().all()
+    complete = taught[taught.query_id == "q2"].sort_values("doc_id")
+    scores = {"rank": [], "score": [8.0, 7.0, 9.0, 6.0]}[order]
+    assert list(complete.score.dropna()) == scores and taught.score.dtype == "float32"
 
 
 def test_recorded_lists_with_a_missing_passage_have_failed(recorded, tmp_path):

@@ -61,7 +61,7 @@ MESSAGES = prompt("a wading bird", "a kind of cake", "a river in the north")
 
 def quick(server, **settings):
     """An endpoint that loses no time: half a second a try, three tries."""
-    fast = {"timeout": 0.5, "tries": 3, "backoff": 0.01, "max_wait": 0.02}
+    fast = {"timeout": 1.0, "tries": 3, "backoff": 0.01, "max_wait": 0.02}
     url = server if isinstance(server, str) else server.url
     return Endpoint("toy", base_url=url, key_variable=VARIABLE, **(fast | settings))
 

@@ -56,7 +56,7 @@ def teacher(tmp_path):
     """A teacher that asks a server, small waits, one ledger per test."""
 
     def make(server, **settings):
-        backend = {"timeout": 0.5, "tries": 4, "backoff": 0.01, "max_wait": 0.05}
+        backend = {"timeout": 20.0, "tries": 4, "backoff": 0.01, "max_wait": 0.05}
         backend |= settings.pop("backend", {})
         return Listwise(
             **{
@@ -319,7 +319,7 @@ def test_a_thousand_requests_with_mixed_faults(teacher, rank, tmp_path):
     queries, depth = 170, 12
     faults = (*FAULTS, hang())
     with FaultyServer(mixed(1, 0.25, faults)) as server:
-        teach = teacher(server, concurrency=16, tries=6, backend={"tries": 12, "timeout": 0.4})
+        teach = teacher(server, concurrency=16, tries=6, backend={"tries": 12, "timeout": 3.0})
         taught = rank(teach, queries, depth)
     assert len(server.asked) > 1000 and server.peak <= 16
     # windows of a list are sequential: it is given up on its last reply, or ends with a good one
@@ -494,6 +494,7 @@ def test_killed_twenty_times_it_asks_no_more_than_what_was_in_flight(tmp_path):
         ({"concurrency": 0}, "teacher.concurrency"),
         ({"passage_words": 3}, "teacher.passage_words"),
         ({"prompt": "no_such_prompt"}, "no_such_prompt"),
+        ({"prompt": "first_token", "window": 27, "stride": 10}, "at most 26"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -1,80 +1,27 @@
-"""The training loop: schedules, exact numbers, and exact resumption."""
+"""The training loop: budgets, settings, schedules and exact numbers."""
 
 import json
 import math
+from functools import partial
 
 import pandas as pd
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
-from rdx import trainer as rdx_trainer
 from rdx.batches import Schedule, TrainingList, fixed
 from rdx.data.collection import Collection
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
-from rdx.students import Student
-from rdx.trainer import Diverged, Epochs, Pairs, Prefinetune, Steps, Trainer, fit
-
-WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-PASSAGES = {f"d{i}": f"{WORDS[i % 10]} {' '.join(WORDS[: i % 4])}".strip() for i in range(20)}
-TOY = Collection(
-    "toy",
-    {f"q{i}": WORDS[i] for i in range(7)},
-    PASSAGES,
-    pd.DataFrame(columns=["query_id", "doc_id", "relevance"]),
-)
-# the passages that are the query's word come first; lists of different length
-LISTS = [
-    TrainingList(f"q{i}", tuple(f"d{(i + j) % 20}" for j in range(n)), tuple(range(1, n + 1)))
-    for i, n in enumerate([4, 2, 5, 3, 4, 2, 3])
-]
-FAST = {"learning_rate": 5e-3, "batch": 3, "precision": "fp32", "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def berts(tmp_path_factory):
-    """Folders of two equal models, with and without dropout."""
-    made = {}
-    for name, rate in (("wet", 0.2), ("dry", 0.0)):
-        folder = made[name] = tmp_path_factory.mktemp(name)
-        (folder / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n")
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-        rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-        config = BertConfig(
-            vocab_size=15, intermediate_size=32, max_position_embeddings=32, **sizes, **rates
-        )
-        BertModel(config).save_pretrained(folder)
-        BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return made
+from rdx.trainer import Diverged, Epochs, Pairs, Prefinetune, Steps, Trainer
+from rdx.trainer.budgets import announcement, computing, flops, plan
+from rdx.trainer.optimiser import factors, groups
 
 
 @pytest.fixture
-def train(berts, tmp_path):
+def train(tmp_path):
     """Train a fresh student; gives (student, facts)."""
-
-    def run(model="wet", loss=None, budget=None, seed=0, work="work", head="mean", **options):
-        settings = {k: options.pop(k) for k in list(options) if k in Trainer.__dataclass_fields__}
-        student = Student(str(berts[model]), head=head, query_length=4).create(0)
-        folder = tmp_path / work
-        folder.mkdir(exist_ok=True)
-        lists = options.pop("lists", lambda epoch: LISTS)
-        facts = fit(
-            student,
-            loss or RankNet(),
-            lists,
-            TOY,
-            budget or Steps(6),
-            Trainer(**(FAST | settings)),
-            seed,
-            folder,
-            **options,
-        )
-        return student, facts
-
-    return run
+    return partial(trained, tmp_path)
 
 
 def selected() -> pd.DataFrame:
@@ -85,15 +32,6 @@ def selected() -> pd.DataFrame:
         for doc_id, rank in zip(one.doc_ids, one.teacher_ranks, strict=True)
     ]
     return pd.DataFrame(rows, columns=["query_id", "doc_id", "teacher_rank"])
-
-
-def equal(one, other) -> bool:
-    states = one.state_dict(), other.state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def parameters(student) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(student.parameters()).detach().double()
 
 
 # --- budgets ---
@@ -136,8 +74,18 @@ def test_pairs_of_ragged_lists():
         (lambda: Trainer(learning_rate=0), r"trainer\.learning_rate=0"),
         (lambda: Trainer(batch=0), r"trainer\.batch=0"),
         (lambda: Trainer(max_tokens=0), r"trainer\.max_tokens=0"),
+        (lambda: Trainer(max_tokens="all"), r"trainer\.max_tokens='all'.*'auto'"),
+        (lambda: Trainer(gradient_cache="yes"), r"trainer\.gradient_cache='yes'.*'auto'"),
+        (lambda: Trainer(layer_decay=0), r"trainer\.layer_decay=0"),
+        (lambda: Trainer(layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
+        (lambda: Trainer(head_rate=0), r"trainer\.head_rate=0"),
+        (lambda: Trainer(validate_every=0), r"trainer\.validate_every=0"),
+        (lambda: Trainer(validate_every=1, patience=0), r"trainer\.patience=0"),
+        (lambda: Trainer(patience=2), r"trainer\.patience=2: need trainer\.validate_every"),
+        (lambda: Trainer(select="best"), r"trainer\.select='best'.* need"),
+        (lambda: Trainer(select="first"), r"trainer\.select='first'.*'best'"),
         (lambda: Trainer(warmup=1.5), r"trainer\.warmup=1\.5"),
-        (lambda: Trainer(schedule="cosine"), r"trainer\.schedule='cosine'.*'linear'"),
+        (lambda: Trainer(schedule="sine"), r"trainer\.schedule='sine'.*'cosine'"),
         (lambda: Trainer(weight_decay=-1), r"trainer\.weight_decay=-1"),
         (lambda: Trainer(clip=-1), r"trainer\.clip=-1"),
         (lambda: Trainer(precision="fp8"), r"trainer\.precision='fp8'.*'bf16'"),
@@ -167,6 +115,9 @@ def test_learning_rate_schedules():
     assert rates(6, warmup=1 / 3, schedule="linear") == [0.5, 1, 1, 0.75, 0.5, 0.25]
     assert rates(4, warmup=1.0, schedule="linear") == [0.25, 0.5, 0.75, 1]
     assert rates(10, warmup=0.01) == [1] * 10  # one step of warm-up
+    half = [(1 + math.cos(math.pi * done)) / 2 for done in (0, 0.25, 0.5, 0.75)]
+    assert rates(4, schedule="cosine") == pytest.approx(half)
+    assert rates(6, warmup=1 / 3, schedule="cosine") == pytest.approx([0.5, 1, *half])
     assert Trainer(learning_rate=3e-4).rate(0, 1) == 3e-4
 
 
@@ -196,14 +147,53 @@ def test_the_rate_is_that_of_the_optimiser(train):
 
 def test_weight_decay_is_on_matrices_only(train):
     student, _ = train(budget=Steps(1))
-    decayed, free = rdx_trainer._groups(student, 0.3)
+    decayed, free = groups(student, 0.3, 1.0, 1.0)
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     names = {id(p): name for name, p in student.named_parameters()}
     matrices, rest = ({names[id(p)] for p in group["params"]} for group in (decayed, free))
-    assert matrices | rest == set(names.values()) and not matrices & rest
+    learning = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert matrices | rest == learning and not matrices & rest
     assert all("bias" in name or "LayerNorm" in name for name in rest)
     assert not any("bias" in name or "LayerNorm" in name for name in matrices)
     assert "head.linear.weight" in matrices and len(rest) > 5
+
+
+def test_layers_and_head_learn_at_their_own_rates(tmp_path):
+    for head in ("mean", "cls"):
+        student = toy_student(tmp_path, layers=3, head=head)
+        found = factors(student, 0.5, 7.0)
+        assert set(found) == {name for name, _ in student.named_parameters()}
+        expected = {
+            "embeddings.": 0.125, "layer.0.": 0.25, "layer.1.": 0.5, "layer.2.": 1.0, "pooler": 1.0
+        }  # fmt: skip
+        for name, value in found.items():
+            right = [rate for part, rate in expected.items() if part in name]
+            assert [value] == (right or [7.0]), name
+        heads = {name for name, value in found.items() if value == 7.0}
+        assert (
+            heads
+            == {
+                "mean": {"head.linear.weight", "head.linear.bias"},
+                "cls": {"encoder.classifier.weight", "encoder.classifier.bias"},
+            }[head]
+        )
+        assert set(factors(student, 1.0, 1.0).values()) == {1.0}
+
+
+def test_the_factors_are_those_of_the_optimiser(train):
+    # one step of AdamW without decay moves a weight by its rate
+    settings = {"model": "dry", "weight_decay": 0.0, "budget": Steps(1)}
+    start, _ = train(learning_rate=1e-12, work="start", **settings)
+    moved, _ = train(learning_rate=1e-3, layer_decay=0.5, head_rate=3.0, **settings)
+    before, after = start.state_dict(), moved.state_dict()
+
+    def change(name):
+        return (after[name] - before[name]).abs().max().item()
+
+    assert change("head.linear.weight") == pytest.approx(3e-3, rel=1e-3)
+    assert change("encoder.encoder.layer.0.output.dense.weight") == pytest.approx(1e-3, rel=1e-2)
+    word = "encoder.embeddings.word_embeddings.weight"
+    assert change(word) == pytest.approx(0.5e-3, rel=1e-2)
 
 
 def test_weight_decay_and_clipping_have_an_effect(train):
@@ -233,7 +223,55 @@ def test_facts(train, tmp_path):
     assert (facts["steps"], facts["lists"], facts["truncated_texts"]) == (6, 7, 0)
     assert facts["weight_change"] > 1e-3
     assert not student.training
-    assert not (tmp_path / "work" / "checkpoint.pt").exists()
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["curve.json"]
+
+
+def test_tokens_padding_and_flops_are_counted(train, tmp_path):
+    student = toy_student(tmp_path)
+    lengths = [
+        len(student.pairs.encode([(TOY.queries[one.query_id], PASSAGES[d])])[0]["input_ids"])
+        for one in LISTS
+        for d in one.doc_ids
+    ]
+    # 41 weights of 16: query, key, value, output; two matrices of 32; biases, norms, pooler, head
+    tables = sum(m.weight.numel() for m in student.modules() if isinstance(m, torch.nn.Embedding))
+    assert tables == (15 + 32 + 2) * 16
+    multiplied = sum(p.numel() for p in student.parameters()) - tables
+    assert computing(student) == multiplied
+    whole = train(batch=7, budget=Epochs(2), max_tokens=100_000, work="whole")[1]
+    assert whole["tokens"] == 2 * sum(lengths)
+    padded = 2 * len(lengths) * max(lengths)
+    assert whole["padding"] == pytest.approx(1 - 2 * sum(lengths) / padded)
+    assert whole["flops"] == 6 * multiplied * padded
+    single = train(batch=7, budget=Epochs(2), max_tokens=1, work="single", gradient_cache="on")[1]
+    assert (single["tokens"], single["padding"]) == (whole["tokens"], 0)
+    assert single["flops"] == 8 * multiplied * single["tokens"]
+    uncached = train(batch=7, budget=Epochs(2), max_tokens=1, work="b", gradient_cache="off")[1]
+    assert uncached["flops"] == 6 * multiplied * single["tokens"]
+    assert flops(10, 7, False) == 420 and flops(10, 7, True) == 560
+
+
+def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
+    def say(step, metrics):
+        print("step", step)
+
+    facts = train(budget=Epochs(2), on_step=say)[1]
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0].startswith("training: 6 steps of 3 queries (up to ")
+        and "46 pairs, about " in lines[0]
+    )
+    assert lines[1:] == [f"step {i}" for i in range(6)]
+    schedule = Schedule(lambda epoch: LISTS, 3, 0)
+    student = toy_student(tmp_path)
+    costs = plan(student, schedule, 7, TOY, kept=0)
+    first = [sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(3)]
+    assert costs["pairs"] == 2 * 23 + first[0] and costs["batch_pairs"] == max(first)
+    assert costs["tokens"] == pytest.approx(facts["tokens"] * costs["pairs"] / 46, rel=0.3)
+    assert costs["flops"] == 8 * computing(student) * costs["tokens"]
+    never = plan(student, schedule, 7, TOY, kept=math.inf)
+    assert never["flops"] == 6 * computing(student) * costs["tokens"]
+    assert "over 4 processes" in announcement("x", costs, 4)
 
 
 def test_weight_change_tells_a_training_without_effect(train):
@@ -250,10 +288,10 @@ def test_weight_change_tells_a_training_without_effect(train):
     assert tied["weight_change"] == 0
 
 
-def test_the_first_loss_is_that_of_the_untrained_student(train, berts):
+def test_the_first_loss_is_that_of_the_untrained_student(train, tmp_path):
     seen = []
     train(model="dry", batch=7, budget=Steps(1), on_step=lambda step, m: seen.append(m["loss"]))
-    student = Student(str(berts["dry"]), head="mean", query_length=4).create(0).eval()
+    student = toy_student(tmp_path, "dry").eval()
     total, count = 0.0, 0
     for one in LISTS:
         texts = [(TOY.queries[one.query_id], PASSAGES[d]) for d in one.doc_ids]
@@ -264,20 +302,6 @@ def test_the_first_loss_is_that_of_the_untrained_student(train, berts):
                 total += math.log(1 + math.exp(scores[j] - scores[i]))
                 count += 1
     assert seen == [pytest.approx(total / count, rel=1e-5)]
-
-
-@pytest.mark.parametrize("loss", [RankNet(), ADRMSE()], ids=str)
-def test_micro_batches_change_no_gradient(train, berts, loss, monkeypatch):
-    # one step of plain gradient descent with rate 1: the weights' difference is the gradient
-    monkeypatch.setattr(torch.optim, "AdamW", torch.optim.SGD)
-    one_step = {"learning_rate": 1.0, "weight_decay": 0.0, "budget": Steps(1)}
-    settings = {"model": "dry", "loss": loss, "head": "interaction", **one_step}
-    start = parameters(Student(str(berts["dry"]), head="interaction").create(0))
-    whole = start - parameters(train(max_tokens=100_000, work="a", **settings)[0])
-    assert whole.norm() > 0.1
-    for tokens in (1, 25):
-        cut = start - parameters(train(max_tokens=tokens, work=str(tokens), **settings)[0])
-        assert (cut - whole).norm() < 2e-6 * whole.norm()
 
 
 def test_training_is_a_function_of_the_seed(train):
@@ -309,69 +333,6 @@ def test_every_step_drops_something_else(train):
     assert len({round(loss, 5) for loss in losses("wet")}) == 4
     dry = losses("dry")
     assert dry == pytest.approx([dry[0]] * 4, rel=1e-5)
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step):
-    def on_step(now, metrics):
-        if now == step:
-            raise Stop
-
-    return on_step
-
-
-@pytest.mark.parametrize("stops", [[0], [3], [6], [1, 2, 5]])
-def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops):
-    settings = {"budget": Epochs(3), "checkpoint_seconds": 0, "warmup": 0.3, "schedule": "linear"}
-    whole, facts = train(work="whole", **settings)
-    for step in stops:
-        with pytest.raises(Stop):
-            train(work="cut", on_step=stop_at(step), **settings)
-    seen = []
-    resumed, again = train(work="cut", on_step=lambda step, _: seen.append(step), **settings)
-    assert seen == list(range(stops[-1], 9))  # the step that was stopped was not checkpointed
-    assert equal(whole, resumed)
-    assert again == facts
-    curves = [(tmp_path / work / "curve.json").read_text() for work in ("whole", "cut")]
-    assert curves[0] == curves[1]
-
-
-def test_texts_cut_before_an_interruption_are_counted(train, berts, tmp_path):
-    long = Collection("toy", TOY.queries, {d: "river " * 300 + d for d in PASSAGES}, TOY.qrels)
-
-    def run(work, on_step=lambda step, metrics: None):
-        student = Student(str(berts["dry"]), head="mean", passage_length=3).create(0)
-        (tmp_path / work).mkdir(exist_ok=True)
-        settings = Trainer(**FAST | {"batch": 1}, checkpoint_seconds=0)
-        folder = tmp_path / work
-        lists = fixed(selected())
-        return fit(student, RankNet(), lists, long, Steps(7), settings, 0, folder, on_step)
-
-    facts = run("whole")
-    with pytest.raises(Stop):
-        run("cut", stop_at(5))
-    assert run("cut") == facts
-    assert facts["truncated_texts"] == len({d for one in LISTS for d in one.doc_ids})
-
-
-def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
-    settings = {"budget": Steps(4), "checkpoint_seconds": 0}
-    whole, _ = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(2), **settings)
-    (tmp_path / "cut" / "checkpoint.tmp").write_bytes(b"half of a checkp")
-    resumed, _ = train(work="cut", **settings)
-    assert equal(whole, resumed)
-    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["curve.json"]
-
-
-def test_checkpoints_wait_for_their_time(train, tmp_path):
-    with pytest.raises(Stop):
-        train(on_step=stop_at(3), checkpoint_seconds=1000)
-    assert not (tmp_path / "work" / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -412,9 +373,11 @@ def stage(**settings):
 
 
 def test_prefinetune_has_its_own_settings():
-    made = stage().trainer(Trainer(precision="fp32", clip=2.0, warmup=0.9))
+    own = {"validate_every": 5, "select": "best", "patience": 2}
+    made = stage().trainer(Trainer(precision="fp32", clip=2.0, warmup=0.9, **own))
     assert (made.learning_rate, made.batch, made.warmup) == (0.1, 5, 0.2)
     assert (made.precision, made.clip) == ("fp32", 2.0)
+    assert (made.validate_every, made.select, made.patience) == (None, "last", None)
 
 
 def test_prefinetune_draws_negatives_of_its_sampler():
@@ -444,3 +407,12 @@ def test_trainer_makes_its_own_accelerator_each_time():
     kinds = [Trainer(precision=p, device="cpu").accelerator() for p in ("fp32", "bf16", "fp32")]
     assert [one.mixed_precision for one in kinds][-1] == "no"
     assert kinds[-1].device == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"trainer\.precision='fp16': needs a GPU"):
+        Trainer(precision="fp16", device="cpu").accelerator()
+
+
+def test_tf32_is_set():
+    for wanted in (True, False):
+        Trainer(precision="fp32", device="cpu", tf32=wanted).accelerator()
+        assert torch.backends.cuda.matmul.allow_tf32 is wanted
+        assert torch.backends.cudnn.allow_tf32 is wanted

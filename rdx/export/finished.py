@@ -1,0 +1,107 @@
+"""Find a finished cell and everything that is known of it in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from rdx import config, pipeline, rankings
+from rdx.store import damage
+from rdx.students import Student
+
+
+class ExportError(ValueError):
+    """What is asked for cannot be exported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell as the store has it.
+
+    Attributes
+    ----------
+    signature, signatures
+        Of the cell, and of each of its stages.
+    config
+        Its resolved configuration.
+    facts
+        Its `trial.json`: health, collections, training.
+    per_query
+        Values [collection, system, query_id, measure, value].
+    checkpoint
+        Folder of the trained student.
+    """
+
+    signature: str
+    signatures: dict[str, str]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    per_query: pd.DataFrame
+    checkpoint: Path
+
+    @property
+    def student(self) -> Student:
+        """What loads the checkpoint for scoring, on whatever machine this is."""
+        plain = {"lora": None, "compile": False, "attention_implementation": None}
+        found: Student = config.build(self.config["student"] | plain, "student")
+        return found
+
+
+def find(store: Path, signature: str) -> Finished:
+    """The finished cell of a signature, or of a beginning of it that is unique.
+
+    Raises
+    ------
+    ExportError
+        If there is none or more than one, or if it is damaged or lacks its configuration.
+    """
+    folder = store / "evaluate" / _complete(store / "evaluate", signature)
+    again = "run its command again"
+    if problem := damage(folder):
+        raise ExportError(f"{folder} is damaged: {problem}; {again}")
+    facts = json.loads((folder / pipeline.FACTS).read_text())
+    if not (folder / pipeline.CONFIG).exists() or "signatures" not in facts:
+        raise ExportError(
+            f"{folder} was written by a version of rdx that did not keep the configuration there; "
+            f"{again} with force=true"
+        )
+    settings = yaml.safe_load((folder / pipeline.CONFIG).read_text(encoding="utf-8"))
+    stage = "distill" if settings["loss"] else "prefinetune"  # as `pipeline.distill`
+    checkpoint = store / stage / facts["signatures"][stage]
+    if problem := damage(checkpoint):
+        raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
+    table = rankings.read_parquet(folder / pipeline.PER_QUERY)
+    return Finished(folder.name, facts["signatures"], settings, facts, table, checkpoint)
+
+
+def _complete(root: Path, beginning: str) -> str:
+    """The one signature in a stage's folder that begins so."""
+    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    same = [name for name in names if name.startswith(beginning)]
+    known = [name for name in same if "." not in name]
+    if not beginning or len(known) > 1:
+        raise ExportError(
+            f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
+            "give more of it"
+        )
+    if known:
+        return known[0]
+    if same:  # SIGNATURE.partial
+        raise ExportError(
+            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
+            "where it was stopped"
+        )
+    finished = [name for name in names if "." not in name]
+    raise ExportError(
+        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
+        f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,70 @@
+"""The weights of a student as a "mono" model of Lightning IR."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rdx.export.finished import ExportError
+from rdx.students import CrossEncoder, Student
+
+# Classification heads that are dense, tanh, linear, as Lightning IR has it: its names of the two
+# layers, by type of encoder. (ELECTRA's has a GELU.)
+POOLED = {
+    "bert": ("bert.pooler.dense", "classifier"),
+    "roberta": ("classifier.dense", "classifier.out_proj"),
+}
+
+
+def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> None:
+    """Write weights, configuration and tokeniser.
+
+    Raises
+    ------
+    ExportError
+        If Lightning IR has no model that gives the student's scores.
+    """
+    encoder = student.encoder
+    kind = encoder.config.model_type
+    pooled = settings.head == "cls" and kind in POOLED
+    if settings.attention != "full" or not (pooled or settings.head == "linear"):
+        raise ExportError(
+            f"student.head={settings.head!r}, attention={settings.attention!r} on {kind}: "
+            "Lightning IR has no such model; it has head=linear, and head=cls on "
+            f"{', '.join(POOLED)}, each with attention=full"
+        )
+    layers = {"bert_pool.0": POOLED[kind][0], "linear": POOLED[kind][1]} if pooled else {}
+    state = {k: v for k, v in encoder.base_model.state_dict().items() if "pooler." not in k}
+    for name, ours in layers.items():
+        layer = encoder.get_submodule(ours)
+        state |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+    if student.head is not None:
+        state["linear.weight"] = student.head.state_dict()["linear.weight"]
+    # With the encoder's prefix everywhere: Transformers takes "bert_pool" for the prefix "bert",
+    # and would else put no weight in its place.
+    prefix = encoder.base_model_prefix
+    weights: dict[str, Tensor] = {
+        f"{prefix}.{name}": tensor.detach().contiguous().clone() for name, tensor in state.items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    described = nameless(encoder.config.to_dict()) | {
+        "architectures": [f"Mono{type(encoder.base_model).__name__}"],
+        "model_type": "mono",
+        "backbone_model_type": kind,
+        "query_length": settings.query_length,
+        "doc_length": settings.passage_length,
+        "pooling_strategy": "bert_pool" if pooled else "first",
+        "linear_bias": pooled,
+        "scoring_strategy": "rank",
+    }
+    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    student.pairs.tokenizer.save_pretrained(folder)
+
+
+def nameless(described: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder that it came from, which is one of this machine."""
+    return {key: value for key, value in described.items() if key != "_name_or_path"}

@@ -1,0 +1,38 @@
+"""Losses: one frozen dataclass per equation, torch only.
+
+Every loss is called as ``loss(student_scores, teacher_ranks, mask, teacher_scores=None)`` and gives
+a scalar. All are [B, N]: student scores (higher = more relevant), teacher ranks (1 = best; equal
+ranks are ties), a boolean mask that is False at padding, where everything else is ignored, and the
+teacher's own scores (higher = more relevant, NaN where it gave none), which most losses ignore. All
+arithmetic is float32 (float64 for float64 student scores), inside autocast too; logarithms are
+natural unless a docstring says otherwise. A temperature always divides. A batch without anything
+to learn from (no ordered pair) gives a zero that has a gradient graph.
+
+The attribute ``needs`` says what a loss reads of the teacher:
+
+- "ranks": any order; ties are allowed, and tied passages are not told apart;
+- "labels": a split into relevant (the best rank of a list) and not (any other), as labels make it;
+- "scores": its scores as well; without them the call is a ValueError.
+"""
+
+from rdx.losses.approximate import ADRMSE, ApproxMRR, ApproxNDCG
+from rdx.losses.combined import Loss, Sum
+from rdx.losses.labelled import BCE, LCE
+from rdx.losses.listwise import KL, ListMLE, ListNet
+from rdx.losses.pairwise import LambdaRank, MarginMSE, RankNet
+
+__all__ = [
+    "ADRMSE",
+    "BCE",
+    "KL",
+    "LCE",
+    "ApproxMRR",
+    "ApproxNDCG",
+    "LambdaRank",
+    "ListMLE",
+    "ListNet",
+    "Loss",
+    "MarginMSE",
+    "RankNet",
+    "Sum",
+]

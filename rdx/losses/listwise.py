@@ -1,0 +1,205 @@
+"""Losses on the probability of an order, or of being first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rdx.losses.lists import (
+    against_worse,
+    log_softmax,
+    mean,
+    one_of,
+    ordered_pairs,
+    positive,
+    prepare,
+    teachers,
+)
+
+
+@dataclass(frozen=True)
+class ListNet:
+    r"""ListNet: cross-entropy of the probabilities of being first, top-one approximation.
+
+    ``-sum_i p_i ln q_i,   p = softmax(w / T_teacher),   q = softmax(s / T)``
+
+    w_i is the number of passages that the teacher ranks strictly below passage i: n - rank in a
+    permutation of n passages. With T_teacher = 1 the first passage gets e times the probability of
+    the second (.63, .23, .09, ...), with 10 the first ten of 100 passages have 63 % of it.
+
+    Natural logarithm; the sum is over the passages of a list, the mean over the lists that the
+    teacher orders at all. Tied passages have equal p (the w of the last rank they span).
+
+    Source: Cao et al. (ICML 2007), §4.2 and §5 (k = 1).
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides student scores.
+    teacher_temperature
+        T_teacher > 0, divides w, so its unit is ranks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> one = ListNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(one.item(), 4)  # the entropy of softmax([1, 0]): the best there is
+    0.5822
+    """
+
+    temperature: float = 1.0
+    teacher_temperature: float = 1.0
+
+    needs: ClassVar[str] = "ranks"
+
+    def __post_init__(self) -> None:
+        """Check the temperatures."""
+        positive("temperature", self.temperature)
+        positive("teacher_temperature", self.teacher_temperature)
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        ordered = ordered_pairs(ranks, mask)
+        below = ordered.sum(2).to(scores.dtype)
+        target = log_softmax(below / self.teacher_temperature, mask).exp()
+        found = log_softmax(scores / self.temperature, mask)  # 0 at padding
+        return mean(-(target * found).sum(1), ordered.any(2).any(1))
+
+
+@dataclass(frozen=True)
+class ListMLE:
+    r"""ListMLE and p-ListMLE: likelihood of the teacher's order under Plackett and Luce.
+
+    ``-sum_i a_i ln( exp(s_i / T) / (exp(s_i / T) + sum over j ranked worse of exp(s_j / T)) )``
+
+    a_i = 1 for `position` "uniform". For "exponential", the position-aware form, a_i is
+    2^w_i - 1 divided by its sum over the list, w_i the number of passages ranked strictly below i
+    (n - rank in a permutation of n), which puts nearly all weight on the first few passages.
+
+    Natural logarithm; the sum is over the passages of a list, the mean over the lists that the
+    teacher orders at all. Ties: tied passages each compete with those ranked worse and never with
+    each other, so that a list with one relevant passage and ties below is the LCE of that list.
+
+    Source: Xia et al. (ICML 2008), likelihood loss; Lan et al. (UAI 2014), p-ListMLE (with the
+    weights 2^(n - i) - 1 at position i, here scaled to a sum of 1, which cannot overflow).
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides scores.
+    position
+        "uniform" or "exponential".
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 3, dtype=torch.bool)
+    >>> one = ListMLE()(torch.zeros(1, 3), torch.tensor([[1, 2, 3]]), mask)
+    >>> round(one.item(), 4)  # ln 3 + ln 2 + ln 1
+    1.7918
+    """
+
+    temperature: float = 1.0
+    position: str = "uniform"
+
+    needs: ClassVar[str] = "ranks"
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        positive("temperature", self.temperature)
+        one_of("position", self.position, ("uniform", "exponential"))
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        ordered = ordered_pairs(ranks, mask)
+        values = against_worse(scores / self.temperature, ordered)  # 0 at padding
+        if self.position == "exponential":
+            values = values * _exponential(ordered.sum(2).to(scores.dtype))
+        return mean(values.sum(1), ordered.any(2).any(1))
+
+
+@dataclass(frozen=True)
+class KL:
+    r"""Kullback-Leibler divergence from the teacher's softmax to the student's.
+
+    ``sum_i p_i (ln p_i - ln q_i),   p = softmax(t / T_teacher),   q = softmax(s / T)``
+
+    s student scores, t teacher scores. Natural logarithm; the sum is over the passages of a list,
+    the mean over the lists that the teacher orders at all (a list of equal teacher *ranks* is left
+    out; ranks have no other influence). There is no factor T^2 as in Hinton et al. (2015).
+
+    Source: Hinton et al. (2015, arXiv 1503.02531), §2, over the passages of a list instead of
+    classes; for rankings e.g. Reddi et al. (AISTATS 2021, RankDistil), who generalise it.
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides student scores.
+    teacher_temperature
+        T_teacher > 0, divides teacher scores.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> teacher = torch.tensor([[3.0, 0.0]]).log1p()  # softmax .8, .2
+    >>> one = KL()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask, teacher)
+    >>> round(one.item(), 4)  # .8 ln(.8 / .5) + .2 ln(.2 / .5)
+    0.1927
+    """
+
+    temperature: float = 1.0
+    teacher_temperature: float = 1.0
+
+    needs: ClassVar[str] = "scores"
+
+    def __post_init__(self) -> None:
+        """Check the temperatures."""
+        positive("temperature", self.temperature)
+        positive("teacher_temperature", self.teacher_temperature)
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N].
+
+        Raises
+        ------
+        ValueError
+            If the teacher gives no scores.
+        """
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        teacher = teachers(teacher_scores, mask, scores, self)
+        target = log_softmax(teacher / self.teacher_temperature, mask)
+        found = log_softmax(scores / self.temperature, mask)
+        divergence = (target.exp() * (target - found)).sum(1)  # padding: 1 * (0 - 0)
+        return mean(divergence, ordered_pairs(ranks, mask).any(2).any(1))
+
+
+def _exponential(below: Tensor) -> Tensor:
+    """(2^w - 1) / its sum over the list [B, N], with 2^w scaled by its maximum."""
+    most = below.amax(1, keepdim=True)
+    weights = 2 ** (below - most) - 2**-most
+    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(below.dtype).tiny)

@@ -1,0 +1,236 @@
+"""Losses over pairs of passages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rdx.losses.lists import (
+    GAINS,
+    gains,
+    ideal_dcg,
+    mean,
+    one_of,
+    ordered_pairs,
+    positive,
+    prepare,
+    real_pairs,
+    teachers,
+)
+
+
+@dataclass(frozen=True)
+class RankNet:
+    r"""RankNet: logistic loss on every pair that the teacher orders.
+
+    ``mean over pairs with teacher_rank_i < teacher_rank_j of ln(1 + exp(-(s_i - s_j) / T))``
+
+    Natural logarithm; the mean is over all ordered pairs *pooled over the batch*, as in the paper's
+    code, so that a long list weighs more than a short one. Tied passages form no pair.
+
+    Source: Burges et al. (ICML 2005), §3; used for distillation by Sun et al. (2023, RankGPT) and
+    Schlatt et al. (2025, Rank-DistiLLM).
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides score differences.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> one = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(one.item(), 4)  # ln(1 + e^-1)
+    0.3133
+    """
+
+    temperature: float = 1.0
+
+    needs: ClassVar[str] = "ranks"
+
+    def __post_init__(self) -> None:
+        """Check the temperature."""
+        positive("temperature", self.temperature)
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
+        return mean(-logsigmoid(difference), ordered_pairs(ranks, mask))
+
+
+@dataclass(frozen=True)
+class LambdaRank:
+    r"""LambdaRank and NDCG-Loss2++: RankNet with every pair weighed by what it does to nDCG.
+
+    ``sum over pairs with teacher_rank_i < teacher_rank_j of w_ij ln(1 + exp(-(s_i - s_j) / T))``
+    ``w_ij = |G_i - G_j| (|1/D(p_i) - 1/D(p_j)| + mu |1/D(|p_i - p_j|) - 1/D(|p_i - p_j| + 1)|)``
+
+    p_i is the position of passage i in the student's own order, D(p) = log2(1 + p), and G the gain
+    divided by the DCG of the teacher's order. The weights are constants: no gradient runs through
+    them. mu = 0 is LambdaRank (the nDCG that swapping i and j would change); mu > 0 adds
+    the term of NDCG-Loss2 and so is NDCG-Loss2++ (its authors use mu = 10).
+
+    The logarithm of the loss is natural (the papers of LambdaLoss write log2: divide by ln 2).
+
+    Ties: passages tied by the teacher form no pair and have equal gains. Passages that the student
+    scores equally stand in the worst order, those that the teacher ranks lower first, so that an
+    undecided student still learns; passages that are tied for both share the mean of the positions
+    they span.
+
+    Source: Burges et al. (NeurIPS 2006) for LambdaRank; Wang et al. (CIKM 2018, LambdaLoss) for
+    the loss behind its gradients, for NDCG-Loss2, and for NDCG-Loss2++, their hybrid of both.
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides score differences (1 / sigma of the papers).
+    gain
+        Gain of a passage out of w, the number of passages that the teacher ranks strictly below it,
+        in a list of n: "linear": w / (n - 1); "exponential": (2^y - 1) / 15 with the grade
+        y = 4 w / (n - 1), so 0 to 4 from the last passage to the first; "reciprocal":
+        2^(1 / (n - w)) - 1, in a permutation the grade 1 / rank of RankGPT's code. All are in
+        [0, 1] at any length.
+    mu
+        >= 0, weight of the NDCG-Loss2 term.
+    reduction
+        "lists": sum over the pairs of a list, mean over the lists that have an ordered pair (the
+        papers); "pairs": mean over all ordered pairs, pooled over the batch (RankGPT,
+        sentence-transformers).
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> one = LambdaRank()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(one.item(), 4)  # (1 - 1 / log2(3)) ln(1 + e^-1)
+    0.1156
+    """
+
+    temperature: float = 1.0
+    gain: str = "linear"
+    mu: float = 0.0
+    reduction: str = "lists"
+
+    needs: ClassVar[str] = "ranks"
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        positive("temperature", self.temperature)
+        one_of("gain", self.gain, GAINS)
+        if not self.mu >= 0:
+            raise ValueError(f"loss.mu={self.mu}: must not be negative")
+        one_of("reduction", self.reduction, ("lists", "pairs"))
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        ordered = ordered_pairs(ranks, mask)
+        difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
+        values = -logsigmoid(difference) * self._weights(scores.detach(), ranks, mask, ordered)
+        if self.reduction == "pairs":
+            return mean(values, ordered)
+        per_list = torch.where(ordered, values, 0).sum((1, 2))
+        return mean(per_list, ordered.any(2).any(1))
+
+    def _weights(self, scores: Tensor, ranks: Tensor, mask: Tensor, ordered: Tensor) -> Tensor:
+        """Weights of the pairs [B, N, N]; of use where `ordered` only."""
+        gain = gains(ordered, mask, self.gain, scores.dtype)
+        gain = gain / ideal_dcg(gain)
+        position = _positions(scores, ranks, mask)
+        discount = 1 / torch.log2(1 + position)
+        swap = (discount.unsqueeze(2) - discount.unsqueeze(1)).abs()
+        # Ordered passages are at least one position apart; elsewhere the clamp avoids 1 / log2(1).
+        apart = (position.unsqueeze(2) - position.unsqueeze(1)).abs().clamp(min=1)
+        step = 1 / torch.log2(1 + apart) - 1 / torch.log2(2 + apart)
+        return (gain.unsqueeze(2) - gain.unsqueeze(1)).abs() * (swap + self.mu * step)
+
+
+@dataclass(frozen=True)
+class MarginMSE:
+    r"""Margin-MSE: the student's score differences shall be the teacher's.
+
+    ``mean over pairs with teacher_rank_i < teacher_rank_j of ((s_i - s_j) - (t_i - t_j) / T)^2``
+
+    s student scores, t teacher scores. The mean is over all pairs pooled over the batch. Pairs are
+    formed by teacher ranks, and passages of equal rank form none.
+
+    Source: Hofstätter et al. (2020, arXiv 2010.02666), there with one positive and one
+    negative passage per query (`pairs`: "best").
+
+    Parameters
+    ----------
+    teacher_temperature
+        T > 0, divides the teacher's score differences: brings a teacher with another scale near the
+        student's. (One for the student would only scale the loss.)
+    pairs
+        "all": every ordered pair of a list; "best": the passages at the best rank of their list,
+        each against every passage ranked worse.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> teacher = torch.tensor([[7.0, 4.0]])
+    >>> MarginMSE()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask, teacher).item()
+    4.0
+    """
+
+    teacher_temperature: float = 1.0
+    pairs: str = "all"
+
+    needs: ClassVar[str] = "scores"
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        positive("teacher_temperature", self.teacher_temperature)
+        one_of("pairs", self.pairs, ("all", "best"))
+
+    def __call__(
+        self,
+        student_scores: Tensor,
+        teacher_ranks: Tensor,
+        mask: Tensor,
+        teacher_scores: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of a batch [B, N].
+
+        Raises
+        ------
+        ValueError
+            If the teacher gives no scores.
+        """
+        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+        teacher = teachers(teacher_scores, mask, scores, self) / self.teacher_temperature
+        pairs = ordered_pairs(ranks, mask)
+        if self.pairs == "best":
+            pairs = pairs & ~pairs.any(1).unsqueeze(2)  # nobody is ranked before i
+        error = scores - teacher  # the difference of margins is that of errors
+        return mean((error.unsqueeze(2) - error.unsqueeze(1)) ** 2, pairs)
+
+
+def _positions(scores: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:
+    """Positions in the student's order [B, N], 1 = first: see the tie rule of LambdaRank."""
+    mine, other = scores.unsqueeze(2), scores.unsqueeze(1)
+    lower, same = ranks.unsqueeze(1) > ranks.unsqueeze(2), ranks.unsqueeze(1) == ranks.unsqueeze(2)
+    pairs = real_pairs(mask)
+    ahead = pairs & ((other > mine) | ((other == mine) & lower))
+    tied = pairs & (other == mine) & same
+    return 1 + ahead.sum(2) + tied.sum(2).to(scores.dtype) / 2

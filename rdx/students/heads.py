@@ -1,0 +1,97 @@
+"""What turns an encoder's token vectors into a score; and attention that keeps two texts apart.
+
+This file also goes, as it is, into the folders that `rdx.export` writes. It needs torch alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """A linear layer without bias on the [CLS] vector."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, 1, bias=False)
+
+    def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
+        """Scores [P] from token vectors [P, L, H]."""
+        return self.linear(hidden[:, 0]).squeeze(1).float()
+
+
+class Mean(nn.Module):
+    """A linear layer on the mean of the token vectors."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, 1)
+
+    def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
+        """Scores [P] from token vectors [P, L, H] and mask [P, L]."""
+        weights = mask.unsqueeze(2).float()
+        mean = (hidden.float() * weights).sum(1) / weights.sum(1)
+        return self.linear(mean).squeeze(1).float()
+
+
+class Interaction(nn.Module):
+    """Scaled MaxSim between the jointly encoded query and passage tokens, plus a [CLS] term.
+
+    MaxSim = mean over query tokens of the largest cosine with a passage token.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+        self.cls = nn.Linear(size, 1)
+        nn.init.zeros_(self.cls.weight)
+        nn.init.zeros_(self.cls.bias)
+
+    def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
+        """Scores [P] from token vectors [P, L, H]; parts [P, L] is 1 at query, 2 at passage."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            unit = nn.functional.normalize(hidden.float(), dim=-1)
+            similarity = unit @ unit.transpose(1, 2)  # [P, L, L]
+            best = similarity.masked_fill((parts != 2).unsqueeze(1), -1.0).amax(2)  # [P, L]
+            query = (parts == 1).float()
+            maxsim = (best * query).sum(1) / query.sum(1).clamp(min=1)
+            return self.scale * maxsim + self.cls(hidden[:, 0].float()).squeeze(1)
+
+
+OWN = {"linear": Linear, "mean": Mean, "interaction": Interaction}
+
+
+def parts_of(input_ids: Tensor, mask: Tensor, cls: int, separator: int) -> Tensor:
+    """1 at query tokens, 2 at passage tokens, 0 at special tokens and padding [P, L].
+
+    For "[CLS] query [SEP] passage [SEP]", and for two separators between the texts.
+    """
+    between = input_ids == separator
+    text = 1 + (between.cumsum(1) > 0).long()
+    return torch.where(between | (input_ids == cls) | ~mask.bool(), 0, text)
+
+
+def sparse(inputs: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
+    """Model inputs whose attention mask [P, 1, L, L] keeps query and passage apart.
+
+    The separator after each text belongs to that text; padding sees itself only, so that no row of
+    the attention is empty.
+    """
+    real = inputs["attention_mask"].bool()
+    before = torch.roll(parts, 1, dims=1)
+    text = torch.where((parts == 0) & real, before, parts)  # a separator joins the text before it
+    text[:, 0] = 0  # [CLS]
+    same = text.unsqueeze(2) == text.unsqueeze(1)
+    cls = torch.zeros_like(same)
+    cls[:, 0] = True
+    own = torch.eye(parts.shape[1], dtype=torch.bool, device=parts.device)
+    allowed = ((same | cls) & real.unsqueeze(1)) | own
+    # Added to the attention's logits: not every implementation takes a boolean mask.
+    bias = torch.zeros(allowed.shape, device=allowed.device)
+    bias = bias.masked_fill(~allowed, torch.finfo(torch.bfloat16).min).unsqueeze(1)
+    index = torch.arange(parts.shape[1], device=parts.device).expand_as(parts)
+    start = torch.where(text == 2, index, parts.shape[1]).amin(1, keepdim=True)
+    positions = torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
+    kept = {key: value for key, value in inputs.items() if key != "token_type_ids"}
+    return {**kept, "attention_mask": bias, "position_ids": positions}

@@ -1,0 +1,88 @@
+"""A student with a head of rdx as a model of Transformers.
+
+`rdx.export` puts this file and heads.py beside the weights, so that
+``AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`` works where
+rdx is not installed. It needs torch and Transformers alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .heads import OWN, parts_of, sparse  # relative, because the two files travel together
+
+
+class RdxConfig(PretrainedConfig):
+    """An encoder's configuration, and what stands on top of it.
+
+    A model type of its own: without `trust_remote_code`, Transformers says so, where with the
+    encoder's type it would put an untrained head on the encoder.
+
+    Parameters
+    ----------
+    encoder
+        Configuration of the encoder, or its plain values.
+    head, attention
+        As `rdx.students.Student`.
+    cls_token_id, sep_token_id
+        By which query and passage are told apart.
+    """
+
+    model_type = "rdx_cross_encoder"
+    sub_configs = {"encoder": AutoConfig}
+
+    def __init__(
+        self,
+        encoder: Any = None,
+        head: str = "interaction",
+        attention: str = "full",
+        cls_token_id: int = 0,
+        sep_token_id: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.encoder = AutoConfig.for_model(**encoder) if isinstance(encoder, dict) else encoder
+        self.head, self.attention = head, attention
+        self.cls_token_id, self.sep_token_id = cls_token_id, sep_token_id
+        super().__init__(**({"num_labels": 1} | kwargs))
+
+
+class RdxForSequenceClassification(PreTrainedModel):
+    """The encoder and the head; logits [P, 1] are the scores."""
+
+    config_class = RdxConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+
+    def __init__(self, config: RdxConfig) -> None:
+        super().__init__(config)
+        own = config.head in OWN
+        auto = AutoModel if own else AutoModelForSequenceClassification
+        self.encoder = auto.from_config(config.encoder)
+        self.head = OWN[config.head](config.encoder.hidden_size) if own else None
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+    ) -> SequenceClassifierOutput:
+        """Logits [P, 1] of tokenised pairs [P, L]."""
+        mask = input_ids.new_ones(input_ids.shape) if attention_mask is None else attention_mask
+        tensors = {name: value for name, value in others.items() if isinstance(value, Tensor)}
+        inputs = {"input_ids": input_ids, "attention_mask": mask, **tensors}
+        parts = parts_of(input_ids, mask, self.config.cls_token_id, self.config.sep_token_id)
+        if self.config.attention == "sparse":
+            inputs = sparse(inputs, parts)
+        output = self.encoder(**inputs)
+        if self.head is None:
+            return SequenceClassifierOutput(logits=output.logits)
+        scores = self.head(output.last_hidden_state, mask, parts)
+        return SequenceClassifierOutput(logits=scores.unsqueeze(1))

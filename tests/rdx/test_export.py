@@ -1,0 +1,579 @@
+"""What `export` writes scores as the student does, in other libraries; and says what it is."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    ModernBertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from rdx import config
+from rdx.export import ExportError, export, find
+from rdx.export.card import citation, public
+from rdx.students import Student
+from rdx.teachers.audit import audit
+
+WORDS = (
+    "river engine garden planet violin market stone reed kelp onyx amber basil cedar delta ember"
+).split()
+PAIRS = [
+    ("river engine", "garden planet violin river market"),
+    ("stone", "stone reed"),
+    ("kelp onyx", "engine engine garden reed kelp onyx river stone planet violin"),
+    ("violin unknown", "market"),
+]
+LONG = [
+    ("river engine garden planet violin market stone reed kelp", " ".join(WORDS * 2)),
+    ("amber", " ".join(WORDS[::-1] * 2)),
+]
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHAPES = {
+    **SIZES,
+    "intermediate_size": 32,
+    "max_position_embeddings": 80,
+    "num_labels": 1,
+    "initializer_range": 0.5,
+}
+QUERY, PASSAGE = 8, 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules_of_their_own(tmp_path_factory):
+    """Transformers copies code that comes with a model into a cache; not into the user's."""
+    from transformers import dynamic_module_utils
+
+    folder = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
+        yield
+    sys.path[:] = [path for path in sys.path if path != folder]
+
+
+def tokenizer(kind, folder):
+    """A tokeniser of words: [CLS] q [SEP] p [SEP], or <s> q </s></s> p </s>."""
+    if kind != "roberta":
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        (folder / "vocab.txt").write_text("\n".join([*special, *WORDS]) + "\n")
+        return BertTokenizerFast(str(folder / "vocab.txt"))
+    special = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 2), ("</s>", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+OTHERS = {
+    "distilbert": (DistilBertConfig, {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+    "deberta-v2": (DebertaV2Config, {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+    "modernbert": (ModernBertConfig, {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 8}),
+}
+
+
+@pytest.mark.parametrize("head", ["cls", "interaction"])
+@pytest.mark.parametrize("kind", list(OTHERS))
+def test_other_encoders_are_trained_and_exported_too(tmp_path, kind, head):
+    settings, shape = OTHERS[kind]
+    made = settings(**(SHAPES | {"vocab_size": 5 + len(WORDS), "pad_token_id": 0} | shape))
+    torch.manual_seed(0)
+    classifier = AutoModelForSequenceClassification.from_config(made)
+    folder = tmp_path / "model"
+    classifier.save_pretrained(folder)
+    tokenizer("bert", folder).save_pretrained(folder)
+    store, student = store_of(tmp_path / "store", str(folder), head=head, layers=1)
+    out = export(store, "ab12", tmp_path / "out")
+    found = plain_scores(out, PAIRS, trust_remote_code=head != "cls")
+    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
+    full = config.build(find(store, "ab12").config["student"] | {"layers": None}, "student")
+    sizes = [
+        sum(p.numel() for p in one.create(3).parameters())
+        for one in (find(store, "ab12").student, full)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.fixture(scope="module", params=["bert", "electra", "roberta"])
+def model(request, tmp_path_factory):
+    """Folder of a random sequence classifier."""
+    return make_model(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def make_model(kind, folder):
+    settings, classifier = {
+        "bert": (BertConfig, BertForSequenceClassification),
+        "electra": (ElectraConfig, ElectraForSequenceClassification),
+        "roberta": (RobertaConfig, RobertaForSequenceClassification),
+    }[kind]
+    more = {"embedding_size": 16} if kind == "electra" else {}
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    shape = settings(vocab_size=5 + len(WORDS), pad_token_id=0, **SHAPES, **more)
+    classifier(shape).save_pretrained(folder)
+    tokenizer(kind, folder).save_pretrained(folder)
+    return str(folder)
+
+
+def store_of(folder, model, loss=True, **settings):
+    """A store with one finished cell, as the pipeline writes it, and its student."""
+    from rdx.store import Store, write_json
+
+    node = {"_target_": "rdx.students.Student", "model": model}
+    node |= {"query_length": QUERY, "passage_length": PASSAGE, **settings}
+    student = config.build(node, "student").create(3).eval()
+    if settings.get("head") == "interaction":  # so that the [CLS] term is part of the test
+        torch.nn.init.normal_(student.head.cls.weight, generator=torch.Generator().manual_seed(1))
+    cfg = {
+        "student": node,
+        "data": {"_target_": "rdx.data.Files", "corpus": "/home/somebody/secret/corpus.tsv"},
+        "sampler": {"_target_": "rdx.samplers.BM25", "k1": 0.9, "b": 0.4},
+        "depth": {"_target_": "rdx.samplers.Depth", "k": 10, "queries": 3},
+        "teacher": {
+            "_target_": "rdx.teachers.Listwise",
+            "backend": {
+                "_target_": "rdx.teachers.Endpoint",
+                "model": "gpt-99",
+                "base_url": "http://secret.example",
+            },
+            "prompt": "single_turn",
+            "ledger": "/home/somebody/store/ledger",
+        },
+        "prefinetune": None,
+        "loss": {"_target_": "rdx.losses.RankNet", "temperature": 1.0} if loss else None,
+        "budget": {"_target_": "rdx.trainer.Epochs", "epochs": 2},
+        "trainer": {"_target_": "rdx.trainer.Trainer", "learning_rate": 1e-5, "device": "cpu"},
+        "evaluation": {"_target_": "rdx.evaluation.Evaluation"},
+        "tracking": {"uri": "sqlite:////home/somebody/mlflow.db"},
+        "seed": 7,
+        "store": str(folder),
+    }
+    rows = [(f"q{q}", f"d{d}", d + 1, 3 - d, "ok") for q in range(3) for d in range(3)]
+    taught = pd.DataFrame(rows, columns=["query_id", "doc_id", "rank", "teacher_rank", "state"])
+    found = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
+    training = {"steps": 1234, "pairs": 98765, "lists": 3, "lists_left_out": 1, "audit": found}
+    first = {"_target_": "rdx.samplers.BM25", "k1": 0.9}
+    facts = {
+        "health": "ok",
+        "collections": {"tiny": {"k": 10, "first_stage": first, "judged@10": 0.5}},
+        "training": training if loss else {},
+        "signatures": {"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
+    }
+    table = pd.DataFrame(
+        [
+            ("tiny", system, f"q{i}", "nDCG@10", value + i / 10)
+            for system, value in (("first_stage", 0.2), ("student", 0.4))
+            for i in range(4)
+        ],
+        columns=["collection", "system", "query_id", "measure", "value"],
+    )
+    store = Store(folder)
+
+    def evaluated(to):
+        write_json(to / "trial.json", facts)
+        (to / "config.yaml").write_text(yaml.safe_dump(cfg, sort_keys=False))
+        table.to_parquet(to / "per_query.parquet")
+
+    stage = "distill" if loss else "prefinetune"
+    store.cached(stage, facts["signatures"][stage], student.save)
+    store.cached("evaluate", facts["signatures"]["evaluate"], evaluated)
+    return folder, student
+
+
+@torch.inference_mode()
+def expected(student, pairs):
+    return student(*student.pairs.pad(student.pairs.encode(pairs)))
+
+
+@torch.inference_mode()
+def plain_scores(folder, pairs, **more):
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder, **more).eval()
+    encode = AutoTokenizer.from_pretrained(folder, **more)
+    inputs = encode([q for q, _ in pairs], [p for _, p in pairs], padding=True, return_tensors="pt")
+    return classifier(**inputs).logits.squeeze(1)
+
+
+OWN = [
+    {"head": "linear"},
+    {"head": "mean"},
+    {"head": "interaction"},
+    {"head": "interaction", "attention": "sparse"},
+    {"head": "cls", "attention": "sparse"},
+]
+
+
+def test_transformers_gives_the_same_scores(model, tmp_path):
+    store, student = store_of(tmp_path / "store", model)
+    out = export(store, "ab12", tmp_path / "out")
+    found = plain_scores(out, PAIRS)
+    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
+    assert found.unique().numel() == len(PAIRS)
+    assert not list(out.glob("*.py"))  # nothing but what Transformers knows
+
+
+@pytest.mark.parametrize("settings", OWN, ids=lambda s: "-".join(s.values()))
+def test_transformers_gives_the_same_scores_with_our_heads(model, tmp_path, settings):
+    store, student = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out")
+    found = plain_scores(out, PAIRS, trust_remote_code=True)
+    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
+    assert found.unique().numel() == len(PAIRS)
+    assert {path.name for path in out.glob("*.py")} == {"modeling_rdx.py", "heads.py"}
+    with pytest.raises(ValueError, match="trust_remote_code"):  # not a silent, untrained head
+        plain_scores(out, PAIRS, trust_remote_code=False)
+
+
+@pytest.mark.parametrize("settings", [{}, OWN[3]], ids=["plain", "own"])
+def test_sentence_transformers_gives_the_same_scores(model, tmp_path, settings):
+    CrossEncoder = pytest.importorskip("sentence_transformers").CrossEncoder
+    store, student = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out")
+    loaded = CrossEncoder(str(out), device="cpu", trust_remote_code=bool(settings))
+    found = torch.tensor(loaded.predict(PAIRS))
+    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
+    assert loaded.max_seq_length == QUERY + PASSAGE + (4 if "roberta" in model else 3)
+    loaded.predict(LONG)  # too long as a whole: cut, not an error
+
+
+@pytest.mark.parametrize("settings", [{}, OWN[0]], ids=["plain", "own"])
+def test_the_code_of_the_card_cuts_texts_as_the_student(tmp_path, settings):
+    model = make_model("electra", tmp_path / "model")
+    store, student = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out")
+    blocks = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    [code] = [block for block in blocks if "def score" in block]
+    scope = {}
+    exec(code.replace('"PATH"', repr(str(out))), scope)
+    found = scope["score"](LONG + PAIRS)
+    torch.testing.assert_close(found, expected(student, LONG + PAIRS), atol=1e-5, rtol=1e-5)
+    assert student.pairs.truncated == {LONG[0][0], LONG[0][1], LONG[1][1]}
+
+
+def test_a_cell_without_distillation_gives_its_first_stage(tmp_path):
+    model = make_model("bert", tmp_path / "model")
+    store, student = store_of(tmp_path / "store", model, loss=False)
+    out = export(store, "ab12", tmp_path / "out")
+    torch.testing.assert_close(plain_scores(out, PAIRS), expected(student, PAIRS))
+    text = (out / "README.md").read_text()
+    assert "No teacher" in text and "gpt-99" not in text
+
+
+def test_adapters_are_merged(tmp_path):
+    pytest.importorskip("peft")
+    model = make_model("bert", tmp_path / "model")
+    lora = {"_target_": "rdx.students.LoRA", "rank": 2, "targets": ["query"]}
+    store, student = store_of(tmp_path / "store", model, lora=lora, compile=True)
+    out = export(store, "ab12", tmp_path / "out")
+    torch.testing.assert_close(
+        plain_scores(out, PAIRS), expected(student_of(find(store, "ab12")), PAIRS)
+    )
+    assert not [name for name in load_file(out / "model.safetensors") if "lora" in name]
+
+
+def student_of(cell):
+    return cell.student.load(cell.checkpoint).eval()
+
+
+def test_the_card_is_complete_and_its_front_matter_valid(tmp_path):
+    model = make_model("bert", tmp_path / "model")
+    store, _ = store_of(tmp_path / "store", model)
+    out = export(store, "ab12", tmp_path / "out", licence="apache-2.0", name="tiny-ranker")
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.pipeline_tag == "text-ranking"
+    assert card.data.base_model is None  # a folder is no model of the Hub
+    assert card.data.model_name == "tiny-ranker"
+    [result] = card.data.eval_results
+    assert (result.dataset_name, result.metric_type) == ("tiny", "ndcg_10")
+    assert result.metric_value == 0.55
+    # means of .4, .5, .6, .7 and .2, .3, .4, .5; t(.975, 3) = 3.182446, sd = .1290994
+    half = 3.182446 * 0.1290994 / 2
+    assert f"| tiny | **student** | 4 | 0.5500 ± {half:.4f} |" in card.text
+    assert f"| tiny | first_stage | 4 | 0.3500 ± {half:.4f} |" in card.text
+    for said in (
+        *("corpus.tsv", "BM25(k1=0.9, b=0.4)", "Depth(k=10, queries=3)", "gpt-99", "single_turn"),
+        *("RankNet(temperature=1.0)", "Epochs(epochs=2)", "| seed | 7 |", "Health: `ok`"),
+        *("1,234", "98,765", "| lists left out | 1 |", "`apache-2.0`", "Rank-DistiLLM", "ab12" * 4),
+    ):
+        assert said in card.text, said
+    assert re.search(r"^Lists +3: 100.0% ok; 0 left out$", card.text, re.MULTILINE)  # the audit
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [("transformers", {}), ("transformers", OWN[3]), ("lightning_ir", {"head": "linear"})],
+)
+def test_nothing_of_the_machine_is_published(tmp_path, form, settings):
+    model = make_model("bert", tmp_path / "model")
+    store, _ = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out", form=form)
+    described = yaml.safe_load((out / "rdx.yaml").read_text())
+    assert described["signature"] == "ab12" * 4
+    assert described["signatures"]["distill"] == "bb" * 8
+    assert described["config"]["seed"] == 7
+    assert described["config"]["data"]["corpus"] == "corpus.tsv"
+    for path in out.rglob("*"):
+        if path.suffix in (".md", ".yaml", ".json", ".py"):
+            text = path.read_text()
+            for private in ("somebody", "secret", str(tmp_path), "mlflow"):
+                assert private not in text, (path.name, private)
+
+
+def test_a_hub_model_is_named_as_base_model(tmp_path):
+    from rdx.export.card import _front_matter
+
+    model = make_model("bert", tmp_path / "model")
+    store, _ = store_of(tmp_path / "store", model)
+    cell = find(store, "ab12")
+    cell.config["student"]["model"] = "google/electra-base-discriminator"
+    front = yaml.safe_load(_front_matter(cell, "one", None, "transformers"))
+    assert front["base_model"] == "google/electra-base-discriminator"
+    assert front["license"] == "unknown"
+
+
+@pytest.mark.parametrize("health", ["below_first_stage", "constant_scores"])
+def test_a_student_that_is_not_healthy_is_marked(tmp_path, health):
+    model = make_model("bert", tmp_path / "model")
+    store, _ = store_of(tmp_path / "store", model)
+    cell = find(store, "ab12")
+    cell.facts["health"] = health
+    from rdx.export.card import render
+
+    assert f"**Health: `{health}`. Do not use" in render(cell, "one", None, "transformers")
+    assert "To be filled in" in render(cell, "one", None, "transformers")
+
+
+def test_citation_has_the_paper_and_rdx():
+    text = citation()
+    assert "@inproceedings{schlatt2025," in text and "@software{rdx," in text
+    assert "Schlatt, Ferdinand and Fröbe, Maik and" in text
+    assert "doi = {10.1007/978-3-031-88714-7_31}" in text
+    assert "author = {{the rdx authors}}" in text
+
+
+def test_public_leaves_scheduling_and_folders_out():
+    node = {
+        "_target_": "rdx.trainer.Trainer",
+        "max_tokens": 5,
+        "model": "/a/b/c",
+        "other": "a/b",
+        "list": [{"device": "cuda", "k": 1}],
+    }
+    assert public(node) == {
+        "_target_": "rdx.trainer.Trainer",
+        "model": "c",
+        "other": "a/b",
+        "list": [{"k": 1}],
+    }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A store with two finished cells, of which one begins as the other, and an unfinished one."""
+    folder = tmp_path_factory.mktemp("two")
+    store, _ = store_of(folder / "store", make_model("bert", folder / "model"))
+    evaluated = store / "evaluate"
+    shutil.copytree(evaluated / ("ab12" * 4), evaluated / ("ab13" * 4))
+    (evaluated / "cd34cd34cd34cd34.partial").mkdir()
+    (evaluated / "cd34cd34cd34cd34.lock").touch()
+    return store
+
+
+@pytest.mark.parametrize(
+    ("signature", "message"),
+    [
+        ("ff", r"no finished cell .* begins with 'ff'; there are 2: ab12.*, ab13"),
+        ("ab1", r"'ab1' is the beginning of 2 signatures: ab12.*, ab13.*; give more of it"),
+        ("", r"beginning of 0|beginning of 2"),
+        ("cd34", r"cd34cd34cd34cd34 is not finished: run its command again"),
+        ("../distill/bb", r"no finished cell"),
+    ],
+)
+def test_signatures_that_name_no_one_cell(two, tmp_path, signature, message):
+    with pytest.raises(ExportError, match=message):
+        export(two, signature, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_not_there(tmp_path):
+    with pytest.raises(ExportError, match=r"no finished cell in .*nowhere.*there are 0"):
+        export(tmp_path / "nowhere", "ab", tmp_path / "out")
+
+
+def test_folders_that_are_in_the_way(two, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name in ("full", "full/file"):
+        with pytest.raises(ExportError, match="not an empty folder"):
+            export(two, "ab12", tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert export(two, "ab12", tmp_path / "empty").name == "empty"
+    assert (tmp_path / "empty" / "model.safetensors").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "empty"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"licence": "Apache 2.0!"}, "licence='Apache 2.0!'"), ({"form": "onnx"}, "form='onnx'")],
+)
+def test_bad_values_name_their_key(two, tmp_path, values, message):
+    with pytest.raises(ExportError, match=re.escape(message)):
+        export(two, "ab12", tmp_path / "out", **values)
+
+
+def test_what_is_missing_in_the_store_is_named(two, tmp_path):
+    def broken(name, change):
+        store = tmp_path / name
+        shutil.copytree(two, store)
+        change(store)
+        with pytest.raises(ExportError) as error:
+            export(store, "ab12", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        return str(error.value)
+
+    def old(store):
+        folder = store / "evaluate" / ("ab12" * 4)
+        (folder / "config.yaml").unlink()
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["files"]["config.yaml"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    weights = Path("distill") / ("bb" * 8)
+    assert "force=true" in broken("old", old)
+    assert "weights" in broken("gone", lambda store: shutil.rmtree(store / weights))
+    touched = broken("touched", lambda s: (s / weights / "config.json").write_text("{}"))
+    assert "checksum" in touched
+    report = Path("evaluate") / ("ab12" * 4) / "trial.json"
+    assert "damaged" in broken("report", lambda store: (store / report).unlink())
+
+
+def test_a_tokeniser_without_separators_is_refused(tmp_path):
+    model = make_model("bert", tmp_path / "model")
+    store, _ = store_of(tmp_path / "store", model, head="mean")
+    from rdx.export.weights import write
+
+    settings = find(store, "ab12").student
+    student = settings.load(find(store, "ab12").checkpoint).eval()
+    student.pairs.tokenizer.sep_token = None
+    with pytest.raises(ExportError, match="head=cls with attention=full can be exported"):
+        write(student, settings, "transformers", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_cell_of_the_pipeline_is_exported(world, rdx, tmp_path):
+    done = rdx(world.overrides(tmp_path / "store"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    [folder] = [p for p in (tmp_path / "store" / "evaluate").iterdir() if p.is_dir()]
+    out = export(tmp_path / "store", folder.name[:6], tmp_path / "out")
+    cell = find(tmp_path / "store", folder.name)
+    assert cell.student == Student(
+        str(world.folder / "bert"), head="interaction", query_length=8, passage_length=16
+    )
+    pairs = [("river amber", "engine basil river"), ("planet", "planet onyx reed")]
+    found = plain_scores(out, pairs, trust_remote_code=True)
+    torch.testing.assert_close(found, expected(student_of(cell), pairs), atol=1e-4, rtol=1e-4)
+    text = (out / "README.md").read_text()
+    assert "Lists" in text
+    weight = cell.facts["collections"]["files"]["weight"]
+    assert f"student+first_stage is {weight:g} of the student's" in text
+
+
+IN_LIGHTNING_IR = [("bert", "cls"), ("roberta", "cls")] + [
+    (kind, "linear") for kind in ("bert", "electra", "roberta")
+]
+
+
+# Lightning IR 0.0.6 needs Transformers 4, rdx needs 5: it scores in a process of its own.
+LIGHTNING_IR = os.environ.get("LIGHTNING_IR_PYTHON")
+SCORING = """
+import json, sys, torch
+from lightning_ir import CrossEncoderModule
+module = CrossEncoderModule(model_name_or_path=sys.argv[1]).eval()
+with torch.inference_mode():
+    scores = [module.score(q, [p]).scores.float().item() for q, p in json.loads(sys.argv[2])]
+print(json.dumps(scores))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LIGHTNING_IR, reason="LIGHTNING_IR_PYTHON names no Python that has it")
+@pytest.mark.parametrize(("kind", "head"), IN_LIGHTNING_IR)
+def test_lightning_ir_gives_the_same_scores(tmp_path, kind, head):
+    store, student = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), head=head)
+    out = export(store, "ab12", tmp_path / "out", form="lightning_ir")
+    pairs = PAIRS + LONG
+    command = [LIGHTNING_IR, "-c", SCORING, str(out), json.dumps(pairs)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
+    assert found.unique().numel() == len(pairs)
+
+
+@pytest.mark.parametrize(("kind", "head"), IN_LIGHTNING_IR)
+def test_the_form_of_lightning_ir_has_its_names(tmp_path, kind, head):
+    store, student = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), head=head)
+    out = export(store, "ab12", tmp_path / "out", form="lightning_ir")
+    settings = json.loads((out / "config.json").read_text())
+    assert (settings["model_type"], settings["backbone_model_type"]) == ("mono", kind)
+    assert (settings["query_length"], settings["doc_length"]) == (QUERY, PASSAGE)
+    assert settings["linear_bias"] == (head == "cls")
+    assert settings["pooling_strategy"] == ("bert_pool" if head == "cls" else "first")
+    state = load_file(out / "model.safetensors")
+    assert all(name.startswith(f"{kind}.") for name in state)
+    state = {name.removeprefix(f"{kind}."): value for name, value in state.items()}
+    shapes = {name: tuple(state[name].shape) for name in state if "embeddings" not in name}
+    ours = {name: shape for name, shape in shapes.items() if not name.startswith("encoder.")}
+    linear = {"linear.weight": (1, 16)}
+    pooled = {"linear.bias": (1,), "bert_pool.0.weight": (16, 16), "bert_pool.0.bias": (16,)}
+    assert ours == linear | (pooled if head == "cls" else {})
+    assert "lightning_ir" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("electra", {}),
+        ("bert", {"head": "mean"}),
+        ("bert", {"head": "interaction"}),
+        ("bert", {"head": "linear", "attention": "sparse"}),
+    ],
+)
+def test_what_lightning_ir_has_no_model_for_is_refused(tmp_path, kind, settings):
+    store, _ = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), **settings)
+    with pytest.raises(ExportError, match=r"Lightning IR has no such model; it has head=linear"):
+        export(store, "ab12", tmp_path / "out", form="lightning_ir")
+    assert not (tmp_path / "out").exists()

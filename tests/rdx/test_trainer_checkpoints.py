@@ -1,0 +1,317 @@
+"""Interrupted trainings end in the same bits; validation selects and stops."""
+
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer_toys import (
+    FAST,
+    LISTS,
+    PASSAGES,
+    TOY,
+    Stop,
+    equal,
+    parameters,
+    stop_at,
+    toy_student,
+    trained,
+)
+
+from rdx.batches import TrainingList
+from rdx.data.collection import Collection
+from rdx.losses import LCE, RankNet
+from rdx.samplers import BM25
+from rdx.trainer import Epochs, Prefinetune, Steps, Trainer, fit
+from rdx.trainer.checkpoints import BEST, LAST, Progress, find, save
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a fresh student; gives (student, facts)."""
+    return partial(trained, tmp_path)
+
+
+STEPS = {"budget": Epochs(3), "checkpoint_seconds": 0, "warmup": 0.3, "schedule": "linear"}
+KINDS = {
+    "plain": {},
+    "cached": {"max_tokens": 25, "gradient_cache": "on"},  # several micro-batches
+    "accumulated": {"max_tokens": 25, "gradient_cache": "off"},
+    "cosine": {"schedule": "cosine", "layer_decay": 0.9, "head_rate": 2.0, "clip": 0.1},
+    "bf16": {"precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stops", [[0], [3], [7], [1, 2, 5]])
+def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, kind):
+    settings = STEPS | KINDS[kind]
+    whole, facts = train(work="whole", **settings)
+    for step in stops:
+        with pytest.raises(Stop):
+            train(work="cut", on_step=stop_at(step), **settings)
+    seen = []
+    resumed, again = train(work="cut", on_step=lambda step, _: seen.append(step), **settings)
+    assert seen == list(range(stops[-1], 9))  # the step that was stopped was not checkpointed
+    assert equal(whole, resumed)
+    assert again == facts
+    curves = [(tmp_path / work / "curve.json").read_text() for work in ("whole", "cut")]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("stops", [[1], [0, 3, 4]])
+def test_stage_1_resumes_exactly_too(train, stops):
+    rows = [(q, f"d{i}", 1) for i, q in enumerate(TOY.queries)]
+    qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
+    judged = Collection("toy", TOY.queries, PASSAGES, qrels)
+    stage = Prefinetune(
+        LCE(), BM25(stemmer="none"), depth=8, negatives=3, queries=None,
+        epochs=3, batch=3, learning_rate=1e-3, warmup=0.2, seed=3,
+    )  # fmt: skip
+    cached = {"max_tokens": 25, "gradient_cache": "on", "checkpoint_seconds": 0}
+    own = stage.trainer(Trainer(**FAST | cached))
+    settings = {name: getattr(own, name) for name in Trainer.__dataclass_fields__}
+    settings |= {"loss": stage.loss, "lists": stage.lists(judged), "budget": Epochs(2)}
+    whole, facts = train(work="whole", **settings)
+    assert facts["steps"] == 6
+    for step in stops:
+        with pytest.raises(Stop):
+            train(work="cut", on_step=stop_at(step), **settings)
+    resumed, again = train(work="cut", **settings)
+    assert equal(whole, resumed) and again == facts
+
+
+def test_texts_cut_before_an_interruption_are_counted(tmp_path):
+    long = Collection("toy", TOY.queries, {d: "river " * 300 + d for d in PASSAGES}, TOY.qrels)
+
+    def run(work, on_step=lambda step, metrics: None):
+        student = toy_student(tmp_path, "dry", passage_length=3)
+        folder = tmp_path / work
+        folder.mkdir(exist_ok=True)
+        settings = Trainer(**FAST | {"batch": 1}, checkpoint_seconds=0)
+        lists = lambda epoch: LISTS  # noqa: E731
+        return fit(student, RankNet(), lists, long, Steps(7), settings, 0, folder, on_step)
+
+    facts = run("whole")
+    with pytest.raises(Stop):
+        run("cut", stop_at(5))
+    assert run("cut") == facts
+    assert facts["truncated_texts"] == len({d for one in LISTS for d in one.doc_ids})
+
+
+def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
+    settings = {"budget": Steps(4), "checkpoint_seconds": 0}
+    whole, _ = train(work="whole", **settings)
+    with pytest.raises(Stop):
+        train(work="cut", on_step=stop_at(2), **settings)
+    half = tmp_path / "cut" / "checkpoint-unfinished"
+    half.mkdir()
+    (half / LAST).write_bytes(b"half of a checkp")
+    resumed, _ = train(work="cut", **settings)
+    assert equal(whole, resumed)
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["curve.json"]
+
+
+def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
+    # a process may be killed between naming a checkpoint and removing the one before
+    settings = {"budget": Steps(12), "checkpoint_seconds": 0}
+    whole, _ = train(work="whole", **settings)
+    with pytest.raises(Stop):
+        train(work="cut", on_step=stop_at(9), **settings)
+    with pytest.raises(Stop):
+        train(work="later", on_step=stop_at(10), **settings)
+    (tmp_path / "later" / "checkpoint-10").rename(tmp_path / "cut" / "checkpoint-10")
+    assert find(tmp_path / "cut").name == "checkpoint-10"
+    seen = []
+    resumed, _ = train(work="cut", on_step=lambda step, _: seen.append(step), **settings)
+    assert seen == [10, 11] and equal(whole, resumed)
+
+
+def test_a_checkpoint_is_weights_and_state(train, tmp_path):
+    with pytest.raises(Stop):
+        train(on_step=stop_at(2), checkpoint_seconds=0)
+    [folder] = (tmp_path / "work").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == [LAST, "state.pt"]
+    two, _ = train(work="two", budget=Steps(2))
+    weights = load_file(folder / LAST)
+    assert all(torch.equal(weights[name], value) for name, value in two.state_dict().items())
+
+
+def test_checkpoints_wait_for_their_time(train, tmp_path):
+    with pytest.raises(Stop):
+        train(on_step=stop_at(3), checkpoint_seconds=1000)
+    assert not list((tmp_path / "work").iterdir())
+
+
+# --- validation ---
+
+
+def values(*found):
+    """A validation that gives these numbers, by the number of calls."""
+    calls = []
+
+    def validate(student):
+        assert not student.training
+        calls.append(parameters(student))
+        return found[len(calls) - 1]
+
+    validate.calls = calls
+    return validate
+
+
+def test_validation_selects_the_best_weights(train):
+    settings = {"validate_every": 2, "budget": Steps(7)}
+    first = values(0.1, 0.5, 0.9, 0.9, 0.2)  # at 0, 2, 4, 6 and 7 steps
+    best, facts = train(work="best", validate=first, select="best", **settings)
+    assert len(first.calls) == 5
+    assert torch.equal(parameters(best), first.calls[2])  # the first of equals
+    assert (facts["validation_start"], facts["validation"]) == (0.1, 0.9)
+    assert (facts["best_step"], facts["kept_step"], facts["steps"]) == (4, 4, 7)
+    again = values(0.1, 0.5, 0.9, 0.9, 0.2)
+    last, facts = train(work="last", validate=again, **settings)
+    assert torch.equal(parameters(last), again.calls[4])
+    assert (facts["validation"], facts["best_step"], facts["kept_step"]) == (0.2, 4, 7)
+    plain, facts = train(work="plain", budget=Steps(7))
+    assert equal(last, plain) and "validation" not in facts  # looking changes nothing
+    # without a validation to call, or without an interval, there is none
+    _, facts = train(work="none", budget=Steps(7), validate=values())
+    assert "validation" not in facts
+
+
+def test_validation_stops_early(train):
+    settings = {"validate_every": 2, "budget": Steps(20), "patience": 2, "warmup": 0.5}
+    rates = []
+    look = values(0.0, 0.3, 0.4, 0.4, 0.1, 0.9)  # at 0, 2, 4, 6, 8, 10
+    early, facts = train(
+        work="early", validate=look, on_step=lambda _, m: rates.append(m), **settings
+    )
+    assert (facts["steps"], facts["best_step"], len(look.calls)) == (8, 4, 5)
+    assert [m.get("validation") for m in rates] == [None, 0.3, None, 0.4, None, 0.4, None, 0.1]
+    # the schedule is that of the whole budget
+    assert [m["lr"] for m in rates] == [FAST["learning_rate"] * i / 10 for i in range(1, 9)]
+    assert torch.equal(parameters(early), look.calls[4])
+    longer = values(0.0, 0.3, 0.4, 0.4, 0.1, 0.9, *[0.0] * 5)
+    assert train(work="b", validate=longer, **settings | {"patience": 4})[1]["steps"] == 18
+
+
+def quality(student) -> float:
+    """A number that wavers with the weights."""
+    return math.sin(1000 * parameters(student).sum().item())
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("patience", [None, 2])
+@pytest.mark.parametrize("stops", [[0], [4], [1, 6, 7, 8], [11]])
+def test_validation_resumes_exactly(train, stops, patience, select):
+    settings = {
+        "validate_every": 2, "select": select, "patience": patience, "validate": quality,
+        "checkpoint_seconds": 0, "budget": Steps(12), "max_tokens": 25, "gradient_cache": "on",
+    }  # fmt: skip
+    whole, facts = train(work="whole", **settings)
+    for step in stops:
+        with suppress(Stop):  # where patience ended it before, it is finished and begins again
+            train(work="cut", on_step=stop_at(step), **settings)
+    resumed, again = train(work="cut", **settings)
+    assert equal(whole, resumed) and again == facts
+
+
+def test_the_best_checkpoint_stays_beside_the_last(train, tmp_path):
+    settings = {"validate_every": 1, "budget": Steps(6)}
+    with pytest.raises(Stop):
+        train(on_step=stop_at(4), validate=values(0.0, 0.5, 0.8, 0.3, 0.2, 0.1), **settings)
+    [folder] = (tmp_path / "work").iterdir()
+    assert folder.name == "checkpoint-4"
+    two, four = (train(work=f"{n}", budget=Steps(n))[0].state_dict() for n in (2, 4))
+    for name, expected in ((BEST, two), (LAST, four)):
+        found = load_file(folder / name)
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_a_validation_that_is_not_finite_is_an_error(train):
+    with pytest.raises(ValueError, match="training: validation gave nan"):
+        train(validate=values(math.nan), validate_every=1)
+
+
+def test_a_harmful_loss_ends_below_its_start(train):
+    def order(student):
+        """Share of pairs of passages in the teacher's order."""
+        right = count = 0
+        for one in LISTS:
+            texts = [(TOY.queries[one.query_id], PASSAGES[d]) for d in one.doc_ids]
+            with torch.inference_mode():
+                scores = student(*student.pairs.pad(student.pairs.encode(texts))).tolist()
+            for i in range(len(scores)):
+                right += sum(scores[i] > scores[j] for j in range(i + 1, len(scores)))
+                count += len(scores) - 1 - i
+        return right / count
+
+    settings = {"validate": order, "validate_every": 10, "budget": Steps(30)}
+    _, good = train(work="good", head="interaction", **settings)
+    worst = [TrainingList(o.query_id, o.doc_ids[::-1], o.teacher_ranks) for o in LISTS]
+    _, bad = train(work="bad", lists=lambda epoch: worst, head="interaction", **settings)
+    assert good["validation"] > good["validation_start"] == bad["validation_start"]
+    assert bad["validation"] < bad["validation_start"]
+
+
+# --- killed at any moment ---
+
+ENDLESS = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from pathlib import Path
+from trainer_toys import trained
+from rdx.trainer import Steps
+from test_trainer_checkpoints import quality
+trained(Path({folder!r}), budget=Steps(10**6), checkpoint_seconds=0, validate_every=1,
+        validate=quality, max_tokens=25, schedule="constant")
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_checkpoint_is_whole(tmp_path, train):
+    here = Path(__file__)
+    names = {"root": str(here.parents[2]), "tests": str(here.parent), "folder": str(tmp_path)}
+    draw = random.Random(0)
+    reached = 0
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", ENDLESS.format(**names)])
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = find(tmp_path / "work") if (tmp_path / "work").exists() else None
+            if found and int(found.name.split("-")[1]) > reached + 3:
+                break
+            time.sleep(0.05)
+        time.sleep(draw.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = find(tmp_path / "work")
+        assert found is not None and int(found.name.split("-")[1]) > reached
+        reached = int(found.name.split("-")[1])
+        load_file(found / LAST)
+        state = torch.load(found / "state.pt", weights_only=True)
+        assert len(state["progress"]["curve"]) == reached == state["progress"]["step"]
+        assert len(state["progress"]["validations"]) == reached
+        assert (found / BEST).exists()
+    weights = load_file(found / LAST)
+    whole, _ = train(work="whole", budget=Steps(reached), max_tokens=25, schedule="constant")
+    assert all(torch.equal(weights[name], value) for name, value in whole.state_dict().items())
+
+
+def test_a_checkpoint_of_the_same_step_is_written_once(tmp_path):
+    student = toy_student(tmp_path)
+    optimiser = torch.optim.AdamW(student.parameters())
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    for step in (3, 3, 4):
+        save(work, student, optimiser, scaler, Progress(64, step=step))
+    assert [p.name for p in work.iterdir()] == ["checkpoint-4"]
