@@ -213,3 +213,24 @@ def test_a_local_model_labels_real_passages(tmp_path, monkeypatch, capsys, score
     assert "0 left out" in said and "Windows        6:" in said
     if "first_token" in score[0]:
         assert "100.0% ok" in said
+
+
+def test_the_audit_is_in_mlflow(files):
+    from mlflow import MlflowClient
+
+    with FaultyServer() as server:
+        mine = [o for o in overrides(server) if o != "tracking=none"]
+        commands.teach([*mine, "tracking.system_metrics=false"])
+    client = MlflowClient("sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("rdx")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`rdx.kind` = 'trial'")
+    (folder,) = (files / "store" / "teach").glob("*[!k]")
+    found = json.loads((folder / "audit.json").read_text())
+    metrics = run.data.metrics
+    assert run.info.status == "FINISHED" and run.data.tags["rdx.signature"] == folder.name
+    assert metrics["lists/shares/ok"] == 1.0 and metrics["windows/answers"] == len(server.asked)
+    measured = found["effectiveness"]["usable"]["teacher"]
+    assert metrics["effectiveness/usable/teacher"] == pytest.approx(measured)
+    names = {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert {"audit.json", "teacher.parquet", "windows.parquet", "config.yaml"} <= names
+    assert "sk-very-secret" not in json.dumps(run.to_dictionary())
