@@ -162,7 +162,7 @@ def _panel(ax: Any, title: str, points: Sequence[Point]) -> None:
     ax.set_axisbelow(True)
     for side in ("left", "right", "top"):
         ax.spines[side].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.margins(x=0.06)
 
 

@@ -66,3 +66,20 @@ def test_one_panel_per_collection():
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="nothing to draw"):
         differences({}, baseline="x", measure="RR@10")
+
+
+@pytest.mark.parametrize("high", [0.0301, 0.086, 0.12, 0.4])
+def test_tick_labels_do_not_run_into_each_other(high):
+    name = "RankNet, shuffled teacher + BM25"  # long names leave little room
+    points = [Point(name, high / 3, -0.024, high, ())]
+    drawn = differences({"pydocs": points}, baseline="First stage (BM25)", measure="nDCG@10")
+    (ax,) = drawn.axes
+    low, top = ax.get_xlim()
+    shown = [
+        label
+        for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        if low <= tick <= top
+    ]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) >= 2
+    assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:], strict=False))
