@@ -97,7 +97,7 @@ def save(work: Path, student: Any, optimiser: Any, scaler: Any, progress: Progre
     _sync(work)
     for old in _finished(work):
         if old != final:
-            shutil.rmtree(old)
+            _discard(old)
 
 
 def find(work: Path) -> Path | None:
@@ -128,8 +128,17 @@ def load_best(work: Path, student: Any) -> None:
 
 def remove(work: Path) -> None:
     """Remove all checkpoints, finished or not."""
-    for path in work.glob(f"{_NAME}*"):
-        shutil.rmtree(path)
+    for path in sorted(work.glob(f"{_NAME}*")):
+        _discard(path)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint; killed half way, it must not pass for a finished one."""
+    unfinished = folder.with_name(f"{_NAME}unfinished")
+    if folder != unfinished:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        folder.rename(unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -121,6 +121,24 @@ def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
     assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["curve.json"]
 
 
+def test_killed_while_it_tidies_up_it_trains_again_to_the_same_bits(train, tmp_path, monkeypatch):
+    settings = {"budget": Steps(4), "checkpoint_seconds": 0}
+    whole, _ = train(work="whole", **settings)
+
+    def dies(folder, **_):
+        victim = next(iter(sorted(Path(folder).iterdir())), None) if Path(folder).exists() else None
+        if victim is not None:
+            victim.unlink()
+            raise Stop
+
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr("rdx.trainer.checkpoints.shutil.rmtree", dies)
+        train(work="cut", **settings)
+    assert find(tmp_path / "cut") is None or len(list(find(tmp_path / "cut").iterdir())) == 2
+    resumed, _ = train(work="cut", **settings)
+    assert equal(whole, resumed)
+
+
 def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
     # a process may be killed between naming a checkpoint and removing the one before
     settings = {"budget": Steps(12), "checkpoint_seconds": 0}
