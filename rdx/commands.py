@@ -105,7 +105,7 @@ def _export(folder: Path, cell: Cell, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     taught = rankings.read_parquet(folder / "teacher.parquet")
-    usable = taught[taught.state.isin(("ok", "repaired"))]
+    usable = taught[taught.state.isin(rankings.USABLE)]
     rankings.write_trec(evaluation.as_ranking(usable), out / "teacher.run.gz", "rdx")
     (out / pipeline.AUDIT).write_text((folder / pipeline.AUDIT).read_text())
     if (folder / WINDOWS).exists():

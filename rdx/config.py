@@ -163,8 +163,7 @@ def impossible(cfg: dict[str, Any]) -> str:
     lacking = sorted({NEEDS[t] for t in _targets(cfg["loss"]) if t in NEEDS} - gives)
     if not lacking:
         return ""
-    names = (str(cfg[group]["_target_"]).rpartition(".")[2] for group in ("loss", "teacher"))
-    loss, source = names
+    loss, source = (str(cfg[g]["_target_"]).rpartition(".")[2] for g in ("loss", "teacher"))
     others = sorted(t.rpartition(".")[2] for t, given in GIVES.items() if lacking[0] in given)
     return (
         f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "

@@ -70,7 +70,7 @@ def calibrate(cfg: dict[str, Any]) -> dict[str, dict[str, float]]:
         systems["oracle"] = ev.oracle(first, test.qrels)
         table = ev.per_query(name, systems, test.qrels, ["nDCG@10"])
         values = {system: rows.value for system, rows in table.groupby("system")}
-        failed = ~taught.state.isin(("ok", "repaired"))
+        failed = ~taught.state.isin(rankings.USABLE)
         found[name] = {system: float(value.mean()) for system, value in values.items()} | {
             "half_width": ev.half_width(values["teacher"]),
             "queries": len(values["teacher"]),

@@ -8,6 +8,7 @@ Each stage is computed once per signature (`rdx.config.signatures`) and kept in 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,7 +177,7 @@ def distill(cell: Any, trial: Any) -> Path:
             folder,
             on_step=partial(trial.log_step, "distill"),
             name="distilling",
-            validate=partial(_dev_score, cell),
+            validate=_validation(cell),
         )
         facts["lists_left_out"] = int(ranking.query_id.nunique() - lists.query_id.nunique())
         facts["audit"] = found
@@ -284,10 +285,8 @@ def _tested_identity(cell: Any, name: str) -> Any:
     return config.identity({**cell.cfg, "data": data})["data"]
 
 
-def _dev_ranking(
-    cell: Any, student: Any, name: str
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Dev queries of the training collection: the student's ranking, the first stage, the qrels.
+def _dev(cell: Any) -> tuple[Collection, pd.DataFrame]:
+    """Some judged dev queries of the training collection, and their first stage.
 
     What is re-ranked is what the first stage found; no relevant passage is added to it.
     """
@@ -295,22 +294,33 @@ def _dev_ranking(
     dev = load(cell, "data", "dev")
     judged = [q for q in dict.fromkeys(dev.qrels.query_id) if q in dev.queries]
     dev = dev.subset(sample_queries(judged, min(evaluation.dev_queries, len(judged)), 0))
-    first = cell.parts["sampler"].candidates(dev, evaluation.k)
-    ranking, _ = ev.rerank(student, first, dev, cell.parts["trainer"], evaluation.max_tokens, name)
-    return ranking, first, dev.qrels
+    return dev, cell.parts["sampler"].candidates(dev, evaluation.k)
 
 
 def _dev_weight(cell: Any, student: Any) -> float:
     """The interpolation weight of the student, chosen on dev."""
-    measure = cell.parts["evaluation"].measures[0]
-    return ev.best_weight(*_dev_ranking(cell, student, "re-ranking dev"), measure)
+    evaluation, (dev, first) = cell.parts["evaluation"], _dev(cell)
+    ranking, _ = ev.rerank(
+        student, first, dev, cell.parts["trainer"], evaluation.max_tokens, "re-ranking dev"
+    )
+    return ev.best_weight(ranking, first, dev.qrels, evaluation.measures[0])
 
 
-def _dev_score(cell: Any, student: Any) -> float:
-    """The first measure on dev, mean over queries: what a training is validated by."""
-    ranking, _, qrels = _dev_ranking(cell, student, "validating")
-    measure = cell.parts["evaluation"].measures[0]
-    return float(ev.measured(ranking, qrels, [measure]).value.mean())
+def _validation(cell: Any) -> Callable[[Any], float] | None:
+    """What a training is validated by: the first measure on dev, mean over queries.
+
+    The dev queries are loaded and retrieved for once, not at every validation.
+    """
+    settings, evaluation = cell.parts["trainer"], cell.parts["evaluation"]
+    if not settings.validate_every:
+        return None
+    dev, first = _dev(cell)
+
+    def score(student: Any) -> float:
+        ranking, _ = ev.rerank(student, first, dev, settings, evaluation.max_tokens, "validating")
+        return float(ev.measured(ranking, dev.qrels, evaluation.measures[:1]).value.mean())
+
+    return score
 
 
 def _load(cell: Any, data: Any, node: Any, split: str) -> Collection:

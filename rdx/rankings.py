@@ -38,6 +38,10 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INT32 = np.iinfo(np.int32)
 
+# States of a teacher's ranking of a list; only usable ones are labels.
+STATES = ("ok", "repaired", "malformed", "refused", "failed")
+USABLE = ("ok", "repaired")
+
 
 class FormatError(ValueError):
     """Data that break a format; the message starts with `path:line: ` where a line is known."""

@@ -251,7 +251,7 @@ class Depth:
         than two passages are left out. Teacher ranks are those of the longer list, so that they
         may have gaps; every loss only compares them or ranks them again.
         """
-        usable = taught[taught.state.isin(("ok", "repaired"))]
+        usable = taught[taught.state.isin(rankings.USABLE)]
         labels = usable.rename(columns={"score": "teacher_score"})
         lists = candidates.merge(
             labels[["query_id", "doc_id", "teacher_rank", "teacher_score"]],

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rdx.teachers.messages import STATES, USABLE
+from rdx.rankings import STATES, USABLE
 
 P = 0.9  # of RBO: the first ten ranks have 86 % of the weight
 NDCG = ir_measures.nDCG @ 10

@@ -14,10 +14,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from rdx import rankings
+from rdx.rankings import USABLE
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
 from rdx.teachers.ledger import Ledger, key
-from rdx.teachers.messages import USABLE, Answer, Backend, Failed, Fatal, TooLong
+from rdx.teachers.messages import Answer, Backend, Failed, Fatal, TooLong
 from rdx.teachers.parsing import RULES, parse
 from rdx.teachers.prompts import Prompt, load, shorten
 
@@ -246,7 +247,7 @@ class _Session:
         """The ledger's row of a request; asked for if it is not there, or was not answered."""
         name = key(self._facts, messages)
         known = self.ledger.find(name, attempt)
-        if known is not None:
+        if known is not None and known["state"] != "failed":
             if known["state"] == "too_long":
                 return known
             # The answer is what was stored; the rule that reads it may have changed.
@@ -268,8 +269,8 @@ class _Session:
             row |= {"state": "too_long", "error": str(error)}
             log.warning("query %s: a window of %d passages is too long: %s", query_id, size, error)
         except Failed as error:
-            # No answer: kept as a trace under an attempt that is never looked up.
-            row |= {"state": "failed", "error": str(error), "attempt": -1}
+            # Kept as a trace; in the ledger an answer to the same request takes precedence.
+            row |= {"state": "failed", "error": str(error)}
             self.unanswered += 1
         finally:
             self.meter.settle(ticket, characters, counted)

@@ -7,9 +7,6 @@ from typing import Any, Protocol
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 
-STATES = ("ok", "repaired", "malformed", "refused", "failed")
-USABLE = ("ok", "repaired")
-
 
 @dataclass(frozen=True)
 class Answer:
