@@ -183,6 +183,30 @@ def test_another_seed_shares_everything_before_the_distillation(cell, store, wor
     assert weights[0] != weights[1]
 
 
+def test_validation_re_ranks_the_dev_queries(cell, store, world):
+    from rdx import evaluation as ev
+    from rdx import pipeline
+
+    [one] = config.cells(world.overrides(store, "trainer.validate_every=2"))
+    validated = pipeline.run(one.cfg, one.levels)
+    facts = json.loads((folder_of(store, validated, "distill") / "facts.json").read_text())
+    plain = json.loads((folder_of(store, cell, "distill") / "facts.json").read_text())
+    assert facts["kept_step"] == 4 and facts["last_loss"] == plain["last_loss"]
+    assert validated["signatures"]["prefinetune"] == cell["signatures"]["prefinetune"]
+    # the stored student, measured anew
+    parts = pipeline.assemble(one.cfg)
+    dev, first = pipeline._dev(parts)
+    student = parts.parts["student"].load(folder_of(store, validated, "distill"))
+    ranking, _ = ev.rerank(student, first, dev, parts.parts["trainer"], 4096)
+    measure = parts.parts["evaluation"].measures[0]
+    mean = ev.measured(ranking, dev.qrels, [measure]).value.mean()
+    assert facts["validation"] == pytest.approx(mean)
+    [fewer] = config.cells(
+        world.overrides(store, "trainer.validate_every=2", "evaluation.dev_queries=1")
+    )
+    assert config.signatures(fewer.cfg)["distill"] != validated["signatures"]["distill"]
+
+
 def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
     before = set((store / "distill").iterdir())
     control = run(world, store, "loss=none")
