@@ -67,7 +67,7 @@ GIVES = {
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 # Stage 1 has its own values of these fields of `trainer`.
 STAGE_1_FIELDS = ("learning_rate", "batch", "warmup", "validate_every", "select", "patience")
-SCHEMA = 2  # raise it when the meaning of a stored result changes
+SCHEMA = 3  # raise it when the meaning of a stored result changes
 
 
 class ConfigError(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> N
         "scoring_strategy": "rank",
     }
     (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
-    student.pairs.tokenizer.save_pretrained(folder)
+    tokenizer = copy.deepcopy(student.pairs.tokenizer)
+    # Lightning IR cuts a text by decoding its tokens and encoding that: [UNK] must stay a token.
+    tokenizer.init_kwargs.pop("split_special_tokens", None)
+    tokenizer.save_pretrained(folder)
 
 
 def nameless(described: dict[str, Any]) -> dict[str, Any]:

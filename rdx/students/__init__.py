@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from rdx.assets import check_model, model_path
 from rdx.draws import seed as draw_seed
-from rdx.students.heads import OWN, Interaction, Linear, Mean, sparse
+from rdx.students.apart import refuse_mixing
+from rdx.students.heads import OWN, Interaction, Linear, Mean, first_position, sparse
 
 __all__ = [
     "ATTENTION",
@@ -92,8 +93,8 @@ class Student:
         Keep the first n layers; None = all.
     head
         "cls": the model's own sequence-classification head, which plain Transformers loads.
-        "linear": a linear layer without bias on the [CLS] vector (Lightning IR's default). "mean":
-        a linear layer on the mean of all token vectors. "interaction":
+        "linear": a linear layer without bias on the [CLS] vector (the paper's ELECTRA; Lightning
+        IR's default). "mean": a linear layer on the mean of all token vectors. "interaction":
         ``a * MaxSim(query, passage) + w . h_[CLS]`` on the jointly encoded token vectors, a and w
         learned, w = 0 at the start (after CEDR, MacAvaney et al. 2019); where the encoder is an
         embedding model, it starts as a usable ranker.
@@ -103,7 +104,8 @@ class Student:
         "full": every token sees every token (the paper). "sparse": [CLS] sees everything, a query
         token the query only, a passage token the passage only, and positions restart at the passage
         (an extreme of the sparse cross-encoders of Schlatt et al., ECIR 2024): an embedding model
-        keeps the token vectors that it was trained for, and only [CLS] reads both texts.
+        keeps the token vectors that it was trained for, and only [CLS] reads both texts. Encoders
+        that cannot do that (DeBERTa) are refused by `create`.
     dropout
         Every dropout probability of the encoder; None = as the model's configuration has them.
     lora
@@ -191,6 +193,8 @@ class Student:
                 encoder.pooler.requires_grad_(False)
         encoder = encoder.float()
         head = OWN[self.head](encoder.config.hidden_size) if self.head in OWN else None
+        if self.attention == "sparse" and adapt:
+            refuse_mixing(encoder, self.query_length, self.passage_length)
         if self.lora is not None and adapt:
             _adapt(encoder, self.lora)
         if self.compile:
@@ -264,12 +268,13 @@ class CrossEncoder(nn.Module):
     def __init__(self, encoder: Any, head: nn.Module | None, pairs: Pairs) -> None:
         super().__init__()
         self.encoder, self.head, self.pairs = encoder, head, pairs
+        self.first_position = first_position(encoder)
 
     def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
         """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
         mask = inputs["attention_mask"]
         if self.pairs.attention == "sparse":
-            inputs = sparse(inputs, parts)
+            inputs = sparse(inputs, parts, self.first_position)
         output = self.encoder(**inputs)
         if self.head is None:
             return output.logits.squeeze(1).float()
@@ -285,10 +290,14 @@ class CrossEncoder(nn.Module):
 
 
 class Pairs:
-    """Tokenise (query, passage) pairs; each text is cut once and remembered."""
+    """Tokenise (query, passage) pairs; each text is cut once and remembered.
+
+    What looks like a special token inside a text, e.g. "[SEP]", is text like any other. That is
+    saved with the tokeniser, so that exported students are told the same.
+    """
 
     def __init__(self, folder: str, student: Student) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
         self.lengths = (student.query_length, student.passage_length)
         self.attention = student.attention
         self.facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}

@@ -72,11 +72,19 @@ def parts_of(input_ids: Tensor, mask: Tensor, cls: int, separator: int) -> Tenso
     return torch.where(between | (input_ids == cls) | ~mask.bool(), 0, text)
 
 
-def sparse(inputs: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
+def first_position(encoder: nn.Module) -> int:
+    """Position of a text's first token: 0, or in RoBERTa the one after that of its padding."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def sparse(inputs: dict[str, Tensor], parts: Tensor, first: int) -> dict[str, Tensor]:
     """Model inputs whose attention mask [P, 1, L, L] keeps query and passage apart.
 
     The separator after each text belongs to that text; padding sees itself only, so that no row of
-    the attention is empty.
+    the attention is empty. [CLS] is at position `first`, and each text begins at the next one.
     """
     real = inputs["attention_mask"].bool()
     before = torch.roll(parts, 1, dims=1)
@@ -92,6 +100,6 @@ def sparse(inputs: dict[str, Tensor], parts: Tensor) -> dict[str, Tensor]:
     bias = bias.masked_fill(~allowed, torch.finfo(torch.bfloat16).min).unsqueeze(1)
     index = torch.arange(parts.shape[1], device=parts.device).expand_as(parts)
     start = torch.where(text == 2, index, parts.shape[1]).amin(1, keepdim=True)
-    positions = torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
+    positions = first + torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
     kept = {key: value for key, value in inputs.items() if key != "token_type_ids"}
     return {**kept, "attention_mask": bias, "position_ids": positions}

@@ -19,7 +19,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .heads import OWN, parts_of, sparse  # relative, because the two files travel together
+# Relative, because the two files travel together.
+from .heads import OWN, first_position, parts_of, sparse
 
 
 class RdxConfig(PretrainedConfig):
@@ -69,6 +70,7 @@ class RdxForSequenceClassification(PreTrainedModel):
         auto = AutoModel if own else AutoModelForSequenceClassification
         self.encoder = auto.from_config(config.encoder)
         self.head = OWN[config.head](config.encoder.hidden_size) if own else None
+        self.first_position = first_position(self.encoder)
         self.post_init()
 
     def forward(
@@ -80,7 +82,7 @@ class RdxForSequenceClassification(PreTrainedModel):
         inputs = {"input_ids": input_ids, "attention_mask": mask, **tensors}
         parts = parts_of(input_ids, mask, self.config.cls_token_id, self.config.sep_token_id)
         if self.config.attention == "sparse":
-            inputs = sparse(inputs, parts)
+            inputs = sparse(inputs, parts, self.first_position)
         output = self.encoder(**inputs)
         if self.head is None:
             return SequenceClassifierOutput(logits=output.logits)

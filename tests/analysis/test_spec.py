@@ -1,7 +1,7 @@
 import pytest
 
 from analysis.spec import SpecError, parse
-from rdx.config import ROOT, load_spec
+from rdx.config import ROOT, load_spec, signatures, split
 
 
 def node(**changes):
@@ -60,3 +60,27 @@ def test_errors_name_what_is_wrong_and_what_is_valid(changes, message):
 )
 def test_every_spec_of_the_project_is_valid(path):
     assert parse(load_spec(path.stem)).name == path.stem
+
+
+def test_the_grid_over_losses_has_every_loss_on_one_teacher_ranking():
+    found, left_out = split("losses")
+    assert not left_out
+    assert {cell.levels["loss"] for cell in found} == {
+        path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")
+    }
+    spec = parse(load_spec("losses"))
+    shared = [cell for cell in found if cell.levels["teacher"] == "query_likelihood"]
+    others = {cell.grid: cell.levels["teacher"] for cell in found if cell not in shared}
+    assert others == {"shuffled": "shuffled", "bce_labels": "labels", "ranknet_labels": "labels"}
+    keys = [signatures(cell.cfg) for cell in shared]
+    for stage in ("candidates", "teach", "prefinetune"):
+        assert len({key[stage] for key in keys}) == 1, stage
+    assert len({key["evaluate"] for key in keys}) == len(shared)
+    # each loss has a row, and is compared with RankNet
+    rows = {row.grids: row.name for row in spec.rows if row.system == "student"}
+    assert set(rows) == {(cell.grid,) for cell in found}
+    compared = {pair[0] for pair in spec.comparisons if pair[1] == "RankNet"}
+    losses = {rows[(cell.grid,)] for cell in shared if cell.cfg["loss"]}
+    assert compared == losses - {"RankNet"}
+    [teacher] = [row for row in spec.rows if row.system == "teacher"]
+    assert set(teacher.grids) == {cell.grid for cell in shared if cell.cfg["loss"]}

@@ -46,6 +46,11 @@ PAIRS = [
     ("kelp onyx", "engine engine garden reed kelp onyx river stone planet violin"),
     ("violin unknown", "market"),
 ]
+# Special tokens spelt out, of both tokenisers: text like any other.
+SPELT = [
+    ("river [SEP] stone", "garden [CLS] planet [SEP] reed [PAD]"),
+    ("river </s> stone", "garden <s> planet </s> reed <pad> kelp"),
+]
 LONG = [
     ("river engine garden planet violin market stone reed kelp", " ".join(WORDS * 2)),
     ("amber", " ".join(WORDS[::-1] * 2)),
@@ -238,9 +243,10 @@ OWN = [
 def test_transformers_gives_the_same_scores(model, tmp_path):
     store, student = store_of(tmp_path / "store", model)
     out = export(store, "ab12", tmp_path / "out")
-    found = plain_scores(out, PAIRS)
-    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
-    assert found.unique().numel() == len(PAIRS)
+    pairs = PAIRS + SPELT
+    found = plain_scores(out, pairs)
+    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
+    assert found.unique().numel() == len(pairs)
     assert not list(out.glob("*.py"))  # nothing but what Transformers knows
 
 
@@ -248,9 +254,10 @@ def test_transformers_gives_the_same_scores(model, tmp_path):
 def test_transformers_gives_the_same_scores_with_our_heads(model, tmp_path, settings):
     store, student = store_of(tmp_path / "store", model, **settings)
     out = export(store, "ab12", tmp_path / "out")
-    found = plain_scores(out, PAIRS, trust_remote_code=True)
-    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
-    assert found.unique().numel() == len(PAIRS)
+    pairs = PAIRS + SPELT
+    found = plain_scores(out, pairs, trust_remote_code=True)
+    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
+    assert found.unique().numel() == len(pairs)
     assert {path.name for path in out.glob("*.py")} == {"modeling_rdx.py", "heads.py"}
     with pytest.raises(ValueError, match="trust_remote_code"):  # not a silent, untrained head
         plain_scores(out, PAIRS, trust_remote_code=False)
@@ -262,8 +269,9 @@ def test_sentence_transformers_gives_the_same_scores(model, tmp_path, settings):
     store, student = store_of(tmp_path / "store", model, **settings)
     out = export(store, "ab12", tmp_path / "out")
     loaded = CrossEncoder(str(out), device="cpu", trust_remote_code=bool(settings))
-    found = torch.tensor(loaded.predict(PAIRS))
-    torch.testing.assert_close(found, expected(student, PAIRS), atol=1e-5, rtol=1e-5)
+    pairs = PAIRS + SPELT
+    found = torch.tensor(loaded.predict(pairs))
+    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
     assert loaded.max_seq_length == QUERY + PASSAGE + (4 if "roberta" in model else 3)
     loaded.predict(LONG)  # too long as a whole: cut, not an error
 
@@ -277,8 +285,9 @@ def test_the_code_of_the_card_cuts_texts_as_the_student(tmp_path, settings):
     [code] = [block for block in blocks if "def score" in block]
     scope = {}
     exec(code.replace('"PATH"', repr(str(out))), scope)
-    found = scope["score"](LONG + PAIRS)
-    torch.testing.assert_close(found, expected(student, LONG + PAIRS), atol=1e-5, rtol=1e-5)
+    pairs = LONG + PAIRS + SPELT
+    found = scope["score"](pairs)
+    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
     assert student.pairs.truncated == {LONG[0][0], LONG[0][1], LONG[1][1]}
 
 
@@ -541,6 +550,14 @@ def test_lightning_ir_gives_the_same_scores(tmp_path, kind, head):
     found = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
     torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
     assert found.unique().numel() == len(pairs)
+
+
+def test_the_tokeniser_says_how_special_tokens_in_texts_are_read(tmp_path):
+    store, student = store_of(tmp_path / "store", make_model("bert", tmp_path / "model"))
+    for form, split in (("transformers", True), ("lightning_ir", False)):
+        out = export(store, "ab12", tmp_path / form, form=form)
+        assert AutoTokenizer.from_pretrained(out).split_special_tokens == split
+    assert student.pairs.tokenizer.split_special_tokens
 
 
 @pytest.mark.parametrize(("kind", "head"), IN_LIGHTNING_IR)

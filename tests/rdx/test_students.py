@@ -6,15 +6,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AlbertConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertModel,
     BertTokenizerFast,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
 )
 
 from rdx import config
 from rdx.students import HEADS, IMPLEMENTATIONS, Interaction, Linear, LoRA, Mean, Student
+from rdx.students.apart import refuse_mixing
 from rdx.students.heads import parts_of
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx ##s ##ing".split()
@@ -294,6 +304,106 @@ def test_sparse_attention_keeps_the_texts_apart_and_cls_sees_both(bert, attentio
     assert not torch.allclose(one[query], two[query])
 
 
+# What is not as in the tiny BERT. In RoBERTa's positions, 0 and 1 are those of padding.
+DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+MODERN = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+KINDS = {
+    "bert": (BertConfig, {}),
+    "electra": (ElectraConfig, {"embedding_size": 8}),
+    "albert": (AlbertConfig, {"embedding_size": 8}),
+    "roberta": (RobertaConfig, {"pad_token_id": 1}),
+    "xlm-roberta": (XLMRobertaConfig, {"pad_token_id": 1}),
+    "mpnet": (MPNetConfig, {"pad_token_id": 1}),
+    "distilbert": (DistilBertConfig, DISTIL),
+    "modernbert": (ModernBertConfig, MODERN | {"local_attention": 26}),
+    "deberta-v2": (DebertaV2Config, {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+    "deberta-v2, absolute": (DebertaV2Config, {"relative_attention": False}),
+}
+MIXING = [kind for kind in KINDS if kind.startswith("deberta")]
+
+
+def encoder_of(kind, bert, folder):
+    """Folder of a tiny random encoder with the tokeniser of `bert`."""
+    settings, more = KINDS[kind]
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 32, "max_position_embeddings": 64, "initializer_range": 0.5}
+    shape |= {"vocab_size": len(SPECIAL + WORDS), "pad_token_id": 0}
+    torch.manual_seed(0)
+    AutoModel.from_config(settings(**(shape | more))).save_pretrained(folder)
+    made = BertTokenizerFast(f"{bert}/vocab.txt")
+    if more.get("pad_token_id"):
+        made.pad_token, made.unk_token = "[UNK]", "[PAD]"  # ids 1 and 0
+    made.save_pretrained(folder)
+    return str(folder)
+
+
+@torch.inference_mode()
+def vectors_alone(student, text):
+    """What the encoder gives a text at its own positions, without [CLS] or another text."""
+    inputs = student.pairs.tokenizer(text, return_tensors="pt")
+    inputs["attention_mask"][:, 0] = 0
+    return student.encoder(**inputs).last_hidden_state[0, 1:-1]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in MIXING])
+def test_sparse_attention_gives_each_text_the_vectors_it_has_alone(kind, bert, tmp_path):
+    folder = encoder_of(kind, bert, tmp_path)
+    settings = {"query_length": 8, "passage_length": 12, "attention": "sparse"}
+    student = make(folder, "interaction", **settings)
+    query, passage = "river engine kelps", "garden stone kelp onyx market reed"
+    found, parts = hidden(student, query, passage)
+    for part, text in ((1, query), (2, passage)):
+        alone = vectors_alone(student, text)
+        torch.testing.assert_close(found[parts == part], alone, atol=1e-4, rtol=1e-4)
+    # so that the query's do not change with the passage, and [CLS] still reads both
+    other, others = hidden(student, query, "violin stone")
+    torch.testing.assert_close(other[others == 1], found[parts == 1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(other[0], found[0], atol=1e-2)
+    # nor with padding
+    inputs, both = student.pairs.pad(student.pairs.encode([(query, passage), ("reed", WORDS[0])]))
+    with torch.inference_mode():
+        together = student(inputs, both)
+    torch.testing.assert_close(together[:1], score(student, [(query, passage)]))
+
+
+@pytest.mark.parametrize("head", ["cls", "interaction"])
+@pytest.mark.parametrize("kind", MIXING)
+def test_encoders_that_cannot_keep_texts_apart_are_refused(kind, head, bert, tmp_path):
+    folder = encoder_of(kind, bert, tmp_path)
+    with pytest.raises(ValueError, match=r"student\.attention='sparse'.*'deberta-v2'.*=full"):
+        Student(folder, head=head, attention="sparse").create(0)
+    assert score(make(folder, head)).unique().numel() == len(PAIRS)  # full attention works
+
+
+def test_windows_that_the_mask_would_replace_are_found_out(bert, tmp_path):
+    folder = encoder_of("modernbert", bert, tmp_path)  # a token sees 13 to each side
+    Student(folder, head="mean", attention="sparse", query_length=8, passage_length=13).create(0)
+    with pytest.raises(ValueError, match=r"'modernbert'.*a passage of 20 tokens"):
+        Student(folder, head="mean", attention="sparse", passage_length=20, query_length=8).create(
+            0
+        )
+
+
+def test_an_encoder_that_ignores_the_mask_is_refused(bert):
+    encoder = BertModel.from_pretrained(bert).eval()
+    refuse_mixing(encoder, 8, 12)
+    forward = encoder.forward
+    changes = {
+        "mask": lambda mask, positions: (None, positions),
+        "positions": lambda mask, positions: (mask, None),
+    }
+    for change in changes.values():
+
+        def deaf(input_ids, attention_mask, position_ids=None, change=change):
+            if attention_mask.dim() == 4:
+                attention_mask, position_ids = change(attention_mask, position_ids)
+            return forward(input_ids, attention_mask=attention_mask, position_ids=position_ids)
+
+        encoder.forward = deaf
+        with pytest.raises(ValueError, match=r"a (query of 8|passage of 12) tokens"):
+            refuse_mixing(encoder, 8, 12)
+
+
 @pytest.mark.parametrize("attention", ["full", "sparse"])
 def test_attention_implementations_agree(bert, attention):
     student = make(bert, "interaction", attention=attention)
@@ -314,9 +424,25 @@ def test_linear_is_a_product_with_the_cls_vector(bert):
         assert found == pytest.approx(expected, abs=1e-5)
 
 
+SPELT = [("river [SEP] engine", "[CLS] garden [SEP] [PAD] planet"), ("[SEP]", "[MASK] stone")]
+
+
+def test_special_tokens_that_a_text_spells_out_are_text(bert):
+    pairs = make(bert, "cls", passage_length=4).pairs
+    first, second = pairs.encode(SPELT)
+    special = set(pairs.tokenizer.convert_tokens_to_ids(["[PAD]", "[CLS]", "[SEP]", "[MASK]"]))
+    for one in (first, second):
+        for token, part in zip(one["input_ids"], one["parts"], strict=True):
+            assert (token in special) == (part == 0)
+    # "[", "SEP" and "]" are a token each; "[", "CLS", "]" and "garden" are all of the passage
+    assert first["parts"] == [0, *[1] * 5, 0, *[2] * 4, 0]
+    assert second["parts"] == [0, *[1] * 3, 0, *[2] * 4, 0]
+    assert pairs.truncated == {SPELT[0][1]}
+
+
 def test_parts_are_found_again_in_the_token_ids(bert):
     pairs = make(bert, "cls").pairs
-    inputs, parts = pairs.pad(pairs.encode(PAIRS))
+    inputs, parts = pairs.pad(pairs.encode(PAIRS + SPELT))
     ids = pairs.tokenizer.cls_token_id, pairs.tokenizer.sep_token_id
     found = parts_of(inputs["input_ids"], inputs["attention_mask"], *ids)
     assert torch.equal(found, parts)
@@ -345,7 +471,7 @@ def configured(preset, *overrides):
 def test_monoelectra_presets_are_the_papers(size):
     student = configured(f"monoelectra_{size}")
     assert student == Student(
-        f"google/electra-{size}-discriminator", head="cls", query_length=32, passage_length=256
+        f"google/electra-{size}-discriminator", head="linear", query_length=32, passage_length=256
     )
 
 
@@ -364,16 +490,12 @@ def test_the_papers_optimiser():
 
 
 def test_an_electra_encoder_is_a_student(bert, tmp_path):
-    from transformers import ElectraConfig, ElectraModel
-
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    size = {"intermediate_size": 32, "embedding_size": 8, "vocab_size": len(SPECIAL + WORDS)}
-    ElectraModel(ElectraConfig(**shape, **size)).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
-    student = configured("monoelectra_base", f"student.model={tmp_path}").create(0).eval()
-    assert type(student.encoder).__name__ == "ElectraForSequenceClassification"
-    assert score(student).unique().numel() == len(PAIRS)
+    folder = encoder_of("electra", bert, tmp_path)
+    for head, name in (("linear", "ElectraModel"), ("cls", "ElectraForSequenceClassification")):
+        overrides = (f"student.model={folder}", f"student.head={head}")
+        student = configured("monoelectra_base", *overrides).create(0).eval()
+        assert type(student.encoder).__name__ == name
+        assert score(student).unique().numel() == len(PAIRS)
 
 
 def pytest_peft():

@@ -13,6 +13,7 @@ from rdx.batches import Schedule, TrainingList, fixed
 from rdx.data.collection import Collection
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
+from rdx.students import LoRA
 from rdx.trainer import Diverged, Epochs, Pairs, Prefinetune, Steps, Trainer
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.optimiser import factors, groups
@@ -178,6 +179,28 @@ def test_layers_and_head_learn_at_their_own_rates(tmp_path):
             }[head]
         )
         assert set(factors(student, 1.0, 1.0).values()) == {1.0}
+
+
+@pytest.mark.parametrize("head", ["mean", "cls"])
+def test_adapters_learn_at_the_rate_of_their_layer(tmp_path, head):
+    pytest.importorskip("peft")
+    plain = toy_student(tmp_path / "plain", layers=3, head=head)
+    student = toy_student(tmp_path / "lora", layers=3, head=head, lora=LoRA(rank=2))
+    found, names = factors(student, 0.5, 7.0), {id(p): n for n, p in student.named_parameters()}
+    rate = {
+        names[id(parameter)]: group["factor"]
+        for group in groups(student, 0.1, 0.5, 7.0)
+        for parameter in group["params"]
+    }
+    assert rate == {name: found[name] for name, p in student.named_parameters() if p.requires_grad}
+    for layer, factor in enumerate((0.25, 0.5, 1.0)):
+        adapters = [value for name, value in rate.items() if f"layer.{layer}." in name]
+        assert adapters == [factor] * 2 * 6  # A and B of six matrices, and nothing else
+    heads = {name for name, value in rate.items() if value == 7.0}
+    assert heads and all(("classifier" if head == "cls" else "head.linear") in n for n in heads)
+    # the frozen weights keep the factors that they have without adapters
+    kept = {n.replace(".base_layer", ""): v for n, v in found.items() if "lora_" not in n}
+    assert kept == factors(plain, 0.5, 7.0)
 
 
 def test_the_factors_are_those_of_the_optimiser(train):
