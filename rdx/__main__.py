@@ -20,13 +20,19 @@ SHOWS = (
     *("--shell-completion", "-sc", "--resolve", "--package", "-p"),
 )
 MULTIRUN = ("-m", "--multirun")
+LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun or accelerate launch: perhaps one of several
 
 
 @hydra.main(config_path=str(config.CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> dict[str, Any]:
     """One cell, in whatever process the launcher chose."""
-    from rdx import pipeline  # torch and transformers load here, not for --help
+    from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
+    if LAUNCHED and not trainer.running():
+        raise config.ConfigError(
+            "a Hydra launcher started this cell in a process apart from those of torchrun, which "
+            "train one cell together: give hydra/launcher=basic, or leave out torchrun"
+        )
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
     plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
@@ -41,8 +47,18 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Check every cell before any work starts, then run."""
+    """Run the program; of several processes in the first, and the others help it to train."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if LAUNCHED:
+        from rdx import trainer
+
+        trainer.run(program)
+    else:
+        program()
+
+
+def program() -> None:
+    """Check every cell before any work starts, then run."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in VERBS:
         VERBS[arguments[0]](arguments[1:])

@@ -68,7 +68,7 @@ class Progress:
         return len(self.validations) - 1 - self.best if self.validations else 0
 
 
-def save(work: Path, student: Any, optimiser: Any, scaler: Any, progress: Progress) -> None:
+def save(work: Path, student: Any, state: dict[str, Any], progress: Progress) -> None:
     """Write a checkpoint and remove those before.
 
     The best weights are these, or those of the checkpoint before. The folder gets its name when all
@@ -85,12 +85,7 @@ def save(work: Path, student: Any, optimiser: Any, scaler: Any, progress: Progre
         _link(temporary / LAST, temporary / BEST)
     elif before is not None and (before / BEST).exists():
         _link(before / BEST, temporary / BEST)
-    state = {
-        "optimiser": optimiser.state_dict(),
-        "scaler": scaler.state_dict(),
-        "progress": asdict(progress),
-    }
-    torch.save(state, temporary / STATE)
+    torch.save(state | {"progress": asdict(progress)}, temporary / STATE)
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
     temporary.rename(final)

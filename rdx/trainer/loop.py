@@ -1,4 +1,4 @@
-"""The training loop: `fit`."""
+"""The training loop: `fit`; and `run`, for a program that trains in several processes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from rdx.batches import Lists, Schedule
+from rdx.batches import Lists, Schedule, pairs_of
 from rdx.draws import seed as draw_seed
 from rdx.students import CrossEncoder
-from rdx.trainer import checkpoints, optimiser
+from rdx.trainer import checkpoints, processes
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.checkpoints import Progress
 from rdx.trainer.settings import Trainer
@@ -30,6 +27,26 @@ Validate = Callable[[CrossEncoder], float]
 
 class Diverged(RuntimeError):
     """The loss is not finite any more."""
+
+
+def run(program: Callable[[], None]) -> None:
+    """Run a program in the main process, while the others take part in what it trains.
+
+    For processes that `torchrun` or `accelerate launch` started; without them, there is no need.
+    """
+    processes.run(program, _follow)
+
+
+def _follow() -> None:
+    """Do what the main process does with its engine, one training after the other."""
+    engine: Engine | None = None
+    while (order := processes.told()) is not None:
+        name, arguments = order
+        if name == "begin":
+            engine = None  # its memory is needed
+            engine = Engine.begin(*arguments)
+        else:
+            getattr(engine, name)(*arguments)
 
 
 def fit(
@@ -50,10 +67,11 @@ def fit(
     Everything random is a function of (seed, step), so that an interrupted training gives the same
     weights as an undisturbed one, bit for bit on one machine.
 
-    Under `accelerate launch` (on CPUs: `torchrun`) every process calls this alike. The pairs of a
-    step are dealt out, and all processes end with the same weights: those of one process to float
-    tolerance (without dropout: each process draws its own). `work`, `on_step` and `validate` are
-    used by the main process alone. Every process holds the whole student, under FSDP too.
+    In a program under `run`, the main process calls this, and all take part: the pairs of a step
+    are dealt out. The weights are those of one process to float tolerance (without dropout: each
+    process draws its own). Every process holds the whole student, or, under FSDP
+    (`rdx.trainer.sharding`), a part of its weights, gradients and Adam state; the main process then
+    has a whole student beside it, which is validated, saved, and at the end has the weights.
 
     Parameters
     ----------
@@ -79,24 +97,23 @@ def fit(
     Diverged
         If the loss is not finite.
     """
-    accelerator = trainer.accelerator()
-    student.to(accelerator.device)
     schedule = Schedule(lists, trainer.batch, seed)
     steps = budget.count(schedule)
-    engine = _engine(student, loss, collection, accelerator, trainer)
     before = {n: p.detach().clone() for n, p in _probe(student).items()}
-    progress = _resume(work, engine)
-    _announce(name, engine, schedule, steps)
+    engine, progress = _begin(student, loss, trainer, work)
+    first = schedule.step(progress.step)
+    engine.weigh(first, pairs_of(first, collection))
+    _announce(name, engine, schedule, steps, collection)
     validating = validate if trainer.validate_every else None
     if validating and progress.start is None:
         progress.start = _validated(validating, engine, name)
     saved = time.monotonic()
-    bar = _bar(name, engine, progress, steps)
+    bar = _bar(name, progress, steps)
     while progress.step < steps and not _waited_enough(progress, trainer):
         step = progress.step
         batch, rate = schedule.step(step), trainer.rate(step, steps)
-        student.train()
-        done = engine.step(batch, rate, draw_seed(seed, step, "dropout"))
+        texts = pairs_of(batch, collection)
+        done = engine.step(batch, texts, rate, draw_seed(seed, step, "dropout"))
         if not math.isfinite(done.loss):
             raise Diverged(f"{name}: the loss is {done.loss} at step {step}")
         _count(progress, done, batch, engine)
@@ -107,44 +124,39 @@ def fit(
             progress.validations.append([progress.step, metrics["validation"]])
         bar.set_postfix(loss=f"{done.loss:.3f}", refresh=False)
         bar.update()
-        if accelerator.is_main_process:
-            on_step(step, metrics)
+        on_step(step, metrics)
         late = time.monotonic() - saved >= trainer.checkpoint_seconds and progress.step < steps
-        if due or _main_says(late, accelerator):
+        if due or late:
             _checkpoint(work, engine, progress)
             saved = time.monotonic()
     bar.close()
     return _finish(work, engine, progress, before, schedule)
 
 
-def _announce(name: str, engine: Engine, schedule: Schedule, steps: int) -> None:
+def _begin(
+    student: CrossEncoder, loss: Any, trainer: Trainer, work: Path
+) -> tuple[Engine, Progress]:
+    """Start, or continue from the newest checkpoint."""
+    state = checkpoints.load(work, student)
+    compiled = getattr(student.encoder, "_compiled_call_impl", None) is not None
+    # Other processes have other GPUs: they are told of a student on the CPU.
+    engine = Engine.begin(student.cpu(), loss, trainer, compiled, state)
+    if state is None:
+        return engine, Progress(engine.max_tokens)
+    progress = Progress(**state["progress"])
+    student.pairs.truncated.update(progress.truncated)
+    return engine, progress
+
+
+def _announce(name: str, engine: Engine, schedule: Schedule, steps: int, collection: Any) -> None:
     """Print what the training is going to cost."""
-    if engine.accelerator.is_main_process:
-        processes, device = engine.accelerator.num_processes, engine.accelerator.device.type
-        kept = engine.trainer.kept(device, engine.max_tokens) * processes
-        costs = plan(engine.student, schedule, steps, engine.collection, kept)
-        tqdm.write(announcement(name, costs, processes))
+    shared = engine.accelerator.num_processes
+    costs = plan(engine.student, schedule, steps, collection, engine.kept * shared)
+    tqdm.write(announcement(name, costs, shared))
 
 
-def _bar(name: str, engine: Engine, progress: Progress, steps: int) -> Any:
-    hidden = not engine.accelerator.is_main_process
-    return tqdm(desc=name, unit="step", initial=progress.step, total=steps, disable=hidden)
-
-
-def _engine(
-    student: CrossEncoder, loss: Any, collection: Any, accelerator: Accelerator, trainer: Trainer
-) -> Engine:
-    groups = optimiser.groups(student, trainer.weight_decay, trainer.layer_decay, trainer.head_rate)
-    return Engine(
-        student=student,
-        loss=loss,
-        collection=collection,
-        accelerator=accelerator,
-        optimiser=torch.optim.AdamW(groups, lr=trainer.learning_rate),
-        scaler=accelerator.scaler or torch.amp.GradScaler(accelerator.device.type, enabled=False),
-        trainer=trainer,
-        max_tokens=trainer.tokens(accelerator.device.type),
-    )
+def _bar(name: str, progress: Progress, steps: int) -> Any:
+    return tqdm(desc=name, unit="step", initial=progress.step, total=steps)
 
 
 def _count(progress: Progress, done: Any, batch: Any, engine: Engine) -> None:
@@ -168,69 +180,33 @@ def _waited_enough(progress: Progress, trainer: Trainer) -> bool:
 
 
 def _validated(validate: Validate, engine: Engine, name: str) -> float:
-    """The main process's validation, in every process."""
+    """The validation of the weights as they are."""
+    engine.gather()
     engine.student.eval()
-    found = float(validate(engine.student)) if engine.accelerator.is_main_process else 0.0
-    [value] = broadcast_object_list([found])
+    value = float(validate(engine.student))
     if not math.isfinite(value):
         raise ValueError(f"{name}: validation gave {value}")
-    return float(value)
-
-
-def _main_says(flag: bool, accelerator: Accelerator) -> bool:
-    """The main process's answer, in every process: clocks differ."""
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(broadcast_object_list([flag])[0])
+    return value
 
 
 def _checkpoint(work: Path, engine: Engine, progress: Progress) -> None:
-    """Let the main process write a checkpoint, with the texts that all processes cut."""
-    cut = engine.student.pairs.truncated
-    cut.update(gather_object(sorted(cut)))
-    progress.truncated = sorted(cut)
-    if engine.accelerator.is_main_process:
-        checkpoints.save(work, engine.student, engine.optimiser, engine.scaler, progress)
-    engine.accelerator.wait_for_everyone()
-
-
-def _resume(work: Path, engine: Engine) -> Progress:
-    """Continue from the newest checkpoint of the main process, and let all begin alike."""
-    found = checkpoints.load(work, engine.student) if engine.accelerator.is_main_process else None
-    [state] = broadcast_object_list([found])
-    _spread(engine)
-    if state is None:
-        return Progress(engine.max_tokens)
-    engine.optimiser.load_state_dict(state["optimiser"])
-    engine.scaler.load_state_dict(state["scaler"])
-    progress = Progress(**state["progress"])
-    if engine.trainer.max_tokens == "auto":
-        engine.max_tokens = progress.max_tokens
-    engine.student.pairs.truncated.update(progress.truncated)
-    return progress
-
-
-def _spread(engine: Engine) -> None:
-    """Give every process the weights of the main process."""
-    if engine.accelerator.num_processes > 1:
-        for tensor in engine.student.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
+    """Write a checkpoint, with the texts that were cut."""
+    engine.gather()
+    progress.truncated = sorted(engine.truncated())
+    checkpoints.save(work, engine.student, engine.state(), progress)
 
 
 def _finish(
     work: Path, engine: Engine, progress: Progress, before: dict[str, Tensor], schedule: Schedule
 ) -> dict[str, float]:
     """Load the selected weights, tidy up, and tell what happened."""
-    student, main = engine.student, engine.accelerator.is_main_process
-    cut = set(gather_object(sorted(student.pairs.truncated)))
+    student, cut = engine.student, engine.truncated()
+    engine.gather()
     best = engine.trainer.select == "best" and bool(progress.validations)
     if best:
-        if main:
-            checkpoints.load_best(work, student)
-        _spread(engine)
-    if main:
-        (work / "curve.json").write_text(json.dumps(progress.curve) + "\n")
-        checkpoints.remove(work)
+        checkpoints.load_best(work, student)
+    (work / "curve.json").write_text(json.dumps(progress.curve) + "\n")
+    checkpoints.remove(work)
     student.eval()
     facts = {
         "steps": progress.step,
@@ -268,4 +244,6 @@ def _probe(student: CrossEncoder) -> dict[str, Tensor]:
 def _change(student: CrossEncoder, before: dict[str, Tensor]) -> float:
     """Largest change of a probed weight."""
     after = _probe(student)
-    return max((after[n].detach() - old).abs().max().item() for n, old in before.items())
+    return max(
+        (after[n].detach().cpu() - old.cpu()).abs().max().item() for n, old in before.items()
+    )

@@ -17,9 +17,6 @@ SCHEDULES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
-# With gradient_cache="auto", the graphs of a step with at most so many tokens are kept: on a CPU,
-# micro-batches are small for speed, and a second forward pass costs a third more time.
-KEPT_TOKENS = {"gpu": 0, "cpu": 8192}
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,10 @@ class Trainer:
         "on": score all pairs without a graph, take the loss's gradient at the scores, and then pass
         it back micro-batch by micro-batch, each run again with the same dropout: memory is that of
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
-        memory limited setup"). "off": keep the graph of every micro-batch. "auto": on when a
-        process has more than one micro-batch, on a CPU only if it has more than 8,192 tokens: a
-        second forward pass takes a third more time. Not part of the identity.
+        memory limited setup"). "off": keep the graph of every micro-batch, which saves the second
+        forward pass, a quarter of the work. "auto": keep them as long as they take no more than a
+        quarter of the memory that is free at the start (`rdx.trainer.memory`). Not part of the
+        identity: the gradient is the same.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.
     layer_decay
@@ -140,13 +138,8 @@ class Trainer:
 
     def tokens(self, device: str) -> int:
         """Tokens of a micro-batch to begin with, on a kind of device."""
-        return AUTO_TOKENS[_kind(device)] if isinstance(self.max_tokens, str) else self.max_tokens
-
-    def kept(self, device: str, max_tokens: int) -> float:
-        """Tokens of a process and step up to which graphs are kept: beyond, the gradient cache."""
-        if self.gradient_cache == "auto":
-            return max(max_tokens, KEPT_TOKENS[_kind(device)])
-        return 0 if self.gradient_cache == "on" else math.inf
+        kind = "cpu" if device == "cpu" else "gpu"
+        return AUTO_TOKENS[kind] if isinstance(self.max_tokens, str) else self.max_tokens
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -227,7 +220,3 @@ def _above(name: str, value: float, bound: float) -> None:
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise ValueError(f"trainer.{name}={value!r}: must be one of {list(valid)}")
-
-
-def _kind(device: str) -> str:
-    return "cpu" if device == "cpu" else "gpu"

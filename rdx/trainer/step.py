@@ -9,6 +9,9 @@ is
 3. backward: each process passes the gradient at its own scores back through the student, and the
    sum over the processes is the gradient of the step.
 
+Under FSDP a process lends its part of the weights to every micro-batch of the others. There all
+have the same number of micro-batches, some of them perhaps idle, and a gradient of zero.
+
 With the gradient cache, 1 keeps no graph and 3 runs each micro-batch again (Gao et al. 2021).
 Without it, 1 keeps the graphs for 3. The chain rule is the same: nothing is approximated.
 """
@@ -30,6 +33,9 @@ from rdx import batches
 from rdx.batches import MicroBatch, TrainingList
 from rdx.draws import seed as draw_seed
 from rdx.students import CrossEncoder
+from rdx.trainer import memory, processes, sharding
+from rdx.trainer import optimiser as grouping
+from rdx.trainer.processes import everywhere
 from rdx.trainer.settings import Trainer
 
 T = TypeVar("T")
@@ -52,75 +58,195 @@ class TooLarge(Exception):
 
 @dataclass
 class Engine:
-    """What all steps of a training have in common.
+    """What all steps of a training have in common; every process has one.
+
+    Its public methods are called by the main process, and done by all (`processes.everywhere`).
 
     Attributes
     ----------
-    student, loss, collection, accelerator, optimiser, trainer
-        As in `rdx.trainer.fit`. The optimiser's groups have a "factor" of the learning rate.
+    student, loss, trainer
+        As in `rdx.trainer.fit`.
+    trained
+        What is trained: the student itself, or a copy in pieces (`rdx.trainer.sharding`).
+    accelerator
+        Knows the device and the processes.
+    optimiser
+        Of `trained`. Its groups have a "factor" of the learning rate.
     scaler
         Of gradients in fp16; disabled otherwise.
     max_tokens
         Of a micro-batch; halved when memory does not suffice, if `trainer.max_tokens` is "auto".
+    kept
+        Tokens of a step and process up to which graphs are kept; beyond, the gradient cache is
+        used.
     """
 
     student: CrossEncoder
     loss: Callable[..., Tensor]
-    collection: Any
+    trainer: Trainer
+    trained: CrossEncoder
     accelerator: Accelerator
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    trainer: Trainer
     max_tokens: int
+    kept: float = 0.0
 
-    def step(self, batch: Sequence[TrainingList], rate: float, seed: int) -> Done:
+    @classmethod
+    @everywhere
+    def begin(
+        cls,
+        student: CrossEncoder,
+        loss: Callable[..., Tensor],
+        trainer: Trainer,
+        compiled: bool,
+        state: dict[str, Any] | None,
+    ) -> Engine:
+        """An engine at the start of a training, or with the state of a checkpoint.
+
+        `compiled` tells whether the student's encoder is; copies do not know.
+        """
+        accelerator = trainer.accelerator()
+        device = accelerator.device
+        if accelerator.num_processes > 1 and not processes.several():
+            raise RuntimeError("several processes: start the program with rdx.trainer.run")
+        if processes.several() and sharding.wanted():
+            trained = sharding.sharded(student, device)
+        else:
+            trained = student.to(device)
+        if compiled and processes.several():
+            trained.encoder.compile(dynamic=True, options={"fallback_random": True})  # as students
+        groups = grouping.groups(
+            trained, trainer.weight_decay, trainer.layer_decay, trainer.head_rate
+        )
+        made = cls(
+            student=student,
+            loss=loss,
+            trainer=trainer,
+            trained=trained,
+            accelerator=accelerator,
+            optimiser=torch.optim.AdamW(groups, lr=trainer.learning_rate),
+            scaler=accelerator.scaler or torch.amp.GradScaler(device.type, enabled=False),
+            max_tokens=trainer.tokens(device.type),
+        )
+        if state is not None:
+            sharding.load_state(made.optimiser, state["optimiser"])
+            made.scaler.load_state_dict(state["scaler"])
+            if trainer.max_tokens == "auto":
+                made.max_tokens = state["progress"]["max_tokens"]
+        return made
+
+    @everywhere
+    def weigh(self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]]) -> None:
+        """Set `kept`: with gradient_cache="auto", by the memory of a step's longest micro-batch."""
+        if self.trainer.gradient_cache != "auto":
+            self.kept = math.inf if self.trainer.gradient_cache == "off" else 0.0
+            return
+        self.trained.train()
+        self._until_it_fits(lambda: self._weigh(batch, texts))
+
+    @everywhere
+    def gather(self) -> None:
+        """Bring the weights into `student`, whole."""
+        if self._sharded:
+            sharding.gather(self.trained, self.student)
+
+    @everywhere
+    def state(self) -> dict[str, Any]:
+        """The state of the optimiser and of the scaler, whole: for a checkpoint."""
+        optimiser = sharding.whole_state(self.optimiser)
+        return {"optimiser": optimiser, "scaler": self.scaler.state_dict()}
+
+    @everywhere
+    def truncated(self) -> set[str]:
+        """The texts that were cut, in any process."""
+        return processes.union(self.student.pairs.truncated)
+
+    @everywhere
+    def step(
+        self,
+        batch: Sequence[TrainingList],
+        texts: Sequence[tuple[str, str]],
+        rate: float,
+        seed: int,
+    ) -> Done:
         """One optimiser step on the lists; without an update if the loss is not finite.
+
+        `texts` are those of all pairs, as `batches.pairs_of` gives them.
 
         Dropout is a function of (seed, process, micro-batch) alone, so that the gradient cache, and
         a second try, drop the same; the random state of the process stays as it was.
         """
-        cuda = [self._device] if self._device.type == "cuda" else []
-        while True:
-            try:
-                with torch.random.fork_rng(devices=cuda):
-                    done = self._gradient(batch, seed)
-                break
-            except TooLarge:
-                pass  # the graphs are let go of here, before the next try
-            self._halve()
+        self.trained.train()
+        done = self._until_it_fits(lambda: self._gradient(batch, texts, seed))
         if math.isfinite(done.loss):
             self._update(rate)
         return done
 
-    def _gradient(self, batch: Sequence[TrainingList], seed: int) -> Done:
-        micros = self._micro_batches(batch)
-        cached = self._cached(micros)
+    def _gradient(
+        self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]], seed: int
+    ) -> Done:
+        micros = self._micro_batches(batch, texts)
+        masks = [micro.inputs["attention_mask"] for micro in micros]
+        counts = [sum(int(m.sum()) for m in masks), sum(m.numel() for m in masks)]
+        tokens, padded, users = self._total(
+            torch.tensor([*counts, int(self._cached(micros))], device=self._device)
+        ).tolist()
+        cached = users > 0
+        size = batches.targets(batch)[1].numel()
+        if self._sharded:
+            micros += self._idle(len(micros), texts[0], size)
         graphs = self._together(partial(self._forward, micros, seed, not cached))
-        scores = torch.zeros(batches.targets(batch)[1].numel(), device=self._device)
+        scores = torch.zeros(size + 1, device=self._device)
         for micro, found in zip(micros, graphs, strict=True):
             scores[micro.positions.to(self._device)] = found.detach()
-        value, gradient = self._loss(self._total(scores), batch)
+        value, gradient = self._loss(self._total(scores[:size]), batch)
         if math.isfinite(value):
+            gradient = torch.nn.functional.pad(gradient, (0, 1))
             self._together(partial(self._backward, micros, graphs, gradient, seed, cached))
-            self._sum_gradients()
-        masks = [micro.inputs["attention_mask"] for micro in micros]
-        counts = [sum(int(m.sum()) for m in masks), sum(m.numel() for m in masks), int(cached)]
-        tokens, padded, users = self._total(torch.tensor(counts, device=self._device)).tolist()
-        return Done(value, tokens, padded, users > 0)
+            if not self._sharded:
+                self._sum_gradients()
+        return Done(value, tokens, padded, cached)
 
-    def _micro_batches(self, batch: Sequence[TrainingList]) -> list[MicroBatch]:
+    def _weigh(self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]]) -> None:
+        micros = self._micro_batches(batch, texts)
+        if self._sharded:
+            micros += self._idle(len(micros), texts[0], 0)
+        if not micros:
+            return
+        held = self._together(partial(self._held, micros[0]))
+        sharing = 1 if self._device.type == "cuda" else self.accelerator.num_processes
+        room = memory.SHARE * memory.free_bytes(self._device) / sharing
+        self.kept = room / held * micros[0].inputs["attention_mask"].numel()
+
+    def _held(self, micro: MicroBatch) -> int:
+        return memory.kept_bytes(lambda: self._scores(micro, 0, 0), self.trained.parameters())
+
+    def _micro_batches(
+        self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]]
+    ) -> list[MicroBatch]:
         """The micro-batches of this process, which has every n-th pair of the step."""
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        texts = batches.pairs_of(batch, self.collection)[mine]
-        positions = batches.positions_of(batch)[mine]
-        if not texts:
+        own, positions = list(texts[mine]), batches.positions_of(batch)[mine]
+        if not own:
             return []
-        return batches.micro_batches(texts, positions, self.student.pairs, self.max_tokens)
+        return batches.micro_batches(own, positions, self.student.pairs, self.max_tokens)
+
+    def _idle(self, own: int, pair: tuple[str, str], size: int) -> list[MicroBatch]:
+        """As many micro-batches as this process has fewer than another; of position [B * N].
+
+        The score there is not the loss's, and the gradient zero.
+        """
+        counts = torch.zeros(self.accelerator.num_processes, dtype=torch.int, device=self._device)
+        counts[self.accelerator.process_index] = own
+        most = int(self._total(counts).max())
+        idle = batches.micro_batches([pair], [size], self.student.pairs, self.max_tokens)
+        return idle * (most - own)
 
     def _cached(self, micros: list[MicroBatch]) -> bool:
+        """Whether this process would use the cache; all do when one would."""
         tokens = sum(micro.inputs["attention_mask"].numel() for micro in micros)
         several = len(micros) > 1 or self.trainer.gradient_cache == "on"
-        return several and tokens > self.trainer.kept(self._device.type, self.max_tokens)
+        return several and tokens > self.kept
 
     def _forward(self, micros: list[MicroBatch], seed: int, graph: bool) -> list[Tensor]:
         """Scores of every micro-batch."""
@@ -132,7 +258,7 @@ class Engine:
         torch.manual_seed(draw_seed(seed, self.accelerator.process_index, index))
         inputs = {key: value.to(self._device) for key, value in micro.inputs.items()}
         with self.accelerator.autocast():
-            scores = self.student(inputs, micro.parts.to(self._device))
+            scores = self.trained(inputs, micro.parts.to(self._device))
         return scores.float()
 
     def _loss(self, scores: Tensor, batch: Sequence[TrainingList]) -> tuple[float, Tensor]:
@@ -164,18 +290,40 @@ class Engine:
             group["lr"] = rate * group["factor"]
         self.scaler.unscale_(self.optimiser)
         if self.trainer.clip:
-            torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.trainer.clip)
+            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.trainer.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
 
-    def _halve(self) -> None:
-        self.max_tokens //= 2
+    def _until_it_fits(self, work: Callable[[], T]) -> T:
+        """Work that draws its own random numbers, again with less memory as long as it must."""
+        cuda = [self._device] if self._device.type == "cuda" else []
+        while True:
+            try:
+                with torch.random.fork_rng(devices=cuda):
+                    return work()
+            except TooLarge:
+                pass  # the graphs are let go of here, before the next try
+            self._shrink()
+
+    def _shrinks(self) -> bool:
+        """Whether there is a way to use less memory."""
+        if self._sharded:  # the others are in the middle of their layers
+            return False
+        smaller = self.trainer.max_tokens == "auto" and self.max_tokens > FEWEST_TOKENS
+        return smaller or self._keeps_by_choice
+
+    def _shrink(self) -> None:
+        if self._keeps_by_choice:
+            self.kept, change = 0.0, "the gradient cache is on"
+        else:
+            self.max_tokens //= 2
+            change = f"micro-batches of {self.max_tokens:,} tokens"
         self.optimiser.zero_grad()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         if self.accelerator.is_main_process:
-            tqdm.write(f"out of memory: micro-batches of {self.max_tokens:,} tokens from now on")
+            tqdm.write(f"out of memory: {change} from now on")
 
     def _together(self, work: Callable[[], T]) -> T:
         """Do this process's part; what is too large for one process is too large for all."""
@@ -183,8 +331,8 @@ class Engine:
         try:
             result = work()
         except torch.OutOfMemoryError as error:
-            if self.trainer.max_tokens != "auto" or self.max_tokens <= FEWEST_TOKENS:
-                error.add_note("trainer.max_tokens: give a smaller one, or 'auto'")
+            if not self._shrinks():
+                error.add_note("trainer.max_tokens: give a smaller one, or 'auto' without FSDP")
                 raise
             failed = True
         if self.accelerator.num_processes > 1:
@@ -202,7 +350,7 @@ class Engine:
         """
         if self.accelerator.num_processes == 1:
             return
-        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        parameters = [p for p in self.trained.parameters() if p.requires_grad]
         used = [int(p.grad is not None) for p in parameters]
         anywhere = self._total(torch.tensor(used, device=self._device)).tolist()
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -216,6 +364,14 @@ class Engine:
         if self.accelerator.num_processes == 1:
             return tensor
         return self.accelerator.reduce(tensor, reduction="sum")
+
+    @property
+    def _keeps_by_choice(self) -> bool:
+        return self.trainer.gradient_cache == "auto" and self.kept > 0
+
+    @property
+    def _sharded(self) -> bool:
+        return self.trained is not self.student
 
     @property
     def _device(self) -> torch.device:

@@ -5,13 +5,14 @@ from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from trainer_toys import LISTS, TOY, Stop, equal, parameters, stop_at, toy_student, trained
 
 from rdx.batches import TrainingList, fixed
 from rdx.losses import ADRMSE, RankNet
-from rdx.trainer import Epochs, Steps, Trainer
+from rdx.trainer import Epochs, Steps, Trainer, memory
 
 
 @pytest.fixture
@@ -85,18 +86,19 @@ class Watched(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("cache", "tokens", "kept", "forwards"),
+    ("cache", "tokens", "free", "forwards"),
     [
-        ("auto", 100_000, 0, [True]),
         ("on", 100_000, 0, [False, True]),
         ("off", 1, 0, [True] * 23),
-        ("auto", 1, 0, [False] * 23 + [True] * 23),
-        ("auto", 1, 8192, [True] * 23),
-        ("on", 1, 8192, [False] * 23 + [True] * 23),
+        ("on", 1, 10**12, [False] * 23 + [True] * 23),
+        # One more at the start, to know what a graph takes.
+        ("auto", 100_000, 0, [True, True]),
+        ("auto", 1, 0, [True] + [False] * 23 + [True] * 23),
+        ("auto", 1, 10**12, [True] + [True] * 23),
     ],
 )
-def test_when_the_cache_is_on(train, tmp_path, monkeypatch, cache, tokens, kept, forwards):
-    monkeypatch.setattr("rdx.trainer.settings.KEPT_TOKENS", {"cpu": kept})
+def test_when_the_cache_is_on(train, tmp_path, monkeypatch, cache, tokens, free, forwards):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
     student = Watched(toy_student(tmp_path))
     settings = {"batch": 7, "max_tokens": tokens, "gradient_cache": cache}
     train(student=student, budget=Steps(1), **settings)
@@ -107,9 +109,47 @@ def test_auto_depends_on_the_device():
     assert Trainer(max_tokens="auto").tokens("cuda") == 65536
     assert Trainer(max_tokens="auto").tokens("cpu") == 4096
     assert Trainer(max_tokens=7).tokens("cuda") == 7
-    assert Trainer().kept("cuda", 100) == 100 and Trainer().kept("cpu", 100) == 8192
-    assert Trainer(gradient_cache="on").kept("cpu", 100) == 0
-    assert Trainer(gradient_cache="off").kept("cuda", 100) == math.inf
+
+
+def test_bytes_of_a_graph():
+    """Of x -> tanh(x W): x for the gradient of W, W for that of x, and the tanh."""
+    x, weight = torch.ones(6, 3, requires_grad=True), torch.ones(3, 5, requires_grad=True)
+    assert memory.kept_bytes(lambda: torch.tanh(x @ weight), [weight]) == 4 * (6 * 3 + 6 * 5)
+    assert memory.kept_bytes(lambda: torch.tanh(x @ weight), []) == 4 * (6 * 3 + 6 * 5 + 3 * 5)
+    both = memory.kept_bytes(lambda: x @ weight + x @ weight, [weight])
+    assert both == 4 * 6 * 3  # one x, however often it is kept
+    with torch.no_grad():
+        assert memory.kept_bytes(lambda: torch.tanh(x @ weight), [weight]) == 0
+
+
+def test_free_memory_heeds_the_limits_of_control_groups(tmp_path):
+    machine = memory.free_bytes(torch.device("cpu"))
+    assert 0 < machine <= psutil.virtual_memory().total
+    own, inner = tmp_path / "own", tmp_path / "groups" / "slurm" / "job"
+    inner.mkdir(parents=True)
+    own.write_text("0::/slurm/job\n")
+    assert memory._left_in_groups(tmp_path / "groups", own) == []
+    for folder, limit, used in ((inner, "max", 7), (inner.parent, "1000", 300)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+    assert memory._left_in_groups(tmp_path / "groups", own) == [700]
+    (inner / "memory.max").write_text("500")
+    assert memory._left_in_groups(tmp_path / "groups", own) == [493, 700]
+    own.write_text("4:memory:/old\n")  # version 1
+    assert memory._left_in_groups(tmp_path / "groups", own) == []
+
+
+def test_kept_graphs_and_the_cache_give_the_same_bits(train, tmp_path, monkeypatch):
+    """So that free memory, which "auto" looks at, changes no result."""
+    found = []
+    for free in (0, 10**12):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        settings = {"batch": 7, "max_tokens": 40, "work": f"{free}"}
+        student, facts = train(budget=Steps(3), **settings)
+        found.append((student.state_dict(), facts))
+    (cached, slow), (kept, fast) = found
+    assert slow["flops"] * 6 == fast["flops"] * 8
+    assert all(torch.equal(cached[name], kept[name]) for name in cached)
 
 
 def saved_bytes(train, depth, **settings) -> int:
@@ -139,7 +179,7 @@ def saved_bytes(train, depth, **settings) -> int:
 
 
 def test_memory_does_not_grow_with_depth(train, monkeypatch):
-    monkeypatch.setattr("rdx.trainer.settings.KEPT_TOKENS", {"cpu": 64})
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     cached = [saved_bytes(train, depth, max_tokens=64) for depth in (40, 160)]
     kept = [saved_bytes(train, d, max_tokens=64, gradient_cache="off") for d in (40, 160)]
     assert cached[1] <= 1.1 * cached[0]
@@ -190,6 +230,29 @@ def test_a_second_try_drops_the_same(train, tmp_path, monkeypatch):
     student = Small(toy_student(tmp_path), 100)
     halved, again = train(student=student, max_tokens="auto", work="halved", **settings)
     assert equal(plain, halved.inner) and again == facts
+
+
+class Forgetful(Watched):
+    """A student in a memory of one graph beside that of the start: the next is too many, once."""
+
+    def forward(self, inputs, parts):
+        if self.calls == [True] * 2:
+            self.calls.append(True)
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(inputs, parts)
+
+
+@pytest.mark.parametrize("tokens", [64, "auto"])
+def test_out_of_memory_turns_the_cache_on_first(train, tmp_path, monkeypatch, capsys, tokens):
+    monkeypatch.setattr("rdx.trainer.settings.AUTO_TOKENS", {"cpu": 64})
+    settings = {"batch": 7, "max_tokens": tokens, "budget": Steps(2)}
+    plain, facts = train(work="plain", **settings)
+    student = Forgetful(toy_student(tmp_path))
+    cached, again = train(student=student, work="cached", **settings)
+    assert "out of memory: the gradient cache is on from now on" in capsys.readouterr().out
+    assert equal(plain, cached.inner) and again["max_tokens"] == facts["max_tokens"] == 64
+    assert again["flops"] * 6 == facts["flops"] * 8
+    assert student.calls.count(False) == (len(student.calls) - 3) / 2  # all later ones twice
 
 
 def test_halving_survives_an_interruption(train, tmp_path, monkeypatch):
