@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -141,22 +142,49 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """Sort pairs by length and cut them so that no micro-batch has more than `max_tokens`.
 
-    Padding counts; a single pair that is longer still is a micro-batch of its own.
+    Padding counts; a single pair that is longer still is a micro-batch of its own. The cuts
+    (`cuts`) are those with the least padding.
     """
     encoded = tokenise.encode(pairs)
     order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i]["input_ids"]), i))
-    groups: list[list[int]] = []
-    for i in order:
-        width = len(encoded[groups[-1][0]]["input_ids"]) if groups else 0
-        if groups and width * (len(groups[-1]) + 1) <= max_tokens:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
+    lengths = [len(encoded[i]["input_ids"]) for i in order]
     found = []
-    for group in groups:
-        inputs, parts = tokenise.pad([encoded[i] for i in group])
-        found.append(MicroBatch(inputs, parts, torch.tensor([positions[i] for i in group])))
+    for start, end in cuts(lengths, max_tokens):
+        inputs, parts = tokenise.pad([encoded[i] for i in order[start:end]])
+        found.append(
+            MicroBatch(inputs, parts, torch.tensor([positions[i] for i in order[start:end]]))
+        )
     return found
+
+
+def cuts(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
+    """Where to cut falling lengths into groups, so that computing them costs least.
+
+    A group costs its number of members times its first (largest) length, at most `max_tokens` if it
+    has several members; and, so that there are not too many, a sixteenth of `max_tokens` beside.
+    Of equal ways the one with the largest groups at the end. Dynamic programming over the ends.
+
+    Returns
+    -------
+    list of (start, end)
+        In order, `end` excluded; [] without lengths.
+    """
+    widths = np.asarray(lengths, dtype=np.int64)
+    best, starts = np.zeros(len(widths) + 1), np.zeros(len(widths) + 1, dtype=np.int64)
+    for end in range(1, len(widths) + 1):
+        first = max(end - max(max_tokens // max(widths[end - 1], 1), 1), 0)
+        size = widths[first:end] * (end - np.arange(first, end))
+        fits = size <= max_tokens
+        fits[-1] = True  # a pair alone
+        costs = np.where(fits, best[first:end] + size + max_tokens / 16, np.inf)
+        starts[end] = first + int(costs.argmin())
+        best[end] = costs.min()
+    found: list[tuple[int, int]] = []
+    end = len(widths)
+    while end:
+        found.append((int(starts[end]), end))
+        end = int(starts[end])
+    return found[::-1]
 
 
 def positions_of(lists: Sequence[TrainingList]) -> list[int]:

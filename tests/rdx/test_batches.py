@@ -1,7 +1,10 @@
 """Training lists, their schedule, and micro-batches."""
 
+import itertools
+import math
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +14,7 @@ from rdx.batches import (
     Schedule,
     TrainingList,
     contrastive,
+    cuts,
     fixed,
     micro_batches,
     pairs_of,
@@ -223,4 +227,36 @@ def test_micro_batches_hold_every_pair_once_within_the_limit(max_tokens):
 def test_micro_batches_are_filled():
     pairs = [("x", "y y y")] * 10
     sizes = [len(one.positions) for one in micro_batches(pairs, range(10), Words(), 12)]
-    assert sizes == [3, 3, 3, 1]
+    assert sizes == [1, 3, 3, 3]
+
+
+def test_cuts_by_hand():
+    """A group costs 160 / 16 = 10: the first cut saves 80 of padding, another one 6 only."""
+    assert cuts([30, 10, 10, 7, 7], 160) == [(0, 1), (1, 5)]
+    assert cuts([30, 10, 10, 7, 7], 32) == [
+        (0, 1),
+        (1, 3),
+        (3, 5),
+    ]  # 32 hold three tens, or four sevens
+    assert cuts([], 100) == []
+    assert cuts([500], 100) == [(0, 1)]
+    assert cuts([500, 400], 100) == [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 16, 40, 100, 1000])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_other_cuts_cost_less(seed, max_tokens):
+    lengths = sorted(np.random.default_rng(seed).integers(1, 40, 9).tolist(), reverse=True)
+
+    def cost(groups):
+        sizes = [lengths[start] * (end - start) for start, end in groups]
+        alone = [end - start == 1 for start, end in groups]
+        if any(size > max_tokens and not a for size, a in zip(sizes, alone, strict=True)):
+            return math.inf
+        return sum(sizes) + len(groups) * max_tokens / 16
+
+    every = []
+    for chosen in itertools.product([False, True], repeat=8):
+        edges = [0, *(i + 1 for i, cut in enumerate(chosen) if cut), 9]
+        every.append(list(itertools.pairwise(edges)))
+    assert cost(cuts(lengths, max_tokens)) == min(map(cost, every))

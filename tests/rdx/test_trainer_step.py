@@ -213,7 +213,7 @@ def test_auto_halves_until_it_fits_and_changes_nothing(
     settings["learning_rate"] = 0.1
     roomy, facts = train(model="dry", work="roomy", **settings)
     assert facts["max_tokens"] == 512
-    student = Small(toy_student(tmp_path, "dry"), 100, graphs)
+    student = Small(toy_student(tmp_path, "dry"), 90, graphs)
     tight, again = train(student=student, work="tight", **settings)
     assert again["max_tokens"] == 64
     assert "micro-batches of 64 tokens from now on" in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_a_second_try_drops_the_same(train, tmp_path, monkeypatch):
     monkeypatch.setattr("rdx.trainer.settings.AUTO_TOKENS", {"cpu": 128})
     settings = {"model": "wet", "batch": 7, "budget": Steps(3)}
     plain, facts = train(max_tokens=64, work="plain", **settings)
-    student = Small(toy_student(tmp_path), 100)
+    student = Small(toy_student(tmp_path), 90)
     halved, again = train(student=student, max_tokens="auto", work="halved", **settings)
     assert equal(plain, halved.inner) and again == facts
 
@@ -259,7 +259,7 @@ def test_halving_survives_an_interruption(train, tmp_path, monkeypatch):
     monkeypatch.setattr("rdx.trainer.settings.AUTO_TOKENS", {"cpu": 512})
     settings = {"max_tokens": "auto", "checkpoint_seconds": 0, "batch": 7}
 
-    def run(work, tokens=130, **more):
+    def run(work, tokens=90, **more):
         student = Small(toy_student(tmp_path), tokens)
         return train(student=student, work=work, **settings, **more)
 
@@ -267,7 +267,7 @@ def test_halving_survives_an_interruption(train, tmp_path, monkeypatch):
     with pytest.raises(Stop):
         run("cut", on_step=stop_at(3))
     resumed, again = run("cut", tokens=100_000)  # the first time has decided
-    assert facts["max_tokens"] == 128
+    assert facts["max_tokens"] == 64
     assert equal(whole, resumed) and again == facts
 
 
