@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import platform
 import resource
 import time
@@ -30,7 +29,7 @@ from tokenizers import ByteLevelBPETokenizer
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
-from rdx import rankings
+from benchmarks.texts import TEXTS, ranked_lists, source
 from rdx.teachers import likelihood, local, prompts, windows
 from rdx.teachers.likelihood import QueryLikelihood
 from rdx.teachers.local import Local
@@ -38,8 +37,7 @@ from rdx.teachers.messages import Message, TooLong
 from rdx.teachers.models import load_causal
 from rdx.teachers.parsing import parse
 
-TEXTS = Path(__file__).parents[2] / "shared" / "data" / "trec-dl-2019"
-WINDOW, STRIDE, DEPTH = 20, 10, 100
+WINDOW, STRIDE = 20, 10
 SHAPES: dict[str, dict[str, int]] = {
     "mistral-7b": {"max_position_embeddings": 32768},  # all else as in MistralConfig
     "tiny": {
@@ -61,38 +59,11 @@ Window = tuple[str, str, list[str]]  # query id, query, passages
 
 def texts(folder: Path, words: int) -> list[Window]:
     """Sliding windows over BM25's first 100 passages, list after list."""
-    if not folder.exists():
-        return _made_up(words)
-    with (folder / "corpus.jsonl").open() as file:
-        rows = [json.loads(line) for line in file]
-    passages = {row["_id"]: prompts.shorten(row["text"], words) for row in rows}
-    lines = (folder / "queries.tsv").read_text().splitlines()
-    queries = dict(line.split("\t") for line in lines)
-    ranking = rankings.read_trec(folder / "runs" / "bm25-pyserini.run")
-    found = []
-    for query_id, one in ranking.groupby("query_id"):
-        listed = [passages[d] for d in one.sort_values("rank").doc_id[:DEPTH]]
-        for start, end in windows.positions(len(listed), WINDOW, STRIDE):
-            found.append((str(query_id), queries[str(query_id)], listed[start:end]))
-    return found
-
-
-def _made_up(words: int) -> list[Window]:
-    """Random words; lengths as in MS MARCO, 56 words on average."""
-    draw = np.random.default_rng(0)
-    known = [
-        "".join(draw.choice(list("aeioubdfgklmnprstv"), n)) for n in draw.integers(2, 11, 5000)
+    return [
+        (query_id, query, [prompts.shorten(one, words) for one in passages[start:end]])
+        for query_id, query, passages in ranked_lists(folder)
+        for start, end in windows.positions(len(passages), WINDOW, STRIDE)
     ]
-    likely = 1 / np.arange(1, len(known) + 1)
-    likely /= likely.sum()
-    found = []
-    for query in range(30):
-        lengths = np.clip(draw.lognormal(3.95, 0.4, DEPTH), 8, words).astype(int)
-        listed = [" ".join(draw.choice(known, n, p=likely)) for n in lengths]
-        asked = " ".join(draw.choice(known, 6, p=likely))
-        for start, end in windows.positions(DEPTH, WINDOW, STRIDE):
-            found.append((str(query), asked, listed[start:end]))
-    return found
 
 
 def random_model(shape: str, given: list[Window], precision: str, device: str) -> tuple[Any, Any]:
@@ -255,7 +226,8 @@ def main() -> None:
     print(
         f"{name}, {given.precision}, {where}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, transformers {transformers.__version__}; "
-        f"{len(chosen)} windows of {WINDOW} passages, at most {given.words} words each; "
+        f"{source(given.texts)}; {len(chosen)} windows of {WINDOW} passages, "
+        f"at most {given.words} words each; "
         f"two prompts in a row share the first {shared:.1%} of their tokens\n"
     )
     results = [measured("simple loop", lambda some: simple(engine, some), asked)]

@@ -1,0 +1,336 @@
+"""One library trains or scores one model: a process of its own, started by the other benchmarks.
+
+    PYTHON benchmarks/peers.py task.json
+
+Prints its figures as one line of JSON. Each library runs in the environment of PYTHON, so this file
+imports a library only where it is measured. A task is a JSON object:
+
+- "library": rdx, sentence_transformers, lightning_ir; "mode": train, score
+- "model": folder of an encoder with a classification head; "precision": bf16 or fp32; "attention":
+  as Transformers names it, null = the library's default; "device": cpu or cuda
+- "query_length", "passage_length": tokens
+- "lists": [query, passages, ranks] each; "batch": lists per step
+- "options": of the library (see the functions)
+
+The clock runs from the end of one step (or group of lists that are scored together) to the end of
+the next, so tokenising counts, and loading the model and the first step do not. Tokens are counted
+where they enter the encoder: twice, where a gradient cache runs a forward pass twice.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Clock:
+    """Times and tokens of a run, taken from outside, alike for all libraries."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self.cuda = task["device"] == "cuda"
+        self.times: list[float] = []
+        self.real: Any = 0
+        self.padded = 0
+        self.passes = 0
+        self.memory_before = self._peak()
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Count the tokens that enter a model from now on."""
+        tables = [m for name, m in model.named_modules() if name.endswith("word_embeddings")]
+        [table] = tables
+        table.register_forward_pre_hook(self._count)
+
+    def _count(self, table: Any, args: Any) -> None:
+        (ids,) = args
+        self.real = self.real + (ids != table.padding_idx).sum()
+        self.padded += ids.numel()
+        self.passes += 1
+
+    def tick(self) -> None:
+        """A step is over."""
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    def _peak(self) -> float:
+        if self.cuda:
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds per interval, tokens, memory in MB: beyond the loaded model, and in all."""
+        spans = [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+        peak = self._peak()
+        return {
+            "spans": spans,
+            "real": int(self.real),
+            "padded": self.padded,
+            "passes": self.passes,
+            "memory": peak - self.memory_before,
+            "memory_in_all": peak,
+        }
+
+
+def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
+    """`rdx.trainer.fit`; options: those of `rdx.trainer.Trainer`."""
+    from rdx import losses, trainer
+    from rdx.batches import TrainingList
+    from rdx.trainer.budgets import computing
+
+    student, collection = _rdx(task)
+    lists, texts = [], collection.passages
+    for i, (query, passages, ranks) in enumerate(task["lists"]):
+        collection.queries[str(i)] = query
+        names = tuple(f"{i}-{j}" for j in range(len(passages)))
+        texts.update(zip(names, passages, strict=True))
+        lists.append(TrainingList(str(i), names, tuple(ranks)))
+    settings = trainer.Trainer(
+        learning_rate=1e-5,
+        batch=task["batch"],
+        precision=task["precision"],
+        device=task["device"],
+        **task["options"],
+    )
+    clock = Clock(task)
+    clock.watch(student)
+    with tempfile.TemporaryDirectory() as work:
+        facts = trainer.fit(
+            student,
+            losses.RankNet(),
+            lambda epoch: lists,
+            collection,
+            trainer.Epochs(1),
+            settings,
+            0,
+            Path(work),
+            on_step=lambda step, metrics: clock.tick(),
+        )
+    # 6 operations per parameter and token, padding counted, or 8 with the gradient cache
+    padded = facts["tokens"] / (1 - facts["padding"])
+    cached = facts["flops"] > 7 * computing(student) * padded
+    return clock.facts() | {
+        "cached": cached,
+        "max_tokens": facts["max_tokens"],
+        "flops_per_token": 6 * computing(student),
+    }
+
+
+def sentence_transformers_trains(task: dict[str, Any]) -> dict[str, Any]:
+    """`CrossEncoderTrainer`; options: mini_batch_size of its RankNetLoss."""
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import (
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+        losses,
+    )
+    from transformers import TrainerCallback
+
+    model = _sentence_transformers(task)
+    clock = Clock(task)
+    clock.watch(model)
+    columns = list(zip(*task["lists"], strict=True))
+    labels = [[float(len(ranks) - r) for r in ranks] for ranks in columns[2]]
+    data = Dataset.from_dict({"query": columns[0], "docs": columns[1], "labels": labels})
+
+    class Ticking(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            clock.tick()
+
+    with tempfile.TemporaryDirectory() as work:
+        arguments = CrossEncoderTrainingArguments(
+            output_dir=work,
+            num_train_epochs=1,
+            per_device_train_batch_size=task["batch"],
+            learning_rate=1e-5,
+            lr_scheduler_type="constant",
+            bf16=task["precision"] == "bf16",
+            use_cpu=task["device"] == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        CrossEncoderTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            loss=losses.RankNetLoss(model, **task["options"]),
+            callbacks=[Ticking()],
+        ).train()
+    return clock.facts()
+
+
+def lightning_ir_trains(task: dict[str, Any]) -> dict[str, Any]:
+    """`CrossEncoderModule` under Lightning's trainer; no options."""
+    import lightning
+    from lightning_ir import RankNet
+    from lightning_ir.data import TrainBatch
+
+    module = _lightning_ir(task, loss_functions=[RankNet()])
+    module.set_optimizer(torch.optim.AdamW, lr=1e-5)
+    clock = Clock(task)
+    clock.watch(module)
+
+    class Ticking(lightning.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+            clock.tick()
+
+    made = []
+    for start in range(0, len(task["lists"]), task["batch"]):
+        queries, passages, ranks = zip(*task["lists"][start : start + task["batch"]], strict=True)
+        names = [str(start + i) for i in range(len(queries))]
+        targets = torch.tensor([[float(len(one) - r) for r in one] for one in ranks])
+        made.append(TrainBatch(queries, passages, names, None, None, targets.flatten()))
+    loader = torch.utils.data.DataLoader(made, batch_size=1, collate_fn=lambda one: one[0])
+    lightning.Trainer(
+        max_epochs=1,
+        accelerator="gpu" if task["device"] == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if task["precision"] == "bf16" else "32-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Ticking()],
+    ).fit(module, loader)
+    return clock.facts()
+
+
+def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
+    """`rdx.evaluation.rerank`; options: max_tokens."""
+    import pandas as pd
+
+    from rdx import evaluation, trainer
+
+    student, collection = _rdx(task)
+    clock = Clock(task)
+    clock.watch(student)
+    settings = trainer.Trainer(precision=task["precision"], device=task["device"])
+    found: list[list[float]] = []
+    groups = _groups(task)
+    clock.tick()
+    for group in groups:
+        rows = []
+        for i, (query, passages, _) in enumerate(group):
+            collection.queries[str(i)] = query
+            names = [f"{i}-{j}" for j in range(len(passages))]
+            collection.passages.update(zip(names, passages, strict=True))
+            rows += [(str(i), name) for name in names]
+        first = pd.DataFrame(rows, columns=["query_id", "doc_id"])
+        ranking, _ = evaluation.rerank(
+            student, first, collection, settings, task["options"]["max_tokens"]
+        )
+        clock.tick()
+        scored = ranking.set_index("doc_id").score
+        found.append([float(scored[name]) for _, name in rows])
+    return clock.facts() | {"scores": [one for some in found for one in some]}
+
+
+def sentence_transformers_scores(task: dict[str, Any]) -> dict[str, Any]:
+    """`CrossEncoder.predict`; options: batch_size."""
+    model = _sentence_transformers(task)
+    clock = Clock(task)
+    clock.watch(model)
+    found: list[float] = []
+    groups = _groups(task)
+    clock.tick()
+    for group in groups:
+        pairs = [(query, one) for query, passages, _ in group for one in passages]
+        with _autocast(task):
+            scores = model.predict(
+                pairs,
+                activation_fn=torch.nn.Identity(),
+                show_progress_bar=False,
+                **task["options"],
+            )
+        clock.tick()
+        found += [float(score) for score in scores]
+    return clock.facts() | {"scores": found}
+
+
+def lightning_ir_scores(task: dict[str, Any]) -> dict[str, Any]:
+    """`CrossEncoderModule.score`; options: batch_size (lists, as in its data module), default 1."""
+    module = _lightning_ir(task).eval().to(task["device"])
+    clock = Clock(task)
+    clock.watch(module)
+    found: list[float] = []
+    groups, size = _groups(task), task["options"].get("batch_size", 1)
+    clock.tick()
+    for group in groups:
+        for start in range(0, len(group), size):
+            queries, passages, _ = zip(*group[start : start + size], strict=True)
+            with _autocast(task):
+                output = module.score(queries, passages)
+            found += [float(score) for score in output.scores.float().cpu()]
+        clock.tick()
+    return clock.facts() | {"scores": found}
+
+
+def _groups(task: dict[str, Any]) -> list[list[Any]]:
+    """Lists that are given to a library together; the first group warms up."""
+    lists, batch = task["lists"], task["batch"]
+    return [lists[i : i + batch] for i in range(0, len(lists), batch)]
+
+
+def _autocast(task: dict[str, Any]) -> Any:
+    wanted = task["precision"] == "bf16"
+    return torch.autocast(task["device"], dtype=torch.bfloat16, enabled=wanted)
+
+
+def _rdx(task: dict[str, Any]) -> tuple[Any, Any]:
+    from types import SimpleNamespace
+
+    from rdx.students import Student
+
+    student = Student(
+        task["model"],
+        query_length=task["query_length"],
+        passage_length=task["passage_length"],
+        attention_implementation=task["attention"],
+    ).create(0)
+    return student, SimpleNamespace(queries={}, passages={})
+
+
+def _sentence_transformers(task: dict[str, Any]) -> Any:
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    return CrossEncoder(
+        task["model"],
+        num_labels=1,
+        max_length=task["query_length"] + task["passage_length"] + 3,
+        device=task["device"],
+        model_kwargs={"attn_implementation": task["attention"]} if task["attention"] else {},
+    )
+
+
+def _lightning_ir(task: dict[str, Any], **others: Any) -> Any:
+    from lightning_ir import CrossEncoderModule
+    from lightning_ir.models import MonoConfig
+
+    lengths = {"query_length": task["query_length"], "doc_length": task["passage_length"]}
+    options = {"attn_implementation": task["attention"]} if task["attention"] else {}
+    return CrossEncoderModule(
+        model_name_or_path=task["model"],
+        config=MonoConfig(**lengths),
+        model_kwargs=options,
+        **others,
+    )
+
+
+def main() -> None:
+    """Do what the task file says."""
+    task = json.loads(Path(sys.argv[1]).read_text())
+    torch.manual_seed(0)
+    doing = {"train": "trains", "score": "scores"}[task["mode"]]
+    facts = globals()[f"{task['library']}_{doing}"](task)
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

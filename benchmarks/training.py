@@ -1,0 +1,201 @@
+"""Training against other libraries: python -m benchmarks.training --lightning-ir PYTHON.
+
+The same model, lists, effective batch and loss (RankNet), at the same precision and attention, and
+at each library's defaults. On a GPU: --model electra-base --queries 32 --depth 100. With --memory,
+peak memory of a step over the depth of the lists instead, against one graph for the whole step.
+
+sentence-transformers: `pip install sentence-transformers datasets accelerate`, here or with
+--sentence-transformers PYTHON. Lightning IR needs an older Transformers than rdx: give it an
+environment of its own. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.side_by_side import (
+    all_rows,
+    arguments,
+    machine,
+    matrix_peak,
+    measure,
+    save_model,
+    spread,
+)
+from benchmarks.texts import ranked_lists, source
+
+QUERY_LENGTH = 32
+
+
+def training_lists(queries: int, depth: int, steps: int) -> list[Any]:
+    """Lists [query, passages, ranks]: no pair twice, until the texts are used up."""
+    made = [
+        [query, passages[start : start + depth], list(range(1, depth + 1))]
+        for start in range(0, 100 - depth + 1, depth)
+        for _, query, passages in ranked_lists()
+    ]
+    wanted = queries * steps
+    return (made * (1 + wanted // len(made)))[:wanted]
+
+
+def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What is measured: name, python and task."""
+    base = {
+        "mode": "train",
+        "model": model,
+        "device": given.device,
+        "query_length": QUERY_LENGTH,
+        "passage_length": given.passage_length,
+        "lists": lists,
+        "batch": given.queries,
+        "options": {},
+    }
+    alike = base | {"precision": "bf16"}
+    own = base | {"precision": "fp32", "attention": None}
+    tokens = {"max_tokens": 2048 if given.device == "cpu" else "auto"}  # as conf/trainer has it
+    here, st = sys.executable, given.sentence_transformers
+    attentions = ("eager", "sdpa") if given.device == "cpu" else ("sdpa",)
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for attention in attentions:
+        task = alike | {"attention": attention, "library": "rdx", "options": tokens}
+        found[f"rdx, bf16, {attention}"] = (here, task)
+    cached = {"options": tokens | {"gradient_cache": "on"}}
+    task = alike | {"attention": attentions[0], "library": "rdx"} | cached
+    found[f"rdx, bf16, {attentions[0]}, gradient cache"] = (here, task)
+    for attention in attentions:
+        for size in given.mini_batch:
+            options = {"attention": attention, "options": {"mini_batch_size": size}}
+            task = alike | {"library": "sentence_transformers"} | options
+            found[f"sentence-transformers, bf16, {attention}, mini-batch {size}"] = (st, task)
+        if given.lightning_ir:
+            task = alike | {"attention": attention, "library": "lightning_ir"}
+            found[f"Lightning IR, bf16, {attention}"] = (given.lightning_ir, task)
+    task = alike | {"attention": None, "library": "rdx", "options": tokens}
+    found["rdx, defaults"] = (here, task)
+    found["sentence-transformers, defaults"] = (st, own | {"library": "sentence_transformers"})
+    if given.lightning_ir:
+        found["Lightning IR, defaults"] = (given.lightning_ir, own | {"library": "lightning_ir"})
+    return found
+
+
+def report(found: dict[str, list[dict[str, Any]]], pairs: int, peak: float) -> None:
+    """The table; ratios are of the same turn."""
+    print(
+        "| | pairs/s | real tokens/s | tokens per real one | memory of steps (MB) "
+        "| share of peak | rdx is faster by |\n|---|--:|--:|--:|--:|--:|--:|"
+    )
+    speeds = {
+        name: [pairs * len(one["spans"]) / sum(one["spans"]) for one in turns]
+        for name, turns in found.items()
+    }
+    for name, turns in found.items():
+        mine = next((n for n in speeds if n.startswith("rdx") and _alike(n, name)), None)
+        ratios = (
+            [a / b for a, b in zip(speeds[mine], speeds[name], strict=True)]
+            if mine and not name.startswith("rdx")
+            else []
+        )
+        first = turns[0]
+        runs = 2 if first.get("cached") else 1
+        steps = len(first["spans"]) + 1
+        # Tokens that count, per second: each once, however often it was run.
+        tokens = [speed * first["real"] / runs / (pairs * steps) for speed in speeds[name]]
+        share = "" if not peak else f"{_middle(tokens) * found_flops(found) / peak:.0%}"
+        print(
+            f"| {name} | {spread(speeds[name], '.1f')} | {_middle(tokens):,.0f} "
+            f"| {first['padded'] / first['real']:.2f} "
+            f"| {_middle([one['memory'] for one in turns]):,.0f} | {share} "
+            f"| {spread(ratios) + ' ×' if ratios else ''} |"
+        )
+
+
+def found_flops(found: dict[str, list[dict[str, Any]]]) -> float:
+    """Floating-point operations of training on one token, the same model for all."""
+    known = [
+        one["flops_per_token"]
+        for turns in found.values()
+        for one in turns[:1]
+        if "flops_per_token" in one
+    ]
+    return float(known[0]) if known else 0.0
+
+
+def _alike(mine: str, theirs: str) -> bool:
+    """Whether rows are compared: defaults with defaults, else the same precision and attention."""
+    if "defaults" in theirs:
+        return "defaults" in mine
+    return mine == ", ".join(["rdx", *theirs.split(", ")[1:3]])
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def memory(given: Any, folder: Path) -> None:
+    """Peak memory of a step of `given.queries` lists over their depth."""
+    model = save_model(given.model, folder, layers=given.layers)
+    print("| depth | pairs | gradient cache (MB) | one graph (MB) | share |\n|--:|--:|--:|--:|--:|")
+    for depth in given.depths:
+        lists = [
+            [query, (passages * 4)[:depth], list(range(1, depth + 1))]
+            for _, query, passages in ranked_lists()[: given.queries]
+        ]
+        task = {
+            "mode": "train",
+            "library": "rdx",
+            "model": model,
+            "device": given.device,
+            "query_length": QUERY_LENGTH,
+            "passage_length": given.passage_length,
+            "lists": lists + lists,
+            "batch": given.queries,
+            "precision": "bf16",
+            "attention": None,
+            "options": {"gradient_cache": "on", "max_tokens": 4096},
+        }
+        cached = measure(sys.executable, task)["memory"]
+        naive = None
+        if depth <= given.naive_depth:
+            # One micro-batch of the whole step: what a loop without micro-batches does.
+            whole = {"gradient_cache": "off", "max_tokens": 10**9}
+            naive = measure(sys.executable, task | {"options": whole})["memory"]
+        share = f"{cached / naive:.1%}" if naive else ""
+        print(
+            f"| {depth} | {depth * given.queries:,} | {cached:,.0f} "
+            f"| {f'{naive:,.0f}' if naive else ''} | {share} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--queries", type=int, default=8, help="per step")
+    parser.add_argument("--depth", type=int, default=20, help="passages of a list")
+    parser.add_argument("--steps", type=int, default=4, help="measured, after one of warming up")
+    parser.add_argument("--mini-batch", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--sentence-transformers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--depths", type=int, nargs="+", default=[50, 100, 200, 400])
+    parser.add_argument("--naive-depth", type=int, default=100, help="deepest single graph")
+    parser.add_argument("--layers", type=int, help="of minilm, with --memory")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(
+            f"{given.model}, {source()}, {machine(given.device)}; {given.queries} queries a step, "
+            f"query and passage cut at {QUERY_LENGTH} and {given.passage_length} tokens.\n"
+        )
+        if given.memory:
+            memory(given, Path(folder))
+            return
+        lists = training_lists(given.queries, given.depth, given.steps + 1)
+        model = save_model(given.model, Path(folder))
+        found = all_rows(rows(given, model, lists), given.repeat, given.only)
+        report(found, given.queries * given.depth, matrix_peak(given.device, "bf16"))
+
+
+if __name__ == "__main__":
+    main()
