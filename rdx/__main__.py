@@ -40,6 +40,9 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     summary = pipeline.run(plain, levels)
     for name, value in summary["means"].items():
         print(f"   {name:42} {value:.4f}")
+    for name, facts in summary["collections"].items():
+        if facts["degenerate"]:
+            print(f"   WARNING: {name} is degenerate: {facts['reason']}")
     print(f"   health: {summary['health']}, signature: {summary['signature']}", flush=True)
     if HydraConfig.get().mode == RunMode.RUN:
         print(report([summary]))

@@ -49,6 +49,7 @@ SCHEDULING_OF = {
     "rdx.teachers.Local": ("batch",),
     "rdx.students.Student": ("compile", "attention_implementation"),
     "rdx.trainer.Trainer": ("gradient_cache",),
+    "rdx.evaluation.Evaluation": ("runs",),  # the files in it are told by their content
 }
 # A text at one of these keys that names a file or folder stands for its content, not its place.
 CONTENT = frozenset(("corpus", "queries", "qrels", "run", "model"))
@@ -203,6 +204,23 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
         for grid, own in grids.items()
         for job in _sweep([*(o for o in own if _key(o) not in mine), *overrides])
     ]
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a command line as Hydra composes it: unresolved, ``???`` included.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown key or option.
+    """
+    with _composing():
+        try:
+            cfg = compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error, overrides)) from error
+    OmegaConf.set_struct(cfg, False)
+    return cfg
 
 
 def load_spec(name: str) -> dict[str, Any]:

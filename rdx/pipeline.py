@@ -78,10 +78,13 @@ def candidates(cell: Any, split: Collection) -> pd.DataFrame:
     depth = cell.parts["depth"]
 
     def make(folder: Path) -> None:
-        chosen = split.subset(sample_queries(split.queries, depth.queries, depth.seed))
-        ranking = cell.parts["sampler"].candidates(chosen, depth.asked)
+        sampler = cell.parts["sampler"]
+        # of a given run, only the queries that it has can be drawn
+        known = sampler.covered(split.queries) if hasattr(sampler, "covered") else split.queries
+        chosen = split.subset(sample_queries(known, depth.queries, depth.seed))
+        ranking = sampler.candidates(chosen, depth.asked)
         rankings.write_parquet(ranking, folder / "candidates.parquet")
-        write_json(folder / "first_stage.json", cell.parts["sampler"].fingerprint())
+        write_json(folder / "first_stage.json", sampler.fingerprint())
 
     folder = cell.store.cached("candidates", cell.keys["candidates"], make)
     return rankings.read_parquet(folder / "candidates.parquet")
@@ -222,9 +225,10 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     student = cell.parts["student"].load(checkpoint)
     weight = _dev_weight(cell, student) if evaluation.interpolate else None
     (folder / "runs").mkdir(exist_ok=True)
-    tables, collections, seconds = [], {}, {}
+    tables, collections, tests = [], {}, {}
+    seconds: dict[str, Any] = {}
     ranking = pd.DataFrame()
-    for name, test_set in evaluation.collections.items():
+    for name in evaluation.collections:
         test, first = tested(cell, name)
         ranking, timing = ev.rerank(
             student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
@@ -233,25 +237,27 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
         systems["student"] = ranking
         if weight is not None:
             systems["student+first_stage"] = ev.interpolated(ranking, first, weight)
-        table = ev.per_query(name, systems, test.qrels, evaluation.measures)
+        table = ev.per_query(name, systems, test.qrels, evaluation.measures, evaluation.ties)
         tables.append(table)
         taught = reference(cell, name, test, first)
         if taught is not None:
             shared = test.qrels[test.qrels.query_id.isin(taught.query_id)]
-            tables.append(ev.per_query(name, {"teacher": taught}, shared, evaluation.measures))
             systems["teacher"] = taught
+            tables.append(
+                ev.per_query(
+                    name, {"teacher": taught}, shared, evaluation.measures, evaluation.ties
+                )
+            )
         for system, one in systems.items():
             rankings.write_trec(one, folder / "runs" / f"{name}.{system}.run.gz", system)
         seconds[name] = timing
-        collections[name] = {
-            "queries": len(test.queries),
-            "k": evaluation.k,
-            "first_stage": test_set.first_stage.fingerprint(),
-            "digest": signature([_tested_identity(cell, name), sorted(test.queries)]),
-            "judged@10": ev.judged(ranking, test.qrels),
-            "weight": weight,
-        }
-    per_query = pd.concat(tables, ignore_index=True)
+        if evaluation.efficiency:
+            seconds[name] = {**timing, "single": _timed(cell, student, first, test)}
+        beside = ev.facts(first, ranking, test.qrels, table, evaluation)
+        collections[name] = {**compared(cell, name, test), **beside, "weight": weight}
+        tests[name] = ev.Tested(test, systems)
+    pools = ev.by_corpus(evaluation, tests, collections)
+    per_query = pd.concat([*tables, *pools], ignore_index=True)
     rankings.write_parquet(per_query, folder / PER_QUERY)
     trained = _facts(checkpoint)
     validated = "validation" in trained
@@ -263,6 +269,7 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
         (trained["validation_start"], trained["validation"]) if validated else None,
     )
     facts = {"health": health, "collections": collections, "training": trained}
+    facts["over_collections"] = ev.all_means(per_query, collections)
     write_json(folder / FACTS, {**facts, "signatures": cell.keys})
     (folder / CONFIG).write_text(yaml.safe_dump(cell.cfg, sort_keys=False, allow_unicode=True))
     write_json(folder / "timing.json", seconds)
@@ -271,18 +278,43 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
 def tested(cell: Any, name: str) -> tuple[Collection, pd.DataFrame]:
     """A test collection, cut down to the queries that are tested, and its first stage."""
     evaluation = cell.parts["evaluation"]
-    test_set = evaluation.collections[name]
+    test = tested_queries(cell, name)
+    return test, evaluation.collections[name].first_stage.candidates(test, evaluation.k)
+
+
+def tested_queries(cell: Any, name: str) -> Collection:
+    """A test collection, cut down to the queries that are tested."""
+    test_set = cell.parts["evaluation"].collections[name]
     node = cell.cfg["evaluation"]["collections"][name]
     test = _load(cell, test_set.data, node["data"], test_set.split)
     judged = [q for q in dict.fromkeys(test.qrels.query_id) if q in test.queries]
     count = None if test_set.queries is None else min(test_set.queries, len(judged))
-    test = test.subset(sample_queries(judged, count, 0))
-    return test, test_set.first_stage.candidates(test, evaluation.k)
+    return test.subset(sample_queries(judged, count, 0))
 
 
-def _tested_identity(cell: Any, name: str) -> Any:
+def compared(cell: Any, name: str, test: Collection) -> dict[str, Any]:
+    """What must be equal before two systems may stand in one table, and where it is averaged."""
+    evaluation = cell.parts["evaluation"]
+    test_set = evaluation.collections[name]
     data = cell.cfg["evaluation"]["collections"][name]["data"]
-    return config.identity({**cell.cfg, "data": data})["data"]
+    identity = config.identity({**cell.cfg, "data": data})["data"]
+    return {
+        "queries": len(test.queries),
+        "k": evaluation.k,
+        "first_stage": test_set.first_stage.fingerprint(),
+        "digest": signature([identity, sorted(test.queries)]),
+        "corpus": test_set.corpus,
+        "in_mean": test_set.in_mean,
+    }
+
+
+def _timed(cell: Any, student: Any, first: pd.DataFrame, test: Collection) -> dict[str, Any]:
+    """What re-ranking single queries costs; the settings are those of the evaluation."""
+    evaluation = cell.parts["evaluation"]
+    return ev.timed(
+        *(student, first, test, cell.parts["trainer"], evaluation.max_tokens),
+        *(evaluation.efficiency, evaluation.efficiency_queries),
+    )
 
 
 def _dev(cell: Any) -> tuple[Collection, pd.DataFrame]:
@@ -353,6 +385,10 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
     table = rankings.read_parquet(folder / PER_QUERY)
     means = table.groupby(["collection", "system", "measure"]).value.mean()
     training = facts["training"]
+    over = facts["over_collections"]
+    flat = {"/".join(map(str, key)): float(value) for key, value in means.items()}
+    if len(over["collections"]["corpora"]) > 1:
+        flat |= {f"mean/{name}": v for name, v in over["collections"]["arithmetic"].items()}
     return {
         "signature": cell.keys["evaluate"],
         "signatures": cell.keys,
@@ -364,5 +400,6 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
         "steps": training.get("steps", 0),
         "pairs": training.get("pairs", 0),
         "counts": {k: v for k, v in training.items() if isinstance(v, int)},
-        "means": {"/".join(map(str, key)): float(value) for key, value in means.items()},
+        "over_collections": over,
+        "means": flat,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,15 @@ class Recorded:
         _one_of("sampler.order", self.order, ("score", "rank"))
         _one_of("sampler.missing", self.missing, ("error", "drop"))
         if not Path(self.run).is_file():
-            raise ValueError(f"sampler.run={self.run}: no such file")
+            raise ValueError(
+                f"sampler.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            )
+
+    def covered(self, queries: Iterable[str]) -> list[str]:
+        """Those of the queries that the run has: what training queries are drawn from."""
+        ranking = rankings.read_trec(self.run, order=self.order)  # type: ignore[arg-type]
+        found = set(ranking.query_id.unique())
+        return [query_id for query_id in queries if query_id in found]
 
     def candidates(self, collection: Any, k: int) -> pd.DataFrame:
         """Return the top k passages that the run has for the queries of the collection.

@@ -19,7 +19,7 @@ LAYERS = (
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"pipeline"},
-    {"labels", "export"},
+    {"labels", "export", "systems"},
     {"commands", "sweeper"},
     {"__main__"},
 )

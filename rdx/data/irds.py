@@ -27,7 +27,7 @@ class IrDatasets:
     dev: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the values; whether the id exists is found out by `load`."""
+        """Check the values; whether the id exists is found out by `check` and `load`."""
         if not self.id:
             raise ValueError("data.id='': expected an id of ir_datasets")
         if not 0 <= self.dev < 1:
@@ -37,6 +37,10 @@ class IrDatasets:
     def name(self) -> str:
         """Name of the collection: the id."""
         return self.id
+
+    def check(self) -> None:
+        """Raise ValueError if ir_datasets has no such data set; nothing is fetched."""
+        _find(self.id)
 
     def load(self, split: str = "all") -> Collection:
         """Load queries and qrels; passages stay on disk and are fetched by id.

@@ -37,7 +37,9 @@ class Recorded:
         if self.order not in ("rank", "score"):
             raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
         if not Path(self.run).is_file():
-            raise ValueError(f"teacher.run={self.run}: no such file")
+            raise ValueError(
+                f"teacher.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            )
 
     def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
         """Look the candidates up; a list of which a passage is not in the run is "failed".

@@ -47,6 +47,9 @@ class Trial(Protocol):
     def set_health(self, state: str) -> None:
         """Tag the trial with a health state, such as ``ok`` or ``constant_scores``."""
 
+    def set_tag(self, key: str, value: str) -> None:
+        """Set any other tag."""
+
 
 @dataclass(frozen=True)
 class NoTracking:
@@ -82,6 +85,9 @@ class _Unrecorded:
         """Do nothing."""
 
     def set_health(self, state: str) -> None:
+        """Do nothing."""
+
+    def set_tag(self, key: str, value: str) -> None:
         """Do nothing."""
 
 

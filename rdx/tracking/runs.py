@@ -163,8 +163,12 @@ class Record:
 
     def set_health(self, state: str) -> None:
         """Tag the run; see `rdx.tracking.Trial`."""
+        self.set_tag("rdx.health", state)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Tag the run; see `rdx.tracking.Trial`."""
         if self._run_id:
-            self._attempt(lambda: self._client.set_tag(self._run_id, "rdx.health", state))
+            self._attempt(lambda: self._client.set_tag(self._run_id, key, value))
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """End the run with an MLflow status, its parent as FINISHED."""

@@ -16,12 +16,19 @@ from rdx import config
 from rdx.config import CONF, GROUPS, Cell, ConfigError, check, expand, load_spec, signatures
 from rdx.data.collection import Collection
 
+# What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
+PAPER = "docs/paper.md"
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "experiments")  # experiments are tested below
+    if path.parent.name not in ("hydra", "recipe", "experiments")  # experiments are tested below
+    and PAPER not in path.read_text()
 )
-EXPERIMENTS = sorted(path.stem for path in (config.ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.stem
+    for path in (config.ROOT / "experiments").glob("*.yaml")
+    if PAPER not in path.read_text()
+)
 STAGES = ("candidates", "teach", "prefinetune", "distill", "reference", "evaluate")
 # Values of the keys that an option leaves open (???); FILE is any file that is there.
 OPEN = {
@@ -32,6 +39,7 @@ OPEN = {
         "evaluation.collections.files.data.queries=FILE.tsv",
         "evaluation.collections.files.first_stage.run=FILE.tsv",
     ],
+    "evaluation=ir_datasets": ["evaluation.collections.ir_datasets.data.id=vaswani"],
     "sampler=recorded": ["sampler.run=FILE.tsv"],
     "teacher=rankgpt": ["teacher.backend.model=some-model"],
     "teacher=recorded": ["teacher.run=FILE.tsv"],
@@ -88,7 +96,8 @@ def targets(node, where=""):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes_and_builds(option, tmp_path):
+def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     group = option.partition("=")[0]
     missing = OmegaConf.missing_keys(composed(option))
     given = OPEN.get(option, [])
@@ -99,6 +108,10 @@ def test_every_option_composes_and_builds(option, tmp_path):
         assert all(key in str(error.value) for key in missing)
     (tmp_path / "any.tsv").write_text("a\tb\n")
     cfg = composed(option, *(o.replace("FILE.tsv", f"{tmp_path}/any.tsv") for o in given))
+    for _, node in targets(cfg[group]):
+        if str(node.get("run", "")).startswith("runs/"):  # of trec_dl and tirex
+            (tmp_path / "runs").mkdir(exist_ok=True)
+            (tmp_path / node.run).write_text("")
     check(Cell((option,), "", config.resolved(cfg)))
     assert (cfg[group] is None) == (option in ("loss=none", "prefinetune=none"))
 
@@ -506,3 +519,53 @@ def test_a_sum_needs_what_its_parts_need():
     assert "needs scores" in config.impossible(cfg)
     cfg["loss"]["losses"] = parts[:1]
     assert config.impossible(cfg) == ""
+
+
+# --- evaluation on run files ---
+
+
+@pytest.mark.parametrize(
+    ("option", "sets", "corpora"), [("evaluation=trec_dl", 4, 0), ("evaluation=tirex", 31, 14)]
+)
+def test_first_stages_are_named_by_a_folder(option, sets, corpora, tmp_path):
+    found = composed(option, f"evaluation.runs={tmp_path}").evaluation.collections
+    files = [one.first_stage.run for one in found.values()]
+    assert len(set(files)) == len(found) == sets
+    assert all(file.startswith(f"{tmp_path}/") for file in files)
+    assert len({one.corpus for one in found.values()} - {None}) == corpora
+    # of TIREx's 14 corpora, the paper averages 13
+    assert len({one.corpus or name for name, one in found.items() if one.in_mean}) in (4, 13)
+    assert all("@" in measure for measure in composed(option).evaluation.measures)
+
+
+def test_a_first_stage_that_is_not_there_is_refused_before_training(tmp_path):
+    cell = Cell((), "", config.resolved(composed("evaluation=trec_dl")))
+    with pytest.raises(ConfigError) as error:
+        check(cell)
+    for part in (
+        "evaluation.collections.dl19_bm25.first_stage",
+        "run=runs/__bm25__",
+        "no such file",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_data_set_that_ir_datasets_lacks_is_refused_before_training():
+    cell = one("evaluation=ir_datasets", "evaluation.collections.ir_datasets.data.id=vaswanni")
+    with pytest.raises(ConfigError, match=r"data\.id=vaswanni.*close: vaswani"):
+        check(cell)
+
+
+def test_the_folder_of_runs_is_not_part_of_the_identity(tmp_path):
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__bm25__msmarco-passage-trec-dl-2019-judged.run").write_text("x")
+    less = [f"~evaluation.collections.dl{n}" for n in ("19_colbert", "20_bm25", "20_colbert")]
+    keys = {one("evaluation=trec_dl", f"evaluation.runs={tmp_path / f}", *less).signature
+            for f in ("here", "there")}  # fmt: skip
+    assert len(keys) == 1
+
+
+def test_no_yaml_line_is_long():
+    for path in (CONF / "evaluation").glob("*.yaml"):
+        assert max(map(len, path.read_text().splitlines())) <= 120, path

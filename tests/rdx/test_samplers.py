@@ -243,6 +243,11 @@ def test_recorded_refuses_bad_values(tmp_path):
         Recorded(str(tmp_path / "nowhere.run"))
 
 
+def test_recorded_knows_which_queries_can_be_drawn(tmp_path):
+    run = run_file(tmp_path / "a.run", "q3 Q0 d1 1 5 x\nq9 Q0 d1 1 5 x\nq1 Q0 d2 1 5 x")
+    assert Recorded(run).covered(QUERIES) == ["q1", "q3"]
+
+
 # --- Depth ---
 
 

@@ -1,0 +1,104 @@
+"""Per-query values of rankings, by ir_measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import ir_measures
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rdx import rankings
+from rdx.evaluation import ties as tied_orders
+
+JUDGED = "Judged@10"
+
+
+def measured(
+    ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Iterable[str], ties: str = "rank"
+) -> pd.DataFrame:
+    """Per-query values [query_id, measure, value] for every query of the qrels.
+
+    A judged query without a ranked passage counts 0.
+
+    Parameters
+    ----------
+    ranking, qrels, measures
+        What is measured; measures are ir_measures strings.
+    ties
+        "rank": the rank column decides, in which `rankings.rank` has broken ties as trec_eval does;
+        "trec_eval": the scores decide, ties by doc id descending; "expected": the expected value
+        over all orders of tied passages (see `rdx.evaluation.ties`).
+    """
+    if ties not in tied_orders.RULES:
+        raise ValueError(f"ties={ties!r}: must be one of {list(tied_orders.RULES)}")
+    if ties == "expected":
+        return _expected(ranking, qrels, list(measures))
+    if ties == "trec_eval":
+        ranking = rankings.rank(ranking.query_id, ranking.doc_id, ranking.score)
+    parsed = {str(ir_measures.parse_measure(m)): m for m in measures}
+    # Not the scores: ir_measures' providers break ties differently (RR@10 by doc id ascending).
+    run = ranking[["query_id", "doc_id"]].assign(score=-ranking["rank"].astype("float64"))
+    found = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), qrels, run)
+    values = {(str(one.query_id), parsed[str(one.measure)]): float(one.value) for one in found}
+    rows = [
+        (query_id, measure, values.get((query_id, measure), 0.0))
+        for query_id in dict.fromkeys(qrels.query_id)
+        for measure in parsed.values()
+    ]
+    return pd.DataFrame(rows, columns=["query_id", "measure", "value"])
+
+
+def per_query(
+    collection: str,
+    systems: Mapping[str, pd.DataFrame],
+    qrels: pd.DataFrame,
+    measures: Sequence[str],
+    ties: str = "rank",
+) -> pd.DataFrame:
+    """The per-query table [collection, system, query_id, measure, value] of several rankings."""
+    parts = [
+        measured(ranking, qrels, measures, ties).assign(collection=collection, system=system)
+        for system, ranking in systems.items()
+    ]
+    return pd.concat(parts)[["collection", "system", "query_id", "measure", "value"]]
+
+
+def half_width(values: pd.Series) -> float:
+    """Half the width of the 95 % t interval of a mean over queries; infinite for one query."""
+    n = len(values)
+    if n < 2:
+        return float("inf")
+    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+
+
+def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:
+    """Mean share of judged passages in the top 10."""
+    return float(measured(ranking, qrels, [JUDGED]).value.mean())
+
+
+def tied(ranking: pd.DataFrame) -> float:
+    """Share of neighbours in the ranking of a query whose scores are equal; 0 without neighbours.
+
+    Scores are compared as trec_eval does, as 32-bit floats.
+    """
+    ordered = ranking.sort_values(["query_id", "score"], kind="stable")
+    query, score = ordered.query_id.to_numpy(), ordered.score.to_numpy(dtype=np.float32)
+    neighbours = query[1:] == query[:-1]
+    return float((score[1:] == score[:-1])[neighbours].mean()) if neighbours.any() else 0.0
+
+
+def _expected(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    graded = ranking.merge(qrels, on=["query_id", "doc_id"], how="left").fillna({"relevance": 0})
+    ranked = {q: (rows.relevance.to_numpy(float), rows.score.to_numpy(np.float32))
+              for q, rows in graded.groupby("query_id", sort=False)}  # fmt: skip
+    nothing = (np.zeros(0), np.zeros(0))
+    rows = [
+        (query_id, measure, tied_orders.expected(measure, *ranked.get(query_id, nothing), grades))
+        for query_id, grades in (
+            (q, one.relevance.to_numpy(float)) for q, one in qrels.groupby("query_id", sort=False)
+        )
+        for measure in measures
+    ]
+    return pd.DataFrame(rows, columns=["query_id", "measure", "value"])

@@ -1,0 +1,95 @@
+"""Rankings of test queries: a student's, the best possible one, and mixtures."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from rdx import rankings
+from rdx.batches import micro_batches
+from rdx.evaluation.measures import measured
+from rdx.students import CrossEncoder
+
+WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))  # of the student, tried on the dev split
+
+
+def rerank(
+    student: CrossEncoder,
+    candidates: pd.DataFrame,
+    collection: Any,
+    trainer: Any,
+    max_tokens: int,
+    name: str = "re-ranking",
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Score candidates with a student; ties as trec_eval.
+
+    All pairs are sorted by length and cut into batches of at most `max_tokens` tokens.
+
+    Returns
+    -------
+    ranking, timing
+        timing: seconds, pairs_per_second, queries.
+    """
+    accelerator = trainer.accelerator()
+    student = student.to(accelerator.device).eval()
+    query_ids, doc_ids = list(candidates.query_id), list(candidates.doc_id)
+    pairs = [
+        (collection.queries[q], collection.passages[d])
+        for q, d in zip(query_ids, doc_ids, strict=True)
+    ]
+    scores = np.zeros(len(pairs), dtype=np.float32)
+    start = time.perf_counter()
+    with (
+        torch.inference_mode(),
+        accelerator.autocast(),
+        tqdm(total=len(pairs), desc=name, unit="pair") as bar,
+    ):
+        for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
+            inputs = {key: value.to(accelerator.device) for key, value in micro.inputs.items()}
+            found = student(inputs, micro.parts.to(accelerator.device)).float().cpu()
+            scores[micro.positions.numpy()] = found.numpy()
+            bar.update(len(micro.positions))
+    seconds = time.perf_counter() - start
+    timing = {
+        "seconds": seconds,
+        "pairs_per_second": len(pairs) / max(seconds, 1e-9),
+        "queries": float(candidates.query_id.nunique()),
+    }
+    return rankings.rank(query_ids, doc_ids, scores), timing
+
+
+def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """The best order of the candidates: by relevance, ties by first-stage rank."""
+    graded = candidates.merge(qrels, on=["query_id", "doc_id"], how="left")
+    # Distinct scores, so that no tie rule can change the order.
+    scores = graded.relevance.fillna(0) - graded["rank"] / (graded["rank"].max() + 1)
+    return rankings.rank(graded.query_id, graded.doc_id, scores)
+
+
+def as_ranking(taught: pd.DataFrame) -> pd.DataFrame:
+    """A teacher ranking as a ranking whose scores are the negative ranks."""
+    return rankings.rank(taught.query_id, taught.doc_id, -taught.teacher_rank)
+
+
+def interpolated(student: pd.DataFrame, first_stage: pd.DataFrame, weight: float) -> pd.DataFrame:
+    """``weight * z(student) + (1 - weight) * z(first stage)`` within each query's candidates."""
+    both = student.merge(first_stage, on=["query_id", "doc_id"], suffixes=("", "_first"))
+    mixed = weight * rankings.z_scores(both, "score")
+    mixed += (1 - weight) * rankings.z_scores(both, "score_first")
+    return rankings.rank(both.query_id, both.doc_id, mixed)
+
+
+def best_weight(
+    student: pd.DataFrame, first_stage: pd.DataFrame, qrels: pd.DataFrame, measure: str
+) -> float:
+    """The weight with the highest mean of a measure; the smallest of equals."""
+    means = [
+        measured(interpolated(student, first_stage, w), qrels, [measure]).value.mean()
+        for w in WEIGHTS
+    ]
+    return WEIGHTS[int(np.argmax(np.round(means, 12)))]

@@ -1,0 +1,147 @@
+"""What is measured, where, and how deep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ir_measures
+
+from rdx.evaluation import ties as tied_orders
+from rdx.evaluation.quality import Gates
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test collection and its first stage.
+
+    Parameters
+    ----------
+    data
+        Where the collection comes from.
+    first_stage
+        The sampler whose top k is re-ranked.
+    split
+        Split of `data` that is tested: "train", "dev", "test" or "all" as the data has it.
+    queries
+        How many of the split's judged queries, a sample by hash; None = all.
+    corpus
+        What it is averaged with: test sets of one corpus are averaged over their queries before
+        corpora are averaged; None = a corpus of its own.
+    in_mean
+        Whether it takes part in means over collections.
+    """
+
+    __test__ = False  # not a test case of pytest
+
+    data: Any
+    first_stage: Any
+    split: str = "all"
+    queries: int | None = None
+    corpus: str | None = None
+    in_mean: bool = True
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        splits = ("train", "dev", "test", "all")
+        if self.split not in splits:
+            raise ValueError(f"evaluation: split={self.split!r}: must be one of {list(splits)}")
+        if self.queries is not None and self.queries < 1:
+            raise ValueError(f"evaluation: queries={self.queries}: must be at least 1, or null")
+        if self.corpus == "":
+            raise ValueError("evaluation: corpus='': must be a name, or null")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, where, and how deep.
+
+    Parameters
+    ----------
+    collections
+        Test sets by name.
+    measures
+        ir_measures strings, relevance thresholds included, e.g. "RR(rel=2)@10". The first decides
+        on weights, health and ceilings.
+    k
+        Passages of the first stage that are re-ranked.
+    ties
+        "trec_eval": by score, ties by doc id descending; "expected": the expected value over all
+        orders of tied passages; "rank": by the rank column (differs from "trec_eval" where a first
+        stage was read with order=rank).
+    gates
+        When a collection is degenerate.
+    paper_compat
+        Also measure what Schlatt et al. 2025 did: the queries of all test sets of a corpus pooled
+        into one collection CORPUS.pooled, as if equal query ids were equal queries.
+    interpolate
+        Also report ``w z(student) + (1 - w) z(first stage)``, z being the z-score within a query's
+        candidates; w of {0, 0.1, ..., 1} has the best first measure on the dev split of the
+        *training* collection (the smallest such w). The student alone is always reported.
+    dev_queries
+        Dev queries for choosing w.
+    teacher_queries
+        Test queries that the teacher ranks too, where it can rank queries it has not seen; 0: none.
+    efficiency
+        Repetitions of a timing of single queries, after a warm-up (see
+        `rdx.evaluation.efficiency`); 0: none.
+    efficiency_queries
+        Queries that are timed, at most.
+    runs
+        Folder that the options `trec_dl` and `tirex` take first stages from; theirs alone.
+    max_tokens
+        A batch holds at most this many tokens. Not part of the identity.
+    """
+
+    collections: Mapping[str, TestSet]
+    measures: tuple[str, ...]
+    k: int = 100
+    ties: str = "trec_eval"
+    gates: Gates = Gates()
+    paper_compat: bool = False
+    interpolate: bool = False
+    dev_queries: int = 48
+    teacher_queries: int = 0
+    efficiency: int = 0
+    efficiency_queries: int = 32
+    runs: str | None = None
+    max_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check values; measures must be known to ir_measures."""
+        object.__setattr__(self, "measures", tuple(self.measures))
+        if not self.collections or not self.measures:
+            raise ValueError("evaluation: needs at least one collection and one measure")
+        check_measures(self.measures)
+        if self.ties not in tied_orders.RULES:
+            raise ValueError(
+                f"evaluation.ties={self.ties!r}: must be one of {list(tied_orders.RULES)}"
+            )
+        if self.ties == "expected":
+            tied_orders.check(self.measures)
+        if self.k < 1 or self.dev_queries < 1 or self.teacher_queries < 0:
+            raise ValueError(
+                f"evaluation: k={self.k} and dev_queries={self.dev_queries} must be at least 1, "
+                f"teacher_queries={self.teacher_queries} at least 0"
+            )
+        if self.efficiency < 0 or self.efficiency_queries < 1:
+            raise ValueError(
+                f"evaluation: efficiency={self.efficiency} must be at least 0, "
+                f"efficiency_queries={self.efficiency_queries} at least 1"
+            )
+        for name in self.collections:
+            if name.endswith(".pooled"):
+                raise ValueError(f"evaluation: {name!r}: such names are for paper_compat=true")
+
+
+def check_measures(measures: tuple[str, ...]) -> None:
+    """Raise ValueError naming a measure that ir_measures does not know."""
+    for name in measures:
+        try:
+            ir_measures.parse_measure(name)
+        except (NameError, ValueError, SyntaxError) as error:
+            raise ValueError(
+                f"evaluation.measures: {name!r} is not a measure of ir_measures; "
+                "e.g. nDCG@10, RR@10, RR(rel=2)@10, R@100, AP"
+            ) from error
