@@ -2,15 +2,23 @@
 
 ``python -m analysis NAME`` reads one file, ``experiments/NAME.yaml``, and goes one way::
 
-    spec.py          the YAML -> rows, baseline, family, comparisons, checked
+    spec.py          the YAML -> rows, tests, family, comparisons, checked
     trials.py        spec -> cells -> MLflow -> one tidy per-query frame
+    stored.py        the files of one trial, checked
     comparability.py what must be equal before two trials may stand in one table
-    significance.py  arrays in, arrays out: tests, intervals, corrections
-    summary.py       tidy frame + spec -> the numbers of the table
-    notes.py         the sentences below it
-    report.py        numbers -> cells, marks, points; the files of ``results/NAME/``
+    significance/    arrays in, arrays out: tests, intervals, corrections, letters
+    trust.py         do the tests keep their promises? synthetic scores, error rates
+    factors, seeds, power, replication           likewise, beyond single comparisons
+    scores.py        tidy frame -> per-query scores of each row
+    contrasts.py     scores -> every test of the spec, corrected in its family
+    summary.py       all numbers of the table
+    claims.py, notes.py    the sentences below it
+    sections         further tables: replication, factors, seeds, power
+    report.py        numbers -> cells and marks; the files of ``results/NAME/``
+    records.py       every number at full precision, for table.csv
+    drawn.py         whether figures are still those that would be drawn
     tables.py        a table of finished cells -> Markdown, LaTeX, plain text
-    figures.py       finished numbers -> a figure
+    figures, html.py finished numbers -> figures, one self-contained page
 
 Nothing here needs a GPU stack: of ``rdx`` only ``config``, ``store`` and ``rankings`` may be
 imported, and only ``trials.py`` imports MLflow.

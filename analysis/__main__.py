@@ -1,4 +1,4 @@
-"""``python -m analysis NAME``: the table and the figure of ``experiments/NAME.yaml``."""
+"""``python -m analysis NAME``: the tables and figures of ``experiments/NAME.yaml``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 DESCRIPTION = """\
-Make the table and the figure of an experiment from the trials that MLflow holds.
+Make the tables and figures of an experiment from the trials that MLflow holds.
 
 NAME is a file of experiments/ without its suffix. The spec in it is expanded to cells again, each
 cell's newest finished trial is found by its signature, and the stored per-query values become
-means, paired t-tests with Holm's correction against the declared baseline, and one figure.
+means, tests and intervals as the spec declares them, tables, figures and one HTML report.
 Nothing is trained; a cell that has not been run prints as "–" and is listed.
 """
 EPILOG = """\
 examples:
   python -m rdx +experiments=demo     train the cells of experiments/demo.yaml
-  python -m analysis demo             print its table; write results/demo/
+  python -m analysis demo             print its tables; write results/demo/
+  python -m analysis --all            the same for every file of experiments/
 """
-FILES = "table.md, table.tex, table.csv, figure.pdf, figure.png"
+FILES = "table.md, .tex and .csv, report.html and the figures"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    arguments.add_argument("name", metavar="NAME", help=f"one of: {', '.join(specs()) or '(none)'}")
+    what = arguments.add_mutually_exclusive_group(required=True)
+    listed = ", ".join(specs()) or "(none)"
+    what.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {listed}")
+    what.add_argument("--all", action="store_true", help="every file of experiments/")
     arguments.add_argument(
         "--tracking-uri",
         metavar="URI",
@@ -40,10 +44,18 @@ def parser() -> argparse.ArgumentParser:
         help="where MLflow keeps the runs (default: %(default)s, in the working directory)",
     )
     arguments.add_argument(
+        "--import",
+        dest="folder",
+        metavar="DIR",
+        type=Path,
+        help="look for trials in this folder first: copies of their trial.json and "
+        "per_query.parquet, side by side, anywhere below it",
+    )
+    arguments.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
-        help=f"folder for {FILES} (default: results/NAME)",
+        help=f"folder for {FILES} (default: results/NAME; with --all, DIR/NAME)",
     )
     return arguments
 
@@ -56,30 +68,42 @@ def specs() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when cells are missing, 2 when there is nothing to work on."""
     arguments = parser().parse_args(argv)
+    if arguments.all:
+        out = arguments.out or Path("results")
+        return max(_one(name, arguments, out / name) for name in specs())
     if arguments.name not in specs():
         return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
+    return _one(arguments.name, arguments, arguments.out or Path("results") / arguments.name)
 
+
+def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
+    """Analyse one experiment."""
     # Late, so that --help and a misspelt name answer at once.
     from analysis import report, summary, trials
     from analysis.comparability import ComparabilityError
     from analysis.spec import SpecError, parse
     from rdx.config import ConfigError, load_spec
 
-    command = f"python -m rdx +experiments={arguments.name}"
+    command = f"python -m rdx +experiments={name}"
     try:
-        spec = parse(load_spec(arguments.name))
-        found = trials.load(arguments.name, arguments.tracking_uri)
+        spec = parse(load_spec(name))
+        imported = [row.imported for row in spec.rows if row.imported]
+        found = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
         numbers = summary.summarise(spec, found)
     except trials.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except (ConfigError, SpecError, ComparabilityError, trials.TrialError) as error:
-        return _fail(str(error))
+        return _fail(f"{name}: {error}" if arguments.all else str(error))
 
-    paths = report.write(numbers, arguments.out or Path("results") / arguments.name)
+    paths = report.write(numbers, out)
     print(report.terminal(numbers))
     if found.missing:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
+    pages = [path for path in paths if path.suffix == ".html"]
+    run = trials.log_report(name, pages, arguments.tracking_uri) if pages else ""
+    if run:
+        print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0
 
 

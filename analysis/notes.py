@@ -7,9 +7,20 @@ an empty text or list where there is nothing to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from analysis.spec import REFERENCES, Row
+from analysis.claims import interval_note, test_notes
+from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
+
+if TYPE_CHECKING:
+    from rdx.config import Cell
+
+RECIPE = {
+    "paper": "as in the paper",
+    "repository": "as in its repository",
+    "assumed": "assumed here",
+}
 
 
 def footer(summary: Summary) -> tuple[str, ...]:
@@ -18,7 +29,8 @@ def footer(summary: Summary) -> tuple[str, ...]:
         note
         for note in (
             "Scores are means over queries of the per-query mean over seeds.",
-            baseline_note(summary),
+            *test_notes(summary),
+            interval_note(summary) if summary.against else "",
             "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the "
             "mark; rows that compete: "
             + ("; ".join(row.name for row in summary.spec.rows if row.competes) or "none")
@@ -33,7 +45,11 @@ def footer(summary: Summary) -> tuple[str, ...]:
             *label_notes(summary),
             *absent_notes(summary),
             missing_note(summary),
+            impossible_note(summary),
+            *_imported_notes(summary),
+            _recipe_note(summary),
             _signature_note(summary),
+            _commit_note(summary),
         )
         if note
     )
@@ -41,11 +57,12 @@ def footer(summary: Summary) -> tuple[str, ...]:
 
 def missing_cells(summary: Summary) -> tuple[str, ...]:
     """List the command-line overrides of each cell without a finished trial, with its sub-grid."""
-    lines = []
-    for cell in summary.trials.missing:
-        own = [o for o in cell.overrides if not o.startswith("+experiments=")]
-        lines.append(" ".join(own) + (f" ({cell.grid})" if cell.grid else ""))
-    return tuple(lines)
+    return tuple(map(_overrides, summary.trials.missing))
+
+
+def _overrides(cell: Cell) -> str:
+    own = [o for o in cell.overrides if not o.startswith("+experiments=")]
+    return " ".join(own) + (f" ({cell.grid})" if cell.grid else "")
 
 
 def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
@@ -58,20 +75,6 @@ def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
         if (state := str(facts.get("health", "ok"))) != "ok":
             states.setdefault(state, []).append(str(facts["seed"]))
     return states
-
-
-def baseline_note(summary: Summary) -> str:
-    """Name the test, its baseline, family and alpha."""
-    spec = summary.spec
-    if spec.baseline is None:
-        return ""
-    sizes = sorted({contrast.family for contrast in summary.contrasts.values()})
-    family = "each collection and measure" if spec.family == "collection" else "the whole table"
-    return (
-        f"† = differs significantly from the baseline, {spec.baseline}: two-sided paired t-test "
-        f"over queries, Holm within {family} (family of {_join(map(str, sizes)) or 0}), "
-        f"α = {spec.alpha:g}."
-    )
 
 
 def _seed_note(summary: Summary) -> str:
@@ -221,11 +224,47 @@ def missing_note(summary: Summary) -> str:
     return f"Missing cells ({len(missing)} of {total}): {'; '.join(missing)}."
 
 
+def impossible_note(summary: Summary) -> str:
+    """List the cells of the grid that cannot be run, with the reason."""
+    cells = [f"{_overrides(cell)}: {why}" for cell, why in summary.trials.left_out]
+    return f"Impossible cells ({len(cells)}): {'; '.join(cells)}." if cells else ""
+
+
+def _imported_notes(summary: Summary) -> list[str]:
+    lines = []
+    for row in summary.spec.rows:
+        if not row.imported:
+            continue
+        if not summary.signatures[row.name]:
+            lines.append(f"{row.name}: no run has been imported under the name {row.imported!r}.")
+        for signature in summary.signatures[row.name]:
+            facts = summary.trials.facts[signature]["imported"]
+            said = [str(facts[key]) for key in ("file", "source") if facts.get(key)]
+            if facts.get("sha256"):
+                said.append(f"sha256 {str(facts['sha256'])[:12]}")
+            lines.append(f"{row.name} was imported: {_join(said) or row.imported}.")
+    return lines
+
+
+def _recipe_note(summary: Summary) -> str:
+    parts = []
+    for source in PROVENANCE:
+        own = [f"{one.key} = {one.value}" for one in summary.spec.fields if one.source == source]
+        if own:
+            parts.append(f"{RECIPE[source]}: {_join(own)}")
+    return f"Recipe, {'; '.join(parts)}." if parts else ""
+
+
+def _commit_note(summary: Summary) -> str:
+    commits = sorted({commit[:10] for commit in summary.trials.commits.values()})
+    return f"Code that ran the trials: commit {_join(commits)}." if commits else ""
+
+
 def _signature_note(summary: Summary) -> str:
     parts = [
         f"{row.name}: {' '.join(s[:8] for s in summary.signatures[row.name])}"
         for row in summary.spec.rows
-        if summary.signatures[row.name] and row.grids
+        if summary.signatures[row.name] and (row.grids or row.imported)
     ]
     return f"Signatures of the trials: {'; '.join(parts)}." if parts else ""
 

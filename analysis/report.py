@@ -1,4 +1,4 @@
-"""Numbers -> cells, marks and points: the tables of a summary and the files of a result folder.
+"""Numbers -> cells and marks: the tables of a summary and the files of a result folder.
 
 Nothing is computed here; `summary` did that.
 """
@@ -7,37 +7,13 @@ from __future__ import annotations
 
 import csv
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from analysis import figures, notes, tables
-from analysis.spec import REFERENCES
+from analysis import claims, drawn, notes, records, sections, tables
 from analysis.summary import Contrast, Scores, Summary
 from analysis.tables import MISSING, Column, Entry, Table
 
-CSV_COLUMNS = (
-    "table",
-    "row",
-    "system",
-    "collection",
-    "measure",
-    "queries",
-    "seeds",
-    "mean",
-    "baseline",
-    "baseline_mean",
-    "n",
-    "difference",
-    "low",
-    "high",
-    "d_z",
-    "p",
-    "p_holm",
-    "family",
-    "significant",
-    "signatures",
-)
 ALARM = " (!)"
 
 
@@ -46,19 +22,19 @@ def main_table(summary: Summary) -> Table:
     spec = summary.spec
     places = summary.places
     columns = [Column("System", numeric=False)]
-    columns += [Column(measure, collection) for collection, measure in places]
+    cells: list[Sequence[Entry]] = []
+    for place in places:
+        columns.append(Column(place[1], place[0]))
+        scores = [_score(summary, row.name, *place) for row in spec.rows]
+        cells.append(tables.mark_best(scores, [row.competes for row in spec.rows]))
+        if place in summary.pairs:
+            columns.append(Column("all pairs", place[0], numeric=False))
+            cells.append(_letters(summary, place))
     columns += [Column("Queries"), Column("Seeds")]
-    marked = [
-        tables.mark_best(
-            [_score(summary, row.name, *place) for row in spec.rows],
-            [row.competes for row in spec.rows],
-        )
-        for place in places
-    ]
     rows = tuple(
         (
             Entry(row.name + (ALARM if notes.unhealthy(summary, row) else "")),
-            *(column[i] for column in marked),
+            *(column[i] for column in cells),
             Entry(_query_counts(summary, row.name)),
             Entry(_seed_count(summary, row.name)),
         )
@@ -90,7 +66,9 @@ def comparison_table(summary: Summary) -> Table | None:
         for collection, measure in summary.places
     )
     family = max((contrast.family for contrast in summary.comparisons), default=0)
-    heads = ("Difference", "95 % CI", "p (Holm)", "Queries", "Seeds")
+    corrected = claims.CORRECTIONS[spec.correction]
+    heads = ("Difference", "95 % CI", f"p ({corrected})", "Queries", "Seeds")
+    over = "of this spec" if spec.family == "grid" else "of this table"
     return Table(
         label=f"{spec.name}-comparisons",
         caption="Declared comparisons, first minus second"
@@ -102,105 +80,77 @@ def comparison_table(summary: Summary) -> Table | None:
         ),
         rows=rows,
         notes=(
-            f"† = significant: two-sided paired t-test over queries, Holm over all {family} tests "
-            f"of this table, α = {spec.alpha:g}. The intervals are not corrected.",
+            f"† = significant: {claims.TESTS[spec.test]}, {corrected} over all {family} tests "
+            f"{over}, α = {spec.alpha:g}. {claims.interval_note(summary)}",
         ),
     )
 
 
-def csv_rows(summary: Summary) -> list[dict[str, object]]:
-    """Every number at full precision, one line per row (or comparison), collection and measure.
-
-    Missing numbers are empty. `mean` is over all queries of the row; `baseline_mean`, `n` and what
-    follows are of the queries that both sides have.
-    """
-    systems = {row.name: row.system for row in summary.spec.rows}
-    lines: list[dict[str, object]] = []
-    for row in summary.spec.rows:
-        for collection, measure in summary.places:
-            key = (row.name, collection, measure)
-            lines.append(
-                _csv_line("main", row.name, systems, summary, collection, measure)
-                | _csv_contrast(summary.contrasts.get(key))
-            )
-    found = {(c.treatment, c.baseline, c.collection, c.measure): c for c in summary.comparisons}
-    for treatment, baseline in summary.spec.comparisons:
-        for collection, measure in summary.places:
-            contrast = found.get((treatment, baseline, collection, measure))
-            lines.append(
-                _csv_line("comparisons", treatment, systems, summary, collection, measure)
-                | {"baseline": baseline}
-                | _csv_contrast(contrast)
-            )
-    return lines
-
-
-def figure_panels(summary: Summary) -> dict[str, list[figures.Point]]:
-    """Map collection -> tested rows of the spec's `figure` measure; empty if none was tested."""
-    panels: dict[str, list[figures.Point]] = {}
-    for collection in summary.collections:
-        for row in summary.spec.rows:
-            contrast = summary.contrasts.get((row.name, collection, summary.spec.figure))
-            if contrast is None:
-                continue
-            panels.setdefault(collection, []).append(
-                figures.Point(
-                    name=row.name,
-                    difference=contrast.comparison.difference,
-                    low=contrast.comparison.low,
-                    high=contrast.comparison.high,
-                    seeds=contrast.seed_differences,
-                    significant=contrast.significant,
-                    reference=row.system in REFERENCES,
-                )
-            )
-    return panels
+def shown(summary: Summary) -> list[Table]:
+    """Every table of a summary, the main one first."""
+    own = [table for table in (main_table(summary), comparison_table(summary)) if table]
+    return [*own, *sections.tables(summary)]
 
 
 def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
-    """Write table.md, table.tex, table.csv, figure.pdf and figure.png; the same in, the same out.
+    """Write tables and figures; the same in, the same out.
 
-    Without anything to draw there is no figure, and an older one is removed.
+    Returns
+    -------
+    tuple of Path
+        table.md, table.tex, table.csv, report.html, and the figures that there is something to
+        draw in, each as PDF, SVG and PNG; older ones are removed. Page and figures are left as
+        they are if they were drawn from the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [table for table in (main_table(summary), comparison_table(summary)) if table]
+    found = shown(summary)
     title = f"# {summary.spec.name}\n\n"
-    paths = [folder / "table.md", folder / "table.tex", folder / "table.csv"]
-    paths[0].write_text(title + "\n".join(map(tables.markdown, shown)), encoding="utf-8")
+    paths = [folder / name for name in ("table.md", "table.tex", "table.csv")]
+    paths[0].write_text(title + "\n".join(map(tables.markdown, found)), encoding="utf-8")
     paths[1].write_text(
-        "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(tables.latex, shown)),
+        "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(tables.latex, found)),
         encoding="utf-8",
     )
     with paths[2].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, records.COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(csv_rows(summary))
-    panels = figure_panels(summary)
-    stem = folder / "figure"
-    if not panels:
-        for suffix in (".pdf", ".png"):
-            stem.with_suffix(suffix).unlink(missing_ok=True)
-        return tuple(paths)
-    figure = figures.differences(
-        panels, baseline=str(summary.spec.baseline), measure=summary.spec.figure
-    )
-    return (*paths, *figures.save(figure, stem))
+        writer.writerows(records.csv_rows(summary))
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    key = drawn.key(summary, texts)
+    pictures = drawn.read(folder, key)
+    if pictures is None:
+        pictures = _draw(summary, found, folder, paths)
+        drawn.write(folder, key, pictures)
+    return (*paths, *pictures)
+
+
+def _draw(
+    summary: Summary, found: Sequence[Table], folder: Path, beside: Sequence[Path]
+) -> list[Path]:
+    from analysis import figures, html  # matplotlib: half a second, and often nothing is to draw
+
+    made = figures.draw(summary)
+    saved = figures.save(made, folder)
+    page = folder / "report.html"
+    links = {path.name: path.name for path in beside}
+    page.write_text(html.page(summary, found, made, links), encoding="utf-8")
+    return [page, *saved]
 
 
 def terminal(summary: Summary) -> str:
-    """Both tables and what is missing, for people at a terminal."""
-    comparisons = comparison_table(summary)
+    """Every table and what is missing, for people at a terminal."""
     parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), tables.text(main_table(summary))]
     marks = "** = best, _ = second of the competing rows."
-    parts.append(_lines(marks, notes.baseline_note(summary), *notes.subset_notes(summary)))
-    if comparisons is not None:
-        parts += [comparisons.caption, tables.text(comparisons)]
+    parts.append(_lines(marks, *claims.test_notes(summary), *notes.subset_notes(summary)))
+    for table in shown(summary)[1:]:
+        parts += [_wrap(table.caption), tables.text(table)]
     parts.append(
         _lines(
             *notes.health_notes(summary),
             *notes.label_notes(summary),
             *notes.absent_notes(summary),
             notes.missing_note(summary),
+            notes.impossible_note(summary),
         )
     )
     return "\n\n".join(part.rstrip() for part in parts if part)
@@ -217,8 +167,26 @@ def _wrap(sentence: str) -> str:
 def _score(summary: Summary, row: str, collection: str, measure: str) -> Entry:
     scores = summary.scores.get((row, collection, measure))
     entry = tables.score(None if scores is None else scores.mean)
-    contrast = summary.contrasts.get((row, collection, measure))
-    return Entry(entry.text, significant=contrast is not None and contrast.significant)
+    baselines = summary.spec.baselines
+    here = [
+        c for c in summary.against
+        if (c.treatment, c.collection, c.measure) == (row, collection, measure)
+    ]  # fmt: skip
+    different = "".join(tables.MARKS[baselines.index(c.baseline)] for c in here if c.significant)
+    same = "".join(
+        tables.EQUIVALENT
+        + (tables.MARKS[baselines.index(c.baseline)] if len(baselines) > 1 else "")
+        for c in here
+        if c.equivalent
+    )
+    first = different.startswith(tables.SIGNIFICANT)
+    return Entry(entry.text, significant=first, marks=different[first:] + same)
+
+
+def _letters(summary: Summary, place: tuple[str, str]) -> list[Entry]:
+    pairs = summary.pairs[place]
+    letters = dict(zip(pairs.rows, pairs.letters, strict=True))
+    return [Entry(letters.get(row.name, MISSING)) for row in summary.spec.rows]
 
 
 def _query_counts(summary: Summary, row: str) -> str:
@@ -248,7 +216,7 @@ def _comparison_entries(contrast: Contrast | None) -> tuple[Entry, ...]:
     return (
         Entry(_signed(result.difference), significant=contrast.significant),
         Entry(f"[{_signed(result.low)}, {_signed(result.high)}]"),
-        Entry(_p(contrast.p_holm)),
+        Entry(_p(contrast.p_corrected)),
         Entry(str(result.n)),
         Entry(seeds + (" (1 seed)" if contrast.single_seed else "")),
     )
@@ -262,51 +230,3 @@ def _p(value: float) -> str:
     if value != value:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _csv_line(
-    table: str, row: str, systems: dict[str, str], summary: Summary, collection: str, measure: str
-) -> dict[str, object]:
-    line: dict[str, object] = {
-        "table": table,
-        "row": row,
-        "system": systems[row],
-        "collection": collection,
-        "measure": measure,
-        "baseline": "",
-    }
-    scores = summary.scores.get((row, collection, measure))
-    if scores is not None:
-        line |= {
-            "queries": len(scores.queries),
-            "seeds": " ".join(map(str, scores.seeds)),
-            "mean": _full(scores.mean),
-            "signatures": " ".join(summary.signatures[row]),
-        }
-    return line
-
-
-def _csv_contrast(contrast: Contrast | None) -> dict[str, object]:
-    if contrast is None:
-        return {}
-    result = contrast.comparison
-    numbers: dict[str, Any] = {
-        "baseline_mean": contrast.baseline_mean,
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "d_z": result.d_z,
-        "p": result.p,
-        "p_holm": contrast.p_holm,
-    }
-    return {key: _full(value) for key, value in numbers.items()} | {
-        "baseline": contrast.baseline,
-        "n": result.n,
-        "family": contrast.family,
-        "significant": contrast.significant,
-    }
-
-
-def _full(value: float) -> str:
-    """Shortest text that reads back as the same float; empty for NaN."""
-    return "" if value != value else repr(float(value))

@@ -5,14 +5,23 @@ The grid itself is expanded by `rdx.config`; here only the names of its sub-grid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
+# An imported run is a system too: "run:" and the name that it was imported under.
+IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
-FAMILIES = ("collection", "all")
+FAMILIES = ("collection", "all", "grid")
+TESTS = ("t", "wilcoxon", "randomisation")
+INTERVALS = ("t", "bca")
+CORRECTIONS = ("holm", "hochberg", "bh")
+MOST_BASELINES = 5
+PUBLISHED = ("notebook", "readme", "paper")
+PROVENANCE = ("paper", "repository", "assumed")
 
 
 class SpecError(ValueError):
@@ -28,10 +37,10 @@ class Row:
     name : str
         What the table prints, and what `baseline` and `comparisons` refer to.
     system : str
-        One of `SYSTEMS`.
+        One of `SYSTEMS`, or ``run:NAME`` for a run that was imported under that name.
     grids : tuple of str
         The sub-grids whose trials make up the row; empty = all of them (only for ``first_stage``
-        and ``oracle``, which are the same in every trial).
+        and ``oracle``, which are the same in every trial) or, for an imported run, none.
     competes : bool
         Whether the row takes part in best and second; students do.
     test : bool
@@ -43,6 +52,52 @@ class Row:
     grids: tuple[str, ...]
     competes: bool
     test: bool
+
+    @property
+    def imported(self) -> str:
+        """Name of the imported run that the row shows; "" if the trials of the grid make it up."""
+        return self.system.removeprefix(IMPORTED) if self.system.startswith(IMPORTED) else ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One published number.
+
+    Attributes
+    ----------
+    row, collection, measure : str
+        The cell of the table that it should reproduce.
+    value : float
+        In units of the measure.
+    source : str
+        One of `PUBLISHED`.
+    tolerance : float or None
+        Largest difference that still counts as reproduced; None = as printed.
+    """
+
+    row: str
+    collection: str
+    measure: str
+    value: float
+    source: str
+    tolerance: float | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one field of the recipe comes from.
+
+    Attributes
+    ----------
+    key, value : str
+        The field and what it is set to.
+    source : str
+        One of `PROVENANCE`.
+    """
+
+    key: str
+    value: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -57,15 +112,32 @@ class Spec:
         ir_measures strings, in the order of the columns.
     rows : tuple of Row
         In the order of the table.
-    baseline : str or None
-        Name of the row that the others are tested against.
+    baselines : tuple of str
+        Names of the rows that the others are tested against, each with a mark of its own.
     alpha : float
-        Family-wise error rate.
+        Error rate that the correction holds: family-wise with Holm and Hochberg, the false
+        discovery rate with Benjamini and Hochberg.
+    test, interval, correction : str
+        One of `TESTS`, `INTERVALS` and `CORRECTIONS`.
     family : str
-        Which tests are corrected together: ``collection`` = the rows of one collection and
-        measure (the paper's way), ``all`` = every test of the table.
+        Which tests are corrected together: ``collection`` = those against the baselines in one
+        collection and measure (the paper's way), ``all`` = those against the baselines in every
+        collection and measure, ``grid`` = every test of the spec, `comparisons` and all pairs too.
     comparisons : tuple of (str, str)
-        Further pairs of rows, first minus second; one family of their own.
+        Further pairs of rows, first minus second; one family of their own unless the family is
+        ``grid``.
+    all_pairs : bool
+        Whether all rows are tested against each other and shown with compact letters.
+    margin : float or None
+        Equivalence margin in units of the measure; None = equivalence is not tested.
+    factors : tuple of str
+        Config groups or override keys whose effects are estimated.
+    x : str or None
+        Override key on the horizontal axis of line figures.
+    expected : tuple of Expected
+        Published numbers.
+    fields : tuple of Provenance
+        Where the fields of the recipe come from, printed below the table.
     collections : tuple of str
         Which collections to show, in this order; empty = all that the trials were evaluated on.
     figure : str
@@ -76,16 +148,32 @@ class Spec:
     claim: str
     measures: tuple[str, ...]
     rows: tuple[Row, ...]
-    baseline: str | None
+    baselines: tuple[str, ...]
     alpha: float
     family: str
     comparisons: tuple[tuple[str, str], ...]
     collections: tuple[str, ...]
     figure: str
+    test: str = "t"
+    interval: str = "t"
+    correction: str = "holm"
+    all_pairs: bool = False
+    margin: float | None = None
+    factors: tuple[str, ...] = ()
+    x: str | None = None
+    expected: tuple[Expected, ...] = ()
+    fields: tuple[Provenance, ...] = ()
+
+    @property
+    def baseline(self) -> str | None:
+        """The first of `baselines`; None if there is none."""
+        return self.baselines[0] if self.baselines else None
 
 
 ROW_KEYS = ("name", "system", "grid", "competes", "test")
-SPEC_KEYS = (*(field.name for field in fields(Spec)), "grid")
+EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
+FIELD_KEYS = tuple(field.name for field in fields(Provenance))
+SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
 
 
 def parse(node: Mapping[str, Any]) -> Spec:
@@ -108,26 +196,50 @@ def parse(node: Mapping[str, Any]) -> Spec:
         if names.count(row) > 1:
             raise SpecError(f"spec {name}: two rows are called {row!r}")
     comparisons = tuple((str(a), str(b)) for a, b in node.get("comparisons") or ())
-    baseline = node.get("baseline")
+    baselines = _names(node.get("baseline"))
     for pair in comparisons:
         if pair[0] == pair[1]:
             raise SpecError(f"spec {name}: a comparison of {pair[0]!r} with itself")
-    for row in (*([baseline] if baseline is not None else []), *sum(comparisons, ())):
+    for row in (*baselines, *sum(comparisons, ())):
         _one_of(row, names, f"spec {name}: row")
+    if len(baselines) > MOST_BASELINES:
+        raise SpecError(f"spec {name}: at most {MOST_BASELINES} baselines, since each has a mark")
+    if len(set(baselines)) < len(baselines):
+        raise SpecError(f"spec {name}: baseline names a row twice: {', '.join(baselines)}")
     alpha = float(node.get("alpha", 0.05))
     if not 0 < alpha < 1:
         raise SpecError(f"spec {name}: alpha must lie between 0 and 1, not {alpha}")
+    margin = _number(node.get("margin"), f"spec {name}: margin")
+    if margin is not None and margin <= 0:
+        raise SpecError(f"spec {name}: margin must be above 0, in units of the measure")
+    if margin is not None and not baselines:
+        raise SpecError(f"spec {name}: margin needs `baseline`, to be equivalent to")
+    all_pairs = node.get("all_pairs", False)
+    if not isinstance(all_pairs, bool):
+        raise SpecError(f"spec {name}: all_pairs must be true or false, not {all_pairs!r}")
+    collections = tuple(str(c) for c in node.get("collections") or ())
     return Spec(
         name=name,
         claim=" ".join(str(node.get("claim", "")).split()),
         measures=measures,
         rows=rows,
-        baseline=None if baseline is None else str(baseline),
+        baselines=baselines,
         alpha=alpha,
         family=_one_of(str(node.get("family", "collection")), FAMILIES, f"spec {name}: family"),
         comparisons=comparisons,
-        collections=tuple(str(c) for c in node.get("collections") or ()),
+        collections=collections,
         figure=_one_of(str(node.get("figure", measures[0])), measures, f"spec {name}: figure"),
+        test=_one_of(str(node.get("test", "t")), TESTS, f"spec {name}: test"),
+        interval=_one_of(str(node.get("interval", "t")), INTERVALS, f"spec {name}: interval"),
+        correction=_one_of(
+            str(node.get("correction", "holm")), CORRECTIONS, f"spec {name}: correction"
+        ),
+        all_pairs=all_pairs,
+        margin=margin,
+        factors=_names(node.get("factors")),
+        x=None if node.get("x") is None else str(node["x"]),
+        expected=_expected(node.get("expected") or (), names, collections, measures, name),
+        fields=tuple(_field(one, name) for one in node.get("fields") or ()),
     )
 
 
@@ -135,12 +247,17 @@ def _row(node: Mapping[str, Any], grids: tuple[str, ...], spec: str) -> Row:
     name = str(node.get("name", "?"))
     where = f"spec {spec}: row {name!r}"
     _known_keys(node, ROW_KEYS, where)
-    system = _one_of(str(node.get("system", "student")), SYSTEMS, f"{where}: system")
+    system = str(node.get("system", "student"))
+    imported = system.startswith(IMPORTED) and system != IMPORTED
+    if not imported:
+        _one_of(system, (*SYSTEMS, f"{IMPORTED}NAME"), f"{where}: system")
     chosen = node.get("grid", ())
     chosen = (chosen,) if isinstance(chosen, str) else tuple(str(grid) for grid in chosen)
     for grid in chosen:
         _one_of(grid, grids, f"{where}: grid")
-    if not chosen and system not in ("first_stage", "oracle"):
+    if imported and chosen:
+        raise SpecError(f"{where}: an imported run belongs to no sub-grid; leave `grid` away")
+    if not chosen and not imported and system not in ("first_stage", "oracle"):
         raise SpecError(f"{where}: needs `grid`, one of {', '.join(grids)}")
     return Row(
         name=name,
@@ -149,6 +266,65 @@ def _row(node: Mapping[str, Any], grids: tuple[str, ...], spec: str) -> Row:
         competes=bool(node.get("competes", system not in REFERENCES)),
         test=bool(node.get("test", system != "oracle")),
     )
+
+
+def _expected(
+    nodes: Iterable[Mapping[str, Any]],
+    rows: list[str],
+    collections: tuple[str, ...],
+    measures: tuple[str, ...],
+    spec: str,
+) -> tuple[Expected, ...]:
+    found: dict[tuple[str, str, str, str], Expected] = {}
+    for node in nodes:
+        where = f"spec {spec}: expected"
+        _known_keys(node, EXPECTED_KEYS, where)
+        _needed(node, ("row", "collection", "measure", "value", "source"), where)
+        row, collection, measure = (str(node[k]) for k in ("row", "collection", "measure"))
+        where = f"{where} {row}, {collection}, {measure}:"
+        _one_of(row, rows, f"{where} row")
+        if collections:
+            _one_of(collection, collections, f"{where} collection")
+        _one_of(measure, measures, f"{where} measure")
+        source = _one_of(str(node["source"]), PUBLISHED, f"{where} source")
+        value = _number(node["value"], f"{where} value")
+        tolerance = _number(node.get("tolerance"), f"{where} tolerance")
+        if value is None or (tolerance is not None and tolerance < 0):
+            raise SpecError(f"{where} needs a number as value, and none below 0 as tolerance")
+        if (row, collection, measure, source) in found:
+            raise SpecError(f"{where} is given twice for {source}")
+        found[row, collection, measure, source] = Expected(
+            row, collection, measure, value, source, tolerance
+        )
+    return tuple(found.values())
+
+
+def _field(node: Mapping[str, Any], spec: str) -> Provenance:
+    where = f"spec {spec}: fields"
+    _known_keys(node, FIELD_KEYS, where)
+    _needed(node, FIELD_KEYS, where)
+    key = str(node["key"])
+    source = _one_of(str(node["source"]), PROVENANCE, f"{where} {key}: source")
+    return Provenance(key, str(node["value"]), source)
+
+
+def _names(node: Any) -> tuple[str, ...]:
+    """One name or a list of them, as a tuple."""
+    return () if node is None else (node,) if isinstance(node, str) else tuple(map(str, node))
+
+
+def _number(node: Any, where: str) -> float | None:
+    if node is None:
+        return None
+    if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
+        raise SpecError(f"{where} must be a number, not {node!r}")
+    return float(node)
+
+
+def _needed(node: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    absent = [key for key in keys if key not in node]
+    if absent:
+        raise SpecError(f"{where}: {dict(node)} lacks {', '.join(absent)}")
 
 
 def _known_keys(node: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:

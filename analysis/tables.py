@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 MISSING = "–"
 SIGNIFICANT = "†"
+MARKS = "†‡§¶‖"  # of the first, second, ... baseline
+EQUIVALENT = "≈"
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,20 @@ class Entry:
         Bold, underlined.
     significant : bool
         Followed by a dagger.
+    marks : str
+        What follows after that, such as marks of further baselines.
     """
 
     text: str
     best: bool = False
     second: bool = False
     significant: bool = False
+    marks: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """All marks that follow the text."""
+        return (SIGNIFICANT if self.significant else "") + self.marks
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,11 @@ _LATEX = {
     "∞": r"$\infty$",
     "α": r"$\alpha$",
     "†": r"$^{\dagger}$",
+    "‡": r"$^{\ddagger}$",
+    "§": r"$^{\S}$",
+    "¶": r"$^{\P}$",
+    "‖": r"$^{\|}$",
+    "≈": r"$\approx$",
     "…": r"\ldots{}",
     "→": r"$\rightarrow$",
     **{character: "\\" + character for character in "&%$#_"},
@@ -213,19 +228,19 @@ def _markdown_escape(plain: str) -> str:
 def _markdown_entry(entry: Entry) -> str:
     cell = _markdown_escape(entry.text)
     cell = f"**{cell}**" if entry.best else f"<u>{cell}</u>" if entry.second else cell
-    return cell + SIGNIFICANT if entry.significant else cell
+    return cell + entry.suffix
 
 
 def _text_entry(entry: Entry) -> str:
     mark = "**" if entry.best else "_" if entry.second else ""
-    return f"{mark}{entry.text}{mark}" + (SIGNIFICANT if entry.significant else "")
+    return f"{mark}{entry.text}{mark}{entry.suffix}"
 
 
 def _latex_entry(entry: Entry) -> str:
     cell = latex_escape(entry.text)
     cell = rf"\textbf{{{cell}}}" if entry.best else cell
     cell = rf"\underline{{{cell}}}" if entry.second else cell
-    return cell + _LATEX[SIGNIFICANT] if entry.significant else cell
+    return cell + latex_escape(entry.suffix)
 
 
 def _latex_head(columns: Sequence[Column]) -> list[str]:

@@ -6,36 +6,52 @@ running its cells on another machine does not hide them.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
-import numpy as np
 import pandas as pd
 
+from analysis.stored import (
+    PER_QUERY,
+    NoTrialsError,
+    TrialError,
+    read_facts,
+    read_folder,
+    read_per_query,
+)
+
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from rdx.config import Cell
 
+__all__ = [
+    "COLUMNS",
+    "EXPERIMENT",
+    "LEVELS",
+    "TRACKING_URI",
+    "NoTrialsError",
+    "TrialError",
+    "Trials",
+    "collect",
+    "imported_as",
+    "load",
+    "log_report",
+    "newest_finished",
+]
+
 EXPERIMENT = "rdx"
 TRACKING_URI = "sqlite:///mlflow.db"
+COMMIT = "mlflow.source.git.commit"
 LEVELS = ("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student")
-PER_QUERY = ("collection", "system", "query_id", "measure", "value")
 COLUMNS = ("grid", "signature", *LEVELS, "seed", *PER_QUERY)
-
-
-class NoTrialsError(FileNotFoundError):
-    """There is no MLflow store at the tracking URI, or no experiment of rdx in it."""
-
-
-class TrialError(RuntimeError):
-    """A finished trial does not hold what a finished trial must hold."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,12 @@ class Trials:
     facts : dict
         signature -> the trial's ``trial.json``.
     runs : dict
-        signature -> MLflow run id, so that a number can be traced to its run.
+        signature -> MLflow run id, so that a number can be traced to its run; a trial that was
+        read from a folder has none.
+    left_out : tuple of (Cell, str)
+        Cells of the spec that are impossible, with the reason.
+    commits : dict
+        signature -> git commit of the code that ran the trial; absent if not recorded.
     """
 
     frame: pd.DataFrame
@@ -62,9 +83,16 @@ class Trials:
     missing: tuple[Cell, ...]
     facts: dict[str, dict[str, Any]]
     runs: dict[str, str]
+    left_out: tuple[tuple[Cell, str], ...] = ()
+    commits: dict[str, str] = field(default_factory=dict)
 
 
-def load(spec_name: str, tracking_uri: str = TRACKING_URI) -> Trials:
+def load(
+    spec_name: str,
+    tracking_uri: str = TRACKING_URI,
+    imported: Iterable[str] = (),
+    folder: Path | None = None,
+) -> Trials:
     """Trials of ``experiments/SPEC_NAME.yaml``.
 
     Parameters
@@ -73,6 +101,10 @@ def load(spec_name: str, tracking_uri: str = TRACKING_URI) -> Trials:
         Name of the spec, without folder and suffix.
     tracking_uri : str
         Where MLflow keeps its runs, e.g. ``sqlite:///mlflow.db``.
+    imported : iterable of str
+        Names of imported runs that the spec shows.
+    folder : Path, optional
+        Copied trials, looked at first; see `collect`.
 
     Raises
     ------
@@ -81,13 +113,32 @@ def load(spec_name: str, tracking_uri: str = TRACKING_URI) -> Trials:
     TrialError
         If a finished trial lacks its files or they are not what they should be.
     """
-    from rdx.config import cells  # Hydra loads only here: everything else works on plain cells
+    from rdx.config import split  # Hydra loads only here: everything else works on plain cells
 
-    return collect(cells(spec_name), tracking_uri)
+    cells, left_out = split(spec_name)
+    return replace(collect(cells, tracking_uri, imported, folder), left_out=tuple(left_out))
 
 
-def collect(cells: Iterable[Cell], tracking_uri: str = TRACKING_URI) -> Trials:
+def collect(
+    cells: Iterable[Cell],
+    tracking_uri: str = TRACKING_URI,
+    imported: Iterable[str] = (),
+    folder: Path | None = None,
+) -> Trials:
     """Trials of the given cells: for each signature the newest finished one.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+        What to look for.
+    tracking_uri : str
+        Where MLflow keeps its runs.
+    imported : iterable of str
+        Names of imported runs to look for; one that is not there is just absent.
+    folder : Path, optional
+        Holds copies of trials anywhere below it: a ``trial.json`` with its ``per_query.parquet``
+        beside it, as MLflow's artifacts are. Those are taken before MLflow's; with a folder there
+        need be no MLflow store.
 
     Raises
     ------
@@ -96,31 +147,60 @@ def collect(cells: Iterable[Cell], tracking_uri: str = TRACKING_URI) -> Trials:
     """
     # The same cell may be listed twice in one sub-grid; in two sub-grids it counts in both.
     unique = tuple({(cell.grid, cell.signature): cell for cell in cells}.values())
-    runs = newest_finished(tracking_uri, {cell.signature for cell in unique})
+    signatures, names = {cell.signature for cell in unique}, set(imported)
     facts: dict[str, dict[str, Any]] = {}
     tables: dict[str, pd.DataFrame] = {}
+    if folder is not None:
+        read_folder(folder, signatures, names, facts, tables)
+        names -= {trial["imported"]["name"] for trial in facts.values() if "imported" in trial}
+    runs: dict[str, Run] = {}
+    try:
+        runs = newest_finished(tracking_uri, signatures - set(facts), names)
+    except NoTrialsError:
+        if folder is None:
+            raise
     with TemporaryDirectory() as scratch:
         for signature, run in runs.items():
-            facts[signature] = _facts(run, signature, tracking_uri, scratch)
-            tables[signature] = _per_query(run, tracking_uri, scratch)
+            path = _artifact(run, "trial.json", tracking_uri, scratch)
+            facts[signature] = read_facts(path, _name(run), signature)
+            path = _artifact(run, "per_query.parquet", tracking_uri, scratch)
+            tables[signature] = read_per_query(path, _name(run))
     parts = [
-        _tidy(cell, tables[cell.signature], facts[cell.signature])
+        _tidy(cell.grid, cell.signature, tables[cell.signature], facts[cell.signature])
         for cell in unique
-        if cell.signature in runs
+        if cell.signature in tables
     ]
+    parts += [
+        _tidy("", signature, tables[signature], trial)
+        for signature, trial in facts.items()
+        if "imported" in trial
+    ]
+    tags = {signature: run.data.tags for signature, run in runs.items()}
     return Trials(
         frame=_concat(parts),
         cells=unique,
-        missing=tuple(cell for cell in unique if cell.signature not in runs),
+        missing=tuple(cell for cell in unique if cell.signature not in tables),
         facts=facts,
         runs={signature: run.info.run_id for signature, run in runs.items()},
+        commits={key: own[COMMIT] for key, own in tags.items() if own.get(COMMIT)},
     )
 
 
-def newest_finished(tracking_uri: str, signatures: set[str]) -> dict[str, Run]:
-    """Newest FINISHED trial of each signature: one search, however many cells.
+def imported_as(trials: Trials, name: str) -> tuple[str, ...]:
+    """Signatures of the run that was imported under a name: one, or none if it is not there."""
+    return tuple(
+        signature
+        for signature, trial in trials.facts.items()
+        if trial.get("imported", {}).get("name") == name
+    )
 
-    Signatures without one are absent. "Newest" = finished last, since a trial that was killed and
+
+def newest_finished(
+    tracking_uri: str, signatures: set[str], imported: Iterable[str] = ()
+) -> dict[str, Run]:
+    """Newest FINISHED trial of each signature and of each imported name: one search for all.
+
+    Those without one are absent. "Newest" = finished last, since a trial that was killed and
     resumed keeps its first start time.
 
     Raises
@@ -128,6 +208,57 @@ def newest_finished(tracking_uri: str, signatures: set[str]) -> dict[str, Run]:
     NoTrialsError
         If there is no store at `tracking_uri`, or no experiment named ``rdx`` in it.
     """
+    client, experiment_id = _client(tracking_uri)
+    found: dict[str, Run] = {}
+    names = set(imported)
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string="tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'",
+            order_by=["attributes.end_time DESC"],
+            max_results=1000,
+            page_token=token,
+        )
+        for run in page:
+            signature = run.data.tags.get("rdx.signature", "")
+            if (name := run.data.tags.get("rdx.imported")) in names:
+                names.discard(name)  # the newest of this name; others have other contents
+                found[signature] = run
+            elif signature in signatures:
+                found.setdefault(signature, run)
+        token = page.token
+        if not token:
+            return found
+
+
+def log_report(spec_name: str, paths: Iterable[Path], tracking_uri: str = TRACKING_URI) -> str:
+    """Log files to the newest parent run of a spec's grid, under ``analysis/``.
+
+    Returns
+    -------
+    str
+        Id of that run; "" if there is none, which is no error: single cells have no parent.
+    """
+    try:
+        client, experiment_id = _client(tracking_uri)
+    except NoTrialsError:
+        return ""
+    grids = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` LIKE '{spec_name}-________'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not grids:
+        return ""
+    for path in paths:
+        client.log_artifact(grids[0].info.run_id, str(path), "analysis")
+    return str(grids[0].info.run_id)
+
+
+def _client(tracking_uri: str) -> tuple[MlflowClient, str]:
+    """A client, and the id of rdx's experiment."""
     _require_store(tracking_uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient  # seconds to import, and --help must not wait for it
@@ -136,23 +267,7 @@ def newest_finished(tracking_uri: str, signatures: set[str]) -> dict[str, Run]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         raise NoTrialsError(f"no experiment {EXPERIMENT!r} at {tracking_uri}")
-    found: dict[str, Run] = {}
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            filter_string="tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'",
-            order_by=["attributes.end_time DESC"],
-            max_results=1000,
-            page_token=token,
-        )
-        for run in page:
-            signature = run.data.tags.get("rdx.signature", "")
-            if signature in signatures:
-                found.setdefault(signature, run)
-        token = page.token
-        if not token:
-            return found
+    return client, experiment.experiment_id
 
 
 def _require_store(tracking_uri: str) -> None:
@@ -169,69 +284,36 @@ def _require_store(tracking_uri: str) -> None:
 
 
 def _artifact(run: Run, name: str, tracking_uri: str, scratch: str) -> Path:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     uri = f"{run.info.artifact_uri}/{name}"
-    local = urlparse(uri).scheme in ("", "file")  # then MLflow gives the file itself, uncopied
-    target = Path(scratch) / run.info.run_id
-    if not local:
-        target.mkdir(exist_ok=True)
-    try:
-        path = Path(
-            download_artifacts(
-                artifact_uri=uri,
-                dst_path=None if local else str(target),
-                tracking_uri=tracking_uri,
-            )
-        )
-    except (OSError, MlflowException) as error:
-        raise TrialError(f"{_name(run)} has no {name} at {uri}: {error}") from error
+    parsed = urlparse(uri)
+    if parsed.scheme in ("", "file"):  # the file itself; MLflow's own way takes a second to import
+        path = Path(url2pathname(parsed.path) if parsed.scheme else uri)
+    else:
+        path = _downloaded(run, name, uri, tracking_uri, scratch)
     if not path.is_file():
         raise TrialError(f"{_name(run)} has no {name} at {uri}")
     return path
 
 
-def _facts(run: Run, signature: str, tracking_uri: str, scratch: str) -> dict[str, Any]:
-    path = _artifact(run, "trial.json", tracking_uri, scratch)
+def _downloaded(run: Run, name: str, uri: str, tracking_uri: str, scratch: str) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    target = Path(scratch) / run.info.run_id
+    target.mkdir(exist_ok=True)
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrialError(f"{_name(run)}: {path} is not JSON: {error}") from error
-    absent = [key for key in ("signature", "levels", "seed", "collections") if key not in facts]
-    if absent:
-        raise TrialError(f"{_name(run)}: {path} lacks {', '.join(absent)}")
-    if facts["signature"] != signature:
-        raise TrialError(
-            f"{_name(run)} is tagged {signature}, but {path} is of {facts['signature']}"
+        return Path(
+            download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=tracking_uri)
         )
-    return facts
+    except (OSError, MlflowException) as error:
+        raise TrialError(f"{_name(run)} has no {name} at {uri}: {error}") from error
 
 
-def _per_query(run: Run, tracking_uri: str, scratch: str) -> pd.DataFrame:
-    path = _artifact(run, "per_query.parquet", tracking_uri, scratch)
-    table = pd.read_parquet(path)
-    absent = [column for column in PER_QUERY if column not in table.columns]
-    if absent:
-        raise TrialError(f"{_name(run)}: {path} lacks the columns {', '.join(absent)}")
-    table = table[list(PER_QUERY)]
-    key = ["collection", "system", "query_id", "measure"]
-    repeated = table.duplicated(key)
-    if repeated.any():
-        first = table.loc[repeated, key].iloc[0].tolist()
-        raise TrialError(f"{_name(run)}: {path} has two values for {first}")
-    broken = ~np.isfinite(table["value"].to_numpy(dtype=float))
-    if broken.any():
-        first = table.loc[broken, key].iloc[0].tolist()
-        raise TrialError(f"{_name(run)}: {path} has no finite value for {first}")
-    return table
-
-
-def _tidy(cell: Cell, table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
+def _tidy(grid: str, signature: str, table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
     levels = {level: str(facts["levels"].get(level, "")) for level in LEVELS}
     constants = {
-        "grid": cell.grid,
-        "signature": cell.signature,
+        "grid": grid,
+        "signature": signature,
         **levels,
         "seed": int(facts["seed"]),
     }

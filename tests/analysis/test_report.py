@@ -1,12 +1,12 @@
 import csv
-import math
+import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import notes, report
+from analysis import notes, records, report
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.tables import MISSING
@@ -150,7 +150,7 @@ def test_missing_cells_are_dashes_and_listed():
     note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
     assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
     assert [e.text for e in report.comparison_table(summary).rows[0][2:]] == [MISSING] * 5
-    lines = [line for line in report.csv_rows(summary) if line["row"] == "B"]
+    lines = [line for line in records.csv_rows(summary) if line["row"] == "B"]
     assert lines and all("mean" not in line for line in lines)
 
 
@@ -194,8 +194,10 @@ def test_the_weight_of_an_interpolation_is_said():
 
 def test_files(summary, tmp_path):
     paths = report.write(summary, tmp_path / "deep" / "x")
-    names = ["table.md", "table.tex", "table.csv", "figure.pdf", "figure.png"]
-    assert [path.name for path in paths] == names
+    names = ["table.md", "table.tex", "table.csv", "report.html"]
+    assert [path.name for path in paths[:4]] == names
+    drawn = {path.name for path in paths[4:]}
+    assert {f"figure-differences{suffix}" for suffix in (".pdf", ".svg", ".png")} <= drawn
     assert paths[0].read_text(encoding="utf-8").startswith("# x\n\nA & B beat the first stage.")
     assert r"Stage\_1 only" in paths[1].read_text(encoding="utf-8")
     with paths[2].open(newline="", encoding="utf-8") as file:
@@ -211,21 +213,44 @@ def test_files(summary, tmp_path):
     assert float(a["mean"]) == scores.mean  # every digit
     expected = stats.ttest_rel(scores.per_query, first)
     assert float(a["p"]) == pytest.approx(expected.pvalue, rel=1e-9)
-    assert float(a["p_holm"]) >= float(a["p"])
+    assert float(a["p_corrected"]) >= float(a["p"])
     assert (a["n"], a["seeds"], a["baseline"], a["family"]) == ("40", "1 2", "First", "4")
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in report.write(summary, tmp_path / "deep" / "x")] == before
 
 
-def test_without_a_baseline_there_is_no_figure(summary, tmp_path):
-    (tmp_path / "figure.pdf").write_text("old")
+def test_what_was_drawn_from_the_same_is_not_drawn_again(tmp_path, monkeypatch):
+    calls = []
+
+    def count(*_):
+        calls.append(1)
+        (tmp_path / "report.html").write_text("drawn")
+        return [tmp_path / "report.html"]
+
+    monkeypatch.setattr(report, "_draw", count)
+    summary = build()
+    first = report.write(summary, tmp_path)
+    assert report.write(summary, tmp_path) == first and len(calls) == 1
+    (tmp_path / "report.html").unlink()
+    report.write(summary, tmp_path)
+    assert len(calls) == 2
+    report.write(again(summary, margin=0.01), tmp_path)  # another spec
+    assert len(calls) == 3
+    other = dataclasses.replace(summary.trials, runs={"x": "another run"})
+    report.write(summarise(parse(SPEC), other), tmp_path)
+    assert len(calls) == 4
+    (tmp_path / ".drawn.json").write_text("[]")
+    report.write(summarise(parse(SPEC), other), tmp_path)
+    assert len(calls) == 5
+
+
+def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     bare = summarise(parse({**SPEC, "baseline": None, "comparisons": []}), summary.trials)
-    assert [path.name for path in report.write(bare, tmp_path)] == [
-        "table.md",
-        "table.tex",
-        "table.csv",
-    ]
-    assert not (tmp_path / "figure.pdf").exists()
+    names = [path.name for path in report.write(bare, tmp_path)]
+    assert "table.md" in names and not any("differences" in name for name in names)
+    said = " ".join(notes.footer(bare))
+    assert "†" not in said and "intervals" not in said
+    assert {line.get("p", "") for line in records.csv_rows(bare)} == {""}
 
 
 def test_before_the_first_trial_the_table_has_its_rows():
@@ -242,10 +267,131 @@ def test_before_the_first_trial_the_table_has_its_rows():
     assert {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
 
 
-def test_figure_panels(summary):
-    (points,) = report.figure_panels(summary).values()
-    assert [point.name for point in points] == ["Teacher", "Stage_1 only", "A", "B"]
-    a = points[2]
-    assert a.difference == pytest.approx(math.fsum(a.seeds) / 2)
-    assert a.low < a.difference < a.high and a.significant
-    assert points[0].reference and not a.reference
+def again(summary, **changes):
+    return summarise(parse({**SPEC, **changes}), summary.trials)
+
+
+def test_each_baseline_has_its_mark(summary):
+    both = again(summary, baseline=["First", "Stage_1 only"])
+    table = report.main_table(both)
+    a = cell(table, "A", "docs nDCG@10")
+    assert (a.significant, a.marks, a.suffix) == (True, "‡", "†‡")
+    b = cell(table, "B", "docs nDCG@10")  # near the first stage, far from stage 1
+    assert b.suffix == "‡"
+    assert cell(table, "Stage_1 only", "docs nDCG@10").suffix == "†"  # once, not from both sides
+    assert cell(table, "First", "docs nDCG@10").suffix == ""
+    (note,) = [n for n in table.notes if n.startswith("Differs significantly")]
+    assert "from First (†), Stage_1 only (‡): two-sided paired t-test" in note
+    assert "(family of 7)" in note
+    lines = [line for line in records.csv_rows(both) if line["table"] == "baselines"]
+    assert {line["baseline"] for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test": "wilcoxon"}, "two-sided Wilcoxon signed-rank test over queries, Holm within"),
+        ({"test": "randomisation"}, "randomisation test over queries (10,000 assignments of signs"),
+        ({"correction": "bh"}, "Benjamini-Hochberg within each collection and measure (family of"),
+        ({"family": "all"}, "Holm within the whole table (family of 8)"),
+        ({"family": "grid"}, "Holm over every test of this spec (family of 12)"),
+        ({"interval": "bca"}, "bootstrap intervals (BCa, 10,000 samples of queries, seed 0)"),
+    ],
+)
+def test_the_footer_names_what_the_spec_chose(summary, changes, said):
+    chosen = again(summary, **changes)
+    footer = " ".join(notes.footer(chosen))
+    assert said in footer and said not in " ".join(notes.footer(summary))
+    table = report.comparison_table(chosen)
+    if "correction" in changes:
+        assert table.columns[4].name == "p (Benjamini-Hochberg)"
+    if changes.get("family") == "grid":
+        assert "over all 12 tests of this spec" in table.notes[0]
+    assert {line["test"] for line in records.csv_rows(chosen) if "test" in line} == {
+        changes.get("test", "t")
+    }
+
+
+def test_equivalence_within_the_margin(summary):
+    wide = again(summary, margin=0.05)
+    b = cell(report.main_table(wide), "B", "docs nDCG@10")
+    assert b.suffix == "≈"
+    assert cell(report.main_table(wide), "A", "docs nDCG@10").suffix == "†"
+    (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
+    assert "within ±0.05" in note and "A than First (docs nDCG@10)" in note
+    assert "Stage_1 only than" not in note
+    narrow = again(summary, margin=0.001)
+    assert cell(report.main_table(narrow), "B", "docs nDCG@10").suffix == ""
+    two = again(summary, margin=0.05, baseline=["Teacher", "First"])
+    assert "≈‡" in cell(report.main_table(two), "B", "docs nDCG@10").suffix
+    (line,) = [
+        line
+        for line in records.csv_rows(wide)
+        if (line["table"], line["row"], line["measure"]) == ("main", "B", "nDCG@10")
+    ]
+    assert (line["equivalent"], line["margin"]) == (True, 0.05)
+
+
+def test_all_pairs_have_letters_in_a_column(summary):
+    lettered = again(summary, all_pairs=True)
+    table = report.main_table(lettered)
+    names = [column.name for column in table.columns]
+    assert names == ["System", "nDCG@10", "all pairs", "RR@10", "all pairs", "Queries", "Seeds"]
+    letters = {row[0].text: row[2].text for row in table.rows}
+    assert letters["A"] == "a" and letters["Stage_1 only"] == "c"
+    assert letters["B"] == letters["First"] == "b"
+    assert letters["Oracle"] == letters["Teacher"] == MISSING  # not tested; other queries
+    (note,) = [n for n in table.notes if n.startswith("All pairs")]
+    assert "(family of 6)" in note and "not among them: Teacher; Oracle." in note
+    lines = [line for line in records.csv_rows(lettered) if line["table"] == "pairs"]
+    assert len(lines) == 6 * 2
+
+
+def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
+    found = summary.trials
+    imported = {
+        "signature": "c" * 32,
+        "seed": 0,
+        "collections": {"docs": {**COLLECTION, "k": None, "first_stage": None}},
+        "imported": {"name": "theirs", "file": "run.trec", "sha256": "ab" * 32, "source": "them"},
+    }
+    part = found.frame[(found.frame["system"] == "student") & (found.frame["grid"] == "b")]
+    part = part.assign(grid="", signature="c" * 32, system="run:theirs", seed=0)
+    more = dataclasses.replace(
+        found,
+        frame=pd.concat([found.frame, part], ignore_index=True),
+        facts={**found.facts, "c" * 32: imported},
+        left_out=((Cell(("loss=bce", "+experiments=x"), "b", {}), "needs labels"),),
+        commits={signature: "0123456789abcdef" for signature in found.facts},
+        runs={"c" * 32: "run-7"},
+    )
+    rows = [
+        *SPEC["rows"],
+        {"name": "Theirs", "system": "run:theirs"},
+        {"name": "Nobody's", "system": "run:nobody"},
+    ]
+    fields = [
+        {"key": "epochs", "value": 3, "source": "assumed"},
+        {"key": "batch", "value": 16, "source": "paper"},
+    ]
+    numbers = summarise(parse({**SPEC, "rows": rows, "fields": fields}), more)
+    table = report.main_table(numbers)
+    shown = cell(table, "Theirs", "docs nDCG@10").text
+    assert shown == cell(table, "B", "docs nDCG@10").text
+    assert cell(table, "Theirs", "Seeds").text == MISSING
+    assert cell(table, "Nobody's", "docs nDCG@10").text == MISSING
+    for note in (
+        "Impossible cells (1): loss=bce (b): needs labels.",
+        "Theirs was imported: run.trec, them, sha256 abababababab.",
+        "Nobody's: no run has been imported under the name 'nobody'.",
+        "Recipe, as in the paper: batch = 16; assumed here: epochs = 3.",
+        "Code that ran the trials: commit 0123456789.",
+    ):
+        assert note in table.notes
+    assert "Impossible cells (1)" in report.terminal(numbers)
+    (line,) = [
+        line
+        for line in records.csv_rows(numbers)
+        if (line["row"], line["measure"]) == ("Theirs", "RR@10")
+    ]
+    assert line["runs"] == "run-7"

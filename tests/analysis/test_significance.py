@@ -1,11 +1,31 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
-from analysis.significance import holm, paired_differences, paired_t
+from analysis.significance import (
+    all_pairs,
+    bca_interval,
+    benjamini_hochberg,
+    cohens_dz,
+    compact_letters,
+    compare,
+    correct,
+    equivalence,
+    hochberg,
+    holm,
+    non_inferiority,
+    paired_differences,
+    paired_t,
+    randomisation,
+    t_interval,
+    t_test,
+    wilcoxon,
+)
 
 
 def test_paired_t_by_hand():
@@ -109,3 +129,230 @@ def test_holm_properties():
 def test_holm_rejects_what_is_no_p_value(p):
     with pytest.raises(ValueError):
         holm(p)
+
+
+# --- other tests and intervals ---
+
+
+def draws(m, n, seed=0, effect=0.1, step=0.0):
+    d = np.random.default_rng(seed).normal(effect, 0.3, (m, n))
+    return np.round(d / step) * step if step else d
+
+
+def test_one_row_is_what_it_is_among_many():
+    d = draws(7, 60, step=0.1)
+    one_each = (t_test, wilcoxon, randomisation, cohens_dz)
+    for test in one_each:
+        assert test(d) == pytest.approx([float(test(row)) for row in d], rel=1e-12)
+    for interval in (t_interval, bca_interval):
+        many = np.array(interval(d))
+        assert many == pytest.approx(np.array([interval(row) for row in d]).T, rel=1e-9)
+    for test in (equivalence, non_inferiority):
+        assert test(d, 0.1) == pytest.approx([float(test(row, 0.1)) for row in d])
+
+
+def test_t_equals_scipy_in_every_row():
+    d = draws(9, 33)
+    expected = stats.ttest_1samp(d, 0.0, axis=1)
+    assert t_test(d) == pytest.approx(expected.pvalue, rel=1e-12)
+    interval = expected.confidence_interval(0.9)
+    low, high = t_interval(d, 0.9)
+    assert (low, high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+@pytest.mark.parametrize("n", [5, 20, 50])
+def test_wilcoxon_is_exact_for_few_queries(n):
+    d = draws(5, n)  # no ties: scipy counts them out as well
+    expected = [stats.wilcoxon(row, method="exact").pvalue for row in d]
+    assert wilcoxon(d) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "step"), [(51, 0.0), (200, 0.0), (200, 0.1), (80, 0.3)])
+def test_wilcoxon_of_many_queries_is_scipys_approximation(n, step):
+    d = draws(5, n, step=step)
+    d = d[(d != 0).sum(axis=1) > 50]
+    assert len(d)
+    expected = [stats.wilcoxon(row, method="asymptotic", correction=False).pvalue for row in d]
+    assert wilcoxon(d) == pytest.approx(expected, rel=1e-9)
+
+
+def every_sign(d):
+    return np.array(list(itertools.product([1.0, -1.0], repeat=len(d)))) * d
+
+
+def test_wilcoxon_with_ties_equals_every_assignment_of_signs():
+    d = np.array([0.1, 0.1, -0.1, 0.2, 0.2, -0.3, 0.0, 0.4])
+    nonzero = d[d != 0]
+    ranks = stats.rankdata(np.abs(nonzero))
+    sums = every_sign(ranks).sum(axis=1)
+    observed = (np.sign(nonzero) * ranks).sum()
+    assert float(wilcoxon(d)) == pytest.approx(np.mean(np.abs(sums) >= abs(observed) - 1e-9))
+
+
+def test_randomisation_counts_every_assignment_where_there_are_few():
+    d = np.array([0.1, 0.1, -0.1, 0.2, 0.25, -0.3, 0.0, 0.4])
+    sums = every_sign(d).sum(axis=1)
+    expected = np.mean(np.abs(sums) >= abs(d.sum()) - 1e-9)
+    assert float(randomisation(d)) == pytest.approx(expected)
+    assert float(randomisation(d, randomisations=256)) == pytest.approx(expected)
+    sampled = float(randomisation(d, randomisations=255))
+    assert sampled != expected and sampled == pytest.approx(expected, abs=0.1)
+
+
+def test_randomisation_agrees_with_scipy_and_is_never_zero():
+    d = draws(1, 40, effect=0.08)[0]
+    ours = float(randomisation(d, randomisations=100_000))
+    theirs = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=100_000, rng=1
+    ).pvalue
+    assert ours == pytest.approx(theirs, abs=0.004)
+    sure = randomisation(np.full(30, 0.5), randomisations=999)
+    assert float(sure) == 1 / 1000
+    p = float(randomisation(d, randomisations=999))
+    assert p == float(randomisation(d, randomisations=999)) == round(p * 1000) / 1000
+    assert p != float(randomisation(d, randomisations=999, seed=1))
+    with pytest.raises(ValueError, match="at least 1"):
+        randomisation(d, randomisations=0)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    d = draws(3, 40)
+    before = bca_interval(d, resamples=500), randomisation(d, randomisations=500)
+    few = randomisation(d[:, :7])
+    monkeypatch.setattr("analysis.significance.resampling.BLOCK", 1000)
+    monkeypatch.setattr("analysis.significance.resampling.MOST_ROWS", 2)
+    assert randomisation(d[:, :7]) == pytest.approx(few)
+    after = bca_interval(d, resamples=500), randomisation(d, randomisations=500)
+    assert np.array(after[0]) == pytest.approx(np.array(before[0]))
+    assert after[1] == pytest.approx(before[1])
+
+
+@pytest.mark.parametrize(("n", "step"), [(12, 0.0), (60, 0.0), (60, 0.25)])
+def test_bca_equals_scipy_with_the_same_seed(n, step):
+    d = np.random.default_rng(n).exponential(0.3, n) - 0.2
+    d = np.round(d / step) * step if step else d
+    expected = stats.bootstrap(
+        (d,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(5)
+    ).confidence_interval
+    low, high = bca_interval(d, resamples=2000, seed=5)
+    assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    wide = bca_interval(d, 0.99, resamples=2000, seed=5)
+    assert wide[0] < low and wide[1] > high
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.1, 0.3])
+def test_tost_equals_statsmodels(margin):
+    generator = np.random.default_rng(4)
+    a, b = generator.random(60), generator.random(60)
+    p, lower, _ = ttost_paired(a, b, -margin, margin)
+    d = paired_differences(a, b)
+    assert float(equivalence(d, margin)) == pytest.approx(p)
+    assert float(non_inferiority(d, margin)) == pytest.approx(lower[1])
+    low, high = t_interval(d, 0.90)  # the interval that belongs to alpha = .05
+    assert (float(equivalence(d, margin)) < 0.05) == (-margin < low and high < margin)
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
+def test_a_margin_is_above_zero(margin):
+    with pytest.raises(ValueError, match="margin must be above 0"):
+        equivalence([0.1, 0.2], margin)
+
+
+def test_edges_of_every_test():
+    with_p = (t_test, wilcoxon, randomisation)
+    for test in with_p:
+        assert math.isnan(test([]))
+        assert float(test(np.zeros(30))) == 1.0
+        assert test(np.zeros((0, 5))).shape == (0,)
+        with pytest.raises(ValueError, match=r"shape \[n\] or \[m, n\]"):
+            test(1.0)
+    assert math.isnan(t_test([0.3])) and float(wilcoxon([0.3])) == float(randomisation([0.3])) == 1
+    for interval in (t_interval, bca_interval):
+        assert np.isnan(interval([0.3])).all() and np.isnan(interval([])).all()
+        assert np.array(interval(np.full(9, 0.2))) == pytest.approx([0.2, 0.2])
+    assert math.isnan(equivalence([0.3], 0.1))
+    assert float(equivalence(np.zeros(9), 0.1)) == 0.0
+    assert float(equivalence(np.full(9, 0.2), 0.1)) == 1.0
+    assert float(non_inferiority(np.full(9, 0.2), 0.1)) == 0.0
+
+
+def test_compare_uses_the_test_and_the_interval_of_choice():
+    d = draws(3, 40, step=0.1)
+    for test, function in (("t", t_test), ("wilcoxon", wilcoxon), ("randomisation", randomisation)):
+        assert [one.p for one in compare(d, test)] == function(d).tolist()
+    for interval, ends in (("t", t_interval), ("bca", bca_interval)):
+        found = compare(d, interval=interval, confidence=0.9)
+        assert [(one.low, one.high) for one in found] == list(zip(*ends(d, 0.9), strict=True))
+    with pytest.raises(ValueError, match="test 'z' is not one of: t, wilcoxon, randomisation"):
+        compare(d, "z")
+    with pytest.raises(ValueError, match="interval 'z' is not one of: t, bca"):
+        compare(d, interval="z")
+
+
+@pytest.mark.parametrize(
+    ("method", "theirs"), [("holm", "holm"), ("hochberg", "simes-hochberg"), ("bh", "fdr_bh")]
+)
+def test_corrections_equal_statsmodels(method, theirs):
+    generator = np.random.default_rng(6)
+    for size in (1, 2, 7, 200):
+        p = np.round(generator.random(size) ** 4, 3)  # ties among them
+        adjusted, reject = correct(p, method, 0.1)
+        expected = multipletests(p, alpha=0.1, method=theirs)
+        assert adjusted == pytest.approx(expected[1], rel=1e-12)
+        assert reject.tolist() == expected[0].tolist()
+    by_name = {"holm": holm, "hochberg": hochberg, "bh": benjamini_hochberg}
+    assert by_name[method](p)[0] == pytest.approx(adjusted)
+    with pytest.raises(ValueError, match="not one of: holm, hochberg, bh"):
+        correct(p, "fdr")
+
+
+# --- all pairs ---
+
+
+@pytest.mark.parametrize("test", ["t", "wilcoxon", "randomisation"])
+@pytest.mark.parametrize("n", [8, 70])
+def test_all_pairs_are_the_single_comparisons(test, n):
+    scores = np.round(np.random.default_rng(n).random((6, n)), 1)
+    scores[3] = scores[1]
+    p = all_pairs(scores, test)
+    single = {"t": t_test, "wilcoxon": wilcoxon, "randomisation": randomisation}[test]
+    assert np.isnan(np.diag(p)).all() and p[1, 3] == 1.0
+    for i, j in itertools.permutations(range(6), 2):
+        assert p[i, j] == pytest.approx(float(single(paired_differences(scores[i], scores[j]))))
+
+
+def test_all_pairs_at_the_edges():
+    assert all_pairs(np.zeros((1, 5))).shape == (1, 1)
+    assert np.isnan(all_pairs(np.zeros((3, 0)), "randomisation")).all()
+    assert float(all_pairs(np.eye(3, 9), "randomisation", 50)[0, 1]) == 1.0
+    with pytest.raises(ValueError, match="test 'z' is not one of"):
+        all_pairs(np.zeros((2, 2)), "z")
+    with pytest.raises(ValueError, match=r"\[systems, queries\]"):
+        all_pairs(np.zeros(3))
+
+
+def test_letters_by_hand():
+    # c is the best; it differs from a and b; nothing else does.
+    different = np.zeros((4, 4), dtype=bool)
+    for i, j in ((0, 2), (1, 2)):
+        different[i, j] = different[j, i] = True
+    assert compact_letters(different, [0.1, 0.2, 0.4, 0.3]) == ("b", "b", "a", "ab")
+    assert compact_letters(np.zeros((3, 3)), [1, 2, 3]) == ("a", "a", "a")
+    assert compact_letters(~np.eye(3, dtype=bool), [1, 2, 3]) == ("c", "b", "a")
+    assert compact_letters(np.zeros((0, 0)), []) == ()
+    many = compact_letters(~np.eye(54, dtype=bool), -np.arange(54))
+    assert (many[0], many[26], many[51], many[53]) == ("a", "A", "Z", "(54)")
+    with pytest.raises(ValueError, match="symmetric"):
+        compact_letters([[0, 1], [0, 0]], [1, 2])
+
+
+def test_letters_are_shared_exactly_by_those_that_do_not_differ():
+    generator = np.random.default_rng(7)
+    for _ in range(60):
+        k = int(generator.integers(2, 12))
+        upper = np.triu(generator.random((k, k)) < generator.random(), 1)
+        different = upper | upper.T
+        letters = compact_letters(different, generator.random(k))
+        for i, j in itertools.combinations(range(k), 2):
+            assert bool(set(letters[i]) & set(letters[j])) == (not different[i, j])
+        assert all(letters)

@@ -1,6 +1,6 @@
 import pytest
 
-from analysis.spec import SpecError, parse
+from analysis.spec import Expected, Provenance, SpecError, parse
 from rdx.config import ROOT, load_spec, signatures, split
 
 
@@ -30,12 +30,75 @@ def test_defaults():
     assert teacher.grids == ("a", "b")
     assert [row.competes for row in spec.rows] == [False, False, False, True]
     assert [row.test for row in spec.rows] == [True, True, False, True]
+    assert (spec.test, spec.interval, spec.correction) == ("t", "t", "holm")
+    assert (spec.baselines, spec.baseline) == (("First",), "First")
+    assert (spec.all_pairs, spec.margin, spec.x) == (False, None, None)
+    assert spec.factors == spec.expected == spec.fields == ()
+    assert parse(node(baseline=None)).baselines == ()
+    assert parse(node(baseline=None)).baseline is None
+
+
+def published(**changes):
+    base = {"row": "A", "collection": "dl19", "measure": "RR@10", "value": 0.7, "source": "paper"}
+    return {**base, **changes}
+
+
+def test_everything_that_a_spec_can_say():
+    spec = parse(
+        node(
+            baseline=["A", "First"],
+            test="randomisation",
+            interval="bca",
+            correction="bh",
+            family="grid",
+            all_pairs=True,
+            margin=0.01,
+            factors=["loss", "depth.k"],
+            x="depth.k",
+            expected=[published(tolerance=0.005), published(source="readme")],
+            fields=[{"key": "trainer.epochs", "value": 3, "source": "assumed"}],
+            rows=[*node()["rows"], {"name": "Theirs", "system": "run:rank/zephyr"}],
+        )
+    )
+    assert (spec.baselines, spec.baseline) == (("A", "First"), "A")
+    assert (spec.test, spec.interval, spec.correction) == ("randomisation", "bca", "bh")
+    assert (spec.family, spec.all_pairs, spec.margin) == ("grid", True, 0.01)
+    assert (spec.factors, spec.x) == (("loss", "depth.k"), "depth.k")
+    assert spec.expected == (
+        Expected("A", "dl19", "RR@10", 0.7, "paper", 0.005),
+        Expected("A", "dl19", "RR@10", 0.7, "readme", None),
+    )
+    assert spec.fields == (Provenance("trainer.epochs", "3", "assumed"),)
+    theirs = spec.rows[-1]
+    assert (theirs.imported, theirs.grids, theirs.competes) == ("rank/zephyr", (), True)
+    assert spec.rows[0].imported == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": "grid"}, "'grid' is not one of: collection, all"),
+        ({"family": "grids"}, "'grids' is not one of: collection, all, grid"),
+        ({"test": "z"}, "test 'z' is not one of: t, wilcoxon, randomisation"),
+        ({"interval": "z"}, "interval 'z' is not one of: t, bca"),
+        ({"correction": "z"}, "correction 'z' is not one of: holm, hochberg, bh"),
+        ({"baseline": ["A", "A"]}, "baseline names a row twice"),
+        ({"all_pairs": "yes"}, "all_pairs must be true or false"),
+        ({"margin": 0}, "margin must be above 0"),
+        ({"margin": "1 %"}, "margin must be a number, not '1 %'"),
+        ({"margin": 0.1, "baseline": None}, "margin needs `baseline`"),
+        ({"expected": [{"row": "A"}]}, "lacks collection, measure, value, source"),
+        ({"expected": [published(row="B")]}, "row 'B' is not one of"),
+        ({"expected": [published(measure="AP")]}, "measure 'AP' is not one of"),
+        ({"expected": [published(source="blog")]}, "'blog' is not one of: notebook, readme"),
+        ({"expected": [published(value="high")]}, "value must be a number"),
+        ({"expected": [published(tolerance=-1)]}, "none below 0 as tolerance"),
+        ({"expected": [published()] * 2}, "is given twice for paper"),
+        ({"expected": [published(rwo=1)]}, "unknown key 'rwo'"),
+        ({"expected": [published()], "collections": ["dl20"]}, "'dl19' is not one of: dl20"),
+        ({"fields": [{"key": "a", "value": 1}]}, "lacks source"),
+        ({"fields": [{"key": "a", "value": 1, "source": "x"}]}, "one of: paper, repository"),
+        ({"rows": [{"name": "A", "system": "run:"}]}, "system 'run:' is not one of"),
+        ({"rows": [{"name": "A", "system": "run:a", "grid": "a"}]}, "belongs to no sub-grid"),
         ({"baseline": "B"}, "row 'B' is not one of: First, Teacher, Oracle, A"),
         ({"comparisons": [["A", "B"]]}, "row 'B' is not one of"),
         ({"comparisons": [["A", "A"]]}, "'A' with itself"),

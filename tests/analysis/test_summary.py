@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pandas as pd
@@ -6,6 +7,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis.comparability import ComparabilityError
+from analysis.significance import bca_interval, equivalence, non_inferiority
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import LEVELS, Trials
@@ -123,11 +125,11 @@ def test_families():
     rows = ["Teacher", "A", "B"]
     p = [summary.contrasts[place(row)].comparison.p for row in rows]
     adjusted = multipletests(p, method="holm")[1]
-    assert [summary.contrasts[place(row)].p_holm for row in rows] == pytest.approx(adjusted)
+    assert [summary.contrasts[place(row)].p_corrected for row in rows] == pytest.approx(adjusted)
     assert {summary.contrasts[place(row)].family for row in rows} == {3}
     (pair,) = summary.comparisons
     assert (pair.treatment, pair.baseline, pair.family) == ("A", "B", 1)
-    assert pair.p_holm == pair.comparison.p  # a family of its own
+    assert pair.p_corrected == pair.comparison.p  # a family of its own
     assert pair.comparison.difference == pytest.approx(0.45 - 0.25)
     assert (pair.seeds, pair.single_seed) == (((1, 2), (1,)), True)
 
@@ -157,7 +159,7 @@ def test_one_query_gives_a_mean_and_no_test():
     one = {name: {"q1": values.get("q1", 0.5)} for name, values in student(A1).items()}
     summary = summarise(parse(SPEC), trials(trial("a", 1, [], one)))
     contrast = summary.contrasts[place("A")]
-    assert contrast.comparison.n == 1 and math.isnan(contrast.p_holm) and contrast.family == 0
+    assert contrast.comparison.n == 1 and math.isnan(contrast.p_corrected) and contrast.family == 0
 
 
 def test_other_queries_are_an_error_that_names_them():
@@ -229,3 +231,85 @@ def test_collections_of_the_spec_choose_and_order():
     chosen = summarise(parse({**SPEC, "collections": ["e"]}), found)
     assert chosen.collections == ("e",)
     assert {key[1] for key in chosen.scores} == {"e"}
+
+
+def test_the_test_the_interval_and_the_correction_are_those_of_the_spec():
+    plain = summarise(parse(SPEC), example()).contrasts[place("A")]
+    d = [0.2, 0.2, 0.1, 0.3]
+    for test, expected in (("wilcoxon", 0.125), ("randomisation", 0.125)):
+        found = summarise(parse({**SPEC, "test": test}), example()).contrasts[place("A")]
+        assert found.comparison.p == pytest.approx(expected)  # 2 of 16 assignments of signs
+        assert found.comparison.difference == plain.comparison.difference
+    bca = summarise(parse({**SPEC, "interval": "bca"}), example()).contrasts[place("A")]
+    low, high = bca_interval(d)
+    assert (bca.comparison.low, bca.comparison.high) == pytest.approx((float(low), float(high)))
+    for correction, theirs in (("hochberg", "simes-hochberg"), ("bh", "fdr_bh")):
+        summary = summarise(parse({**SPEC, "correction": correction}), example())
+        found = [summary.contrasts[place(row)] for row in ("Teacher", "A", "B")]
+        expected = multipletests([c.comparison.p for c in found], method=theirs)[1]
+        assert [c.p_corrected for c in found] == pytest.approx(expected)
+
+
+def test_every_test_of_the_spec_is_one_family_if_it_says_grid():
+    summary = summarise(parse({**SPEC, "family": "grid", "all_pairs": True}), example())
+    pairs = summary.pairs["c", "nDCG@10"]
+    assert pairs.rows == ("First", "A", "B")
+    p = [c.comparison.p for c in (*summary.against, *summary.comparisons)]
+    p += [pairs.p[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    expected = multipletests(p, method="holm")[1]
+    corrected = [c.p_corrected for c in (*summary.against, *summary.comparisons)]
+    corrected += [pairs.p_corrected[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert corrected == pytest.approx(expected)
+    assert {c.family for c in (*summary.against, *summary.comparisons)} == {pairs.family} == {7}
+
+
+def test_all_pairs_are_a_family_per_place():
+    summary = summarise(parse({**SPEC, "all_pairs": True}), example())
+    pairs = summary.pairs["c", "nDCG@10"]
+    assert (pairs.family, summary.contrasts[place("A")].family) == (3, 3)
+    assert pairs.p[0, 1] == pytest.approx(summary.contrasts[place("A")].comparison.p)
+    assert pairs.letters == ("b", "a", "b") and pairs.means == pytest.approx([0.25, 0.45, 0.25])
+    assert summarise(parse(SPEC), example()).pairs == {}
+
+
+def test_several_baselines():
+    summary = summarise(parse({**SPEC, "baseline": ["B", "First"]}), example())
+    tested = [(c.treatment, c.baseline) for c in summary.against]
+    assert tested == [
+        ("First", "B"), ("Teacher", "B"), ("A", "B"), ("Teacher", "First"), ("A", "First"),
+    ]  # fmt: skip
+    assert {c.family for c in summary.against} == {5}
+    assert {key[0] for key in summary.contrasts} == {"First", "Teacher", "A"}
+    assert {c.baseline for c in summary.contrasts.values()} == {"B"}
+
+
+def test_equivalence_is_corrected_among_its_own_kind():
+    summary = summarise(parse({**SPEC, "margin": 0.2}), example())
+    found = [summary.contrasts[place(row)] for row in ("Teacher", "A", "B")]
+    values = {"Teacher": [0.3, -0.1], "A": [0.2, 0.2, 0.1, 0.3], "B": [0.0, 0.1, -0.2, 0.1]}
+    raw = [float(equivalence(d, 0.2)) for d in values.values()]
+    assert [c.p_equivalence for c in found] == pytest.approx(multipletests(raw, method="holm")[1])
+    raw = [float(non_inferiority(d, 0.2)) for d in values.values()]
+    expected = multipletests(raw, method="holm")[1]
+    assert [c.p_non_inferiority for c in found] == pytest.approx(expected)
+    assert [c.non_inferior for c in found] == (expected <= 0.05).tolist()
+    plain = summarise(parse(SPEC), example())
+    assert math.isnan(plain.contrasts[place("A")].p_equivalence)
+
+
+def test_an_imported_run_needs_the_same_queries_and_data_only():
+    values = {"q1": 0.3, "q2": 0.2}
+    part = trial("", 0, [], {"run:x": values}, imported={"name": "x"})
+    part[1]["collections"]["c"] |= {"k": None, "first_stage": None}
+    spec = {**SPEC, "rows": [*SPEC["rows"], {"name": "X", "system": "run:x"}]}
+    found = trials(trial("a", 1, [], student(A1)), part)
+    found = dataclasses.replace(found, cells=found.cells[:1])
+    summary = summarise(parse(spec), found)
+    x = summary.scores[place("X")]
+    assert (x.queries, x.seeds, x.mean) == (("q1", "q2"), (), pytest.approx(0.25))
+    assert summary.contrasts[place("X")].comparison.n == 2
+    assert not summary.contrasts[place("X")].single_seed
+    assert summary.collection_facts["c"]["k"] == 10  # of the trial, not of the import
+    part[1]["collections"]["c"]["digest"] = "e"
+    with pytest.raises(ComparabilityError, match="differ in digest"):
+        summarise(parse(spec), found)

@@ -4,7 +4,15 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from analysis.trials import COLUMNS, NoTrialsError, TrialError, collect, newest_finished
+from analysis.trials import (
+    COLUMNS,
+    NoTrialsError,
+    TrialError,
+    collect,
+    imported_as,
+    log_report,
+    newest_finished,
+)
 from rdx.config import Cell
 
 LEVELS = {"data": "pydocs", "loss": "ranknet", "teacher": "query_likelihood"}
@@ -35,8 +43,19 @@ def store(tmp_path_factory):
     experiment = client.create_experiment("rdx", str(folder / "artifacts"))
     clock = iter(range(1000, 10**9, 1000))
 
-    def log(signature, value, status="FINISHED", start=None, table=None, facts=None, kind="trial"):
+    def log(
+        signature,
+        value,
+        status="FINISHED",
+        start=None,
+        table=None,
+        facts=None,
+        kind="trial",
+        **more,
+    ):
         tags = {"rdx.kind": kind, "rdx.signature": signature}
+        tags |= {f"rdx.{key}": text for key, text in more.items()}
+        tags["mlflow.source.git.commit"] = "c0ffee"
         run = client.create_run(experiment, start_time=start or next(clock), tags=tags)
         run_id = run.info.run_id
         if table is None:
@@ -146,3 +165,66 @@ def test_no_store_is_said_and_not_created(tmp_path):
         with pytest.raises(NoTrialsError, match="no MLflow store at"):
             collect([cell("one")], uri)
     assert not list(tmp_path.iterdir())
+
+
+def imported_facts(signature, name="theirs"):
+    return {"signature": signature, "levels": {}, "seed": 0, "collections": {},
+            "imported": {"name": name}}  # fmt: skip
+
+
+def test_imported_runs_are_found_by_name(store):
+    uri, log = store
+    log("content-1", 0.1, imported="theirs", facts=imported_facts("content-1"))
+    newest = log("content-2", 0.2, imported="theirs", facts=imported_facts("content-2"))
+    log("content-3", 0.3, imported="others", facts=imported_facts("content-3", "others"))
+    log("with-import", 0.4)
+    trials = collect([cell("with-import")], uri, ["theirs", "absent"])
+    assert imported_as(trials, "theirs") == ("content-2",)
+    assert imported_as(trials, "absent") == ()
+    assert trials.runs["content-2"] == newest
+    assert set(trials.frame["signature"]) == {"with-import", "content-2"}
+    assert trials.commits == {"with-import": "c0ffee", "content-2": "c0ffee"}
+    assert not trials.missing
+
+
+def copy(folder, signature, value, facts=None):
+    target = folder / "somewhere" / signature
+    target.mkdir(parents=True)
+    per_query(value).to_parquet(target / "per_query.parquet")
+    facts = facts or {"signature": signature, "seed": 3, "levels": LEVELS, "collections": {}}
+    (target / "trial.json").write_text(json.dumps(facts))
+    return target
+
+
+def test_a_folder_is_looked_at_first_and_needs_no_store(store, tmp_path):
+    uri, log = store
+    log("in-both", 0.1)
+    log("in-store", 0.2)
+    copy(tmp_path, "in-both", 0.3)
+    copy(tmp_path, "unwanted", 0.9)
+    copy(tmp_path, "an-import", 0.4, imported_facts("an-import"))
+    cells = [cell("in-both"), cell("in-store")]
+    trials = collect(cells, uri, ["theirs"], tmp_path)
+    assert student(trials) == [0.3, 0.2, 0.4]
+    assert set(trials.runs) == {"in-store"}
+    alone = collect(cells, f"sqlite:///{tmp_path}/none.db", folder=tmp_path)
+    assert student(alone) == [0.3] and [c.signature for c in alone.missing] == ["in-store"]
+    (copy(tmp_path, "broken", 0.1) / "per_query.parquet").unlink()
+    with pytest.raises(TrialError, match="broken has no per_query.parquet"):
+        collect([cell("broken")], uri, folder=tmp_path)
+
+
+def test_the_report_goes_to_the_newest_grid_of_that_name(store, tmp_path):
+    uri, log = store
+    log("", 0.0, kind="grid", grid="demo-00000000")
+    newest = log("", 0.0, kind="grid", grid="demo-11111111")
+    log("", 0.0, kind="grid", grid="demolition-22222222")
+    page = tmp_path / "report.html"
+    page.write_text("<html></html>")
+    assert log_report("demo", [page], uri) == newest
+    client = MlflowClient(uri)
+    assert [file.path for file in client.list_artifacts(newest, "analysis")] == [
+        "analysis/report.html"
+    ]
+    assert log_report("never", [page], uri) == ""
+    assert log_report("demo", [page], f"sqlite:///{tmp_path}/none.db") == ""

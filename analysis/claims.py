@@ -1,0 +1,89 @@
+"""Words for the tests behind a table's marks: which test, which family, which error rate."""
+
+from __future__ import annotations
+
+from analysis.significance import RANDOMISATIONS, RESAMPLES, SEED
+from analysis.summary import Summary
+from analysis.tables import MARKS
+
+TESTS = {
+    "t": "two-sided paired t-test over queries",
+    "wilcoxon": "two-sided Wilcoxon signed-rank test over queries",
+    "randomisation": f"two-sided randomisation test over queries ({RANDOMISATIONS:,} assignments "
+    f"of signs, seed {SEED})",
+}
+INTERVALS = {
+    "t": "t-intervals of the mean difference",
+    "bca": f"bootstrap intervals (BCa, {RESAMPLES:,} samples of queries, seed {SEED})",
+}
+CORRECTIONS = {"holm": "Holm", "hochberg": "Hochberg", "bh": "Benjamini-Hochberg"}
+FAMILIES = {
+    "collection": "within each collection and measure",
+    "all": "within the whole table",
+    "grid": "over every test of this spec",
+}
+
+
+def test_notes(summary: Summary) -> list[str]:
+    """Name the tests behind the marks of the main table."""
+    found = (baseline_note(summary), _margin_note(summary), _pairs_note(summary))
+    return [note for note in found if note]
+
+
+def baseline_note(summary: Summary) -> str:
+    """Name the test, its baselines, family and alpha."""
+    spec = summary.spec
+    if not spec.baselines:
+        return ""
+    if len(spec.baselines) == 1:
+        said = f"† = differs significantly from the baseline, {spec.baseline}"
+    else:
+        named = zip(MARKS, spec.baselines, strict=False)
+        said = "Differs significantly from " + ", ".join(f"{name} ({m})" for m, name in named)
+    return f"{said}: {TESTS[spec.test]}, {_family(summary)}, α = {spec.alpha:g}."
+
+
+def interval_note(summary: Summary) -> str:
+    """Say how the intervals were made."""
+    return f"The 95 % intervals are {INTERVALS[summary.spec.interval]} and are not corrected."
+
+
+def _family(summary: Summary) -> str:
+    """Words for the correction and the family of the tests against the baselines."""
+    sizes = sorted({contrast.family for contrast in summary.against})
+    return (
+        f"{CORRECTIONS[summary.spec.correction]} {FAMILIES[summary.spec.family]} "
+        f"(family of {', '.join(map(str, sizes)) or 0})"
+    )
+
+
+def _margin_note(summary: Summary) -> str:
+    spec = summary.spec
+    if spec.margin is None:
+        return ""
+    worse = [
+        f"{c.treatment} than {c.baseline} ({c.collection} {c.measure})"
+        for c in summary.against
+        if c.non_inferior
+    ]
+    return (
+        f"≈ = equivalent to {'it' if len(spec.baselines) == 1 else 'that baseline'}: the "
+        f"difference lies within ±{spec.margin:g} by two one-sided paired t-tests, corrected "
+        f"likewise, α = {spec.alpha:g}. Not worse by more than {spec.margin:g} (non-inferior): "
+        f"{'; '.join(worse) or 'none'}."
+    )
+
+
+def _pairs_note(summary: Summary) -> str:
+    if not summary.pairs:
+        return ""
+    spec = summary.spec
+    sizes = sorted({pairs.family for pairs in summary.pairs.values()})
+    compared = {name for pairs in summary.pairs.values() for name in pairs.rows}
+    others = [row.name for row in spec.rows if row.name not in compared]
+    return (
+        f"All pairs: rows that share a letter do not differ significantly, {TESTS[spec.test]}, "
+        f"{CORRECTIONS[spec.correction]} {FAMILIES[spec.family]} (family of "
+        f"{', '.join(map(str, sizes))}), α = {spec.alpha:g}"
+        + (f"; not among them: {'; '.join(others)}." if others else ".")
+    )

@@ -1,0 +1,276 @@
+"""The arithmetic that a figure needs beyond what a `Summary` holds: pure functions, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from analysis.figures.grid import Conditions, by_level, crossed
+from analysis.significance import Comparison, FloatArray, paired_differences
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure: points with intervals, in units of the measure.
+
+    Attributes
+    ----------
+    label : str
+        What tells it from the other lines.
+    x : tuple of str, j
+        Levels on the horizontal axis.
+    mean, low, high : tuple of float, j
+        NaN where there is nothing to show.
+    """
+
+    label: str
+    x: tuple[str, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def within(
+    values: npt.ArrayLike, strata: Sequence[object], confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Means over queries with intervals that leave out what is common to a query.
+
+    Null hypothesis behind the interval: none; it shows the precision of the *pattern* of the
+    means. Queries differ far more from each other than settings do on one query, so that an
+    ordinary interval would hide every difference. For two settings the half width is that of the
+    paired t-interval of their difference divided by √2.
+
+    Parameters
+    ----------
+    values : array_like, shape [n, j]
+        Scores of n queries under j settings.
+    strata : sequence of length n
+        Collection of each query; the mean is the mean over collections of their means.
+    confidence : float
+        Coverage.
+
+    Returns
+    -------
+    mean, half : ndarray, shape [j]
+        Centre and half width. With one setting the half width is the ordinary one; NaN where a
+        collection has one query; n = 0 gives NaN for both.
+
+    Notes
+    -----
+    Cousineau (2005), *Confidence intervals in within-subject designs*, with the correction of
+    Morey (2008), both Tutorials in Quantitative Methods for Psychology. Several collections:
+    independent strata of equal weight, degrees of freedom by Welch (1938) and Satterthwaite (1946).
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or len(table) != len(strata):
+        raise ValueError(f"scores must have shape [{len(strata)}, j], got {table.shape}")
+    names = list(dict.fromkeys(strata))
+    if not names:
+        return np.full(table.shape[1], np.nan), np.full(table.shape[1], np.nan)
+    of = np.array([names.index(name) for name in strata])
+    settings = table.shape[1]
+    means, errors, freedom = [], [], []
+    for i in range(len(names)):
+        block = table[of == i]
+        means.append(block.mean(axis=0))
+        if len(block) < 2:
+            return np.mean([table[of == k].mean(axis=0) for k in range(len(names))], axis=0), (
+                np.full(settings, np.nan)
+            )
+        inflate = 1.0
+        if settings > 1:
+            block = block - block.mean(axis=1, keepdims=True)
+            inflate = settings / (settings - 1)
+        errors.append(inflate * block.var(axis=0, ddof=1) / len(block))
+        freedom.append(len(block) - 1)
+    variance = np.array(errors)
+    total = variance.sum(axis=0)
+    shares = (variance**2 / np.array(freedom)[:, None]).sum(axis=0)
+    degrees = np.divide(total**2, shares, out=np.full(settings, np.inf), where=shares > 0)
+    half = stats.t.ppf(0.5 + confidence / 2, degrees) * np.sqrt(total) / len(names)
+    return np.mean(means, axis=0), np.asarray(half)
+
+
+def lines(found: Conditions, key: str, grouped: Mapping[str, Sequence[str]]) -> list[Line]:
+    """Lines over the levels of `key`: one per group of collections and setting of all else.
+
+    Settings with one level of `key` are left out: a point is no line. The label of a line has only
+    what tells it from the others.
+    """
+    series: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for i, levels in enumerate(found.levels):
+        if key in levels:
+            rest = tuple((k, v) for k, v in levels.items() if k != key)
+            series.setdefault(rest, []).append(i)
+    series = {rest: places for rest, places in series.items() if len(places) > 1}
+    told = [
+        k for k in dict.fromkeys(k for rest in series for k, _ in rest)
+        if len({dict(rest).get(k) for rest in series}) > 1
+    ]  # fmt: skip
+    drawn = []
+    for group, names in grouped.items():
+        rows = [i for i, name in enumerate(found.collections) if name in names]
+        if not rows:
+            continue
+        for rest, places in series.items():
+            mean, half = within(
+                found.values[np.ix_(rows, places)], [found.collections[i] for i in rows]
+            )
+            words = [f"{value}" for k, value in rest if k in told and value]
+            words += [group] if len(grouped) > 1 else []
+            drawn.append(
+                _line(", ".join(words), [found.levels[i][key] for i in places], mean, half)
+            )
+    return drawn
+
+
+def interaction(
+    found: Conditions, across: str, lines_of: str, factors: Sequence[str]
+) -> list[Line]:
+    """Means over `across` per level of `lines_of`, averaged over the other factors."""
+    part, levels = crossed(found, factors)
+    keys = [(a, b) for b in levels[lines_of] for a in levels[across]]
+    if not keys:
+        return []
+    table = np.column_stack(
+        [
+            part.values[
+                :, [i for i, s in enumerate(part.levels) if (s[across], s[lines_of]) == key]
+            ].mean(axis=1)
+            for key in keys
+        ]
+    )
+    mean, half = within(table, part.collections)
+    width = len(levels[across])
+    return [
+        _line(
+            b, levels[across], mean[i * width : (i + 1) * width], half[i * width : (i + 1) * width]
+        )
+        for i, b in enumerate(levels[lines_of])
+    ]
+
+
+def _line(label: str, x: Sequence[str], mean: FloatArray, half: FloatArray) -> Line:
+    low, high = mean - half, mean + half
+    return Line(label, tuple(x), tuple(mean.tolist()), tuple(low.tolist()), tuple(high.tolist()))
+
+
+def cell_means(
+    found: Conditions, rows: str, columns: str, fixed: Mapping[str, str]
+) -> tuple[list[str], list[str], FloatArray]:
+    """Mean score per level of two factors with the others held: row levels, column levels, [r, c].
+
+    NaN where nothing was run. Several settings of one cell (other keys vary) are averaged.
+    """
+    collections = np.array(found.collections)
+    means = np.mean(
+        [found.values[collections == name].mean(axis=0) for name in dict.fromkeys(collections)],
+        axis=0,
+    )
+    keys = (rows, columns)
+    down, over = (sorted({s[k] for s in found.levels if k in s}, key=by_level) for k in keys)
+    table = np.full((len(down), len(over)), np.nan)
+    for r, c in np.ndindex(table.shape):
+        wanted = {**fixed, rows: down[r], columns: over[c]}
+        places = [
+            i for i, s in enumerate(found.levels) if all(s.get(k) == v for k, v in wanted.items())
+        ]
+        if places:
+            table[r, c] = means[places].mean()
+    return down, over, table
+
+
+def wins(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> tuple[FloatArray, tuple[int, ...]]:
+    """Per-query differences, largest first, and the numbers of wins, ties and losses.
+
+    Parameters
+    ----------
+    treatment, baseline : array_like, shape [n]
+        Scores of the same queries; scores equal up to rounding are ties.
+    """
+    found = np.sort(paired_differences(treatment, baseline))[::-1]
+    return found, (int((found > 0).sum()), int((found == 0).sum()), int((found < 0).sum()))
+
+
+def pareto(cost: npt.ArrayLike, gain: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which systems no other beats: none is both as cheap and as good, and better in one of them.
+
+    Parameters
+    ----------
+    cost, gain : array_like, shape [n]
+        Lower cost and higher gain are better. Equals do not beat each other.
+    """
+    price, worth = np.asarray(cost, dtype=np.float64), np.asarray(gain, dtype=np.float64)
+    no_worse = (price[:, None] <= price) & (worth[:, None] >= worth)
+    better = (price[:, None] < price) | (worth[:, None] > worth)
+    return np.asarray(~(no_worse & better).any(axis=0))
+
+
+def mean_ranks(values: npt.ArrayLike) -> FloatArray:
+    """Mean over queries of the rank of each system; 1 = best, ties share the mean of their ranks.
+
+    Parameters
+    ----------
+    values : array_like, shape [n, k]
+        Scores of n queries by k systems. Scores equal up to 12 decimals are ties.
+    """
+    rounded = np.round(np.asarray(values, dtype=np.float64), 12)
+    return np.asarray(stats.rankdata(-rounded, axis=1).mean(axis=0))
+
+
+def critical_difference(systems: int, queries: int, alpha: float = 0.05) -> float:
+    """Smallest difference of two mean ranks that Nemenyi's test calls significant.
+
+    Null hypothesis: both systems rank alike over the population of queries. Holds the family-wise
+    error over all pairs of `systems` (2 or more) at `alpha`.
+
+    Notes
+    -----
+    q √(k(k + 1) / 6n), q the studentised range over √2: Nemenyi (1963), *Distribution-free multiple
+    comparisons*; as a diagram: Demšar (2006), *Statistical comparisons of classifiers over multiple
+    data sets*, JMLR 7, §3.2.
+    """
+    if systems < 2 or queries < 1:
+        raise ValueError(f"needs 2 systems and 1 query at least, got {systems} and {queries}")
+    quantile = stats.studentized_range.ppf(1 - alpha, systems, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(systems * (systems + 1) / (6 * queries)))
+
+
+def bars(ranks: npt.ArrayLike, different: npt.ArrayLike) -> list[tuple[int, ...]]:
+    """Longest runs of neighbours in rank order in which no pair differs, best first.
+
+    Parameters
+    ----------
+    ranks : array_like, shape [k]
+        Mean ranks.
+    different : array_like of bool, shape [k, k]
+        Whether two systems differ significantly; symmetric.
+
+    Returns
+    -------
+    list of tuple of int
+        Places in `ranks` of the systems of each run, best first. Runs of one, and those inside a
+        longer one, are left out.
+    """
+    order = np.argsort(np.asarray(ranks, dtype=np.float64), kind="stable")
+    apart = np.asarray(different, dtype=bool)[np.ix_(order, order)]
+    found, last = [], 0
+    for start in range(len(order)):
+        end = start + 1
+        while end < len(order) and not apart[start : end + 1, start : end + 1].any():
+            end += 1
+        if end - start > 1 and end > last:
+            found.append(tuple(int(i) for i in order[start:end]))
+            last = end
+    return found
+
+
+def deviation(comparison: Comparison) -> float:
+    """Standard deviation of the per-query differences, from their mean and d_z; NaN if unknown."""
+    if not np.isfinite(comparison.d_z) or comparison.d_z == 0:
+        return float("nan")
+    return comparison.difference / comparison.d_z

@@ -1,0 +1,177 @@
+"""The settings of a grid and their per-query scores, as the grid figures need them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.significance import FloatArray
+from analysis.spec import REFERENCES
+from analysis.summary import Summary
+
+Levels = dict[str, str]
+SEED = "seed"
+NAMES = ("engine", "name", "path")  # how a first stage's fingerprint may name it
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Per-query scores of the settings of a grid, on the queries that all of them have.
+
+    Attributes
+    ----------
+    levels : tuple of dict, c
+        Of each setting: override key -> level as text. The keys are those that vary between the
+        cells, without the seed, and ``system`` if students stand in more than one form.
+    collections : tuple of str, n
+        Collection of each query.
+    values : ndarray, shape [n, c]
+        Means over seeds.
+    """
+
+    levels: tuple[Levels, ...]
+    collections: tuple[str, ...]
+    values: FloatArray
+
+    def of(self, chosen: Iterable[int]) -> Conditions:
+        """Only the settings at these places."""
+        places = list(chosen)
+        return Conditions(
+            tuple(self.levels[i] for i in places), self.collections, self.values[:, places]
+        )
+
+
+def level(cell: Any, key: str) -> str:
+    """Level of an override key in a cell: as on its command line, else its resolved value.
+
+    A key that the cell does not have gives "".
+    """
+    for override in cell.overrides:
+        name, _, value = override.lstrip("+~").partition("=")
+        if name == key:
+            return str(value)
+    if key in cell.levels:
+        return str(cell.levels[key])
+    node: Any = cell.cfg
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return ""
+        node = node[part]
+    return "" if isinstance(node, Mapping) else str(node)
+
+
+def varied(cells: Sequence[Any]) -> tuple[str, ...]:
+    """Override keys with more than one level among the cells, in order, the seed apart."""
+    keys = dict.fromkeys(
+        override.lstrip("+~").partition("=")[0] for cell in cells for override in cell.overrides
+    )
+    keys.pop(SEED, None)
+    return tuple(key for key in keys if len({level(cell, key) for cell in cells}) > 1)
+
+
+def conditions(summary: Summary, measure: str) -> Conditions | None:
+    """Scores of every setting that was run, whatever rows show it; None if there are none.
+
+    Queries without a value in some setting are left out, so that the settings stay comparable.
+    """
+    frame, trials = summary.trials.frame, summary.trials
+    systems = {row.system for row in summary.spec.rows if row.system not in REFERENCES}
+    chosen = frame[
+        (frame["measure"] == measure)
+        & frame["collection"].isin(summary.collections)
+        & frame["system"].isin(systems)
+    ]
+    cells = {cell.signature: cell for cell in trials.cells if cell.signature in trials.facts}
+    chosen = chosen[chosen["signature"].isin(cells)]
+    if chosen.empty:
+        return None
+    keys = varied(tuple(cells.values()))
+    settings = {s: tuple(level(cell, key) for key in keys) for s, cell in cells.items()}
+    chosen = chosen.assign(setting=chosen["signature"].map(settings))
+    chosen = chosen.drop(columns="grid").drop_duplicates()
+    wide = (
+        chosen.groupby(["collection", "query_id", "system", "setting"], sort=False)["value"]
+        .mean()
+        .unstack(["system", "setting"])
+        .dropna()
+    )
+    if wide.empty:
+        return None
+    several = len({system for system, _ in wide.columns}) > 1
+    levels = [
+        dict(zip(keys, setting, strict=True)) | ({"system": system} if several else {})
+        for system, setting in wide.columns
+    ]
+    order = sorted(range(len(levels)), key=lambda i: [by_level(v) for v in levels[i].values()])
+    found = Conditions(
+        levels=tuple(levels),
+        collections=tuple(wide.index.get_level_values("collection")),
+        values=wide.to_numpy(dtype=np.float64),
+    )
+    return found.of(order)
+
+
+def number(text: str) -> float:
+    """Value of a level that is a number; NaN if it is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def by_level(text: str) -> tuple[bool, float, str]:
+    """Sort key: numbers by size, before words."""
+    value = number(text)
+    words = math.isnan(value)
+    return words, 0.0 if words else value, text
+
+
+def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
+    """First stage -> the collections that were re-ranked from it; lines are drawn per group."""
+    found: dict[str, list[str]] = {}
+    for name in summary.collections:
+        stage = summary.collection_facts.get(name, {}).get("first_stage")
+        if isinstance(stage, Mapping):
+            stage = next((stage[key] for key in NAMES if key in stage), "first stage")
+        found.setdefault(str(stage or "first stage"), []).append(name)
+    return {stage: tuple(names) for stage, names in found.items()}
+
+
+def crossed(found: Conditions, factors: Sequence[str]) -> tuple[Conditions, dict[str, list[str]]]:
+    """The largest part of a grid in which every combination of levels was run, and its levels.
+
+    Settings that differ in another key than a factor from most others (controls) are left out,
+    then, until the rest is complete, the level with the smallest share of its combinations. Ties:
+    the later factor and level go first.
+    """
+    usable = [i for i, levels in enumerate(found.levels) if all(f in levels for f in factors)]
+    rest = {
+        i: tuple((k, v) for k, v in found.levels[i].items() if k not in factors) for i in usable
+    }
+    usual = Counter(rest.values()).most_common(1)
+    usable = [i for i in usable if rest[i] == usual[0][0]]
+    while True:
+        part = found.of(usable)
+        levels = {f: sorted({setting[f] for setting in part.levels}, key=by_level) for f in factors}
+        size = math.prod(len(values) for values in levels.values())
+        if len(usable) == size or not usable:
+            return part, levels
+        shares = [
+            (
+                sum(setting[f] == value for setting in part.levels) * len(levels[f]) / size,
+                -factors.index(f),
+                -levels[f].index(value),
+            )
+            for f in factors
+            for value in levels[f]
+            if len(levels[f]) > 1
+        ]
+        _, minus_factor, minus_level = min(shares)
+        factor = factors[-minus_factor]
+        gone = levels[factor][-minus_level]
+        usable = [i for i in usable if found.levels[i][factor] != gone]

@@ -1,0 +1,82 @@
+"""What the further tables share: wording of numbers, and the spread over training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analysis.power import ASSUMED_SEED_SD
+from analysis.replication import pooled_seed_sd
+from analysis.spec import Row
+from analysis.summary import Scores, Summary
+from analysis.tables import MISSING
+
+TRAINED = ("student", "student+first_stage")
+
+
+def is_trained(row: Row) -> bool:
+    """Whether the row's scores come from training runs."""
+    return row.system in TRAINED
+
+
+def runs(row: Row, scores: Scores) -> int:
+    """Training runs behind the scores of a row; 0 for a system that is not trained."""
+    return max(1, len(scores.seeds)) if is_trained(row) else 0
+
+
+def healthy(summary: Summary, row: Row) -> bool:
+    """Whether every trial of the row ended well."""
+    facts = (summary.trials.facts[signature] for signature in summary.signatures[row.name])
+    return all(str(trial.get("health", "ok")) == "ok" for trial in facts)
+
+
+def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int | None, str]:
+    """Spread over training runs of a mean score in one collection.
+
+    Pooled over the rows that have several runs, all of them healthy: one collapsed run would
+    otherwise make every number look like noise. Where there is none, the assumed one.
+
+    Returns
+    -------
+    (float, int or None, str)
+        Standard deviation, its degrees of freedom (None if assumed) and where it comes from.
+    """
+    found = pooled_seed_sd(
+        [
+            summary.scores[row.name, collection, measure].seed_means
+            for row in summary.spec.rows
+            if is_trained(row) and healthy(summary, row)
+            if (row.name, collection, measure) in summary.scores
+        ]
+    )
+    if found is None:
+        return ASSUMED_SEED_SD, None, f"assumed {ASSUMED_SEED_SD:g}"
+    return *found, f"{found[0]:.4f}, pooled over rows with several runs, {found[1]} df"
+
+
+def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+    """Fixed decimals with a true minus; a dash for what does not exist."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, *, sign: bool = True) -> str:
+    """Both ends in brackets; a dash if there is none."""
+    if low != low or high != high:
+        return MISSING
+    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]"
+
+
+def p_value(value: float) -> str:
+    """A p value with three decimals."""
+    return "< 0.001" if value < 0.001 else number(value)
+
+
+def sentences(*parts: str) -> tuple[str, ...]:
+    """Those that say something."""
+    return tuple(part for part in parts if part)
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Separate by commas, or say that there are none."""
+    return ", ".join(parts) or "none"

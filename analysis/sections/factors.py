@@ -1,0 +1,235 @@
+"""Effects of the grid's factors: analysis of variance, Tukey's comparisons, simple effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from analysis import factors as fc
+from analysis.sections.common import interval, listed, number, p_value, sentences
+from analysis.summary import Summary
+from analysis.tables import Column, Entry, Table
+
+
+@dataclass(frozen=True)
+class Design:
+    """The cells of one collection that differ in nothing but the factors and the seed.
+
+    Attributes
+    ----------
+    grid : Grid
+        The analysis of their scores.
+    runs, queries : int
+        Its size.
+    notes : tuple of str
+        What had to be left out.
+    """
+
+    grid: fc.Grid
+    runs: int
+    queries: int
+    notes: tuple[str, ...]
+
+
+def factor_tables(summary: Summary) -> tuple[Table, ...]:
+    """Effects and comparisons of levels; none if the spec names no factors that vary."""
+    if not summary.spec.factors:
+        return ()
+    designs = {
+        collection: found
+        for collection in summary.collections
+        if (found := design(summary, collection)) is not None
+    }
+    if not designs:
+        return ()
+    return _effects(summary, designs), _levels(summary, designs)
+
+
+def design(summary: Summary, collection: str) -> Design | None:
+    """Analyse the students of one collection by the spec's factors; None if none varies."""
+    spec = summary.spec
+    scores = _scores(summary.trials.frame, collection, spec.figure)
+    cells = {
+        cell.signature: cell for cell in summary.trials.cells if cell.signature in scores.index
+    }
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for cell in cells.values():
+        groups.setdefault(_others(cell, spec.factors), []).append(cell)
+    if not groups:
+        return None
+    # The others would confound a factor with what else they differ in.
+    kept = max(groups, key=lambda other: len(groups[other]))
+    left_out = sorted({" ".join(other) or "the plain cells" for other in groups if other != kept})
+    chosen = groups[kept]
+    levels = {name: [level(cell, name) for cell in chosen] for name in spec.factors}
+    varying = {name: column for name, column in levels.items() if len(set(column)) > 1}
+    fixed = [name for name in spec.factors if name not in varying]
+    if not varying:
+        return None
+    table = scores.loc[[cell.signature for cell in chosen]].to_numpy(dtype=float)
+    order = 1 if _incomplete(varying) else 2
+    notes = sentences(
+        f"{collection}: cells that also differ in something else are left out: "
+        f"{'; '.join(left_out)}."
+        if left_out
+        else "",
+        f"{collection}: one level only among these cells: {listed(fixed)}." if fixed else "",
+        f"{collection}: some combinations of two factors were not run, so that only main effects "
+        "are estimated."
+        if order == 1 and len(varying) > 1
+        else "",
+    )
+    grid = fc.analyse(table, varying, order=order)
+    return Design(grid, len(chosen), table.shape[1], notes)
+
+
+def level(cell: Any, factor: str) -> str:
+    """Level of a factor in a cell: its override, else the option chosen, else the resolved value.
+
+    Raises
+    ------
+    ValueError
+        If the factor is none of these.
+    """
+    overrides = dict(o.lstrip("+").split("=", 1) for o in cell.overrides if "=" in o)
+    if factor in overrides:
+        return overrides[factor]
+    if factor in cell.levels:
+        return str(cell.levels[factor])
+    value: Any = cell.cfg
+    for key in factor.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise ValueError(f"factors: {factor!r} is no config group and no key of the cells")
+        value = value[key]
+    return str(value)
+
+
+def _others(cell: Any, factors: tuple[str, ...]) -> tuple[str, ...]:
+    """Overrides of a cell that set neither a factor nor the seed nor name the experiment."""
+
+    def about(key: str) -> bool:
+        return key in ("seed", "+experiments") or any(
+            factor == key or factor.startswith(f"{key}.") for factor in factors
+        )
+
+    return tuple(sorted(o for o in cell.overrides if not about(o.split("=", 1)[0])))
+
+
+def _scores(frame: pd.DataFrame, collection: str, measure: str) -> pd.DataFrame:
+    """Per-query scores of the students: a row per trial, a column per query that all have."""
+    wanted = (
+        (frame["system"] == "student")
+        & (frame["collection"] == collection)
+        & (frame["measure"] == measure)
+    )
+    chosen = frame.loc[wanted, ["signature", "query_id", "value"]]
+    chosen = chosen.drop_duplicates(["signature", "query_id"])  # a trial may be in two sub-grids
+    return chosen.pivot(index="signature", columns="query_id", values="value").dropna(axis=1)
+
+
+def _incomplete(levels: Mapping[str, list[str]]) -> bool:
+    """Whether some two factors lack a combination of their levels."""
+    return any(
+        len(set(zip(levels[a], levels[b], strict=True))) < len(set(levels[a])) * len(set(levels[b]))
+        for a, b in combinations(levels, 2)
+    )
+
+
+def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
+    alpha = summary.spec.alpha
+    rows = []
+    for collection, found in designs.items():
+        for effect in found.grid.effects:
+            rows.append(_effect_row(collection, " × ".join(effect.term), effect, alpha))
+            if len(effect.term) == 2 and effect.p <= alpha:
+                rows += [
+                    _effect_row(collection, f"{one} at {at}={own}", simple, alpha)
+                    for one, at in (effect.term, effect.term[::-1])
+                    for own, simple in fc.simple_effects(found.grid, one, at).items()
+                ]
+    heads = ("df", "F", "p", "ω²", "95 % CI", "p (runs)")
+    repeated = any(e.p_runs == e.p_runs for d in designs.values() for e in d.grid.effects)
+    sizes = (
+        f"{name}: {found.runs} runs on {found.queries} queries, rest {found.grid.rest_df} df."
+        for name, found in designs.items()
+    )
+    return Table(
+        label=f"{summary.spec.name}-factors",
+        caption=f"Effects of {listed(summary.spec.factors)} on {summary.spec.figure}: analysis of "
+        "variance with queries as blocks.",
+        columns=(
+            Column("Collection", numeric=False),
+            Column("Effect", numeric=False),
+            *map(Column, heads),
+        ),
+        rows=tuple(rows),
+        notes=sentences(
+            f"† = p ≤ α = {alpha:g}, not corrected over the lines. Type II sums of squares of the "
+            "per-query scores; F against the rest, so p speaks about other queries, with these "
+            "trained models. ω²: partial, the share of the variance that other lines leave; below "
+            '0 = not more than chance. "A at B=b" is the effect of one factor at one level of '
+            "another, shown where their interaction is significant.",
+            "p (runs): the same effect against the variance between training runs of one cell: "
+            "whether the choice does more than another seed."
+            if repeated
+            else "(!) 1 seed per cell: nothing here tells an effect from the luck of a training "
+            "run.",
+            *sizes,
+            *(note for found in designs.values() for note in found.notes),
+        ),
+    )
+
+
+def _effect_row(collection: str, name: str, effect: fc.Effect, alpha: float) -> tuple[Entry, ...]:
+    return (
+        Entry(collection),
+        Entry(name),
+        Entry(str(effect.df)),
+        Entry(number(effect.f, 2)),
+        Entry(p_value(effect.p), significant=effect.p <= alpha),
+        Entry(number(effect.omega)),
+        Entry(interval(effect.low, effect.high, sign=False)),
+        Entry(p_value(effect.p_runs)),
+    )
+
+
+def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
+    alpha = summary.spec.alpha
+    rows = []
+    for collection, found in designs.items():
+        for factor in found.grid.levels:
+            means = fc.marginal_means(found.grid, factor)
+            rows += [
+                (
+                    Entry(collection),
+                    Entry(factor),
+                    Entry(f"{pair.first} − {pair.second}"),
+                    Entry(number(means[pair.first])),
+                    Entry(number(means[pair.second])),
+                    Entry(number(pair.difference, sign=True), significant=pair.p <= alpha),
+                    Entry(interval(pair.low, pair.high)),
+                    Entry(p_value(pair.p)),
+                )
+                for pair in fc.tukey(found.grid, factor)
+            ]
+    heads = ("Mean of first", "Mean of second", "Difference", "95 % CI", "p (Tukey)")
+    return Table(
+        label=f"{summary.spec.name}-levels",
+        caption=f"Levels of each factor compared in {summary.spec.figure}: Tukey's honestly "
+        "significant differences.",
+        columns=(
+            *(Column(head, numeric=False) for head in ("Collection", "Factor", "Levels")),
+            *map(Column, heads),
+        ),
+        rows=tuple(rows),
+        notes=(
+            f"† = significant at α = {alpha:g} among all pairs of one factor in one collection. "
+            "Means weigh every combination of the other factors alike; p and the simultaneous "
+            "intervals come from the studentised range, with the rest of the analysis of variance "
+            "as error, so they speak about other queries, not about other training runs.",
+        ),
+    )

@@ -1,0 +1,123 @@
+"""The verdict on every published number of a spec."""
+
+from __future__ import annotations
+
+from analysis import replication as rp
+from analysis.sections.common import is_trained, listed, number, runs, seed_sd, sentences
+from analysis.spec import Expected
+from analysis.summary import Summary
+from analysis.tables import MISSING, Column, Entry, Table
+
+RULE = (
+    "Reproduced: the difference is at most the tolerance, that of the spec or half a unit of the "
+    "last printed decimal. Within noise: at most that half unit plus the 95 % prediction interval "
+    "of one further training run, t · SD · √(1 + 1/runs); a system that is not trained has no such "
+    "interval. Both numbers are of the same queries, so the choice of queries is no part of it."
+)
+
+
+def replication_table(summary: Summary) -> Table | None:
+    """Published against obtained, a line per number; None if the spec has none."""
+    expected = summary.spec.expected
+    if not expected:
+        return None
+    verdicts = [judge(summary, one) for one in expected]
+    counts = {word: sum(verdict.verdict == word for verdict in verdicts) for word in rp.VERDICTS}
+    rows = tuple(
+        (
+            Entry(one.row),
+            Entry(f"{one.collection} {one.measure}"),
+            Entry(f"{one.value:.{rp.printed_decimals(one.value)}f}"),
+            Entry(number(verdict.obtained)),
+            Entry(number(verdict.difference, 4, sign=True)),
+            Entry(number(verdict.tolerance, 4)),
+            Entry(number(verdict.noise, 4)),
+            Entry(_runs(summary, one)),
+            Entry(number(_effect_ratio(summary, one), 2)),
+            Entry(one.source),
+            Entry(verdict.verdict),
+        )
+        for one, verdict in zip(expected, verdicts, strict=True)
+    )
+    return Table(
+        label=f"{summary.spec.name}-replication",
+        caption="Published numbers against ours: "
+        + ", ".join(f"{count} {word}" for word, count in counts.items())
+        + ".",
+        columns=(
+            Column("System", numeric=False),
+            Column("Measure", numeric=False),
+            *map(Column, ("Published", "Ours", "Difference", "Tolerance", "Noise", "Runs")),
+            Column("Effect ratio"),
+            Column("Source", numeric=False),
+            Column("Verdict", numeric=False),
+        ),
+        rows=rows,
+        notes=sentences(RULE, _seed_note(summary), _single_note(summary), _ratio_note(summary)),
+    )
+
+
+def judge(summary: Summary, one: Expected) -> rp.Verdict:
+    """Verdict on one published number."""
+    scores = summary.scores.get((one.row, one.collection, one.measure))
+    row = next(row for row in summary.spec.rows if row.name == one.row)
+    noise = None
+    if scores is not None and is_trained(row):
+        spread, df, _ = seed_sd(summary, one.collection, one.measure)
+        noise = rp.Noise(runs(row, scores), spread, df)
+    obtained = None if scores is None else scores.mean
+    return rp.verdict(one.value, obtained, tolerance=one.tolerance, noise=noise)
+
+
+def _effect_ratio(summary: Summary, one: Expected) -> float | None:
+    """Improvement over the baseline, ours / published; None if a number of the four is missing."""
+    place = (one.collection, one.measure)
+    published = {
+        other.row: other.value
+        for other in summary.spec.expected
+        if (other.collection, other.measure, other.source) == (*place, one.source)
+    }
+    base = summary.spec.baseline
+    if base is None or base == one.row or base not in published:
+        return None
+    ours = [summary.scores.get((row, *place)) for row in (one.row, base)]
+    if ours[0] is None or ours[1] is None:
+        return None
+    new = ([ours[0].mean], [ours[1].mean])
+    return rp.effect_ratio([one.value], [published[base]], *new)
+
+
+def _runs(summary: Summary, one: Expected) -> str:
+    scores = summary.scores.get((one.row, one.collection, one.measure))
+    row = next(row for row in summary.spec.rows if row.name == one.row)
+    if scores is None or not is_trained(row):
+        return MISSING
+    count = runs(row, scores)
+    return "1 seed" if count == 1 else str(count)
+
+
+def _seed_note(summary: Summary) -> str:
+    places = dict.fromkeys(
+        (one.collection, one.measure)
+        for one in summary.spec.expected
+        if any(row.name == one.row and is_trained(row) for row in summary.spec.rows)
+        and (one.row, one.collection, one.measure) in summary.scores
+    )
+    said = [f"{c} {m} {seed_sd(summary, c, m)[2]}" for c, m in places]
+    return f"SD over training runs: {'; '.join(said)}." if said else ""
+
+
+def _single_note(summary: Summary) -> str:
+    single = dict.fromkeys(
+        one.row for one in summary.spec.expected if _runs(summary, one) == "1 seed"
+    )
+    return f"A single training run: {listed(single)}." if single else ""
+
+
+def _ratio_note(summary: Summary) -> str:
+    if all(_effect_ratio(summary, one) is None for one in summary.spec.expected):
+        return ""
+    return (
+        f"Effect ratio: improvement over {summary.spec.baseline}, ours divided by the published "
+        "one; 1 = the same, below 0 = the wrong way round (Breuer et al., 2020)."
+    )

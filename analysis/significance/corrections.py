@@ -1,0 +1,93 @@
+"""Corrections for testing more than once."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.significance.differences import FloatArray
+
+METHODS = ("holm", "hochberg", "bh")
+Corrected = tuple[FloatArray, npt.NDArray[np.bool_]]
+
+
+def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corrected:
+    """Correct one family of p values.
+
+    Null hypothesis of each member: that of its own test.
+
+    Parameters
+    ----------
+    p : array_like, shape [m]
+        Uncorrected p values. NaN (a cell that is missing or could not be tested) is left out: it
+        does not count towards the size of the family.
+    method : str
+        ``holm`` or ``hochberg``: the probability of at least one false rejection in the family is
+        at most `alpha`; Hochberg's is never less powerful, but needs tests that are independent
+        or positively dependent. ``bh``: of the rejections, a share of at most `alpha` is false on
+        average (the same need); a weaker promise.
+    alpha : float
+        That error rate.
+
+    Returns
+    -------
+    adjusted : ndarray, shape [m]
+        Corrected p values, at most 1; NaN where `p` is NaN.
+    reject : ndarray of bool, shape [m]
+        Whether ``adjusted <= alpha``; False where `p` is NaN.
+
+    Raises
+    ------
+    ValueError
+        If a p value lies outside [0, 1], or the method is none of `METHODS`.
+
+    Notes
+    -----
+    Holm (1979), *A simple sequentially rejective multiple test procedure*. Hochberg (1988), *A
+    sharper Bonferroni procedure for multiple tests of significance*. Benjamini and Hochberg (1995),
+    *Controlling the false discovery rate*.
+    """
+    if method not in METHODS:
+        raise ValueError(f"correction {method!r} is not one of: {', '.join(METHODS)}")
+    values = np.asarray(p, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"p values must have shape [m], got {values.shape}")
+    adjusted = np.full(values.shape, np.nan)
+    valid = ~np.isnan(values)
+    known = values[valid]
+    if (known < 0).any() or (known > 1).any():
+        raise ValueError("p values must lie in [0, 1]")
+    order = np.argsort(known, kind="stable")
+    m, ascending = len(known), known[order]
+    left = np.arange(m, 0, -1)  # how many p values are at least as large as this one
+    if method == "holm":
+        steps = np.maximum.accumulate(ascending * left)
+    else:
+        scaled = ascending * (left if method == "hochberg" else m / np.arange(1, m + 1))
+        steps = np.minimum.accumulate(scaled[::-1])[::-1]
+    back = np.empty(m)
+    back[order] = np.minimum(steps, 1.0)
+    adjusted[valid] = back
+    return adjusted, np.nan_to_num(adjusted, nan=np.inf) <= alpha
+
+
+def holm(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
+    """Holm's step-down correction of one family; see `correct`.
+
+    Examples
+    --------
+    >>> adjusted, reject = holm([0.01, 0.04, float("nan")])
+    >>> adjusted.tolist(), reject.tolist()
+    ([0.02, 0.04, nan], [True, True, False])
+    """
+    return correct(p, "holm", alpha)
+
+
+def hochberg(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
+    """Hochberg's step-up correction of one family; see `correct`."""
+    return correct(p, "hochberg", alpha)
+
+
+def benjamini_hochberg(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
+    """Benjamini and Hochberg's correction for the false discovery rate; see `correct`."""
+    return correct(p, "bh", alpha)

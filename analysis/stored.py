@@ -1,0 +1,73 @@
+"""A trial's files, ``trial.json`` and ``per_query.parquet``: read and checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+PER_QUERY = ("collection", "system", "query_id", "measure", "value")
+
+
+class NoTrialsError(FileNotFoundError):
+    """There is no MLflow store at the tracking URI, or no experiment of rdx in it."""
+
+
+class TrialError(RuntimeError):
+    """A finished trial does not hold what a finished trial must hold."""
+
+
+def read_folder(
+    folder: Path,
+    signatures: set[str],
+    names: set[str],
+    facts: dict[str, dict[str, Any]],
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    """Add the wanted trials below a folder; of two with one signature, the last path's."""
+    if not folder.is_dir():
+        raise NoTrialsError(f"no folder {folder}")
+    for path in sorted(folder.rglob("trial.json")):
+        found = read_facts(path, f"trial {path.parent}")
+        if found["signature"] in signatures or found.get("imported", {}).get("name") in names:
+            facts[found["signature"]] = found
+            table = path.with_name("per_query.parquet")
+            if not table.is_file():
+                raise TrialError(f"trial {path.parent} has no per_query.parquet")
+            tables[found["signature"]] = read_per_query(table, f"trial {path.parent}")
+
+
+def read_facts(path: Path, name: str, signature: str | None = None) -> dict[str, Any]:
+    """Read a trial.json; checked against the signature that its MLflow run is tagged with."""
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrialError(f"{name}: {path} is not JSON: {error}") from error
+    absent = [key for key in ("signature", "levels", "seed", "collections") if key not in facts]
+    if absent:
+        raise TrialError(f"{name}: {path} lacks {', '.join(absent)}")
+    if signature is not None and facts["signature"] != signature:
+        raise TrialError(f"{name} is tagged {signature}, but {path} is of {facts['signature']}")
+    return facts
+
+
+def read_per_query(path: Path, name: str) -> pd.DataFrame:
+    """Read a per_query.parquet: columns `PER_QUERY`, no value twice, all finite."""
+    table = pd.read_parquet(path)
+    absent = [column for column in PER_QUERY if column not in table.columns]
+    if absent:
+        raise TrialError(f"{name}: {path} lacks the columns {', '.join(absent)}")
+    table = table[list(PER_QUERY)]
+    key = ["collection", "system", "query_id", "measure"]
+    repeated = table.duplicated(key)
+    if repeated.any():
+        first = table.loc[repeated, key].iloc[0].tolist()
+        raise TrialError(f"{name}: {path} has two values for {first}")
+    broken = ~np.isfinite(table["value"].to_numpy(dtype=float))
+    if broken.any():
+        first = table.loc[broken, key].iloc[0].tolist()
+        raise TrialError(f"{name}: {path} has no finite value for {first}")
+    return table

@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.figures import data
+from analysis.figures.grid import Conditions, conditions, crossed, groups, level, varied
+from analysis.significance import paired_t
+from rdx.config import Cell
+
+RNG = np.random.default_rng(3)
+
+
+def test_one_setting_has_the_ordinary_interval():
+    values = RNG.normal(0.5, 0.2, 30)
+    mean, half = data.within(values[:, None], ["c"] * 30)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert [mean[0] - half[0], mean[0] + half[0]] == pytest.approx([*expected])
+    wide = data.within(values[:, None], ["c"] * 30, confidence=0.99)[1]
+    assert wide[0] > half[0]
+
+
+def test_two_settings_have_the_interval_of_their_difference_over_root_two():
+    values = RNG.normal(0.5, 0.2, (30, 1)) + RNG.normal(0, 0.05, (30, 2))
+    _, half = data.within(values, ["c"] * 30)
+    found = stats.ttest_rel(values[:, 0], values[:, 1]).confidence_interval(0.95)
+    assert half == pytest.approx([(found.high - found.low) / 2 / math.sqrt(2)] * 2)
+
+
+def test_what_is_common_to_a_query_does_not_widen_the_interval():
+    values = RNG.normal(0, 0.05, (20, 4))
+    shifted = values + RNG.normal(0, 10, (20, 1))
+    assert data.within(shifted, ["c"] * 20)[1] == pytest.approx(data.within(values, ["c"] * 20)[1])
+
+
+def test_collections_weigh_alike_with_welchs_degrees_of_freedom():
+    a, b = RNG.normal(0.2, 0.1, 10), RNG.normal(0.8, 0.3, 25)
+    mean, half = data.within(np.concatenate([a, b])[:, None], ["a"] * 10 + ["b"] * 25)
+    assert mean[0] == pytest.approx((a.mean() + b.mean()) / 2)
+    # half the interval of the difference of two independent means, which has the same variance
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert half[0] == pytest.approx((welch.high - welch.low) / 4)
+
+
+def test_intervals_of_little_data():
+    mean, half = data.within(np.zeros((0, 2)), [])
+    assert np.isnan(mean).all() and np.isnan(half).all()
+    mean, half = data.within([[0.1, 0.3]], ["c"])
+    assert list(mean) == [0.1, 0.3] and np.isnan(half).all()
+    _, half = data.within(np.full((5, 3), 0.4), ["c"] * 5)
+    assert half == pytest.approx([0, 0, 0], abs=1e-12)
+    with pytest.raises(ValueError, match=r"shape \[2, j\]"):
+        data.within([0.1, 0.2], ["c", "c"])
+
+
+CELLS = (
+    Cell(("depth.k=10", "loss=a", "seed=1"), "g", {}, {"loss": "a"}, "1"),
+    Cell(("loss=b", "seed=2"), "g", {"depth": {"k": 100}}, {"loss": "b"}, "2"),
+    Cell(("+loss=b", "seed=3"), "g", {"depth": {"k": 100}}, {"loss": "b"}, "3"),
+)
+
+
+def test_levels_come_from_the_command_line_then_from_the_configuration():
+    assert [level(cell, "depth.k") for cell in CELLS] == ["10", "100", "100"]
+    assert [level(cell, "loss") for cell in CELLS] == ["a", "b", "b"]
+    assert level(CELLS[1], "depth") == "" and level(CELLS[1], "depth.x.y") == ""
+    assert varied(CELLS) == ("depth.k", "loss")
+    assert varied(CELLS[1:]) == ()  # the seed is no setting
+
+
+def test_conditions_are_means_over_seeds(depth):
+    found = conditions(depth, "nDCG@10")
+    assert found.values.shape == (2 * (43 + 54), 7)
+    at = found.levels.index({"depth.k": "20", "depth.queries": "10000"})
+    rows = [i for i, name in enumerate(found.collections) if name == "dl-19-bm25"]
+    own = depth.scores["k20q10000", "dl-19-bm25", "nDCG@10"]
+    assert sorted(found.values[rows, at]) == pytest.approx(sorted(own.per_query))
+    assert conditions(depth, "AP") is None
+    assert groups(depth) == {
+        "bm25": ("dl-19-bm25", "dl-20-bm25"),
+        "colbert": ("dl-19-colbert", "dl-20-colbert"),
+    }
+
+
+def made(*levels):
+    n = len(levels)
+    values = np.arange(3.0)[:, None] + np.arange(n)
+    return Conditions(levels, ("c",) * 3, values)
+
+
+def test_lines_are_settings_that_differ_in_one_key():
+    found = made({"k": "10", "l": "a"}, {"k": "20", "l": "a"}, {"k": "10", "l": "b"},
+                 {"k": "20", "l": "b"}, {"k": "10", "l": "c"})  # fmt: skip
+    a, b = data.lines(found, "k", {"bm25": ("c",)})
+    assert (a.label, a.x, a.mean) == ("a", ("10", "20"), (1.0, 2.0))
+    assert (b.label, b.mean) == ("b", (3.0, 4.0))
+    named = data.lines(found, "k", {"bm25": ("c",), "colbert": ("d",)})
+    assert [line.label for line in named] == ["a, bm25", "b, bm25"]  # no queries of d
+    assert data.lines(found, "other", {"bm25": ("c",)}) == []
+
+
+def test_the_crossed_part_leaves_controls_and_odd_levels_out():
+    full = [{"k": k, "l": x, "t": "real"} for k in ("10", "20") for x in "ab"]
+    found = made(
+        *full, {"k": "10", "l": "a", "t": "shuffled"}, {"k": "10", "l": "none", "t": "real"}
+    )
+    part, levels = crossed(found, ["k", "l"])
+    assert list(part.levels) == full and levels == {"k": ["10", "20"], "l": ["a", "b"]}
+    a, b = data.interaction(found, "k", "l", ["k", "l"])
+    assert (a.label, a.mean, b.mean) == ("a", (1.0, 3.0), (2.0, 4.0))
+    down, over, table = data.cell_means(found, "k", "l", {"t": "real"})
+    assert (down, over) == (["10", "20"], ["a", "b", "none"])
+    assert table[0].tolist() == [1.0, 2.0, 6.0] and np.isnan(table[1, 2])
+
+
+def test_wins():
+    values, counts = data.wins([0.5, 0.3, 0.1 + 0.2, 0.0], [0.4, 0.5, 0.3, 0.0])
+    assert values == pytest.approx([0.1, 0, 0, -0.2]) and counts == (1, 2, 1)
+    assert data.wins([], [])[1] == (0, 0, 0)
+
+
+def test_pareto():
+    assert data.pareto([1, 2, 3, 2], [0.5, 0.6, 0.55, 0.6]).tolist() == [True, True, False, True]
+    assert data.pareto([1, 1], [0.5, 0.6]).tolist() == [False, True]
+    assert data.pareto([], []).tolist() == []
+
+
+def test_mean_ranks_share_ties():
+    assert data.mean_ranks([[0.3, 0.1, 0.3], [0.9, 0.5, 0.1]]).tolist() == [1.25, 2.5, 2.25]
+    assert data.mean_ranks([[0.1 + 0.2, 0.3]]).tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize(("k", "q"), [(2, 1.960), (3, 2.343), (5, 2.728), (10, 3.164)])
+def test_critical_difference_has_the_published_quantiles(k, q):
+    # Demšar (2006), table 5a
+    found = data.critical_difference(k, 14) / math.sqrt(k * (k + 1) / (6 * 14))
+    assert found == pytest.approx(q, abs=1e-3)
+    assert data.critical_difference(k, 14, 0.01) > data.critical_difference(k, 14)
+
+
+def test_critical_difference_of_nothing():
+    with pytest.raises(ValueError, match="2 systems"):
+        data.critical_difference(1, 10)
+
+
+def test_bars_are_the_longest_runs():
+    ranks = [3.0, 1.0, 2.0, 4.0]
+    apart = np.zeros((4, 4), dtype=bool)
+    apart[1, 3] = apart[3, 1] = True  # best and worst
+    assert data.bars(ranks, apart) == [(1, 2, 0), (2, 0, 3)]
+    assert data.bars(ranks, np.zeros((4, 4))) == [(1, 2, 0, 3)]
+    assert data.bars(ranks, ~np.eye(4, dtype=bool)) == []
+
+
+def test_the_deviation_is_that_of_the_differences():
+    a, b = RNG.normal(0.5, 0.1, 20), RNG.normal(0.4, 0.1, 20)
+    assert data.deviation(paired_t(a, b)) == pytest.approx((a - b).std(ddof=1))
+    assert math.isnan(data.deviation(paired_t(a, a)))

@@ -1,0 +1,186 @@
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from analysis import figures, html, report
+from analysis.tables import Column, Entry, Table
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page(HTMLParser):
+    """Collects elements and texts; an unbalanced tag is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.cells, self.texts = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+            if "td" in self.open or "th" in self.open:
+                self.cells[-1] += data
+
+    def of(self, tag, **wanted):
+        found = [attrs for name, attrs in self.elements if name == tag]
+        return [a for a in found if all(a.get(k) == v for k, v in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def shown(table):
+    return [report.main_table(table), report.comparison_table(table)]
+
+
+@pytest.fixture(scope="module")
+def text(table, shown):
+    drawn = {name: figure for name, figure in figures.draw(table).items() if name != "power"}
+    return html.page(table, shown, drawn, {"table.csv": "table.csv", 'a "b"': "x?a=1&b=2"})
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_claim_is_at_the_top_and_everything_is_escaped(text, page, table):
+    assert "Students <b>beat</b> the first stage & each other." in page.texts
+    assert "<b>" not in text and "LambdaRank <&>" not in text
+    assert {"href": "x?a=1&b=2"} in page.of("a")
+    bad = Table(
+        "x", "<i>", (Column("<s>", "<p>"),), ((Entry("<script>alert(1)</script>"),),), ("<u>",)
+    )
+    other = html.page(table, [bad], {}, {})
+    body = other[: other.rindex("<script>")]
+    assert not re.search(r"<(i|s|p|u|script)>alert|<[isp]>", body) and "&lt;script&gt;" in body
+
+
+def test_nothing_is_fetched(text, page):
+    assert not re.search(r"https?:|//[a-z]", text.replace("// ", ""))
+    assert not page.of("link") and not page.of("img")
+    assert all("src" not in attrs for _, attrs in page.elements)
+    for _, attrs in page.elements:
+        assert attrs.get("xlink:href", "#").startswith("#")
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_every_cell_is_there_with_its_marks(page, shown):
+    for table in shown:
+        for row in table.rows:
+            for entry in row:
+                assert entry.text + entry.suffix in page.cells
+    bold = [entry for row in shown[0].rows for entry in row if entry.best]
+    assert len(page.of("strong")) == len(bold) + 1 and len(bold) == 4  # and the legend's
+    assert any("≈ equivalent within ±0.02" in part for part in ["".join(page.texts)])
+
+
+def test_every_note_and_the_health_states_are_there(page, shown):
+    for note in shown[0].notes:
+        assert note in page.texts
+    assert "below_first_stage" in page.texts
+    assert "(!) Health of RankNet, shuffled teacher: below_first_stage (seed 1)." in page.texts
+
+
+def test_a_number_is_traced_to_its_trials(page, table):
+    titles = [attrs["title"] for attrs in page.of("button", **{"class": "trace"})]
+    scores = table.scores["RankNet", "trec-dl-2019", "nDCG@10"]
+    (own,) = [t for t in titles if t.startswith("RankNet\n") and repr(scores.mean) in t
+              and "trec-dl-2019, nDCG@10" in t]  # fmt: skip
+    assert "43 queries" in own and "minus First stage (BM25): +0." in own
+    for signature, seed in zip(table.signatures["RankNet"], scores.seeds, strict=True):
+        run = table.trials.runs[signature]
+        assert f"trial {signature}: seed {seed}, health ok, MLflow run {run}" in own
+        assert signature in page.cells and run in page.cells  # also without a click
+    pair = [t for t in titles if t.startswith("RankNet\n") and "\nADR-MSE\n" in t]
+    assert len(pair) == 4 * 5  # comparisons name both sides
+    assert not any(t.startswith("RankNet\n") and "shuffled" in t for t in titles)
+
+
+def test_ids_are_unique_and_the_figures_inline(page, text):
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    labels = [attrs["aria-label"] for attrs in page.of("svg")]
+    assert len(labels) == 5 and labels[0] == "Difference of each row to the baseline."
+    for target in re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text):
+        assert "".join(target) in ids
+
+
+def test_links_are_checked(table):
+    with pytest.raises(ValueError, match="link must be relative"):
+        html.page(table, [], {}, {"x": "javascript:alert(1)"})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.512", 0.512), ("−0.03", -0.03), ("< 0.001", 0.001), ("[−0.1, 0.2]", -0.1), (".5", 0.5),
+     ("1 seed", 1.0), ("–", None), ("", None), ("RankNet", None), ("43 / 54", 43.0)],
+)  # fmt: skip
+def test_sort_values(text, value):
+    assert html.sort_value(text) == value
+
+
+PROBE = """
+<script>
+addEventListener("load", function () {
+  var out = [], table = document.querySelector("table");
+  function names() {
+    return Array.from(table.tBodies[0].rows).map(function (r) { return r.cells[0].textContent; });
+  }
+  var before = names(), button = table.querySelectorAll("button.sort")[1];
+  button.focus(); button.click();
+  var head = button.parentElement;
+  out.push(head.getAttribute("aria-sort"), names()[0]);
+  button.click();
+  out.push(head.getAttribute("aria-sort"), names()[0]);
+  var root = document.documentElement;
+  out.push(root.scrollWidth <= root.clientWidth ? "fits" : "overflows " + root.scrollWidth);
+  table.querySelector("button.trace").click();
+  out.push(document.querySelector("#trace pre").textContent.split("\\n")[0]);
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
+  out.push(document.getElementById("trace").hidden ? "closed" : "open");
+  document.body.setAttribute("data-seen", out.join("|"));
+});
+</script>
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(text, tmp_path, width):
+    inner = tmp_path / "report.html"
+    inner.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    # A window of a headless browser has a least width; a frame has not.
+    outer = tmp_path / "frame.html"
+    outer.write_text(
+        f'<iframe src="report.html" width="{width}" height="800"></iframe><script>'
+        "addEventListener('load', function () {"
+        "document.title = document.querySelector('iframe').contentDocument.body.dataset.seen;"
+        "});</script>"
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--allow-file-access-from-files", "--virtual-time-budget=5000"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", outer.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    (seen,) = re.findall("<title>(.*?)</title>", done.stdout)
+    assert seen == "descending|Oracle|ascending|RankNet, shuffled teacher (!)|fits|RankNet, " \
+        "shuffled teacher|closed"  # fmt: skip
