@@ -1,0 +1,427 @@
+"""The specs of the paper: their cells, rows, published numbers, and where each field comes from."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from analysis.spec import parse
+from rdx import config, samplers, teachers
+from rdx.batches import Schedule, TrainingList
+from rdx.config import ROOT, ConfigError, expand, load_spec, signatures
+from rdx.trainer import Epochs, Pairs
+
+MAIN, LOSSES, DEPTH, TIREX = "paper_main", "paper_losses", "paper_depth", "paper_tirex"
+EFFICIENCY, GRID, CONTROLS = "paper_efficiency", "grid_sampler_depth_loss", "controls"
+PAPER = (MAIN, TIREX, LOSSES, DEPTH, EFFICIENCY)
+OURS = (GRID, CONTROLS)
+EVERY = (*PAPER, *OURS)
+DL = ("dl19_bm25", "dl20_bm25", "dl19_colbert", "dl20_colbert")
+CORPORA = (
+    *("antique", "argsme", "clueweb09", "clueweb12", "cord19", "cranfield", "disks45"),
+    *("gov", "gov2", "medline", "nfcorpus", "vaswani", "wapo"),
+)
+MEANS = ("arithmetic mean", "geometric mean")
+OTHERS = {"rankgpt_data": 100_000, "twolar_data": 20_000}  # queries of the data set
+MISSING = r"data/rank-distillm/\S+\.run: no such file( \(docs/paper\.md.*\))?\n"
+# Of the recipe everything but files, and what only says where and how fast.
+TAGGED = ("data", "depth", "prefinetune", "loss", "student", "budget", "trainer")
+UNTAGGED = {"_target_", "compile", "attention_implementation", "gradient_cache"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _empty_folder(tmp_path_factory):
+    """The files of the paper are looked for where there are none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RDX_PAPER_FILES", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("paper"))
+        yield
+
+
+@cache
+def spec(name):
+    return parse(load_spec(name))
+
+
+@cache
+def cells(name):
+    """The cells of a spec; of those with several seeds, the cells of the first."""
+    return config.cells([f"+experiments={name}", *(["seed=1"] if name in OURS else [])])
+
+
+def published(name):
+    """(row, collection, measure) -> value, of the notebook."""
+    found = [one for one in spec(name).expected if one.source == "notebook"]
+    return {(one.row, one.collection, one.measure): one.value for one in found}
+
+
+def value(cfg, key):
+    """What a dotted key is set to, as text."""
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return "null" if node is None else str(node)
+
+
+def leaves(node, where):
+    for key, one in node.items():
+        if isinstance(one, dict):
+            yield from leaves(one, f"{where}.{key}")
+        elif key not in UNTAGGED and key not in config.SCHEDULING:
+            yield f"{where}.{key}"
+
+
+def runs(node):
+    """The files that a configuration names."""
+    for key, one in node.items():
+        if isinstance(one, dict):
+            yield from runs(one)
+        elif key == "run":
+            yield one
+
+
+def schedule(queries, depth, batch=32):
+    lists = [TrainingList("q", ("d",) * depth, (1,) * depth)] * queries
+    return Schedule(lambda epoch: lists, batch, 1)
+
+
+# --- cells ---
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [(MAIN, 10), (TIREX, 4), (LOSSES, 2), (DEPTH, 7), (EFFICIENCY, 2), (GRID, 54), (CONTROLS, 13)],
+)
+def test_each_spec_has_the_cells_of_its_table(name, count):
+    jobs = expand([f"+experiments={name}"])
+    assert len(jobs) == count
+    assert len({tuple(overrides) for _, overrides in jobs}) == count
+    found = cells(name)
+    assert len({cell.signature for cell in found}) == len(found)
+    assert {grid for grid, _ in jobs} == {cell.grid for cell in found}
+    seeds = {o for _, overrides in jobs for o in overrides if o.startswith("seed=")}
+    assert seeds == ({"seed=1", "seed=2", "seed=3"} if name in OURS else set())
+    assert {cell.cfg["seed"] for cell in found} == {1 if name in OURS else 42}
+
+
+def test_the_papers_tables_rest_on_18_fine_tunings():
+    """4 single, 4 dual, stage 1, large (two stages), ADR-MSE and 6 subsamples."""
+    trained = set()
+    students = set()
+    for name in PAPER:
+        for cell in cells(name):
+            keys = signatures(cell.cfg)
+            students.add(keys["distill"])
+            trained |= {keys["prefinetune"]} if cell.cfg["prefinetune"] else set()
+            trained |= {keys["distill"]} if cell.cfg["loss"] else set()
+    assert len(trained) == 18
+    assert len(students) == 17  # ELECTRA large after stage 1 stands in no table
+    every = {cell.signature for name in PAPER for cell in cells(name)}
+    # Of main's, one is RankNet's and one the whole data's; the others are evaluated on their own.
+    assert len(every) == 10 + 4 + (2 - 1) + (7 - 1) + 2
+
+
+def test_the_tables_share_what_is_one_system():
+    def student(name, grid):
+        [found] = [cell for cell in cells(name) if cell.grid == grid]
+        return signatures(found.cfg)
+
+    base = student(MAIN, "dual_colbert")
+    assert base == student(LOSSES, "ranknet") == student(DEPTH, "full")
+    for name, grid in ((TIREX, "dual_colbert"), (EFFICIENCY, "base")):
+        other = student(name, grid)
+        assert {k: v for k, v in other.items() if v != base[k]}.keys() == {"reference", "evaluate"}
+    assert student(MAIN, "stage_1")["distill"] != base["distill"]
+    assert student(MAIN, "stage_1")["prefinetune"] == base["prefinetune"]
+    # one teacher ranking for all depths, as depth 10 is cut out of 100
+    teachers = {signatures(c.cfg)["teach"] for c in cells(DEPTH) if c.cfg["depth"]["k"] != 100}
+    assert teachers == {base["teach"]}
+
+
+def test_grids_move_what_they_say():
+    got = [(c.levels["sampler"], c.cfg["depth"]["k"], c.levels["loss"]) for c in cells(GRID)]
+    assert sorted(got) == sorted(
+        (sampler, k, loss)
+        for sampler in ("rd_bm25", "rd_colbert")
+        for k in (10, 50, 100)
+        for loss in ("ranknet", "adr_mse", "lce")
+    )
+    # the analysis leaves cells out that differ in an override which is no factor
+    keys = {o.split("=")[0] for c in cells(GRID) for o in c.overrides} - {"seed", "+experiments"}
+    assert keys == set(spec(GRID).factors)
+    assert [(c.grid, c.levels["teacher"], c.levels["loss"]) for c in cells(CONTROLS)] == [
+        ("stage_1", "paper", "none"),
+        ("rankzephyr", "paper", "ranknet"),
+        ("shuffled", "shuffled", "ranknet"),
+        ("identity", "identity", "ranknet"),
+        ("oracle", "oracle", "ranknet"),
+    ]
+    shared = {signatures(cell.cfg)["candidates"] for cell in cells(CONTROLS)}
+    assert len(shared) == 1
+    panels = {(c.cfg["depth"]["k"], c.cfg["depth"]["queries"]) for c in cells(DEPTH)}
+    assert panels == {(k, 10000) for k in (10, 20, 50, 100)} | {
+        (100, n) for n in (1000, 2000, 5000)
+    }
+
+
+# --- what else an axis moves ---
+
+
+def test_epochs_move_steps_and_pairs_and_the_claims_say_so():
+    length = {}
+    for name in (MAIN, DEPTH):
+        for cell in cells(name):
+            if cell.cfg["loss"]:
+                depth, epochs = cell.cfg["depth"], cell.cfg["budget"]["epochs"]
+                queries = depth["queries"] or OTHERS[cell.levels["sampler"]]
+                one = schedule(queries, 1)
+                steps = Epochs(epochs).count(one)
+                length[name, cell.grid] = (steps, epochs * queries * depth["k"])
+    assert length[MAIN, "dual_colbert"] == (939, 3_000_000)
+    assert length[MAIN, "dual_rankgpt"] == (9375, 6_000_000)
+    assert length[MAIN, "single_twolar"] == (1875, 1_800_000)
+    assert "939 to 9,375 steps" in spec(MAIN).claim
+    assert length[DEPTH, "k10"] == (939, 300_000)
+    assert length[DEPTH, "q1000"] == (96, 300_000)
+    for said in ("300,000 to 3,000,000, always in 939", "300,000 pairs in 96 steps"):
+        assert said in spec(DEPTH).claim
+
+
+def test_the_grid_holds_pairs_and_says_what_that_does_to_steps():
+    assert {tuple(cell.cfg["budget"].values()) for cell in cells(GRID)} == {
+        ("rdx.trainer.Pairs", 3_000_000)
+    }
+    steps = {k: Pairs(3_000_000).count(schedule(10_000, k)) for k in (10, 50, 100)}
+    assert steps == {10: 9390, 50: 1878, 100: 939}
+    assert "939 at depth 100, some 1,880 at depth 50 and some 9,390 at depth 10" in spec(GRID).claim
+
+
+def test_stage_1_has_the_papers_steps():
+    [stage] = {str(c.cfg["prefinetune"]) for c in cells(DEPTH)}
+    stage = cells(DEPTH)[0].cfg["prefinetune"]
+    one = schedule(stage["queries"], 1, stage["batch"])
+    assert Epochs(stage["epochs"]).count(one) == 20_000
+    assert stage["batch"] * (1 + stage["negatives"]) == 256
+
+
+# --- rows and tests ---
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_row_is_reachable_and_every_grid_has_a_row(name):
+    found = spec(name)
+    grids = {cell.grid for cell in cells(name)}
+    shown = {grid for row in found.rows for grid in row.grids}
+    assert shown == grids == set(load_spec(name)["grid"])
+    for row in found.rows:
+        # one cell but for the seed, or a run that somebody imports, or what every trial holds
+        assert len(row.grids) == 1 or row.imported or row.system in ("first_stage", "oracle")
+    known = set(cells(name)[0].cfg["evaluation"]["collections"])
+    pooled = {
+        f"{one['corpus']}.pooled"
+        for one in cells(name)[0].cfg["evaluation"]["collections"].values()
+        if one["corpus"]
+    }
+    assert set(found.collections) <= known | pooled | set(MEANS)
+
+
+def test_the_tests_are_the_papers():
+    for name in PAPER:
+        found = spec(name)
+        assert (found.test, found.correction, found.family) == ("t", "holm", "collection")
+        assert found.alpha == 0.05
+    assert spec(MAIN).baseline == spec(TIREX).baseline == "Dual, RD-ColBERT"
+    assert (len(spec(MAIN).rows), spec(MAIN).collections) == (15, DL)
+    assert len([row for row in spec(MAIN).rows if row.test]) - 1 == 14  # the family of a column
+    assert len([row for row in spec(TIREX).rows if row.test]) - 1 == 7
+    assert spec(TIREX).collections == (*(f"{c}.pooled" for c in CORPORA), *MEANS)
+    assert all(c.cfg["evaluation"]["paper_compat"] for c in cells(TIREX))
+    assert len(cells(TIREX)[0].cfg["evaluation"]["collections"]) == 31
+    assert {row.imported for row in spec(MAIN).rows} == {
+        *("", "rankgpt-4", "rankzephyr", "monot5-3b", "rankt5-3b")
+    }
+    assert {row.imported for row in spec(TIREX).rows} == {
+        *("", "rankzephyr-tirex", "monot5-3b-tirex", "rankt5-3b-tirex")
+    }
+    for name in OURS:
+        assert spec(name).factors or len(spec(name).baselines) == 2
+    assert all(spec(name).margin == 0.02 for name in EVERY if name != DEPTH)
+
+
+# --- published numbers ---
+
+
+def test_every_cell_of_the_published_tables_has_its_number():
+    for name in (MAIN, LOSSES):
+        rows = [row.name for row in spec(name).rows]
+        assert published(name).keys() == {(r, c, "nDCG@10") for r in rows for c in DL}
+    rows = [row.name for row in spec(TIREX).rows]
+    columns = spec(TIREX).collections
+    assert published(TIREX).keys() == {(r, c, "nDCG@10") for r in rows for c in columns}
+    assert len(published(TIREX)) == 8 * 15
+    rows = [row.name for row in spec(DEPTH).rows]
+    both = ("dl19_bm25+dl20_bm25", "dl19_colbert+dl20_colbert")
+    assert published(DEPTH).keys() == {(r, c, "nDCG@10") for r in rows for c in both}
+    assert published(EFFICIENCY).keys() == {
+        (r, "dl19_colbert", m)
+        for r in ("Base", "Large")
+        for m in ("seconds per query", "bytes at peak")
+    }
+    for name in OURS:
+        assert not spec(name).expected
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "values"),
+    [
+        (MAIN, "First stage", [0.480, 0.494, 0.732, 0.724]),
+        (MAIN, "RankGPT-4", [0.713, 0.713, 0.766, 0.793]),
+        (MAIN, "Stage 1 only", [0.687, 0.698, 0.739, 0.760]),
+        (MAIN, "Dual, RankGPT data", [0.664, 0.634, 0.477, 0.472]),
+        (MAIN, "Single, RD-BM25", [0.644, 0.622, 0.674, 0.654]),
+        (MAIN, "Large, dual, RD-ColBERT", [0.733, 0.727, 0.765, 0.799]),
+        (LOSSES, "ADR-MSE", [0.716, 0.709, 0.770, 0.765]),
+    ],
+)
+def test_numbers_of_trec_dl(name, row, values):
+    assert [published(name)[row, c, "nDCG@10"] for c in DL] == values
+
+
+def test_numbers_of_the_other_tables():
+    depth, tirex = published(DEPTH), published(TIREX)
+    assert [depth[f"{n} x 100", "dl19_bm25+dl20_bm25", "nDCG@10"] for n in ("1k", "10k")] == [
+        0.606080, 0.715229
+    ]  # fmt: skip
+    assert [depth[f"10k x {k}", "dl19_colbert+dl20_colbert", "nDCG@10"] for k in (10, 50)] == [
+        0.733180, 0.772307
+    ]  # fmt: skip
+    row = [tirex["Large, dual, RD-ColBERT", c, "nDCG@10"] for c in spec(TIREX).collections]
+    assert row == [
+        *(0.575, 0.369, 0.221, 0.313, 0.716, 0.008, 0.546, 0.344, 0.572, 0.419, 0.316),
+        *(0.526, 0.504, 0.418, 0.318),
+    ]
+    assert tirex["RankZephyr", "cord19.pooled", "nDCG@10"] == 0.767
+    assert tirex["First stage", "clueweb12.pooled", "nDCG@10"] == 0.364
+    times = published(EFFICIENCY)
+    assert times["Base", "dl19_colbert", "seconds per query"] == 0.1386
+    assert times["Large", "dl19_colbert", "bytes at peak"] == 4_903_235_072
+
+
+def test_published_numbers_agree_with_each_other():
+    """Rows that stand in two tables, means of columns, and the ends of the figure's panels."""
+    main, losses, depth, tirex = (published(name) for name in (MAIN, LOSSES, DEPTH, TIREX))
+    for c in DL:
+        assert main["Dual, RD-ColBERT", c, "nDCG@10"] == losses["RankNet", c, "nDCG@10"]
+    for stage in ("bm25", "colbert"):
+        pair = [main["Dual, RD-ColBERT", f"{year}_{stage}", "nDCG@10"] for year in ("dl19", "dl20")]
+        whole = depth["10k x 100", f"dl19_{stage}+dl20_{stage}", "nDCG@10"]
+        assert whole == pytest.approx(sum(pair) / 2, abs=0.0006)
+    for row in spec(TIREX).rows:
+        values = [tirex[row.name, f"{c}.pooled", "nDCG@10"] for c in CORPORA]
+        arithmetic = tirex[row.name, "arithmetic mean", "nDCG@10"]
+        assert arithmetic == pytest.approx(sum(values) / 13, abs=0.001)
+        geometric = 1.0
+        for one in values:
+            geometric *= one ** (1 / 13)
+        # Cranfield is printed with one digit that counts
+        assert tirex[row.name, "geometric mean", "nDCG@10"] == pytest.approx(geometric, abs=0.002)
+
+
+def test_the_authors_own_drift_is_the_tolerance():
+    notebook, found = published(MAIN), spec(MAIN).expected
+    readme = {(e.row, e.collection): e.value for e in found if e.source == "readme"}
+    assert readme["Large, dual, RD-ColBERT", "dl20_colbert"] == 0.796
+    assert len(readme) == 8
+    drift = max(abs(v - notebook[*key, "nDCG@10"]) for key, v in readme.items())
+    assert drift == pytest.approx(0.003)
+    for name in PAPER:
+        trained = {row.name for row in spec(name).rows if row.system == "student"}
+        for one in spec(name).expected:
+            timed = one.measure != "nDCG@10"
+            assert one.tolerance == (0.003 if one.row in trained and not timed else None)
+
+
+# --- where the recipe comes from ---
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_field_of_the_recipe_is_tagged_and_true(name):
+    tagged = {one.key: one for one in spec(name).fields}
+    assert len(tagged) == len(spec(name).fields)
+    plain = [key for key in tagged if " " not in key]  # others are sentences
+    said = " ".join(tagged)
+    for cell in cells(name):
+        others_data = cell.levels["sampler"] in ("rankgpt_data", "twolar_data")
+        for group in TAGGED:
+            node = cell.cfg[group]
+            for key in leaves(node, group) if node else ():
+                assert key in said or key.startswith("prefinetune.sampler."), key
+        for key in plain:
+            head = key.split(".")[0]
+            large = key == "student.model" and cell.levels["student"] == "monoelectra_large"
+            if cell.cfg[head] is None or large or (others_data and key.startswith("depth.")):
+                continue
+            if key in cell.levels:
+                assert tagged[key].value == cell.levels[key], (cell.grid, key)
+            elif key != "loss._target_" or name != LOSSES:
+                assert tagged[key].value == value(cell.cfg, key), (cell.grid, key)
+    assert {one.source for one in tagged.values()} == {"paper", "repository", "assumed"}
+
+
+# --- the recipes, and what they need ---
+
+
+def test_the_recipes_are_the_papers_versions(monkeypatch):
+    [v4], [v1] = config.cells(["+recipe=paper_v4"]), config.cells(["+recipe=paper_v1"])
+    [main] = [cell for cell in cells(MAIN) if cell.grid == "dual_colbert"]
+    [single] = [cell for cell in cells(MAIN) if cell.grid == "single_colbert"]
+    assert (v4.signature, v1.signature) == (main.signature, single.signature)
+    monkeypatch.setenv("RDX_PAPER_FILES", "/elsewhere")
+    [moved] = config.cells(["+recipe=paper_v4", "sampler=rd_bm25"])
+    assert {str(Path(path).parent) for path in runs(moved.cfg)} == {"/elsewhere", "/elsewhere/runs"}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_without_the_files_nothing_starts(name):
+    for cell in cells(name):
+        with pytest.raises(ConfigError, match=MISSING):
+            config.check(cell)
+
+
+def test_the_documentation_names_every_file_and_with_them_cells_are_accepted():
+    page = (ROOT / "docs" / "paper.md").read_text()
+    for name in EVERY:
+        assert f"+experiments={name}\n" in page
+    found = [cell for name in (MAIN, GRID, CONTROLS) for cell in cells(name)]
+    for path in {path for cell in found for path in runs(cell.cfg)}:
+        assert Path(path).name in page, path
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("1 Q0 2 1 1 x\n")
+    for cell in found:
+        config.check(cell)
+
+
+def test_the_commands_of_the_documentation_make_the_files(tmp_path):
+    """Candidates are those that the teacher ranked, in the first stage's order."""
+    folder = tmp_path / "data" / "rank-distillm"
+    folder.mkdir(parents=True)
+    end = "__msmarco-passage-train-judged.run"
+    for first in ("colbert", "bm25"):
+        lines = [f"{q} Q0 d{i} {i} {9 - i} x\n" for q in (1, 2, 3) for i in (1, 2, 3, 4)]
+        (folder / f"__{first}{end}").write_text("".join(lines))
+        taught = [f"{q}\tQ0\td{d}\t{i}\t{9 - i}\tz\n" for q in (3, 1) for i, d in ((1, 3), (2, 1))]
+        (folder / f"__rankzephyr-{first}-10000-sampled-100{end}").write_text("".join(taught))
+    page = (ROOT / "docs" / "paper.md").read_text()
+    [commands] = [block for block in page.split("```")[1::2] if "awk" in block]
+    subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, check=True)
+    for first in ("colbert", "bm25"):
+        run = str(folder / f"rd-{first}.run")
+        passages = {f"d{i}": "text" for i in range(1, 5)}
+        collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
+        found = samplers.Recorded(run, "rank").candidates(collection, 100)
+        taught = teachers.Recorded(f"{run}.teacher").rank(found, collection, tmp_path)
+        lists = samplers.Depth(2, pool=100).select(found, taught)
+        rows = lists[["query_id", "doc_id", "rank", "teacher_rank"]].values.tolist()
+        assert rows == [[q, d, r, t] for q in "13" for d, r, t in (("d1", 1, 2), ("d3", 2, 1))]
