@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from analysis.claims import interval_note, test_notes
+from analysis.means import averaged, why_left_out
 from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
 
@@ -39,8 +40,8 @@ def footer(summary: Summary) -> tuple[str, ...]:
             *subset_notes(summary),
             _weight_note(summary),
             *_collection_notes(summary),
-            "Ties in a ranking are broken as trec_eval does: score descending, then doc id "
-            "descending.",
+            *_mean_notes(summary),
+            _tie_note(summary),
             *health_notes(summary),
             *label_notes(summary),
             *absent_notes(summary),
@@ -140,8 +141,42 @@ def _collection_notes(summary: Summary) -> list[str]:
         parts.append(f"first stage {_first_stage(facts.get('first_stage'))}")
         if shares := _judged(summary, name):
             parts.append(f"Judged@10 of the trials {' to '.join(shares)}")
+        if "ceiling" in facts:
+            parts.append(f"best possible order {facts['ceiling']:.3f}")
         parts.append(f"data {str(facts.get('digest', '?'))[:16]}")
+        if facts.get("degenerate"):
+            parts.append(f"DEGENERATE ({facts.get('reason')})")
         lines.append(f"{name}: {', '.join(parts)}.")
+    return lines
+
+
+TIES = {
+    "trec_eval": "Ties in a ranking are broken as trec_eval does: score descending, then doc id "
+    "descending.",
+    "expected": "Ties in a ranking count as their mean over all orders (McSherry, Najork 2008).",
+    "rank": "Ties in a ranking are broken by its rank column.",
+}
+
+
+def _tie_note(summary: Summary) -> str:
+    rules = {
+        str(facts.get("ties", {}).get("rule", "trec_eval"))
+        for facts in summary.collection_facts.values()
+    }
+    return " ".join(TIES[rule] for rule in sorted(rules or {"trec_eval"}))
+
+
+def _mean_notes(summary: Summary) -> list[str]:
+    """What each mean over collections is of, and what it leaves out for which reason."""
+    lines = []
+    for mean in summary.spec.means:
+        of = averaged(mean, summary.collections, summary.collection_facts)
+        left = {c: why_left_out(summary.collection_facts.get(c, {})) for c in summary.collections}
+        out = "" if mean.of else "; ".join(f"{c}: {why}" for c, why in left.items() if why)
+        lines.append(
+            f"{mean.name}: {mean.kind} mean over {', '.join(of) or 'no collection'}, each weighing "
+            "the same; not tested" + (f"; left out: {out}." if out else ".")
+        )
     return lines
 
 

@@ -22,9 +22,9 @@ def csv_rows(summary: Summary) -> list[dict[str, object]]:
     """One line per row (or test), collection and measure; missing numbers are empty.
 
     The column `table` says what a line is: ``main`` (a row and its test against the first
-    baseline), ``baselines`` (tests against further ones), ``comparisons`` or ``pairs``. `mean` is
-    over all queries of the row; `baseline_mean`, `n` and what follows are of the queries that both
-    sides have.
+    baseline), ``means`` (a row's mean over collections), ``baselines`` (tests against further
+    ones), ``comparisons`` or ``pairs``. `mean` is over all queries of the row; `baseline_mean`, `n`
+    and what follows are of the queries that both sides have.
     """
     spec = summary.spec
     lines: list[dict[str, object]] = []
@@ -36,6 +36,8 @@ def csv_rows(summary: Summary) -> list[dict[str, object]]:
                 line["letters"] = found.letters[found.rows.index(row.name)]
             contrast = summary.contrasts.get((row.name, collection, measure))
             lines.append(line | _contrast(contrast, summary))
+        for mean in spec.means:
+            lines += [_line("means", row.name, summary, mean.name, m) for m in spec.measures]
     for contrast in summary.against:
         if contrast.baseline != spec.baseline:
             place = (contrast.collection, contrast.measure)
@@ -64,12 +66,12 @@ def _line(
         "measure": measure,
         "baseline": "",
     }
-    scores = summary.scores.get((row, collection, measure))
+    scores = summary.found(row, collection, measure)
     if scores is not None:
         signatures = summary.signatures[row]
         runs = summary.trials.runs
         line |= {
-            "queries": len(scores.queries),
+            "queries": "" if table == "means" else len(scores.queries),
             "seeds": " ".join(map(str, scores.seeds)),
             "mean": _full(scores.mean),
             "signatures": " ".join(signatures),

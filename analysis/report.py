@@ -30,6 +30,12 @@ def main_table(summary: Summary) -> Table:
         if place in summary.pairs:
             columns.append(Column("all pairs", place[0], numeric=False))
             cells.append(_letters(summary, place))
+    for mean in spec.means:
+        for measure in spec.measures:
+            columns.append(Column(measure, mean.name))
+            values = [summary.found(row.name, mean.name, measure) for row in spec.rows]
+            entries = [tables.score(None if value is None else value.mean) for value in values]
+            cells.append(tables.mark_best(entries, [row.competes for row in spec.rows]))
     columns += [Column("Queries"), Column("Seeds")]
     rows = tuple(
         (

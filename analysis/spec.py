@@ -21,6 +21,7 @@ INTERVALS = ("t", "bca")
 CORRECTIONS = ("holm", "hochberg", "bh")
 MOST_BASELINES = 5
 PUBLISHED = ("notebook", "readme", "paper")
+KINDS = ("arithmetic", "geometric")
 PROVENANCE = ("paper", "repository", "assumed")
 
 
@@ -84,6 +85,25 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A column of means over collections.
+
+    Attributes
+    ----------
+    name : str
+        Head of the column.
+    of : tuple of str
+        Collections; empty = all that are shown and count (`analysis.means`).
+    kind : str
+        One of `KINDS`.
+    """
+
+    name: str
+    of: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where one field of the recipe comes from.
 
@@ -142,6 +162,8 @@ class Spec:
         Which collections to show, in this order; empty = all that the trials were evaluated on.
     figure : str
         The measure of the figure.
+    means : tuple of Mean
+        Columns of means over collections, after those of the collections.
     """
 
     name: str
@@ -163,6 +185,7 @@ class Spec:
     x: str | None = None
     expected: tuple[Expected, ...] = ()
     fields: tuple[Provenance, ...] = ()
+    means: tuple[Mean, ...] = ()
 
     @property
     def baseline(self) -> str | None:
@@ -172,6 +195,7 @@ class Spec:
 
 ROW_KEYS = ("name", "system", "grid", "competes", "test")
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
+MEAN_KEYS = tuple(field.name for field in fields(Mean))
 FIELD_KEYS = tuple(field.name for field in fields(Provenance))
 SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
 
@@ -218,6 +242,10 @@ def parse(node: Mapping[str, Any]) -> Spec:
     if not isinstance(all_pairs, bool):
         raise SpecError(f"spec {name}: all_pairs must be true or false, not {all_pairs!r}")
     collections = tuple(str(c) for c in node.get("collections") or ())
+    means = tuple(_mean(one, collections, name) for one in node.get("means") or ())
+    columns = (*collections, *(mean.name for mean in means)) if collections else ()
+    if len(set(columns)) < len(columns):
+        raise SpecError(f"spec {name}: two columns of the same name among {', '.join(columns)}")
     return Spec(
         name=name,
         claim=" ".join(str(node.get("claim", "")).split()),
@@ -238,8 +266,9 @@ def parse(node: Mapping[str, Any]) -> Spec:
         margin=margin,
         factors=_names(node.get("factors")),
         x=None if node.get("x") is None else str(node["x"]),
-        expected=_expected(node.get("expected") or (), names, collections, measures, name),
+        expected=_expected(node.get("expected") or (), names, columns, measures, name),
         fields=tuple(_field(one, name) for one in node.get("fields") or ()),
+        means=means,
     )
 
 
@@ -297,6 +326,18 @@ def _expected(
             row, collection, measure, value, source, tolerance
         )
     return tuple(found.values())
+
+
+def _mean(node: Mapping[str, Any], collections: tuple[str, ...], spec: str) -> Mean:
+    where = f"spec {spec}: means"
+    _known_keys(node, MEAN_KEYS, where)
+    _needed(node, ("name",), where)
+    name, of = str(node["name"]), _names(node.get("of"))
+    if collections:
+        for collection in of:
+            _one_of(collection, collections, f"{where} {name}: collection")
+    kind = _one_of(str(node.get("kind", "arithmetic")), KINDS, f"{where} {name}: kind")
+    return Mean(name, of, kind)
 
 
 def _field(node: Mapping[str, Any], spec: str) -> Provenance:

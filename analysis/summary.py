@@ -13,6 +13,7 @@ from typing import Any
 
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
+from analysis.means import over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Spec
 from analysis.trials import Trials
@@ -40,6 +41,8 @@ class Summary:
         Tests against the spec's baselines, by collection, measure, baseline and row.
     pairs : dict
         (collection, measure) -> `Pairs`; empty unless the spec wants all pairs.
+    means : dict
+        (row, name of a mean, measure) -> `Scores` [1, s] of the spec's means over collections.
     comparisons : tuple of Contrast
         The spec's `comparisons`, in its order, then by collection and measure.
     signatures : dict
@@ -55,6 +58,7 @@ class Summary:
     comparisons: tuple[Contrast, ...]
     signatures: dict[str, tuple[str, ...]]
     pairs: dict[tuple[str, str], Pairs]
+    means: dict[tuple[str, str, str], Scores]
 
     @cached_property
     def contrasts(self) -> dict[tuple[str, str, str], Contrast]:
@@ -69,6 +73,11 @@ class Summary:
     def places(self) -> list[tuple[str, str]]:
         """(collection, measure) of every column; before the first trial with a nameless one."""
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
+
+    def found(self, row: str, column: str, measure: str) -> Scores | None:
+        """Scores of a row in a collection, or its mean over collections; None = missing."""
+        key = (row, column, measure)
+        return self.scores.get(key) or self.means.get(key)
 
     def scores_of(self, row: str) -> list[Scores]:
         """Scores of one row in every column that has them."""
@@ -109,4 +118,5 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
         comparisons=tests.comparisons,
         signatures=signatures,
         pairs=tests.pairs,
+        means=over_collections(spec.means, spec.rows, spec.measures, collections, facts, scores),
     )

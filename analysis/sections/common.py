@@ -42,10 +42,10 @@ def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int
     """
     found = pooled_seed_sd(
         [
-            summary.scores[row.name, collection, measure].seed_means
+            scores.seed_means
             for row in summary.spec.rows
             if is_trained(row) and healthy(summary, row)
-            if (row.name, collection, measure) in summary.scores
+            if (scores := summary.found(row.name, collection, measure)) is not None
         ]
     )
     if found is None:

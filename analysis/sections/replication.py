@@ -59,7 +59,7 @@ def replication_table(summary: Summary) -> Table | None:
 
 def judge(summary: Summary, one: Expected) -> rp.Verdict:
     """Verdict on one published number."""
-    scores = summary.scores.get((one.row, one.collection, one.measure))
+    scores = summary.found(one.row, one.collection, one.measure)
     row = next(row for row in summary.spec.rows if row.name == one.row)
     noise = None
     if scores is not None and is_trained(row):
@@ -80,7 +80,7 @@ def _effect_ratio(summary: Summary, one: Expected) -> float | None:
     base = summary.spec.baseline
     if base is None or base == one.row or base not in published:
         return None
-    ours = [summary.scores.get((row, *place)) for row in (one.row, base)]
+    ours = [summary.found(row, *place) for row in (one.row, base)]
     if ours[0] is None or ours[1] is None:
         return None
     new = ([ours[0].mean], [ours[1].mean])
@@ -88,7 +88,7 @@ def _effect_ratio(summary: Summary, one: Expected) -> float | None:
 
 
 def _runs(summary: Summary, one: Expected) -> str:
-    scores = summary.scores.get((one.row, one.collection, one.measure))
+    scores = summary.found(one.row, one.collection, one.measure)
     row = next(row for row in summary.spec.rows if row.name == one.row)
     if scores is None or not is_trained(row):
         return MISSING
@@ -101,7 +101,7 @@ def _seed_note(summary: Summary) -> str:
         (one.collection, one.measure)
         for one in summary.spec.expected
         if any(row.name == one.row and is_trained(row) for row in summary.spec.rows)
-        and (one.row, one.collection, one.measure) in summary.scores
+        and summary.found(one.row, one.collection, one.measure)
     )
     said = [f"{c} {m} {seed_sd(summary, c, m)[2]}" for c, m in places]
     return f"SD over training runs: {'; '.join(said)}." if said else ""
