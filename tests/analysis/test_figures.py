@@ -262,6 +262,15 @@ def test_nothing_to_draw():
             draw()
 
 
+def test_labels_of_ranks_are_not_cut_off():
+    """The widest line that wrapping leaves, with a rank of two digits."""
+    ranks = {"LambdaLoss (NDCG-Loss2++)": 10.03, "WWWWWW (MMMM) 1234": 11.9, "KL": 11.0}
+    drawn = systems.critical_differences({"c": systems.Ranking(ranks, ())}, note="note")
+    for label in shown_texts(drawn):
+        box = Text.get_window_extent(label)
+        assert 0 <= box.x0 and box.x1 <= drawn.bbox.width, label.get_text()
+
+
 def test_words_stand_at_equal_steps_and_numbers_to_scale():
     words = Line("", ("a", "b", "10"), (0.1, 0.2, 0.3), (0, 0, 0), (1, 1, 1))
     numbers = replace(words, x=("1", "2", "4"))
