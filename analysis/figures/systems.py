@@ -199,7 +199,7 @@ def _diagram(ax: Any, ranking: Ranking, height: float, distance: float | None) -
     low = math.floor(min(ranking.ranks.values()))
     high = max(math.ceil(max(ranking.ranks.values())), low + 1)
     span = high - low
-    ax.set_xlim(low - 1.24 * span, high + 1.24 * span)  # room for LABEL letters and a rank
+    ax.set_xlim(low - 1.2 * span, high + 1.2 * span)  # room for LABEL letters and a rank
     ax.set_ylim(height - 1.4, 0)
     ax.axis("off")
     ax.plot([low, high], [BASE, BASE], color="black", linewidth=0.8)

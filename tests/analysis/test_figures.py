@@ -263,8 +263,8 @@ def test_nothing_to_draw():
 
 
 def test_labels_of_ranks_are_not_cut_off():
-    """The widest line that wrapping leaves, with a rank of two digits."""
-    ranks = {"LambdaLoss (NDCG-Loss2++)": 10.03, "WWWWWW (MMMM) 1234": 11.9, "KL": 11.0}
+    """Long lines, with ranks of two digits."""
+    ranks = {"LambdaLoss (NDCG-Loss2++)": 10.03, "RankNet, MM teacher + BM25": 11.9, "KL": 11.0}
     drawn = systems.critical_differences({"c": systems.Ranking(ranks, ())}, note="note")
     for label in shown_texts(drawn):
         box = Text.get_window_extent(label)
