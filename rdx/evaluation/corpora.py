@@ -141,10 +141,14 @@ def all_means(
 ) -> dict[str, dict[str, Any]]:
     """The means over "collections" and, if corpora were pooled, the paper's: "paper_compat".
 
-    The paper's keep degenerate collections.
+    The paper's keep degenerate collections; a corpus counts if one of its test sets does.
     """
     found = {"collections": collection_means(table, collections)}
-    pools = {n: {**one, "in_mean": True} for n, one in collections.items() if "pooled" in one}
+    pools = {
+        name: {**one, "in_mean": any(collections[n].get("in_mean", True) for n in one["pooled"])}
+        for name, one in collections.items()
+        if "pooled" in one
+    }
     if pools:
         found["paper_compat"] = collection_means(table, pools, degenerate=True)
     return found

@@ -198,6 +198,10 @@ def test_both_means_are_shown_side_by_side(paper_compat):
         assert means["paper_compat"]["arithmetic"]["first_stage/RR"] == pytest.approx(0.75)
         assert known["medline.pooled"]["pooled"] == ["genomics", "pm"]
         assert known["medline.pooled"]["digest"] not in ("", *known)
+        known["pm"]["in_mean"] = False
+        assert all_means(table, known)["paper_compat"]["corpora"] == ["medline"]
+        known["genomics"]["in_mean"] = False  # now none of the corpus counts
+        assert all_means(table, known)["paper_compat"]["corpora"] == []
 
 
 def test_equal_ids_in_two_collections_stay_two_rows():
