@@ -30,6 +30,7 @@ __all__ = [
     "Mean",
     "Pairs",
     "Student",
+    "compile_encoder",
 ]
 
 HEADS = ("cls", *OWN)
@@ -198,9 +199,14 @@ class Student:
         if self.lora is not None and adapt:
             _adapt(encoder, self.lora)
         if self.compile:
-            # Lengths differ from batch to batch; dropout must not differ from the uncompiled one.
-            encoder.compile(dynamic=True, options={"fallback_random": True})
+            compile_encoder(encoder)
         return CrossEncoder(encoder, head, Pairs(tokenizer, self))
+
+
+def compile_encoder(encoder: nn.Module) -> None:
+    """Compile an encoder in place, for batches of different lengths."""
+    # dropout must not differ from the uncompiled one
+    encoder.compile(dynamic=True, options={"fallback_random": True})
 
 
 def _layers(weights: str, count: int) -> dict[str, Any]:

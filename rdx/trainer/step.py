@@ -32,7 +32,7 @@ from tqdm import tqdm
 from rdx import batches
 from rdx.batches import MicroBatch, TrainingList
 from rdx.draws import seed as draw_seed
-from rdx.students import CrossEncoder
+from rdx.students import CrossEncoder, compile_encoder
 from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping
 from rdx.trainer.processes import everywhere
@@ -114,7 +114,7 @@ class Engine:
         else:
             trained = student.to(device)
         if compiled and processes.several():
-            trained.encoder.compile(dynamic=True, options={"fallback_random": True})  # as students
+            compile_encoder(trained.encoder)
         groups = grouping.groups(
             trained, trainer.weight_decay, trainer.layer_decay, trainer.head_rate
         )
