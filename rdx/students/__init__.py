@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from rdx.assets import check_model, model_path
 from rdx.draws import seed as draw_seed
 from rdx.students.apart import refuse_mixing
+from rdx.students.dropout import CheapDropout
 from rdx.students.heads import OWN, Interaction, Linear, Mean, first_position, sparse
 
 __all__ = [
@@ -115,8 +117,8 @@ class Student:
         Compile the encoder with torch.compile (a C++ compiler or Triton is needed). The first
         steps take minutes; dropout draws the same numbers. Not part of the identity.
     attention_implementation
-        How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" where there is
-        no GPU, else the model's default. Not part of the identity.
+        How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" for training
+        where there is no GPU, else the model's default. Not part of the identity.
     """
 
     model: str
@@ -176,8 +178,9 @@ class Student:
     def _assemble(self, weights: str, tokenizer: str, adapt: bool) -> CrossEncoder:
         extra = {} if self.layers is None else _layers(weights, self.layers)
         implementation = self.attention_implementation
-        if implementation is None and not torch.cuda.is_available():
-            # On a CPU, at a few hundred tokens, torch's fused attention trains 1.4 times slower.
+        if implementation is None and adapt and not torch.cuda.is_available():
+            # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
+            # 1.4 times slower.
             implementation = "eager"
         if implementation is not None:
             extra["attn_implementation"] = implementation
@@ -281,7 +284,8 @@ class CrossEncoder(nn.Module):
         mask = inputs["attention_mask"]
         if self.pairs.attention == "sparse":
             inputs = sparse(inputs, parts, self.first_position)
-        output = self.encoder(**inputs)
+        with CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext():
+            output = self.encoder(**inputs)
         if self.head is None:
             return output.logits.squeeze(1).float()
         return self.head(output.last_hidden_state, mask, parts)
