@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         help="look for trials in this folder first: copies of their trial.json and "
-        "per_query.parquet, side by side, anywhere below it",
+        "per_query.parquet, side by side, anywhere below it; TREC runs are not read here, but "
+        "measured and recorded by python -m rdx import",
     )
     arguments.add_argument(
         "--out",
@@ -87,7 +88,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     command = f"python -m rdx +experiments={name}"
     try:
         spec = parse(load_spec(name))
-        imported = [row.imported for row in spec.rows if row.imported]
+        imported = [name for row in spec.rows for name in (row.imported, *row.imports) if name]
         found = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
         numbers = summary.summarise(spec, found)
     except trials.NoTrialsError as error:

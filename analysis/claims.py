@@ -61,16 +61,29 @@ def _margin_note(summary: Summary) -> str:
     spec = summary.spec
     if spec.margin is None:
         return ""
-    worse = [
-        f"{c.treatment} than {c.baseline} ({c.collection} {c.measure})"
-        for c in summary.against
-        if c.non_inferior
-    ]
     return (
         f"≈ = equivalent to {'it' if len(spec.baselines) == 1 else 'that baseline'}: the "
         f"difference lies within ±{spec.margin:g} by two one-sided paired t-tests, corrected "
-        f"likewise, α = {spec.alpha:g}. Not worse by more than {spec.margin:g} (non-inferior): "
-        f"{'; '.join(worse) or 'none'}."
+        f"likewise, α = {spec.alpha:g}. {_non_inferior(summary)}"
+    )
+
+
+def _non_inferior(summary: Summary) -> str:
+    """The rows that are shown to be not worse, where they are shown nothing more."""
+    spec = summary.spec
+    where: dict[str, list[str]] = {}
+    for c in summary.against:
+        better = c.significant and c.comparison.difference > 0
+        if not c.non_inferior or c.equivalent or better:
+            continue
+        of = f"{c.treatment} than {c.baseline}" if len(spec.baselines) > 1 else c.treatment
+        column = [c.collection] * (len(summary.collections) > 1)
+        column += [c.measure] * (len(spec.measures) > 1)
+        where.setdefault(of, []).append(" ".join(column))
+    rows = [row + (f" ({', '.join(cells)})" if any(cells) else "") for row, cells in where.items()]
+    return (
+        f"Neither ≈ nor better, but not worse by more than {spec.margin:g} (non-inferior): "
+        f"{'; '.join(rows) or 'none'}."
     )
 
 

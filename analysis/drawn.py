@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from analysis.summary import Summary
 
 STAMP = ".drawn.json"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What was drawn into a folder.
+
+    Attributes
+    ----------
+    key : str
+        Of all of it together; see `key`.
+    files : tuple of str
+        Names of the page and of the figures' files.
+    figures : dict of str to str
+        Name of a figure -> key of what it alone was drawn from.
+    """
+
+    key: str = ""
+    files: tuple[str, ...] = ()
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+    def whole(self, folder: Path) -> bool:
+        """Whether every file is there."""
+        return all((folder / name).is_file() for name in self.files)
 
 
 def key(summary: Summary, texts: Iterable[str]) -> str:
@@ -30,18 +54,15 @@ def key(summary: Summary, texts: Iterable[str]) -> str:
     return found.hexdigest()
 
 
-def read(folder: Path, wanted: str) -> list[Path] | None:
-    """The files that were drawn from the same; None if it was other or one is not there."""
+def read(folder: Path) -> Stamp:
+    """What was drawn into the folder; empty if that is not known."""
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        paths = [folder / name for name in stamp["files"]]
+        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return Stamp(str(found["key"]), tuple(found["files"]), dict(found["figures"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    same = stamp.get("key") == wanted and all(path.is_file() for path in paths)
-    return paths if same else None
+        return Stamp()
 
 
-def write(folder: Path, key: str, paths: Iterable[Path]) -> None:
+def write(folder: Path, stamp: Stamp) -> None:
     """Note from what the files were drawn."""
-    stamp = {"key": key, "files": [path.name for path in paths]}
-    (folder / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+    (folder / STAMP).write_text(json.dumps(asdict(stamp)), encoding="utf-8")

@@ -11,9 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from urllib.parse import urlparse
 
-from matplotlib.figure import Figure
-
-from analysis import figures as drawing
 from analysis import notes
 from analysis.page_style import SCRIPT, STYLE
 from analysis.spec import REFERENCES, Row
@@ -38,7 +35,7 @@ CAPTIONS = {
 def page(
     summary: Summary,
     tables: Sequence[Table],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, str],
     links: Mapping[str, str],
 ) -> str:
     """Return the page: claim, tables, figures, trials.
@@ -50,8 +47,8 @@ def page(
     tables : sequence of Table
         In their order; the cells of the one labelled as the spec is named are traced one by one,
         those of others by the rows that they name.
-    figures : mapping of str to Figure
-        Name -> figure, as of `analysis.figures.draw`.
+    figures : mapping of str to str
+        Name -> figure as SVG text, as of `analysis.figures.svg`.
     links : mapping of str to str
         Words -> address of files beside the page, or of a tracking server.
 
@@ -278,17 +275,16 @@ def _trials_of(summary: Summary, row: Row) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _figures(figures: Mapping[str, Figure]) -> str:
+def _figures(figures: Mapping[str, str]) -> str:
     if not figures:
         return ""
     shown = []
-    for name, figure in figures.items():
+    for name, svg in figures.items():
         caption = CAPTIONS.get(name) or CAPTIONS.get(name.split("-")[0], "")
         place = name.partition("-")[2]
         words = caption + (f" {place}" if place else "")
         shown.append(
-            f"<figure>{inline(drawing.svg(figure, name), words or name)}"
-            f"<figcaption>{escape(words)}</figcaption></figure>"
+            f"<figure>{inline(svg, words or name)}<figcaption>{escape(words)}</figcaption></figure>"
         )
     return "\n".join(['<section><h2>Figures</h2><div class="figures">', *shown, "</div></section>"])
 

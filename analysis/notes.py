@@ -143,7 +143,9 @@ def _collection_notes(summary: Summary) -> list[str]:
             parts.append(f"Judged@10 of the trials {' to '.join(shares)}")
         if "ceiling" in facts:
             parts.append(f"best possible order {facts['ceiling']:.3f}")
-        parts.append(f"data {str(facts.get('digest', '?'))[:16]}")
+        copy = facts.get("local_copy")
+        said = f" (a local copy with {copy['passages']:,} passages)" if copy else ""
+        parts.append(f"data {str(facts.get('digest', '?'))[:16]}{said}")
         if facts.get("degenerate"):
             parts.append(f"DEGENERATE ({facts.get('reason')})")
         lines.append(f"{name}: {', '.join(parts)}.")

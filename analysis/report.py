@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analysis import claims, drawn, notes, records, sections, tables
@@ -123,24 +124,33 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
         writer.writerows(records.csv_rows(summary))
     texts = [path.read_text(encoding="utf-8") for path in paths]
     key = drawn.key(summary, texts)
-    pictures = drawn.read(folder, key)
-    if pictures is None:
-        pictures = _draw(summary, found, folder, paths)
-        drawn.write(folder, key, pictures)
-    return (*paths, *pictures)
+    stamp = drawn.read(folder)
+    if stamp.key != key or not stamp.whole(folder):
+        stamp = _draw(summary, found, folder, paths, stamp)
+        drawn.write(folder, stamp := replace(stamp, key=key))
+    return (*paths, *(folder / name for name in stamp.files))
 
 
 def _draw(
-    summary: Summary, found: Sequence[Table], folder: Path, beside: Sequence[Path]
-) -> list[Path]:
+    summary: Summary,
+    found: Sequence[Table],
+    folder: Path,
+    beside: Sequence[Path],
+    before: drawn.Stamp,
+) -> drawn.Stamp:
     from analysis import figures, html  # matplotlib: half a second, and often nothing is to draw
 
-    made = figures.draw(summary)
-    saved = figures.save(made, folder)
+    shown = figures.sketches(summary)
+    saved = figures.save(shown, folder, before.figures)
     page = folder / "report.html"
+    vectors = {
+        name: next(path for path in files if path.suffix == ".svg").read_text(encoding="utf-8")
+        for name, files in saved.items()
+    }
     links = {path.name: path.name for path in beside}
-    page.write_text(html.page(summary, found, made, links), encoding="utf-8")
-    return [page, *saved]
+    page.write_text(html.page(summary, found, vectors, links), encoding="utf-8")
+    names = [path.name for files in saved.values() for path in files]
+    return drawn.Stamp("", (page.name, *names), {name: one.key for name, one in shown.items()})
 
 
 def terminal(summary: Summary) -> str:

@@ -67,7 +67,9 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
                 + " | ".join(" ".join(overrides) for overrides in by_setting.values())
                 + "; give each its own sub-grid"
             )
-    return tuple(dict.fromkeys(c.signature for c in cells if c.signature in trials.facts))
+    found = [cell.signature for cell in cells if cell.signature in trials.facts]
+    found += [signature for name in row.imports for signature in imported_as(trials, name)]
+    return tuple(dict.fromkeys(found))
 
 
 def _setting(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ MOST_BASELINES = 5
 PUBLISHED = ("notebook", "readme", "paper")
 KINDS = ("arithmetic", "geometric")
 PROVENANCE = ("paper", "repository", "assumed")
+# What trials that were timed hold beside the measures; lower is better, and no test is made.
+SECONDS, BYTES = "seconds per query", "bytes at peak"
+COSTS = (SECONDS, BYTES)
 
 
 class SpecError(ValueError):
@@ -46,6 +49,9 @@ class Row:
         Whether the row takes part in best and second; students do.
     test : bool
         Whether the row is tested against the baseline; all but ``oracle`` are.
+    imports : tuple of str
+        Names of imported runs whose trials hold the row too (``first_stage`` and ``oracle`` only):
+        where no cell has been run, they show it.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Row:
     grids: tuple[str, ...]
     competes: bool
     test: bool
+    imports: tuple[str, ...] = ()
 
     @property
     def imported(self) -> str:
@@ -67,7 +74,7 @@ class Expected:
     Attributes
     ----------
     row, collection, measure : str
-        The cell of the table that it should reproduce.
+        The cell of the table that it should reproduce; of the measures or `COSTS`.
     value : float
         In units of the measure.
     source : str
@@ -193,7 +200,7 @@ class Spec:
         return self.baselines[0] if self.baselines else None
 
 
-ROW_KEYS = ("name", "system", "grid", "competes", "test")
+ROW_KEYS = ("name", "system", "grid", "competes", "test", "imports")
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
 MEAN_KEYS = tuple(field.name for field in fields(Mean))
 FIELD_KEYS = tuple(field.name for field in fields(Provenance))
@@ -288,12 +295,16 @@ def _row(node: Mapping[str, Any], grids: tuple[str, ...], spec: str) -> Row:
         raise SpecError(f"{where}: an imported run belongs to no sub-grid; leave `grid` away")
     if not chosen and not imported and system not in ("first_stage", "oracle"):
         raise SpecError(f"{where}: needs `grid`, one of {', '.join(grids)}")
+    imports = _names(node.get("imports"))
+    if imports and (chosen or system not in ("first_stage", "oracle")):
+        raise SpecError(f"{where}: `imports` is for first_stage and oracle of all trials")
     return Row(
         name=name,
         system=system,
         grids=chosen,
         competes=bool(node.get("competes", system not in REFERENCES)),
         test=bool(node.get("test", system != "oracle")),
+        imports=imports,
     )
 
 
@@ -314,7 +325,7 @@ def _expected(
         _one_of(row, rows, f"{where} row")
         if collections:
             _one_of(collection, collections, f"{where} collection")
-        _one_of(measure, measures, f"{where} measure")
+        _one_of(measure, (*measures, *COSTS), f"{where} measure")
         source = _one_of(str(node["source"]), PUBLISHED, f"{where} source")
         value = _number(node["value"], f"{where} value")
         tolerance = _number(node.get("tolerance"), f"{where} tolerance")

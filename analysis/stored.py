@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+# What run files are called.
+RUN = re.compile(r"\.(run|trec|res)(\.gz|\.zst)?$")
 PER_QUERY = ("collection", "system", "query_id", "measure", "value")
 
 
@@ -30,7 +33,10 @@ def read_folder(
     """Add the wanted trials below a folder; of two with one signature, the last path's."""
     if not folder.is_dir():
         raise NoTrialsError(f"no folder {folder}")
-    for path in sorted(folder.rglob("trial.json")):
+    paths = sorted(folder.rglob("trial.json"))
+    if not paths:
+        raise NoTrialsError(_no_trial(folder))
+    for path in paths:
         found = read_facts(path, f"trial {path.parent}")
         if found["signature"] in signatures or found.get("imported", {}).get("name") in names:
             facts[found["signature"]] = found
@@ -38,6 +44,19 @@ def read_folder(
             if not table.is_file():
                 raise TrialError(f"trial {path.parent} has no per_query.parquet")
             tables[found["signature"]] = read_per_query(table, f"trial {path.parent}")
+
+
+def _no_trial(folder: Path) -> str:
+    """Say that a folder has no trials; of TREC runs, what makes trials of them."""
+    held = (path for path in sorted(folder.rglob("*")) if RUN.search(path.name))
+    run = next(held, None)
+    if run is None:
+        return f"no trial.json below {folder}"
+    return (
+        f"no trial.json below {folder}; {run} is a run: first measure it and its like with "
+        "`python -m rdx import` (docs/evaluation.md), which records judgements, first stage and "
+        "the rule for ties, then leave --import away"
+    )
 
 
 def read_facts(path: Path, name: str, signature: str | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
+from analysis.costs import costs
 from analysis.means import over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Spec
@@ -43,6 +44,8 @@ class Summary:
         (collection, measure) -> `Pairs`; empty unless the spec wants all pairs.
     means : dict
         (row, name of a mean, measure) -> `Scores` [1, s] of the spec's means over collections.
+    costs : dict
+        (row, collection, cost) -> `Scores` of what its trials were timed at; see `analysis.costs`.
     comparisons : tuple of Contrast
         The spec's `comparisons`, in its order, then by collection and measure.
     signatures : dict
@@ -59,6 +62,7 @@ class Summary:
     signatures: dict[str, tuple[str, ...]]
     pairs: dict[tuple[str, str], Pairs]
     means: dict[tuple[str, str, str], Scores]
+    costs: dict[tuple[str, str, str], Scores]
 
     @cached_property
     def contrasts(self) -> dict[tuple[str, str, str], Contrast]:
@@ -75,9 +79,9 @@ class Summary:
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
 
     def found(self, row: str, column: str, measure: str) -> Scores | None:
-        """Scores of a row in a collection, or its mean over collections; None = missing."""
+        """Scores of a row in a collection, its mean over collections, or a cost; None = missing."""
         key = (row, column, measure)
-        return self.scores.get(key) or self.means.get(key)
+        return self.scores.get(key) or self.means.get(key) or self.costs.get(key)
 
     def scores_of(self, row: str) -> list[Scores]:
         """Scores of one row in every column that has them."""
@@ -119,4 +123,5 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
         signatures=signatures,
         pairs=tests.pairs,
         means=over_collections(spec.means, spec.rows, spec.measures, collections, facts, scores),
+        costs=costs(spec.rows, signatures, collections, trials.facts),
     )

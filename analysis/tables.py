@@ -140,35 +140,58 @@ def text(table: Table) -> str:
     return "\n".join("  ".join(line).rstrip() for line in (lines[0], rule, *lines[1:])) + "\n"
 
 
+# A page of a float holds about so many lines; a longer table goes on in further floats, and notes
+# that do not fit below it follow as text, which may break over pages.
+PAGE_LINES = 42
+MOST_ROWS = 36
+CHARACTERS = 85  # of a line of notes
+
+
 def latex(table: Table) -> str:
     r"""LaTeX ``table`` with booktabs rules, for ``\input``.
 
-    Needs ``\usepackage{booktabs,graphicx}``; a table wider than the line is shrunk to fit.
+    Needs ``\usepackage{booktabs,graphicx}``; a table wider than the line is shrunk to fit, one
+    longer than a page goes on in another.
     """
-    align = "".join("r" if column.numeric else "l" for column in table.columns)
-    rows = [" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows]
+    starts = range(0, max(1, len(table.rows)), MOST_ROWS)
+    pieces = [table.rows[start : start + MOST_ROWS] for start in starts]
+    words = sum(1 + len(note) // CHARACTERS for note in (*table.notes, table.caption))
     notes = [rf"{latex_escape(note)}\par" for note in table.notes]
-    return "\n".join(
-        [
-            r"\begin{table}[t]",
-            r"\centering",
-            rf"\caption{{{latex_escape(table.caption)}}}",
-            rf"\label{{tab:{re.sub(r'[^A-Za-z0-9:-]', '-', table.label)}}}",
-            r"\par\smallskip\small",
-            r"\sbox0{%",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *_latex_head(table.columns),
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-            *([r"\par\smallskip", r"\raggedright\footnotesize", *notes] if notes else []),
-            r"\end{table}",
-            "",
-        ]
-    )
+    below = len(pieces[-1]) + words <= PAGE_LINES
+    floats = [
+        line
+        for i, rows in enumerate(pieces)
+        for line in _latex_float(table, rows, i, notes if below and i == len(pieces) - 1 else [])
+    ]
+    apart = [r"{\raggedright\footnotesize", *notes, "}"] if notes and not below else []
+    return "\n".join([*floats, *apart, ""])
+
+
+def _latex_float(
+    table: Table, rows: Sequence[Sequence[Entry]], number: int, notes: Sequence[str]
+) -> list[str]:
+    """Some rows of a table; `number` counts its floats from 0."""
+    align = "".join("r" if column.numeric else "l" for column in table.columns)
+    caption = latex_escape(table.caption if not number else f"{table.caption[:60]}… (continued)")
+    label = re.sub(r"[^A-Za-z0-9:-]", "-", table.label) + (f"-{number + 1}" if number else "")
+    return [
+        r"\begin{table}[tp]",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
+        r"\par\smallskip\small",
+        r"\sbox0{%",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        *_latex_head(table.columns),
+        r"\midrule",
+        *(" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        *([r"\par\smallskip", r"\raggedright\footnotesize", *notes] if notes else []),
+        r"\end{table}",
+    ]
 
 
 _LATEX = {
@@ -195,6 +218,9 @@ _LATEX = {
     "≈": r"$\approx$",
     "…": r"\ldots{}",
     "→": r"$\rightarrow$",
+    "√": r"$\surd$",
+    "τ": r"$\tau$",
+    "ω": r"$\omega$",
     **{character: "\\" + character for character in "&%$#_"},
 }
 

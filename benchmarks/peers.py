@@ -81,7 +81,7 @@ class Clock:
 def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
     """`rdx.trainer.fit`; options: those of `rdx.trainer.Trainer`."""
     from rdx import losses, trainer
-    from rdx.batches import TrainingList
+    from rdx.lists import TrainingList
     from rdx.trainer.budgets import computing
 
     student, collection = _rdx(task)

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rdx import config
 from rdx.commands import VERBS
+from rdx.fetching import require
+from rdx.grids import key_of
 from rdx.sweeper import report
 
 SHOWS = (
@@ -70,7 +72,7 @@ def program() -> None:
         try:
             overrides = [a for a in arguments if not a.startswith("-")]
             multirun = any(a in MULTIRUN for a in arguments)
-            mine = [o for o in overrides if not config._key(o).startswith("hydra")]
+            mine = [o for o in overrides if not key_of(o).startswith("hydra")]
             found, left_out = config.split(mine)
             for cell, why in left_out:
                 print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
@@ -79,6 +81,7 @@ def program() -> None:
                     f"this is a grid of {len(found) + len(left_out)} cells; run it with: "
                     f"python -m rdx -m {' '.join(overrides)}"
                 )
+            require((cell.cfg for cell in found), mine)
             for cell in found:
                 config.check(cell)
         except (config.ConfigError, ValueError, FileNotFoundError) as error:

@@ -1,81 +1,17 @@
-"""Training lists, the order they come in, and their tokenised, length-sorted micro-batches."""
+"""The order that training lists come in, and their tokenised, length-sorted micro-batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from rdx.draws import generator
-
-
-@dataclass(frozen=True)
-class TrainingList:
-    """A query's passages, their teacher ranks (1 = best), and perhaps the teacher's scores."""
-
-    query_id: str
-    doc_ids: tuple[str, ...]
-    teacher_ranks: tuple[int, ...]
-    teacher_scores: tuple[float, ...] | None = None
-
-
-# Training lists of an epoch; the same lists every time, or drawn anew as a function of the epoch.
-Lists = Callable[[int], Sequence[TrainingList]]
-
-
-def fixed(selected: pd.DataFrame) -> Lists:
-    """The lists that `Depth.select` kept, in every epoch.
-
-    A column `teacher_score` gives the teacher's scores; NaN where it has none. (The column `score`
-    is the first stage's.)
-    """
-    lists = [
-        TrainingList(
-            str(query_id),
-            tuple(rows.doc_id),
-            tuple(int(r) for r in rows.teacher_rank),
-            _scores(rows["teacher_score"]) if "teacher_score" in rows else None,
-        )
-        for query_id, rows in selected.groupby("query_id", sort=False)
-    ]
-    return lambda epoch: lists
-
-
-def _scores(column: pd.Series) -> tuple[float, ...] | None:
-    return None if column.isna().all() else tuple(column.astype(float))
-
-
-def contrastive(
-    candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], negatives: int, seed: int
-) -> Lists:
-    """One relevant passage of a query (rank 1), and hard negatives (rank 2).
-
-    Positive and negatives are drawn as a function of (seed, epoch, query id); relevant passages of
-    any grade are never negatives. Queries without a relevant passage or a negative are left out.
-    """
-    pools = {
-        str(query_id): [d for d in rows.doc_id if d not in relevant.get(str(query_id), {})]
-        for query_id, rows in candidates.groupby("query_id", sort=False)
-    }
-    usable = [q for q, pool in pools.items() if pool and relevant.get(q)]
-
-    def draw(epoch: int) -> list[TrainingList]:
-        lists = []
-        for query_id in usable:
-            random, grades = generator(seed, epoch, query_id), relevant[query_id]
-            positives = sorted(grades)
-            pool = pools[query_id]
-            picked = random.choice(len(pool), size=min(negatives, len(pool)), replace=False)
-            doc_ids = (positives[random.integers(len(positives))], *(pool[i] for i in picked))
-            lists.append(TrainingList(query_id, doc_ids, (1, *[2] * len(picked))))
-        return lists
-
-    return draw
+from rdx.lists import Lists, TrainingList
 
 
 class Schedule:

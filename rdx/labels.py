@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rdx import evaluation as ev
-from rdx import pipeline, rankings
+from rdx import materials, pipeline, rankings
 
 
 def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> Path:
@@ -28,12 +28,12 @@ def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> P
     Path
         Folder of the teacher ranking, its audit and, where windows were asked, their table.
     """
-    cell = pipeline.assemble(cfg)
+    cell = materials.assemble(cfg)
     key = cell.keys["teach"]
     with cell.parts["tracking"].trial(
         signature=key, levels=levels, config=cfg, grid="teach", seed=cfg["seed"]
     ) as trial:
-        split = pipeline.load(cell, "data", "train")
+        split = materials.load(cell, "data", "train")
         taught = pipeline.teach(cell, split, pipeline.candidates(cell, split), again)
         folder = Path(cfg["store"]) / "teach" / key
         found = json.loads((folder / pipeline.AUDIT).read_text())
@@ -45,8 +45,8 @@ def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> P
 
 def audit_against(cfg: dict[str, Any], folder: Path, other: pd.DataFrame) -> dict[str, Any]:
     """The audit of a finished teacher ranking, with its agreement with another ranking."""
-    cell = pipeline.assemble(cfg)
-    split = pipeline.load(cell, "data", "train")
+    cell = materials.assemble(cfg)
+    split = materials.load(cell, "data", "train")
     taught = rankings.read_parquet(folder / "teacher.parquet")
     theirs = other.rename(columns={"rank": "teacher_rank"})
     return pipeline.label_audit(folder, taught, pipeline.candidates(cell, split), split, theirs)
@@ -61,10 +61,10 @@ def calibrate(cfg: dict[str, Any]) -> dict[str, dict[str, float]]:
         Per collection "teacher", its "half_width" (of the 95 % t interval over queries),
         "first_stage", "oracle", and the numbers of "queries" and of failed lists ("left_out").
     """
-    cell = pipeline.assemble(cfg)
+    cell = materials.assemble(cfg)
     found = {}
     for name in cell.parts["evaluation"].collections:
-        test, first = pipeline.tested(cell, name)
+        test, first = materials.tested(cell, name)
         taught = pipeline.rank_test(cell, name, test, first)
         systems = {"teacher": ev.as_ranking(taught), "first_stage": first}
         systems["oracle"] = ev.oracle(first, test.qrels)

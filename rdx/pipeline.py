@@ -3,6 +3,7 @@
     candidates -> teach -> select -> prefinetune -> distill -> evaluate
 
 Each stage is computed once per signature (`rdx.config.signatures`) and kept in the store.
+`rdx.materials` loads and retrieves what the stages work on; `rdx.tally` counts what gets lost.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from rdx import batches, config, rankings, trainer
+from rdx import accounting, rankings, tally, trainer
 from rdx import evaluation as ev
 from rdx.data import Collection, sample_queries
-from rdx.store import Store, signature, write_json
+from rdx.materials import assemble, compared, dev, indexed, load, tested
+from rdx.store import signature, write_json
 from rdx.teachers import WINDOWS
 from rdx.teachers.audit import audit
 
@@ -63,27 +64,20 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
     return summary
 
 
-def assemble(cfg: dict[str, Any]) -> SimpleNamespace:
-    """A cell's configuration, signatures, store, and the objects of its groups."""
-    return SimpleNamespace(
-        cfg=cfg,
-        keys=config.signatures(cfg),
-        store=Store(Path(cfg["store"])),
-        parts={group: config.build(cfg[group], group) for group in config.GROUPS},
-    )
-
-
 def candidates(cell: Any, split: Collection) -> pd.DataFrame:
     """Rank candidates for the sampled training queries, as deep as the teacher is asked."""
     depth = cell.parts["depth"]
 
     def make(folder: Path) -> None:
         sampler = cell.parts["sampler"]
+        index = indexed(cell, sampler, cell.cfg["data"], split)
         # of a given run, only the queries that it has can be drawn
-        known = sampler.covered(split.queries) if hasattr(sampler, "covered") else split.queries
+        known = sampler.covered(split.queries, index)
         chosen = split.subset(sample_queries(known, depth.queries, depth.seed))
-        ranking = sampler.candidates(chosen, depth.asked)
+        ranking = sampler.candidates(chosen, depth.asked, index)
         rankings.write_parquet(ranking, folder / "candidates.parquet")
+        sample = {"collection": split.name, "queries": list(chosen.queries)}
+        write_json(folder / tally.QUERIES, sample)
         write_json(folder / "first_stage.json", sampler.fingerprint())
 
     folder = cell.store.cached("candidates", cell.keys["candidates"], make)
@@ -132,12 +126,19 @@ def prefinetune(cell: Any, trial: Any) -> Path:
         facts: dict[str, Any] = {}
         if stage:
             split = load(cell, "data", "train")
+            # a subset has none; where stage 2 follows, that shows them
+            oddities = {} if cell.parts["loss"] else split.counts
             judged = [q for q in split.relevant() if q in split.queries]
             split = split.subset(sample_queries(judged, stage.queries, stage.seed))
-            facts = trainer.fit(
+            index = indexed(cell, stage.sampler, cell.cfg["data"], split)
+            lists = stage.lists(split, index)
+            lost = accounting.left_out(len(lists(0)), len(split.queries))
+            lost |= tally.overlaps(cell, split.name, split.queries)
+            tally.show(cell, trial, "data of stage 1", lost, oddities)
+            facts |= trainer.fit(
                 student,
                 stage.loss,
-                stage.lists(split),
+                lists,
                 split,
                 trainer.Epochs(stage.epochs),
                 stage.trainer(settings),
@@ -145,6 +146,7 @@ def prefinetune(cell: Any, trial: Any) -> Path:
                 folder,
                 name="stage 1",
             )
+            facts["accounting"] = accounting.facts(lost)
         student.save(folder)
         write_json(folder / "facts.json", facts)
 
@@ -161,18 +163,22 @@ def distill(cell: Any, trial: Any) -> Path:
         return prefinetune(cell, trial)
 
     def make(folder: Path) -> None:
-        split = load(cell, "data", "train")
+        split, depth = load(cell, "data", "train"), cell.parts["depth"]
         ranking = candidates(cell, split)
         taught = teach(cell, split, ranking)
         found = json.loads((cell.store.root / "teach" / cell.keys["teach"] / AUDIT).read_text())
         trial.log_step("labels", 0, numbers(found))
-        lists = cell.parts["depth"].select(ranking, taught)
+        selected = depth.select(ranking, taught)
+        lists = depth.draws(selected, split.relevant(), cell.cfg["seed"])
+        used = [one.query_id for one in lists(0)]
+        counts = tally.of_training(cell, folder, split, ranking, taught, selected, used)
+        tally.show(cell, trial, "training data", counts, split.counts)
         start = prefinetune(cell, trial)
         student = cell.parts["student"].load(start, cell.cfg["seed"])
         facts: dict[str, Any] = trainer.fit(
             student,
             cell.parts["loss"],
-            batches.fixed(lists),
+            lists,
             split,
             cell.parts["budget"],
             cell.parts["trainer"],
@@ -182,13 +188,25 @@ def distill(cell: Any, trial: Any) -> Path:
             name="distilling",
             validate=_validation(cell),
         )
-        facts["lists_left_out"] = int(ranking.query_id.nunique() - lists.query_id.nunique())
+        cut = accounting.of_truncation(
+            student.pairs.truncated,
+            facts["truncated_texts"],
+            selected[selected.query_id.isin(used)],
+            split.queries,
+        )
+        facts["lists_left_out"] = counts["lists_left_out"].n
+        facts["accounting"] = accounting.facts(counts | cut)
         facts["audit"] = found
         facts["states"] = {str(k): int(n) for k, n in taught.state.value_counts().items()}
         student.save(folder)
         write_json(folder / "facts.json", facts)
 
-    return cell.store.cached("distill", cell.keys["distill"], make, cell.cfg["force"])
+    folder = cell.store.cached("distill", cell.keys["distill"], make, cell.cfg["force"])
+    kept = accounting.read(_facts(folder).get("accounting", {}))
+    cut = {name: one for name, one in kept.items() if name.endswith("_truncated")}
+    tally.show(cell, trial, "texts cut", cut, {})
+    accounting.check(kept, cell.cfg.get("limits") or {})  # of a stored training, too
+    return folder
 
 
 def reference(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd.DataFrame | None:
@@ -213,11 +231,6 @@ def rank_test(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd
     return rankings.read_parquet(folder / "teacher.parquet")
 
 
-def load(cell: Any, group: str, split: str) -> Collection:
-    """A split of the training collection."""
-    return _load(cell, cell.parts[group], cell.cfg[group], split)
-
-
 def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     """Re-rank every test set with the distilled student; write runs, per-query table and facts."""
     checkpoint = distill(cell, trial)
@@ -225,39 +238,27 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     student = cell.parts["student"].load(checkpoint)
     weight = _dev_weight(cell, student) if evaluation.interpolate else None
     (folder / "runs").mkdir(exist_ok=True)
-    tables, collections, tests = [], {}, {}
-    seconds: dict[str, Any] = {}
+    collections: dict[str, Any] = {}
+    timing: dict[str, Any] = {}
+    tests: dict[str, ev.Tested] = {}
     ranking = pd.DataFrame()
     for name in evaluation.collections:
         test, first = tested(cell, name)
-        ranking, timing = ev.rerank(
+        ranking, timing[name] = ev.rerank(
             student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
         )
-        systems = {"first_stage": first, "oracle": ev.oracle(first, test.qrels)}
-        systems["student"] = ranking
+        if evaluation.efficiency:
+            timing[name]["single"] = _timed(cell, student, first, test)
+        systems = {"student": ranking}
         if weight is not None:
             systems["student+first_stage"] = ev.interpolated(ranking, first, weight)
-        table = ev.per_query(name, systems, test.qrels, evaluation.measures, evaluation.ties)
-        tables.append(table)
         taught = reference(cell, name, test, first)
-        if taught is not None:
-            shared = test.qrels[test.qrels.query_id.isin(taught.query_id)]
-            systems["teacher"] = taught
-            tables.append(
-                ev.per_query(
-                    name, {"teacher": taught}, shared, evaluation.measures, evaluation.ties
-                )
-            )
-        for system, one in systems.items():
+        some_queries = {} if taught is None else {"teacher": taught}
+        tests[name] = ev.measure(name, test, first, systems, evaluation, some_queries)
+        for system, one in tests[name].systems.items():
             rankings.write_trec(one, folder / "runs" / f"{name}.{system}.run.gz", system)
-        seconds[name] = timing
-        if evaluation.efficiency:
-            seconds[name] = {**timing, "single": _timed(cell, student, first, test)}
-        beside = ev.facts(first, ranking, test.qrels, table, evaluation)
-        collections[name] = {**compared(cell, name, test), **beside, "weight": weight}
-        tests[name] = ev.Tested(test, systems)
-    pools = ev.by_corpus(evaluation, tests, collections)
-    per_query = pd.concat([*tables, *pools], ignore_index=True)
+        collections[name] = {**compared(cell, name, test), **tests[name].facts, "weight": weight}
+    per_query = ev.by_corpus(evaluation, tests, collections)
     rankings.write_parquet(per_query, folder / PER_QUERY)
     trained = _facts(checkpoint)
     validated = "validation" in trained
@@ -268,44 +269,10 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
         trained.get("weight_change"),
         (trained["validation_start"], trained["validation"]) if validated else None,
     )
-    facts = {"health": health, "collections": collections, "training": trained}
+    facts = {"health": health, "collections": collections, "training": trained, "timing": timing}
     facts["over_collections"] = ev.all_means(per_query, collections)
     write_json(folder / FACTS, {**facts, "signatures": cell.keys})
     (folder / CONFIG).write_text(yaml.safe_dump(cell.cfg, sort_keys=False, allow_unicode=True))
-    write_json(folder / "timing.json", seconds)
-
-
-def tested(cell: Any, name: str) -> tuple[Collection, pd.DataFrame]:
-    """A test collection, cut down to the queries that are tested, and its first stage."""
-    evaluation = cell.parts["evaluation"]
-    test = tested_queries(cell, name)
-    return test, evaluation.collections[name].first_stage.candidates(test, evaluation.k)
-
-
-def tested_queries(cell: Any, name: str) -> Collection:
-    """A test collection, cut down to the queries that are tested."""
-    test_set = cell.parts["evaluation"].collections[name]
-    node = cell.cfg["evaluation"]["collections"][name]
-    test = _load(cell, test_set.data, node["data"], test_set.split)
-    judged = [q for q in dict.fromkeys(test.qrels.query_id) if q in test.queries]
-    count = None if test_set.queries is None else min(test_set.queries, len(judged))
-    return test.subset(sample_queries(judged, count, 0))
-
-
-def compared(cell: Any, name: str, test: Collection) -> dict[str, Any]:
-    """What must be equal before two systems may stand in one table, and where it is averaged."""
-    evaluation = cell.parts["evaluation"]
-    test_set = evaluation.collections[name]
-    data = cell.cfg["evaluation"]["collections"][name]["data"]
-    identity = config.identity({**cell.cfg, "data": data})["data"]
-    return {
-        "queries": len(test.queries),
-        "k": evaluation.k,
-        "first_stage": test_set.first_stage.fingerprint(),
-        "digest": signature([identity, sorted(test.queries)]),
-        "corpus": test_set.corpus,
-        "in_mean": test_set.in_mean,
-    }
 
 
 def _timed(cell: Any, student: Any, first: pd.DataFrame, test: Collection) -> dict[str, Any]:
@@ -317,25 +284,13 @@ def _timed(cell: Any, student: Any, first: pd.DataFrame, test: Collection) -> di
     )
 
 
-def _dev(cell: Any) -> tuple[Collection, pd.DataFrame]:
-    """Some judged dev queries of the training collection, and their first stage.
-
-    What is re-ranked is what the first stage found; no relevant passage is added to it.
-    """
-    evaluation = cell.parts["evaluation"]
-    dev = load(cell, "data", "dev")
-    judged = [q for q in dict.fromkeys(dev.qrels.query_id) if q in dev.queries]
-    dev = dev.subset(sample_queries(judged, min(evaluation.dev_queries, len(judged)), 0))
-    return dev, cell.parts["sampler"].candidates(dev, evaluation.k)
-
-
 def _dev_weight(cell: Any, student: Any) -> float:
     """The interpolation weight of the student, chosen on dev."""
-    evaluation, (dev, first) = cell.parts["evaluation"], _dev(cell)
+    evaluation, (some, first) = cell.parts["evaluation"], dev(cell)
     ranking, _ = ev.rerank(
-        student, first, dev, cell.parts["trainer"], evaluation.max_tokens, "re-ranking dev"
+        student, first, some, cell.parts["trainer"], evaluation.max_tokens, "re-ranking dev"
     )
-    return ev.best_weight(ranking, first, dev.qrels, evaluation.measures[0])
+    return ev.best_weight(ranking, first, some.qrels, evaluation.measures[0])
 
 
 def _validation(cell: Any) -> Callable[[Any], float] | None:
@@ -346,21 +301,13 @@ def _validation(cell: Any) -> Callable[[Any], float] | None:
     settings, evaluation = cell.parts["trainer"], cell.parts["evaluation"]
     if not settings.validate_every:
         return None
-    dev, first = _dev(cell)
+    some, first = dev(cell)
 
     def score(student: Any) -> float:
-        ranking, _ = ev.rerank(student, first, dev, settings, evaluation.max_tokens, "validating")
-        return float(ev.measured(ranking, dev.qrels, evaluation.measures[:1]).value.mean())
+        ranking, _ = ev.rerank(student, first, some, settings, evaluation.max_tokens, "validating")
+        return float(ev.measured(ranking, some.qrels, evaluation.measures[:1]).value.mean())
 
     return score
-
-
-def _load(cell: Any, data: Any, node: Any, split: str) -> Collection:
-    """Load a split; a collection that takes long to make is made once."""
-    if not hasattr(data, "prepare"):
-        return data.load(split)
-    key = signature(config.identity({**cell.cfg, "data": node})["data"])
-    return data.load(split, cell.store.cached("collection", key, data.prepare))
 
 
 def _facts(checkpoint: Path) -> dict[str, Any]:
@@ -396,6 +343,7 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
         "stages": dict(cell.store.log),
         "health": facts["health"],
         "collections": facts["collections"],
+        "timing": facts["timing"],
         "seconds": dict(cell.store.seconds),
         "steps": training.get("steps", 0),
         "pairs": training.get("pairs", 0),

@@ -36,11 +36,14 @@ class Store:
         Seconds spent computing, by stage, since this object was made.
     log
         Per stage and signature "computed" or "stored", since this object was made.
+    inside
+        Seconds of results that were made while another one is being made.
     """
 
     root: Path
     seconds: dict[str, float] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
+    inside: float = 0.0
 
     def cached(
         self, stage: str, key: str, make: Callable[[Path], None], force: bool = False
@@ -62,10 +65,14 @@ class Store:
             if force and f"{stage}/{key}" not in self.log:
                 shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(exist_ok=True)
-            start = time.perf_counter()
-            make(partial)
-            self.seconds[stage] = time.perf_counter() - start
-            _seal(partial, stage, key, self.seconds[stage])
+            start, before, self.inside = time.perf_counter(), self.inside, 0.0
+            try:
+                make(partial)
+            finally:
+                whole = time.perf_counter() - start
+                own, self.inside = whole - self.inside, before + whole
+            self.seconds[stage] = whole
+            _seal(partial, stage, key, whole, own)
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(partial, folder)
@@ -116,14 +123,16 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     os.replace(temporary, path)
 
 
-def _seal(folder: Path, stage: str, key: str, seconds: float) -> None:
+def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> None:
+    """Write the manifest; `own` seconds are those without the results made on the way."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     digests = {str(p.relative_to(folder)): _sha256(p) for p in files}
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    manifest = {"stage": stage, "signature": key, "files": digests, "seconds": round(seconds, 3)}
-    write_json(folder / MANIFEST, manifest)
+    manifest = {"stage": stage, "signature": key, "files": digests}
+    times = {"seconds": round(seconds, 3), "own_seconds": round(own, 3)}
+    write_json(folder / MANIFEST, {**manifest, **times})
 
 
 def _sync(folder: Path) -> None:

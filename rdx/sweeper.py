@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.utils import JobStatus
 
 from rdx.config import Cell, build, cells
 from rdx.store import signature
+
+ALL = 1000  # queries that stand for all of a collection, whose number is not known before
+MOVED = 0.1  # share by which an axis may move steps and pairs
 
 
 def sweep(launcher: Any, arguments: list[str]) -> None:
@@ -22,6 +27,8 @@ def sweep(launcher: Any, arguments: list[str]) -> None:
         With status 1 when a cell failed, after all have run.
     """
     found = _distinct(arguments)
+    for line in confounded(found):
+        print(f"WARNING  {line}")
     grid = _grid_id(arguments, found)
     jobs = [[*cell.overrides, f"grid={grid}"] for cell in found]
     results = launcher.launch(jobs, initial_job_idx=0)
@@ -86,3 +93,99 @@ def _grid_id(arguments: list[str], found: list[Cell]) -> str:
     """The same grid has the same id whenever it is launched."""
     name = next((a.split("=", 1)[1] for a in arguments if a.startswith("+experiments=")), "grid")
     return f"{name}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a distillation is: optimiser steps and (query, passage) pairs."""
+
+    steps: int
+    pairs: int
+
+
+def length(cfg: dict[str, Any]) -> Length | None:
+    """How long a cell's distillation is, from its configuration; None without one.
+
+    Every query is taken to have a list, of `depth.k` passages. Where `depth.queries` is null, all
+    queries of the collection, the length is that of 1,000 of them.
+    """
+    if not isinstance(cfg["loss"], dict):
+        return None
+    k, batch, budget = cfg["depth"]["k"], cfg["trainer"]["batch"], cfg["budget"]
+    queries = cfg["depth"]["queries"] or ALL
+    epoch = -(-queries // batch)
+
+    def pairs(steps: int) -> int:
+        return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
+
+    if "steps" in budget:
+        steps = budget["steps"]
+    elif "pairs" in budget:
+        whole = budget["pairs"] // (queries * k) * epoch
+        steps = whole + -(-(budget["pairs"] - pairs(whole)) // (batch * k))
+    else:
+        steps = budget["epochs"] * epoch
+    return Length(steps, pairs(steps))
+
+
+def confounded(found: Sequence[Cell]) -> list[str]:
+    """One line for each axis of a grid that also moves how long is trained, by more than 10 %.
+
+    An axis is a key of the command lines whose value differs between cells; keys that only move
+    together are one. Compared are cells that agree in all other axes. The budget itself is none.
+    """
+    cells = [(cell, size) for cell in found if (size := length(cell.cfg)) is not None]
+    if not cells:
+        return []
+    axes = _axes([cell for cell, _ in cells])
+    lines = []
+    for i, (axis, values) in enumerate(axes):
+        others = [column for j, (_, column) in enumerate(axes) if j != i]
+        groups: dict[tuple[str, ...], list[Length]] = {}
+        for at, (_, size) in enumerate(cells):
+            groups.setdefault(tuple(column[at] for column in others), []).append(size)
+        moved = {what: _widest(groups.values(), what) for what in ("steps", "pairs")}
+        wide = {what: ends for what, ends in moved.items() if ends[1] > (1 + MOVED) * ends[0]}
+        if not wide or all(key.split(".")[0] == "budget" for key in axis.split(" + ")):
+            continue
+        said = " and ".join(f"{what} ({a:,} to {b:,})" for what, (a, b) in wide.items())
+        cure, other = ("pairs", "steps") if "pairs" in wide else ("steps", "pairs")
+        lines.append(
+            f"{axis} ({', '.join(dict.fromkeys(values))}) also moves the {said}: its effect cannot "
+            f"be told from that of training for longer. budget={cure} budget.{cure}=... holds the "
+            f"{cure} equal{'' if other in wide else f', not the {other}'}"
+        )
+    return lines
+
+
+def _axes(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """The axes of a grid, with the value of every cell; keys that move together are one."""
+    keys = dict.fromkeys(o.split("=", 1)[0].lstrip("+~") for c in found for o in c.overrides)
+    together: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
+    for key in keys:
+        values = [_value(cell, key) for cell in found]
+        order = {value: i for i, value in enumerate(dict.fromkeys(values))}
+        if len(order) > 1:
+            names, _ = together.setdefault(tuple(order[v] for v in values), ([], values))
+            names.append(key)
+    return [(" + ".join(names), values) for names, values in together.values()]
+
+
+def _value(cell: Cell, key: str) -> str:
+    """What a key of a command line is in a cell: an option's name or a value."""
+    if key in cell.levels:
+        return cell.levels[key]
+    node: Any = cell.cfg
+    for part in key.replace("/", ".").split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return (
+        str(node["_target_"]).rpartition(".")[2]
+        if isinstance(node, dict) and ("_target_" in node)
+        else str(node)
+    )
+
+
+def _widest(groups: Iterable[list[Length]], what: str) -> tuple[int, int]:
+    """The least and the most of the group in which they are furthest apart."""
+    ends = [(min(v), max(v)) for v in ([getattr(one, what) for one in g] for g in groups)]
+    return max(ends, key=lambda pair: pair[1] / max(pair[0], 1))

@@ -1,17 +1,25 @@
-"""Draw finished numbers: `draw` gives the figures of a summary, `save` writes them.
+"""Draw finished numbers: `sketches` says which a summary has, `save` draws and writes them.
 
-Each figure is drawn only if the spec and the trials hold what it shows. What little arithmetic a
+There is a figure only if the spec and the trials hold what it shows. What little arithmetic a
 figure needs is in `data` and `grid`, what it is drawn from is gathered in `inputs`; the rest draws.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import curves, inputs, maps, overview, systems
@@ -20,7 +28,7 @@ from analysis.figures.overview import Point, differences
 from analysis.figures.style import COLUMN_WIDTH, STYLE
 from analysis.summary import Summary
 
-__all__ = ["COLUMN_WIDTH", "Point", "differences", "draw", "save", "svg"]
+__all__ = ["COLUMN_WIDTH", "Point", "differences", "Sketch", "draw", "save", "sketches", "svg"]
 
 SUFFIXES = (".pdf", ".svg", ".png")
 STEM = "figure-"
@@ -29,53 +37,100 @@ MOST_LINES = 36
 MOST_WINS = 16
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """A figure before it is drawn: the function, and all that it is given."""
+
+    function: Callable[..., Figure]
+    shown: Any
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        return self.function(self.shown, **self.words)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of what the picture is made from: the numbers, the code, and matplotlib."""
+        found = hashlib.sha256(version("matplotlib").encode())
+        for path in sorted(Path(__file__).parent.glob("*.py")):
+            found.update(path.read_bytes())
+        given = [self.function.__qualname__, _plain(self.shown), _plain(self.words)]
+        found.update(json.dumps(given).encode())
+        return found.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, nothing left out: equal inputs give equal texts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [_plain(getattr(value, one.name)) for one in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return [[_plain(key), _plain(one)] for key, one in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
 def draw(summary: Summary) -> dict[str, Figure]:
-    """Every figure that the spec's content allows.
+    """Every figure that the spec's content allows; see `sketches`."""
+    return {name: sketch.draw() for name, sketch in sketches(summary).items()}
+
+
+def sketches(summary: Summary) -> dict[str, Sketch]:
+    """Every figure that the spec's content allows, not drawn yet.
 
     Returns
     -------
-    dict of str to Figure
+    dict of str to Sketch
         ``differences`` (rows against the baseline), ``lines`` (over the spec's `x`),
         ``interaction`` and ``grid`` (of its `factors`), ``queries`` (wins and losses per query),
         ``efficiency`` (where trials were timed), ``ranks`` (critical differences) and ``power``;
         ``-2``, … or ``-COLLECTION`` behind a name where there are several.
     """
     spec = summary.spec
+    measure = {"measure": spec.figure}
     found = conditions(summary, spec.figure) if spec.x or spec.factors else None
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Sketch] = {}
     for i, page in enumerate(_pages(inputs.overview(summary)), 1):
-        drawn["differences" + (f"-{i}" if i > 1 else "")] = overview.differences(
+        drawn["differences" + (f"-{i}" if i > 1 else "")] = Sketch(
+            overview.differences,
             page,
-            baseline=str(spec.baseline),
-            measure=spec.figure,
-            correction=CORRECTIONS[spec.correction],
-            margin=spec.margin,
+            {
+                "baseline": str(spec.baseline),
+                "measure": spec.figure,
+                "correction": CORRECTIONS[spec.correction],
+                "margin": spec.margin,
+            },
         )
     if lines := inputs.lines(summary, found):
-        drawn["lines"] = curves.lines(lines, measure=spec.figure)
+        drawn["lines"] = Sketch(curves.lines, lines, measure)
     if pairs := inputs.interactions(summary, found):
-        drawn["interaction"] = curves.interaction(pairs, measure=spec.figure)
+        drawn["interaction"] = Sketch(curves.interaction, pairs, measure)
     rows, columns, grids = inputs.heat_maps(summary, found)
     if grids:
-        drawn["grid"] = maps.heat_map(grids, rows=rows, columns=columns, measure=spec.figure)
+        drawn["grid"] = Sketch(maps.heat_map, grids, {"rows": rows, "columns": columns, **measure})
     won = inputs.wins(summary)
     for collection, row in won.items():
         names = list(row)
         for start in range(0, len(names), MOST_WINS):
             name = "queries" + (f"-{collection}" if len(won) > 1 else "")
-            drawn[name + (f"-{1 + start // MOST_WINS}" if start else "")] = maps.wins(
+            drawn[name + (f"-{1 + start // MOST_WINS}" if start else "")] = Sketch(
+                maps.wins,
                 {n: row[n] for n in names[start : start + MOST_WINS]},
-                baseline=str(spec.baseline),
-                measure=spec.figure,
+                {"baseline": str(spec.baseline), **measure},
             )
     timed, hardware = inputs.costs(summary)
     if len(timed) > 1:
-        drawn["efficiency"] = systems.costs(timed, measure=spec.figure, hardware=hardware)
+        drawn["efficiency"] = Sketch(systems.costs, timed, {"hardware": hardware, **measure})
     ranks, distance, note = inputs.rankings(summary)
     if ranks:
-        drawn["ranks"] = systems.critical_differences(ranks, note=note, distance=distance)
+        drawn["ranks"] = Sketch(
+            systems.critical_differences, ranks, {"note": note, "distance": distance}
+        )
     if power := inputs.power_curves(summary):
-        drawn["power"] = curves.power(power, measure=spec.figure)
+        drawn["power"] = Sketch(curves.power, power, measure)
     return drawn
 
 
@@ -93,23 +148,42 @@ def _pages(panels: Mapping[str, list[Point]]) -> list[dict[str, list[Point]]]:
     return pages
 
 
-def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+def save(
+    shown: Mapping[str, Sketch], folder: Path, before: Mapping[str, str] | None = None
+) -> dict[str, list[Path]]:
     """Write ``figure-NAME`` as PDF, SVG and PNG; the same figure gives the same bytes.
 
-    Figures of an earlier run that are not drawn any more are removed from the folder.
+    Parameters
+    ----------
+    shown : mapping of str to Sketch
+        What is drawn. Other figures that lie in the folder are removed.
+    folder : Path
+        Made if it is not there.
+    before : mapping of str to str, optional
+        Name -> `Sketch.key` of what was drawn into the folder; where both are still so, the files
+        are left alone.
+
+    Returns
+    -------
+    dict
+        Name -> its files: PDF, SVG, PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths: dict[str, list[Path]] = {}
     with mpl.rc_context(STYLE):
-        for name, figure in figures.items():
+        for name, sketch in shown.items():
             stem = folder / (STEM + re.sub(r"[^\w-]+", "-", name))
-            pdf, vector, png = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
-            figure.savefig(pdf, metadata={"CreationDate": None, "Creator": "rdx"})
-            vector.write_text(svg(figure, name), encoding="utf-8")
-            figure.savefig(png, metadata={"Software": "rdx"})
-            paths += [pdf, vector, png]
+            files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+            paths[name] = files
+            if (before or {}).get(name) == sketch.key and all(path.is_file() for path in files):
+                continue
+            figure = sketch.draw()
+            figure.savefig(files[0], metadata={"CreationDate": None, "Creator": "rdx"})
+            files[1].write_text(svg(figure, name), encoding="utf-8")
+            figure.savefig(files[2], metadata={"Software": "rdx"})
+    kept = {path for files in paths.values() for path in files}
     for old in folder.glob(f"{STEM}*"):
-        if old.suffix in SUFFIXES and old not in paths:
+        if old.suffix in SUFFIXES and old not in kept:
             old.unlink()
     return paths
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis import power
+from analysis.costs import single
 from analysis.figures import data
 from analysis.figures.grid import Conditions, by_level, crossed, groups, number, varied
 from analysis.figures.maps import Grid
 from analysis.figures.overview import Point
 from analysis.figures.systems import Cost, Ranking
 from analysis.significance import FloatArray
-from analysis.spec import REFERENCES
+from analysis.spec import REFERENCES, SECONDS
 from analysis.summary import Summary
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
@@ -128,32 +127,19 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
         seconds, scores = [], []
         for collection in summary.collections:
             one = summary.scores.get((row.name, collection, summary.spec.figure))
-            timed = [
-                latency
-                for signature in summary.signatures[row.name]
-                if row.system not in REFERENCES
-                and (latency := _latency(summary.trials.facts[signature], collection, machines))
-            ]
-            if one is not None and timed:
-                seconds.append(float(np.mean(timed)))
-                scores.append(one.mean)
+            timed = summary.costs.get((row.name, collection, SECONDS))
+            if one is None or timed is None:
+                continue
+            seconds.append(timed.mean)
+            scores.append(one.mean)
+            for signature in summary.signatures[row.name]:
+                if measured := single(summary.trials.facts[signature], collection):
+                    machines[str(measured["hardware"]["device"])] = None
         if seconds:
             found.append((row.name, float(np.mean(seconds)), float(np.mean(scores))))
     best = data.pareto([s for _, s, _ in found], [score for _, _, score in found])
     drawn = [Cost(*one, best=bool(front)) for one, front in zip(found, best, strict=True)]
     return drawn, next(iter(machines)) if len(machines) == 1 else ""
-
-
-def _latency(facts: Mapping[str, Any], collection: str, machines: dict[str, None]) -> float | None:
-    """Mean seconds per query, of single queries where those were timed; None if nothing was."""
-    timing = facts.get("timing", {}).get(collection)
-    if not timing:
-        return None
-    single = timing.get("single", {})
-    machines[str(single.get("hardware", {}).get("device", ""))] = None
-    if "latency" in single:
-        return float(single["latency"]["mean"])
-    return float(timing["seconds"]) / timing["queries"] if timing.get("queries") else None
 
 
 def rankings(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:

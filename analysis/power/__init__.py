@@ -26,6 +26,7 @@ from analysis.power.calculation import (
     standard_error,
 )
 from analysis.power.plans import Plan, planned, report
+from analysis.power.stored import measured
 
 __all__ = [
     "ASSUMED_SD",
@@ -33,6 +34,7 @@ __all__ = [
     "Assumption",
     "Plan",
     "detectable",
+    "measured",
     "planned",
     "power_of",
     "queries_needed",

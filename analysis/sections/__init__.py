@@ -6,6 +6,7 @@ was assumed, on how many runs it rests and what is left out stands in the notes 
 
 from __future__ import annotations
 
+from analysis.sections.efficiency import efficiency_table
 from analysis.sections.factors import factor_tables
 from analysis.sections.power import assumptions, power_table
 from analysis.sections.replication import replication_table
@@ -15,6 +16,7 @@ from analysis.tables import Table
 
 __all__ = [
     "assumptions",
+    "efficiency_table",
     "factor_tables",
     "power_table",
     "replication_table",
@@ -26,11 +28,12 @@ __all__ = [
 def tables(summary: Summary) -> list[Table]:
     """Tables that the spec asks for or the trials allow, in the order of a report.
 
-    Replication if the spec has `expected`, factors if it has `factors`, training runs if a row has
-    at least two seeds, power if a row was tested against the baseline.
+    Replication if the spec has `expected`, costs if trials were timed, factors if it has `factors`,
+    training runs if a row has at least two seeds, power if a row was tested against the baseline.
     """
     found = (
         replication_table(summary),
+        efficiency_table(summary),
         *factor_tables(summary),
         *seed_tables(summary),
         power_table(summary),

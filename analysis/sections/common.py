@@ -53,6 +53,34 @@ def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int
     return *found, f"{found[0]:.4f}, pooled over rows with several runs, {found[1]} df"
 
 
+def tie_range(
+    summary: Summary, row: Row, collection: str, measure: str
+) -> tuple[float, float] | None:
+    """Lowest and highest mean of a row over all orders of its tied passages; None without ties.
+
+    Of a trained row, the ends are averaged over its seeds, as its score is; a seed without ties
+    adds its score to both.
+    """
+    scores = summary.scores.get((row.name, collection, measure))
+    if scores is None:
+        return None
+    # A system that is the same in every trial has no seeds.
+    own = dict(zip(scores.seeds, scores.seed_means.tolist(), strict=False))
+    ends, tied = [], False
+    for signature in summary.signatures[row.name]:
+        trial = summary.trials.facts[signature]
+        here = trial["collections"].get(collection, {})
+        found = here.get("tie_range", {}).get(row.system, {}).get(measure)
+        if found is not None and not own:
+            return float(found[0]), float(found[1])
+        tied = tied or found is not None
+        ends.append(found or [own.get(trial["seed"], scores.mean)] * 2)
+    if not tied:
+        return None
+    low, high = (sum(end) / len(ends) for end in zip(*ends, strict=True))
+    return low, high
+
+
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """Fixed decimals with a true minus; a dash for what does not exist."""
     if value is None or value != value:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from analysis import replication as rp
-from analysis.sections.common import is_trained, listed, number, runs, seed_sd, sentences
-from analysis.spec import Expected
+from analysis.sections.common import (
+    interval,
+    is_trained,
+    listed,
+    number,
+    runs,
+    seed_sd,
+    sentences,
+    tie_range,
+)
+from analysis.spec import BYTES, COSTS, Expected
 from analysis.summary import Summary
 from analysis.tables import MISSING, Column, Entry, Table
 
@@ -14,6 +23,10 @@ RULE = (
     "of one further training run, t · SD · √(1 + 1/runs); a system that is not trained has no such "
     "interval. Both numbers are of the same queries, so the choice of queries is no part of it."
 )
+TIES = (
+    "Ours, by order of ties: lowest and highest mean that an order of the tied passages gives; the "
+    "difference that is judged is the published number's to this range."
+)
 
 
 def replication_table(summary: Summary) -> Table | None:
@@ -22,20 +35,22 @@ def replication_table(summary: Summary) -> Table | None:
     if not expected:
         return None
     verdicts = [judge(summary, one) for one in expected]
+    tied = any(_ties(summary, one) != MISSING for one in expected)
     counts = {word: sum(verdict.verdict == word for verdict in verdicts) for word in rp.VERDICTS}
     rows = tuple(
         (
             Entry(one.row),
             Entry(f"{one.collection} {one.measure}"),
-            Entry(f"{one.value:.{rp.printed_decimals(one.value)}f}"),
-            Entry(number(verdict.obtained)),
-            Entry(number(verdict.difference, 4, sign=True)),
-            Entry(number(verdict.tolerance, 4)),
-            Entry(number(verdict.noise, 4)),
+            Entry(verdict.verdict),
+            Entry(_shown(one, one.value)),
+            Entry(_shown(one, verdict.obtained)),
+            Entry(_shown(one, verdict.difference, 1, sign=True)),
+            *((Entry(_ties(summary, one)),) if tied else ()),
+            Entry(_shown(one, verdict.tolerance, 1)),
+            Entry(_shown(one, verdict.noise, 1)),
             Entry(_runs(summary, one)),
             Entry(number(_effect_ratio(summary, one), 2)),
             Entry(one.source),
-            Entry(verdict.verdict),
         )
         for one, verdict in zip(expected, verdicts, strict=True)
     )
@@ -47,13 +62,21 @@ def replication_table(summary: Summary) -> Table | None:
         columns=(
             Column("System", numeric=False),
             Column("Measure", numeric=False),
-            *map(Column, ("Published", "Ours", "Difference", "Tolerance", "Noise", "Runs")),
+            Column("Verdict", numeric=False),
+            *map(Column, ("Published", "Ours", "Difference")),
+            *((Column("Ours, by order of ties"),) if tied else ()),
+            *map(Column, ("Tolerance", "Noise", "Runs")),
             Column("Effect ratio"),
             Column("Source", numeric=False),
-            Column("Verdict", numeric=False),
         ),
         rows=rows,
-        notes=sentences(RULE, _seed_note(summary), _single_note(summary), _ratio_note(summary)),
+        notes=sentences(
+            RULE,
+            TIES if tied else "",
+            _seed_note(summary),
+            _single_note(summary),
+            _ratio_note(summary),
+        ),
     )
 
 
@@ -62,11 +85,12 @@ def judge(summary: Summary, one: Expected) -> rp.Verdict:
     scores = summary.found(one.row, one.collection, one.measure)
     row = next(row for row in summary.spec.rows if row.name == one.row)
     noise = None
-    if scores is not None and is_trained(row):
+    if scores is not None and is_trained(row) and one.measure not in COSTS:
         spread, df, _ = seed_sd(summary, one.collection, one.measure)
         noise = rp.Noise(runs(row, scores), spread, df)
     obtained = None if scores is None else scores.mean
-    return rp.verdict(one.value, obtained, tolerance=one.tolerance, noise=noise)
+    ties = tie_range(summary, row, one.collection, one.measure)
+    return rp.verdict(one.value, obtained, tolerance=one.tolerance, noise=noise, ties=ties)
 
 
 def _effect_ratio(summary: Summary, one: Expected) -> float | None:
@@ -85,6 +109,18 @@ def _effect_ratio(summary: Summary, one: Expected) -> float | None:
         return None
     new = ([ours[0].mean], [ours[1].mean])
     return rp.effect_ratio([one.value], [published[base]], *new)
+
+
+def _ties(summary: Summary, one: Expected) -> str:
+    row = next(row for row in summary.spec.rows if row.name == one.row)
+    found = tie_range(summary, row, one.collection, one.measure)
+    return MISSING if found is None else interval(*found, sign=False)
+
+
+def _shown(one: Expected, value: float, more: int = 0, *, sign: bool = False) -> str:
+    """As many decimals as the published number has, or more; bytes have none."""
+    decimals = 0 if one.measure == BYTES else rp.printed_decimals(one.value) + more
+    return number(value, decimals, sign=sign)
 
 
 def _runs(summary: Summary, one: Expected) -> str:

@@ -1,4 +1,9 @@
-"""Collections from the installed libraries' documentation, ir_datasets, or own files."""
+"""Collections from the installed libraries' documentation, ir_datasets, or own files.
+
+Every one of them says whether what it is made of is there (`check`), lays out in a folder what
+takes long to make (`prepare`), and gives the collection with the queries of a split (`load`), from
+that folder or, without one, on the spot. None of them downloads anything: `rdx.fetching` does.
+"""
 
 from rdx.data.collection import Collection, sample_queries, split_of
 from rdx.data.files import Files

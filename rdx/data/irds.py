@@ -1,19 +1,23 @@
 """Collections of the ir_datasets catalogue; see https://ir-datasets.com (MacAvaney et al. 2021)."""
 
 import difflib
+import json
 from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from rdx.data import catalogue
 from rdx.data.collection import Collection, split_of
+from rdx.data.sources import TOPICS
 from rdx.rankings import FormatError
 
 
 @dataclass(frozen=True)
 class IrDatasets:
-    """A data set of ir_datasets, which downloads what it needs on first use.
+    """A data set of ir_datasets that was fetched before (see `rdx.data.catalogue`).
 
     Parameters
     ----------
@@ -42,13 +46,19 @@ class IrDatasets:
         """Raise ValueError if ir_datasets has no such data set; nothing is fetched."""
         _find(self.id)
 
-    def load(self, split: str = "all") -> Collection:
-        """Load queries and qrels; passages stay on disk and are fetched by id.
+    def prepare(self, folder: Path) -> None:
+        """Write down what was fetched; the passages stay in the store of ir_datasets."""
+        (folder / "fetched.json").write_text(json.dumps(catalogue.record(self.id), indent=1))
+
+    def load(self, split: str = "all", folder: Path | None = None) -> Collection:
+        """Load queries and qrels; passages stay on disk and are looked up by id.
 
         Parameters
         ----------
         split
             "train" (queries that are not held out), "dev" (those that are) or "all".
+        folder
+            Not needed: ir_datasets has a place of its own.
 
         Returns
         -------
@@ -59,6 +69,9 @@ class IrDatasets:
 
         Raises
         ------
+        FileNotFoundError
+            If its queries and judgements have not been fetched; names the command that does.
+            Passages are asked for when one is looked up.
         ValueError
             If the id or the split is unknown, the data set has no queries or no documents, or
             the split has no query.
@@ -69,6 +82,7 @@ class IrDatasets:
         if split not in ("train", "dev", "all"):
             raise ValueError(f"split {split!r}: expected 'train', 'dev' or 'all'")
         dataset = _find(self.id)
+        catalogue.refuse_absent(self.id, dataset, TOPICS)
         queries = _queries(dataset, self.id)
         qrels, counts = _qrels(dataset, self.id)
         known = qrels["query_id"].isin(list(queries))
@@ -81,7 +95,7 @@ class IrDatasets:
             raise ValueError(f"{self.id}: no query in split {split!r} (data.dev={self.dev})")
         if dataset.has_qrels():
             counts["queries_without_qrels"] = len(set(queries) - set(qrels["query_id"]))
-        return Collection(self.name, queries, Passages(dataset), qrels, counts)
+        return Collection(self.name, queries, Passages(self.id, dataset), qrels, counts)
 
 
 class Passages(Mapping[str, str]):
@@ -91,14 +105,14 @@ class Passages(Mapping[str, str]):
     reads it in order.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset_id: str, dataset: Any) -> None:
+        self._id, self._dataset = dataset_id, dataset
         self._opened: Any = None
 
     @property
     def _store(self) -> Any:
-        # opening builds the store on first use, which takes minutes for a large corpus
         if self._opened is None:
+            catalogue.refuse_absent(self._id, self._dataset, ("docs",))
             self._opened = self._dataset.docs_store()
         return self._opened
 
@@ -108,6 +122,7 @@ class Passages(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over doc ids in corpus order."""
+        catalogue.refuse_absent(self._id, self._dataset, ("docs",))
         return (doc.doc_id for doc in self._dataset.docs_iter())
 
     def __len__(self) -> int:
@@ -124,27 +139,23 @@ class _Items(ItemsView[str, str]):
     _mapping: Passages
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for doc in self._mapping._dataset.docs_iter():
+        whole = self._mapping
+        catalogue.refuse_absent(whole._id, whole._dataset, ("docs",))
+        for doc in whole._dataset.docs_iter():
             yield doc.doc_id, str(doc.default_text())
 
 
 def _find(dataset_id: str) -> Any:
     try:
-        import ir_datasets
-    except ImportError as error:
-        raise ImportError(
-            f"data.id={dataset_id} needs ir_datasets: pip install ir-datasets"
-        ) from error
-    known = list(ir_datasets.registry)
-    try:
-        dataset = ir_datasets.load(dataset_id)
+        dataset = catalogue.load(dataset_id)
     except KeyError:
+        known = catalogue.ids()
         close = difflib.get_close_matches(dataset_id, known, n=3)
         hint = f"; close: {', '.join(close)}" if close else ""
         raise ValueError(f"data.id={dataset_id}: ir_datasets has no such data set{hint}") from None
     for what in ("docs", "queries"):
         if not dataset.has(what):
-            below = [one for one in known if one.startswith(f"{dataset_id}/")][:5]
+            below = [one for one in catalogue.ids() if one.startswith(f"{dataset_id}/")][:5]
             hint = f"; below it are: {', '.join(below)}" if below else ""
             raise ValueError(f"data.id={dataset_id}: the data set has no {what}{hint}")
     return dataset

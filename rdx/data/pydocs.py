@@ -77,7 +77,7 @@ class PyDocs:
         (folder / "texts.json").write_text(json.dumps(texts))
         qrels.to_parquet(folder / "qrels.parquet", index=False)
 
-    def load(self, split: str, folder: Path | None = None) -> Collection:
+    def load(self, split: str = "all", folder: Path | None = None) -> Collection:
         """The collection with the queries of one split: "train", "dev", "test" or "all".
 
         With `folder`, what `prepare` wrote there is used.

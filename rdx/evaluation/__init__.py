@@ -5,12 +5,21 @@ from rdx.evaluation.corpora import (
     all_means,
     by_corpus,
     collection_means,
+    measure,
     overlapping,
     pool,
     pooled,
 )
 from rdx.evaluation.efficiency import ratio, timed
-from rdx.evaluation.measures import JUDGED, half_width, judged, measured, per_query, tied
+from rdx.evaluation.measures import (
+    JUDGED,
+    half_width,
+    judged,
+    measured,
+    per_query,
+    tie_range,
+    tied,
+)
 from rdx.evaluation.quality import Gates, facts, health
 from rdx.evaluation.reranking import (
     WEIGHTS,
@@ -42,6 +51,7 @@ __all__ = [
     "health",
     "interpolated",
     "judged",
+    "measure",
     "measured",
     "oracle",
     "overlapping",
@@ -50,6 +60,7 @@ __all__ = [
     "pooled",
     "ratio",
     "rerank",
+    "tie_range",
     "tied",
     "timed",
 ]

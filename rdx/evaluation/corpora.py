@@ -1,30 +1,92 @@
-"""Several collections together: means over them, shared queries, and the paper's pooling."""
+"""One collection measured; several together: means, shared queries, and the paper's pooling."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
-from rdx.evaluation.measures import per_query
+from rdx.evaluation.measures import per_query, tie_range
 from rdx.evaluation.quality import facts
+from rdx.evaluation.reranking import oracle
 
 POOLED = ".pooled"
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A test collection, and the rankings of its queries by system."""
+    """A test collection, and what is known of the rankings of its queries.
+
+    Attributes
+    ----------
+    collection
+        Has the queries and their qrels.
+    systems
+        Rankings by system.
+    table
+        Their per-query table [collection, system, query_id, measure, value].
+    facts
+        What stands beside the scores: see `quality.facts`, and "tie_range": for each system with
+        tied passages, measure -> lowest and highest mean over queries that an order of them gives.
+    """
 
     __test__ = False  # not a test case of pytest
 
     collection: Any
     systems: Mapping[str, pd.DataFrame]
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def measure(
+    name: str,
+    test: Any,
+    first: pd.DataFrame,
+    systems: Mapping[str, pd.DataFrame],
+    evaluation: Any,
+    partial: Mapping[str, pd.DataFrame] | None = None,
+) -> Tested:
+    """Measure rankings of a collection beside its first stage and the oracle.
+
+    Parameters
+    ----------
+    name
+        Of the collection.
+    test
+        The collection, cut down to the tested queries.
+    first
+        The candidates.
+    systems
+        Rankings of the tested queries; the facts are about the first of them.
+    evaluation
+        The settings.
+    partial
+        Rankings of some of the queries, measured on these alone.
+    """
+    qrels = test.qrels
+    whole = {"first_stage": first, "oracle": oracle(first, qrels), **systems}
+    groups = [(whole, qrels)]
+    for system, ranking in (partial or {}).items():
+        groups.append(({system: ranking}, qrels[qrels.query_id.isin(ranking.query_id)]))
+    tables = [
+        per_query(name, some, judged, evaluation.measures, evaluation.ties)
+        for some, judged in groups
+    ]
+    ranges = {
+        system: tie_range(ranking, judged, evaluation.measures)
+        for some, judged in groups
+        for system, ranking in some.items()
+        if evaluation.ties != "rank" and system != "oracle"
+    }
+    found = facts(first, next(iter(systems.values())), qrels, tables[0], evaluation)
+    found["tie_range"] = {system: one for system, one in ranges.items() if one}
+    table = pd.concat(tables, ignore_index=True)
+    return Tested(test, {**whole, **(partial or {})}, table, found)
 
 
 def corpora(test_sets: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -38,12 +100,13 @@ def corpora(test_sets: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def by_corpus(
     evaluation: Any, tests: Mapping[str, Tested], collections: dict[str, dict[str, Any]]
-) -> list[pd.DataFrame]:
-    """Note queries that test sets of one corpus share, and pool them with paper_compat=true.
+) -> pd.DataFrame:
+    """The per-query table of all collections, with paper_compat=true those of pooled corpora too.
 
-    Both are written into the facts, `collections`; the tables of pooled corpora are returned.
+    Which queries the test sets of a corpus share is written into the facts, `collections`, as are
+    the facts of pooled corpora.
     """
-    tables = []
+    tables = [one.table for one in tests.values()]
     for corpus, names in corpora(evaluation.collections).items():
         shared = overlapping({name: tests[name].collection.queries for name in names})
         for name in names:
@@ -55,7 +118,7 @@ def by_corpus(
             found["digest"] = hashlib.sha256(digests.encode()).hexdigest()[:16]
             collections[corpus + POOLED] = {**found, "corpus": corpus, "pooled": names}
             tables.append(table)
-    return tables
+    return pd.concat(tables, ignore_index=True)
 
 
 def pool(

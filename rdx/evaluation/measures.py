@@ -89,6 +89,36 @@ def tied(ranking: pd.DataFrame) -> float:
     return float((score[1:] == score[:-1])[neighbours].mean()) if neighbours.any() else 0.0
 
 
+def tie_range(
+    ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Sequence[str]
+) -> dict[str, list[float]]:
+    """How far a mean over queries may move with the order of passages of equal score.
+
+    The lowest value of a query is that with the least relevant of tied passages first, the highest
+    that with the most relevant first, for every measure that does not fall when a more relevant
+    passage moves up (nDCG, P, R, RR, AP, Success; not Judged). Scores are compared as trec_eval
+    does, as 32-bit floats.
+
+    Returns
+    -------
+    dict
+        Measure -> [lowest, highest] mean over the queries of the qrels; empty without ties.
+    """
+    if not tied(ranking):
+        return {}
+    graded = ranking.merge(qrels, on=["query_id", "doc_id"], how="left").fillna({"relevance": 0})
+    graded["score"] = graded.score.astype("float32")
+    ends = []
+    for best_first in (False, True):
+        # The doc id decides where the grade does not, so that the same files give the same order.
+        keys, up = ["query_id", "score", "relevance", "doc_id"], [True, False, not best_first, True]
+        ordered = graded.sort_values(keys, ascending=up, ignore_index=True)
+        ordered["rank"] = ordered.groupby("query_id").cumcount() + 1
+        found = measured(ordered, qrels, measures, "rank")
+        ends.append(found.groupby("measure").value.mean())
+    return {measure: [float(end[measure]) for end in ends] for measure in measures}
+
+
 def _expected(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
     graded = ranking.merge(qrels, on=["query_id", "doc_id"], how="left").fillna({"relevance": 0})
     ranked = {q: (rows.relevance.to_numpy(float), rows.score.to_numpy(np.float32))

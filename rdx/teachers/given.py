@@ -21,7 +21,8 @@ class Recorded:
     Parameters
     ----------
     run
-        TREC run.
+        TREC run, plain, `.gz` or `.zst`; or a parquet file with `query_id`, `doc_id`, `rank` and
+        `score`, whose lists are looked up. Only the lists that are asked for are held in memory.
     order
         "rank": the rank column is the permutation, and scores are left out (those of such files
         are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
@@ -38,7 +39,8 @@ class Recorded:
             raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
         if not Path(self.run).is_file():
             raise ValueError(
-                f"teacher.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+                f"teacher.run={self.run}: no such file (docs/paper.md lists those of the paper; "
+                "`python -m rdx data status` says which can be fetched)"
             )
 
     def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
@@ -49,7 +51,7 @@ class Recorded:
         FormatError
             If the run covers no list of the candidates.
         """
-        given = rankings.read_trec(self.run, order=self.order)  # type: ignore[arg-type]
+        given = self._lists(list(dict.fromkeys(candidates.query_id)))
         found = candidates.merge(
             given.rename(columns={"rank": "given", "score": "theirs"})[
                 ["query_id", "doc_id", "given", "theirs"]
@@ -70,6 +72,19 @@ class Recorded:
         added = found[["query_id", "doc_id"]].assign(score=score, state=state)
         added["score"] = added.score.astype("float32")
         return ranked.drop(columns=["score", "state"]).merge(added, on=["query_id", "doc_id"])
+
+    def _lists(self, queries: list[str]) -> pd.DataFrame:
+        """The lists of some queries, those that the run has, as a ranking."""
+        if not self.run.endswith(".parquet"):
+            blocks = rankings.stream_trec(self.run, self.order)  # type: ignore[arg-type]
+            parts = [block[block.query_id.isin(queries)] for block in blocks]
+            return pd.concat(parts, ignore_index=True)
+        stored = rankings.StoredRanking(self.run)
+        lists = stored.of([query_id for query_id in queries if query_id in stored])
+        if self.order == "score":
+            return rankings.rank(lists.query_id, lists.doc_id, lists.score)
+        lists = lists.sort_values("rank", kind="stable")
+        return lists.assign(rank=lists.groupby("query_id").cumcount() + 1)
 
 
 @dataclass(frozen=True)

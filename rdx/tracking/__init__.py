@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rdx.tracking.environment import environment
+from rdx.tracking.lookup import recorded_in_sqlite
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,6 +71,9 @@ class NoTracking:
     def finished(self, signature: str) -> bool:
         """Return True: there is no record to complete."""
         return True
+
+    def recorded(self) -> None:
+        """Return None: there is no record, so none lacks."""
 
     def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
         """Do nothing."""
@@ -165,6 +169,14 @@ class MLflow:
     def finished(self, signature: str) -> bool:
         """Return whether a FINISHED run of this signature exists; False if MLflow fails."""
         return bool(_runs().finished(self.uri, self.experiment, signature))
+
+    def recorded(self) -> set[str]:
+        """Return the signatures of all FINISHED trials, in one look; none if MLflow fails.
+
+        Nothing is written: an SQLite file that is not there is not created.
+        """
+        local = recorded_in_sqlite(self.uri, self.experiment)
+        return _runs().recorded(self.uri, self.experiment) if local is None else local
 
     def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
         """Write the table of all cells of a grid, cells.json, to its parent run.

@@ -51,6 +51,26 @@ def finished(uri: str, experiment: str, signature: str) -> bool:
         return False
 
 
+def recorded(uri: str, experiment: str) -> set[str]:
+    """Return the signatures of all FINISHED trials; none if MLflow fails."""
+    signatures: set[str] = set()
+    try:
+        client, token = _client(uri), None
+        found = client.get_experiment_by_name(experiment)
+        while found is not None:
+            condition = "tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'"
+            page = client.search_runs(
+                [found.experiment_id], condition, max_results=1000, page_token=token
+            )
+            signatures |= {run.data.tags.get("rdx.signature", "") for run in page}
+            token = page.token
+            if not token:
+                break
+    except Exception as error:
+        log.warning("MLflow at %s failed: %s", uri, _brief(error))
+    return signatures
+
+
 def log_grid(
     uri: str, experiment: str, artifacts: str, grid: str, cells: list[dict[str, Any]]
 ) -> None:

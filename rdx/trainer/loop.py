@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from rdx.batches import Lists, Schedule, pairs_of
+from rdx.batches import Schedule, pairs_of
 from rdx.draws import seed as draw_seed
+from rdx.lists import Lists
 from rdx.students import CrossEncoder
 from rdx.trainer import checkpoints, processes
 from rdx.trainer.budgets import announcement, computing, flops, plan

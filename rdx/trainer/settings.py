@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from rdx.batches import Lists, contrastive
+from rdx.lists import Lists, SingleRelevant, drawn, labelled
 
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 SCHEDULES = ("constant", "linear", "cosine")
@@ -173,6 +174,9 @@ class Prefinetune:
         nor selected: all cells that share it start from the weights after its last step.
     seed
         Of this stage alone, so that all cells of a grid share its checkpoint.
+    margin
+        Of `rdx.lists.SingleRelevant`, which picks the lists: candidates that the sampler scores
+        above the relevant passage minus this are no negatives. None: all may be.
     """
 
     loss: Any
@@ -185,6 +189,7 @@ class Prefinetune:
     learning_rate: float
     warmup: float
     seed: int
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -196,15 +201,19 @@ class Prefinetune:
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}
         return replace(trainer, **own, validate_every=None, select="last", patience=None)
 
-    def lists(self, collection: Any) -> Lists:
-        """Training lists of a collection whose queries all have a relevant passage."""
-        candidates = self.sampler.candidates(collection, self.depth)
+    def lists(self, collection: Any, index: Path | None = None) -> Lists:
+        """Training lists of a collection whose queries all have a relevant passage.
+
+        `index` is the folder of the sampler's index of the collection; None makes it now.
+        """
+        candidates = self.sampler.candidates(collection, self.depth, index)
         # qrels may name passages that the collection has no text of
         relevant = {
             query_id: {d: grade for d, grade in grades.items() if d in collection.passages}
             for query_id, grades in collection.relevant().items()
         }
-        return contrastive(candidates, relevant, self.negatives, self.seed)
+        picker = SingleRelevant(self.margin)
+        return drawn(labelled(candidates, relevant), picker, self.negatives + 1, self.seed)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

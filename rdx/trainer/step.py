@@ -30,8 +30,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rdx import batches
-from rdx.batches import MicroBatch, TrainingList
+from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
+from rdx.lists import TrainingList
 from rdx.students import CrossEncoder, compile_encoder
 from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping

@@ -40,7 +40,13 @@ def trials_of(grid, collections, effect, measures=("nDCG@10",)):
                     "digest": f"{c:016x}",
                     "first_stage": {"engine": engine},
                 }
-                single = {"latency": {"mean": 0.02 * len(cells)}, "hardware": {"device": "CPU"}}
+                single = {
+                    "seconds": {query: [0.02 * len(cells)] for query in queries},
+                    "pairs_per_second": 50.0,
+                    "peak_memory": {"rss": 10**9, "cuda": None},
+                    "energy": {"joules_per_query": None},
+                    "hardware": {"device": "CPU"},
+                }
                 timing = facts[signature].setdefault("timing", {})
                 timing[collection] = {"seconds": 8.0, "queries": n, "single": single}
                 student = 0.5 + hard + effect(overrides) + noise

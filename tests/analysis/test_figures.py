@@ -8,7 +8,17 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import figures
-from analysis.figures import COLUMN_WIDTH, Point, curves, differences, inputs, maps, save, systems
+from analysis.figures import (
+    COLUMN_WIDTH,
+    Point,
+    Sketch,
+    curves,
+    differences,
+    inputs,
+    maps,
+    save,
+    systems,
+)
 from analysis.figures.data import Line
 from analysis.spec import Spec
 from analysis.trials import Trials
@@ -74,7 +84,8 @@ def test_correction_and_margin_are_said():
 def test_files(figure, tmp_path):
     (tmp_path / "figure-old.png").write_text("of an earlier run")
     (tmp_path / "table.md").write_text("not a figure")
-    pdf, svg, png = save({"a b": figure}, tmp_path)
+    sketch = Sketch(lambda shown: figure, "what it shows")
+    [(pdf, svg, png)] = save({"a b": sketch}, tmp_path).values()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *(f"figure-a-b.{suffix}" for suffix in ("pdf", "png", "svg")),
         "table.md",
@@ -88,8 +99,37 @@ def test_files(figure, tmp_path):
     assert width == round(300 * COLUMN_WIDTH) and height > 200
     vector = svg.read_text(encoding="utf-8")
     assert "<text" not in vector and "font-family" not in vector  # letters are paths
-    again = save({"a b": figure}, tmp_path / "again")
+    [again] = save({"a b": sketch}, tmp_path / "again").values()
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in (pdf, svg, png)]
+
+
+def test_a_figure_is_drawn_again_only_if_it_changes(table, tmp_path):
+    drawn = []
+
+    def counted(shown, **words):
+        drawn.append(words)
+        return systems.costs(shown, **words)
+
+    cost = [systems.Cost("A", 0.1, 0.5, best=True), systems.Cost("B", 0.2, 0.4, best=False)]
+    one = Sketch(counted, cost, {"measure": "m"})
+    save({"one": one}, tmp_path, {"one": "other"})
+    save({"one": one}, tmp_path, {"one": one.key})
+    same = Sketch(counted, list(cost), {"measure": "m"})
+    save({"one": same}, tmp_path, {"one": one.key})
+    assert len(drawn) == 1
+    for change in (
+        Sketch(counted, cost[:1], {"measure": "m"}),
+        Sketch(counted, cost, {"measure": "other"}),
+        Sketch(systems.costs, cost, {"measure": "m"}),
+    ):
+        assert change.key != one.key
+    save({"one": change}, tmp_path, {"one": one.key})
+    (tmp_path / "figure-one.pdf").unlink()
+    save({"one": one}, tmp_path, {"one": one.key})
+    assert len(drawn) == 2
+    a, b = figures.sketches(table), figures.sketches(table)
+    assert {n: s.key for n, s in a.items()} == {n: s.key for n, s in b.items()}
+    assert len({s.key for s in a.values()}) == len(a)
 
 
 def test_which_figures_a_spec_gives(drawn, table):
@@ -203,12 +243,6 @@ def test_costs_name_the_front(table):
     assert seconds["RankNet"] == pytest.approx(0.02 * 1.5)  # trials 1 and 2
     other = systems.costs(found, measure="m", hardware="CPU")
     assert other.axes[0].get_xscale() == "log" and "CPU" in other.axes[0].get_xlabel()
-
-
-def test_without_single_queries_the_time_of_all_counts():
-    facts = {"timing": {"c": {"seconds": 8.0, "queries": 4}, "d": {"seconds": 1.0, "queries": 0}}}
-    found = [inputs._latency(facts, name, {}) for name in "cde"]
-    assert found == [2.0, None, None] and inputs._latency({}, "c", {}) is None
 
 
 def test_ranks_take_the_specs_own_tests_where_it_has_them(table):

@@ -53,7 +53,9 @@ def shown(table):
 
 @pytest.fixture(scope="module")
 def text(table, shown):
-    drawn = {name: figure for name, figure in figures.draw(table).items() if name != "power"}
+    drawn = {
+        name: figures.svg(one, name) for name, one in figures.draw(table).items() if name != "power"
+    }
     return html.page(table, shown, drawn, {"table.csv": "table.csv", 'a "b"': "x?a=1&b=2"})
 
 

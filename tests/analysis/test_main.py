@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.__main__ import main
+from analysis.drawn import Stamp
 from rdx.config import ROOT, cells
 
 SYSTEMS = ("first_stage", "oracle", "teacher", "student")
@@ -112,7 +113,7 @@ def test_out_and_no_gpu_stack(uri, tmp_path):
 def test_all_goes_on_where_nothing_was_found(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.__main__.specs", lambda: ["demo", "losses"])
-    monkeypatch.setattr("analysis.report._draw", lambda *_: [])  # slow, and seen above
+    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())  # slow, and seen above
     main(["--all", "--tracking-uri", uri, "--out", "here"])
     assert (tmp_path / "here" / "demo" / "table.md").is_file()
     assert (tmp_path / "here" / "losses" / "table.md").is_file()
@@ -127,9 +128,20 @@ def test_a_name_or_all_but_not_both():
 
 def test_trials_from_a_folder_need_no_store(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.report._draw", lambda *_: [])
+    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())
     artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
     assert main(["demo", "--import", str(artifacts)]) == 0
     assert "Missing cells (1 of 6)" in capsys.readouterr().out
     assert main(["demo", "--import", str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_is_told_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copies" / "runs").mkdir(parents=True)
+    assert main(["demo", "--import", "copies"]) == 2
+    assert "no trial.json below copies; to train" in capsys.readouterr().err
+    (tmp_path / "copies" / "runs" / "bm25.run.gz").write_bytes(b"")
+    assert main(["demo", "--import", "copies"]) == 2
+    said = capsys.readouterr().err
+    assert "copies/runs/bm25.run.gz is a run" in said and "python -m rdx import" in said

@@ -9,8 +9,9 @@ import pytest
 
 from analysis.spec import parse
 from rdx import config, samplers, teachers
-from rdx.batches import Schedule, TrainingList
+from rdx.batches import Schedule
 from rdx.config import ROOT, ConfigError, expand, load_spec, signatures
+from rdx.lists import Depth, TrainingList
 from rdx.trainer import Epochs, Pairs
 
 MAIN, LOSSES, DEPTH, TIREX = "paper_main", "paper_losses", "paper_depth", "paper_tirex"
@@ -428,6 +429,6 @@ def test_the_commands_of_the_documentation_make_the_files(tmp_path):
         collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
         found = samplers.Recorded(run, "rank").candidates(collection, 100)
         taught = teachers.Recorded(f"{run}.teacher").rank(found, collection, tmp_path)
-        lists = samplers.Depth(2, pool=100).select(found, taught)
+        lists = Depth(2, pool=100).select(found, taught)
         rows = lists[["query_id", "doc_id", "rank", "teacher_rank"]].values.tolist()
         assert rows == [[q, d, r, t] for q in "13" for d, r, t in (("d1", 1, 2), ("d3", 2, 1))]

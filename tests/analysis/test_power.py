@@ -9,6 +9,7 @@ from analysis.power import (
     ASSUMED_SD,
     Assumption,
     detectable,
+    measured,
     planned,
     power_of,
     queries_needed,
@@ -163,3 +164,32 @@ def test_spread():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- standard deviations of stored trials ---
+
+
+def test_measured_by_hand():
+    systems = {
+        "a": {1: {"q1": 0.5, "q2": 0.7}, 2: {"q1": 0.7, "q2": 0.7}},
+        "b": {1: {"q1": 0.5, "q2": 0.5, "q3": 1.0}},
+        "c": {1: {"q1": 0.5, "q2": 0.4}},
+    }
+    found = measured(systems)
+    # differences of a - b (.1, .2), a - c (.1, .3) and b - c (0, .1)
+    assert found.sd == pytest.approx(np.median([0.1, 0.2, 0.1]) / math.sqrt(2))
+    assert found.seed_sd == pytest.approx(0.1 / math.sqrt(2))  # of .6 and .7
+    assert found.source == (
+        "over queries of the stored trials (median of 3 pairs of systems), over seeds of the "
+        "stored trials (1 df)"
+    )
+
+
+def test_measured_assumes_what_no_trial_tells():
+    nothing = measured({})
+    assert (nothing.sd, nothing.seed_sd) == (Assumption().sd, Assumption().seed_sd)
+    assert nothing.source == "over queries assumed, over seeds assumed"
+    one = {"a": {1: {"q1": 0.5, "q2": 0.7}}}
+    assert measured(one) == nothing
+    assert measured({**one, "b": one["a"]}) == nothing  # they never differ
+    assert measured({**one, "b": {1: {"q9": 0.1}}}) == nothing  # no common query

@@ -225,7 +225,7 @@ def test_what_was_drawn_from_the_same_is_not_drawn_again(tmp_path, monkeypatch):
     def count(*_):
         calls.append(1)
         (tmp_path / "report.html").write_text("drawn")
-        return [tmp_path / "report.html"]
+        return report.drawn.Stamp("", ("report.html",))
 
     monkeypatch.setattr(report, "_draw", count)
     summary = build()
@@ -318,8 +318,10 @@ def test_equivalence_within_the_margin(summary):
     assert b.suffix == "≈"
     assert cell(report.main_table(wide), "A", "docs nDCG@10").suffix == "†"
     (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
-    assert "within ±0.05" in note and "A than First (docs nDCG@10)" in note
-    assert "Stage_1 only than" not in note
+    assert "within ±0.05" in note and note.endswith("(non-inferior): none.")  # A is better
+    strict = again(summary, margin=0.05, alpha=1e-9)
+    (note,) = [n for n in notes.footer(strict) if n.startswith("≈")]
+    assert note.endswith("none.")
     narrow = again(summary, margin=0.001)
     assert cell(report.main_table(narrow), "B", "docs nDCG@10").suffix == ""
     two = again(summary, margin=0.05, baseline=["Teacher", "First"])

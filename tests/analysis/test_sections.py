@@ -301,3 +301,39 @@ def test_the_main_test_and_the_mixed_model_share_the_difference():
     plain = paired_t(a.per_query, b.per_query)
     assert mixed.difference == pytest.approx(plain.difference)
     assert mixed.error >= mixed.error_queries
+
+
+def tied(numbers, **ranges):
+    """The summary with tie ranges of nDCG@10 in the facts: signature -> system -> [low, high]."""
+    facts = {key: dict(one) for key, one in numbers.trials.facts.items()}
+    for signature, systems in ranges.items():
+        own = {name: {"nDCG@10": ends} for name, ends in systems.items()}
+        signature = signature.replace("_", "-")
+        facts[signature]["collections"] = {"c": {"queries": QUERIES, "tie_range": own}}
+    return dataclasses.replace(numbers, trials=dataclasses.replace(numbers.trials, facts=facts))
+
+
+def test_ties_widen_what_counts_as_reproduced_and_are_printed():
+    plain = summary()
+    first, student = scores(plain, "First").mean, scores(plain, "RankNet 10")
+    published = (round(first + 0.02, 3), round(student.mean + 0.3, 3))
+    expected = [
+        {"row": row, "collection": "c", "measure": "nDCG@10", "value": value, "source": "paper"}
+        for row, value in zip(("First", "RankNet 10"), published, strict=True)
+    ]
+    numbers = summary(expected=expected)
+    table = replication_table(numbers)
+    assert column(table, "Verdict")[0] == "differs"
+    assert all("order of ties" not in one.name for one in table.columns)
+    numbers = tied(
+        numbers,
+        net10_1={"first_stage": [first - 0.01, published[0] + 0.001], "student": [0.0, 1.0]},
+    )
+    table = replication_table(numbers)
+    assert column(table, "Verdict")[0] == "reproduced"
+    # two of the three seeds have no ties and add their own mean to both ends
+    rest = sum(student.seed_means[1:])
+    ends = f"[{rest / 3:.3f}, {(1 + rest) / 3:.3f}]"
+    low, high = f"{first - 0.01:.3f}", f"{published[0] + 0.001:.3f}"
+    assert column(table, "Ours, by order of ties") == [f"[{low}, {high}]", ends]
+    assert any("order of the tied passages" in note for note in table.notes)

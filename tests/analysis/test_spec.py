@@ -147,3 +147,23 @@ def test_the_grid_over_losses_has_every_loss_on_one_teacher_ranking():
     assert compared == losses - {"RankNet"}
     [teacher] = [row for row in spec.rows if row.system == "teacher"]
     assert set(teacher.grids) == {cell.grid for cell in shared if cell.cfg["loss"]}
+
+
+def test_a_reference_may_come_from_imports():
+    rows = node()["rows"]
+    rows[0] = {**rows[0], "imports": ["bm25", "colbertv2"]}
+    assert parse(node(rows=rows)).rows[0].imports == ("bm25", "colbertv2")
+    for wrong in (
+        {**rows[1], "imports": ["x"]},
+        {**rows[0], "grid": "a"},
+        {**rows[3], "imports": "x"},
+    ):
+        with pytest.raises(SpecError, match="`imports` is for first_stage and oracle"):
+            parse(node(rows=[*rows[:3], rows[3], {**wrong, "name": "wrong"}]))
+
+
+def test_costs_are_published_like_measures():
+    [one] = parse(node(expected=[published(measure="seconds per query")])).expected
+    assert one.measure == "seconds per query"
+    with pytest.raises(SpecError, match="measure"):
+        parse(node(expected=[published(measure="seconds")]))

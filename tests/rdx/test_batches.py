@@ -1,21 +1,16 @@
-"""Training lists, their schedule, and micro-batches."""
+"""The schedule of training lists, and micro-batches."""
 
 import itertools
 import math
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from rdx import rankings
 from rdx.batches import (
     Schedule,
-    TrainingList,
-    contrastive,
     cuts,
-    fixed,
     micro_batches,
     pairs_of,
     positions_of,
@@ -23,68 +18,7 @@ from rdx.batches import (
     targets,
 )
 from rdx.data.collection import Collection
-
-QUERIES = [f"q{i}" for i in range(30)]
-
-
-def candidates(queries=QUERIES, n=12) -> pd.DataFrame:
-    rows = [(q, f"d{i}", -float(i)) for q in queries for i in range(n)]
-    return rankings.rank(*zip(*rows, strict=True))
-
-
-# every query: two of the highest grade, one lower, all among the candidates
-RELEVANT = {q: {"d3": 2, "d5": 1, "d8": 2} for q in QUERIES}
-
-
-def test_fixed_lists_are_the_same_in_every_epoch():
-    selected = candidates(["b", "a"], 3).assign(teacher_rank=[2, 1, 3, 7, 9, 8])
-    lists = fixed(selected)
-    assert lists(0) == lists(5) == [
-        TrainingList("b", ("d0", "d1", "d2"), (2, 1, 3)),
-        TrainingList("a", ("d0", "d1", "d2"), (7, 9, 8)),
-    ]  # fmt: skip
-
-
-def test_contrastive_lists_have_one_relevant_passage_and_hard_negatives():
-    lists = contrastive(candidates(), RELEVANT, 4, seed=0)
-    best, negatives = Counter(), Counter()
-    for epoch in range(40):
-        drawn = lists(epoch)
-        assert [one.query_id for one in drawn] == QUERIES
-        for one in drawn:
-            assert one.teacher_ranks == (1, 2, 2, 2, 2)
-            assert len(set(one.doc_ids)) == 5
-            best[one.doc_ids[0]] += 1
-            negatives.update(one.doc_ids[1:])
-    assert set(best) == {"d3", "d5", "d8"}  # of any grade
-    assert best["d3"] == pytest.approx(400, abs=80)
-    assert set(negatives) == {f"d{i}" for i in (0, 1, 2, 4, 6, 7, 9, 10, 11)}
-    assert max(negatives.values()) < 1.3 * min(negatives.values())
-
-
-def test_contrastive_draws_depend_on_seed_epoch_and_query_alone():
-    lists = contrastive(candidates(), RELEVANT, 4, seed=0)
-    third = lists(3)
-    assert lists(3) == third  # nothing remembered between the epochs
-    alone = contrastive(candidates(["q7"]), RELEVANT, 4, seed=0)
-    assert alone(3) == [third[7]]
-    assert lists(4) != third
-    assert contrastive(candidates(), RELEVANT, 4, seed=1)(3) != third
-    assert len({one.doc_ids for one in third}) > 25  # queries do not share a draw
-
-
-def test_contrastive_takes_all_negatives_where_there_are_few():
-    drawn = contrastive(candidates(["q0"], 5), RELEVANT, 9, seed=0)(0)
-    assert sorted(drawn[0].doc_ids[1:]) == ["d0", "d1", "d2", "d4"]
-    assert drawn[0].teacher_ranks == (1, 2, 2, 2, 2)
-
-
-def test_contrastive_leaves_out_queries_without_positive_or_negative():
-    relevant = {"q0": {"far": 1}, "q1": {}, "q3": {"d0": 1, "d1": 1}}
-    rows = [("q0", "d0", 1), ("q1", "d0", 1), ("q2", "d0", 1), ("q3", "d0", 1), ("q3", "d1", 0)]
-    drawn = contrastive(rankings.rank(*zip(*rows, strict=True)), relevant, 2, seed=0)(0)
-    assert drawn == [TrainingList("q0", ("far", "d0"), (1, 2))]
-
+from rdx.lists import TrainingList
 
 # --- Schedule ---
 
@@ -149,16 +83,6 @@ def test_targets_of_ragged_lists():
     ranks, mask = targets(RAGGED)
     assert ranks.tolist() == [[2, 9, 1], [1, 0, 0], [4, 3, 0]]
     assert mask.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
-
-
-def test_teacher_scores_come_from_their_own_column():
-    selected = candidates(["a", "b", "c"], 2).assign(teacher_rank=[2, 1] * 3)
-    assert [one.teacher_scores for one in fixed(selected)(0)] == [None] * 3  # not `score`
-    nan = float("nan")
-    scored = selected.assign(teacher_score=[0.5, 1.5, nan, nan, -2.0, nan])
-    first, none, some = fixed(scored)(0)
-    assert (first.teacher_scores, none.teacher_scores) == ((0.5, 1.5), None)
-    assert some.teacher_scores[0] == -2.0 and some.teacher_scores[1] != some.teacher_scores[1]
 
 
 def test_scores_of_ragged_lists():

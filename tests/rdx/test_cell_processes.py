@@ -53,8 +53,8 @@ def test_two_processes_give_the_numbers_of_one(world, rdx, tmp_path, monkeypatch
         monkeypatch.setenv(name, value)
     printed = ran(rdx, recorded, tmp_path / "two", torchrun())
     assert len([line for line in printed if line.startswith("== ")]) == 1
-    computed = "Stages computed: 5 (candidates 1, distill 1, evaluate 1, prefinetune 1, teach 1)"
-    assert computed in printed[-1]
+    stages = "candidates 1, collection 1, distill 1, evaluate 1, index 1, prefinetune 1, retrieve 2"
+    assert f"Stages computed: 9 ({stages}, teach 1)" in printed[-1]
     (values, scores), (again, same) = (results(tmp_path / n / "store") for n in ("one", "two"))
     pd.testing.assert_series_equal(values, again)
     pd.testing.assert_series_equal(scores["rank"], same["rank"])
@@ -101,7 +101,7 @@ def test_a_killed_process_ends_all_and_the_next_run_goes_on(
     assert len(both) == 2 and not any(process.is_running() for process in both)
     assert not list(tmp_path.glob("store/distill/*/manifest.json"))
     printed = ran(rdx, arguments, tmp_path, torchrun())
-    assert "Stages computed: 2 (distill 1, evaluate 1)" in printed[-1]
+    assert "Stages computed: 4 (distill 1, evaluate 1, retrieve 2)" in printed[-1]
     assert weights(tmp_path) == weights(undisturbed)
 
 

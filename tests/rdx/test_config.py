@@ -467,7 +467,7 @@ def test_what_losses_need_is_what_their_classes_say():
         if isinstance(getattr(one, "needs", None), str)
     }
     assert len(needs) > 10
-    assert {name: need for name, need in needs.items() if need != "ranks"} == config.NEEDS
+    assert {name: need for name, need in needs.items() if need != "ranks"} == config.grid.NEEDS
 
 
 def test_what_teachers_give_is_what_their_rankings_hold(tmp_path):
@@ -487,7 +487,7 @@ def test_what_teachers_give_is_what_their_rankings_hold(tmp_path):
     }
     for name, teacher in made.items():
         taught = teacher.rank(given, collection, tmp_path)
-        scored = "scores" in config.GIVES.get(f"rdx.teachers.{name}", ())
+        scored = "scores" in config.grid.GIVES.get(f"rdx.teachers.{name}", ())
         assert taught.score.notna().all() == scored, name
     scored = teachers.Recorded(str(tmp_path / "run"), order="score")
     taught = scored.rank(given, collection, tmp_path)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import inspect
 import json
 import re
 import subprocess
@@ -12,11 +13,15 @@ from typing import Any
 
 import ir_datasets
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdx.data import Collection, Files, IrDatasets, sample_queries, split_of
+from rdx.data import Collection, Files, IrDatasets, PyDocs, catalogue, sample_queries, split_of
+from rdx.data import texts as module
+from rdx.data.irds import Passages
+from rdx.data.texts import StoredTexts, store_texts
 from rdx.rankings import FormatError
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -151,18 +156,29 @@ def test_files_are_loaded(paths):
     }
     expected = qrels_frame(("q1", "d1", 2), ("q1", "d9", 1), ("q1", "d8", 0))
     pd.testing.assert_frame_equal(collection.qrels, expected)
-    assert collection.counts == {"qrels_without_passage": 2, "queries_without_qrels": 1}
+    assert collection.counts == {
+        "repeated_texts": 0,
+        "qrels_without_passage": 2,
+        "queries_without_qrels": 1,
+    }
 
 
 def test_files_without_qrels(paths):
     del paths["qrels"]
     collection = files(paths).load()
     pd.testing.assert_frame_equal(collection.qrels, qrels_frame())
-    assert collection.counts == {}
+    assert collection.counts == {"repeated_texts": 0}
     assert collection.relevant() == {}
 
 
-@pytest.mark.parametrize("packed", [False, True])
+def zst(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".zst": zst}
+
+
+@pytest.mark.parametrize("packed", PACK)
 @pytest.mark.parametrize("form", ["jsonl", "tsv"])
 def test_every_form_gives_the_same_texts(tmp_path, form, packed):
     texts = {"1": "eins", "zwei": "zw\u00f6i, \u4e2d", "d-3": 'dr"ei" \U0001f600'}
@@ -172,8 +188,8 @@ def test_every_form_gives_the_same_texts(tmp_path, form, packed):
         lines = [f"{key}\t{text}" for key, text in texts.items()]
     # a byte order mark, DOS line ends, blank lines
     data = b"\xef\xbb\xbf" + "\r\n\n".join(lines).encode()
-    path = tmp_path / (f"x.{form}.gz" if packed else f"x.{form}")
-    path.write_bytes(gzip.compress(data) if packed else data)
+    path = tmp_path / f"x.{form}{packed}"
+    path.write_bytes(PACK[packed](data))
     collection = Files(corpus=str(path), queries=str(path)).load()
     assert collection.queries == texts
     assert dict(collection.passages) == texts
@@ -193,6 +209,66 @@ def test_every_form_gives_the_same_texts(tmp_path, form, packed):
 def test_json_fields(paths, record, expected):
     paths["corpus"].write_text(json.dumps(record))
     assert list(files(paths).load().passages.items()) == [expected]
+
+
+def test_what_was_prepared_is_what_is_loaded(paths, tmp_path):
+    """A prepared collection is mapped; the files may be gone."""
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    data = files(paths, dev=0.5)
+    whole = data.load()
+    data.prepare(folder)
+    for path in paths.values():
+        path.unlink()
+    again = data.load("all", folder)
+    assert again.queries == whole.queries and again.counts == whole.counts
+    assert list(again.passages.items()) == list(whole.passages.items())
+    pd.testing.assert_frame_equal(again.qrels, whole.qrels)
+
+
+def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
+    texts = {f"d{i}": f"text {i % 7}" for i in range(100)}
+    path = tmp_path / "corpus.tsv"
+    path.write_text("".join(f"{key}\t{text}\n" for key, text in texts.items()))
+    for bits in (8, 2, 64):  # few bits: ids collide
+        monkeypatch.setattr(module, "BLOCK", bits)
+        whole = hashed(bits)
+        monkeypatch.setattr(module, "_hash", whole)
+        assert store_texts(str(path), tmp_path)["repeated_texts"] >= 93
+        found = StoredTexts(tmp_path)
+        assert list(found) == list(texts) and len(found) == 100
+        assert dict(found.items()) == texts == found
+        assert {key: found[key] for key in reversed(texts)} == texts
+        assert "d100" not in found and 7 not in found and found.get("x") is None
+        with pytest.raises(KeyError):
+            found["d100"]
+    path.write_text("a\tb\nc\td\n\na\tx\n")
+    monkeypatch.setattr(module, "_hash", hashed(1))
+    with pytest.raises(FormatError, match=f"{path}:4: id 'a' occurs a second time"):
+        store_texts(str(path), tmp_path)
+
+
+def hashed(bits: int):
+    def short(text: str) -> int:
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> (64 - bits)
+
+    return short
+
+
+def test_repeated_texts_are_counted(paths):
+    more = [{"_id": "d4", "text": "first passage  of four words"}, {"_id": "d5", "text": "first"}]
+    with paths["corpus"].open("a") as file:
+        file.write("".join(json.dumps(one) + "\n" for one in more))
+    assert files(paths).load().counts["repeated_texts"] == 1
+    assert files(paths, max_words=1).load().counts["repeated_texts"] == 2  # as they are kept
+
+
+def test_judged_keeps_the_queries_that_the_qrels_name(paths):
+    loaded = files(paths, judged=True).load()
+    assert loaded.queries == {"q1": "one query"}
+    assert loaded.counts["queries_without_qrels"] == 1
+    with pytest.raises(ValueError, match="data.judged=true: needs data.qrels"):
+        Files(corpus="c.tsv", queries="q.tsv", judged=True)
 
 
 def test_max_words_cuts_passages_only(paths):
@@ -219,6 +295,7 @@ def test_splits_divide_the_queries(paths):
         assert part.qrels["query_id"].unique().tolist() == judged
         assert part.qrels.index.tolist() == list(range(2 * len(judged)))
         assert part.counts == {
+            "repeated_texts": 0,
             "qrels_without_passage": len(judged),
             "queries_without_qrels": len(part.queries) - len(judged),
         }
@@ -294,12 +371,11 @@ GOOD = b'{"_id": "d1", "text": "t"}\n\n'  # and a blank line: the third line is 
         (b'{"_id": "d2", "text": "\\ud83d"}', "'d2' holds half of a surrogate pair"),
     ],
 )
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", PACK)
 def test_the_bad_line_of_a_json_corpus_is_named(paths, line, message, packed):
     data = GOOD + line + b'\n{"_id": "d9", "text": "t"}\n'
-    if packed:
-        paths["corpus"] = paths["corpus"].with_suffix(".jsonl.gz")
-    paths["corpus"].write_bytes(gzip.compress(data) if packed else data)
+    paths["corpus"] = paths["corpus"].with_suffix(f".jsonl{packed}")
+    paths["corpus"].write_bytes(PACK[packed](data))
     fails(paths, paths["corpus"], 3, message)
 
 
@@ -350,9 +426,10 @@ def test_empty_files_are_refused(paths, key):
         files(paths).load()
 
 
-def test_damaged_gzip_is_refused(paths):
-    paths["corpus"] = paths["corpus"].with_suffix(".jsonl.gz")
-    whole = gzip.compress(GOOD * 99)
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_a_damaged_packed_file_is_refused(paths, packed):
+    paths["corpus"] = paths["corpus"].with_suffix(f".jsonl{packed}")
+    whole = PACK[packed](b"".join(b'{"_id": "%d", "text": "t%d"}\n' % (i, i) for i in range(999)))
     for data in (GOOD, whole[: len(whole) // 2]):
         paths["corpus"].write_bytes(data)
         message = re.escape(f"{paths['corpus']}: cannot be decompressed")
@@ -378,7 +455,8 @@ def test_real_collections():
         qrels=str(DATA / "scifact" / "qrels.train.txt"),
     ).load()
     assert (len(facts.queries), len(facts.passages)) == (1109, 5183)
-    assert facts.counts == {"qrels_without_passage": 0, "queries_without_qrels": 300}
+    assert facts.counts["qrels_without_passage"] == 0
+    assert facts.counts["queries_without_qrels"] == 300
 
 
 # --- ir_datasets ---
@@ -423,6 +501,20 @@ def test_a_registered_data_set_is_loaded(registered):
         "qrels_without_query": 0,
         "queries_without_qrels": 1,
     }
+
+
+def test_a_data_set_that_was_not_fetched_is_not_downloaded(monkeypatch):
+    monkeypatch.setattr(catalogue, "record", lambda dataset_id: {})
+    message = (
+        "data.id=vaswani: not fetched, and no cell downloads anything; run first: python -m rdx "
+        "data fetch --without-passages data=ir_datasets data.id=vaswani"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        IrDatasets("vaswani").load()
+    passages = Passages("vaswani", catalogue.load("vaswani"))
+    for use in (lambda: passages["1"], lambda: next(iter(passages)), lambda: passages.items()):
+        with pytest.raises(FileNotFoundError, match="data fetch data=ir_datasets data.id=vaswani"):
+            list(use())
 
 
 def test_passages_are_a_lazy_mapping(registered):
@@ -508,6 +600,17 @@ def test_a_data_set_without_queries_or_docs_is_refused(registered):
 def test_values_of_ir_datasets_are_checked_at_once(options):
     with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''): expected"):
         IrDatasets(**options)
+
+
+def test_all_collections_are_used_alike():
+    for one in (Files, IrDatasets, PyDocs):
+        assert list(inspect.signature(one.check).parameters) == ["self"], one
+        assert list(inspect.signature(one.prepare).parameters) == ["self", "folder"], one
+        load = inspect.signature(one.load).parameters
+        assert {name: p.default for name, p in list(load.items())[1:]} == {
+            "split": "all",
+            "folder": None,
+        }, one
 
 
 def test_importing_data_imports_neither_torch_nor_ir_datasets():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rdx import rankings
-from rdx.evaluation import Evaluation, TestSet, measured, tied
+from rdx.evaluation import Evaluation, TestSet, measured, tie_range, tied
 
 DL19 = Path("/work/shared/data/trec-dl-2019")
 CLOSED = (
@@ -185,3 +185,49 @@ def test_dl19_expectation_lies_between_the_best_and_the_worst_order():
 def top_of(run):
     top = run[run["rank"] <= 100]
     return top.query_id, top.doc_id, top.score
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("graded", GRADES)
+def test_the_range_of_ties_is_that_of_all_orders(name, graded):
+    scores = dict(zip("abcde", SCORES[name], strict=False))
+    qrels = qrels_of({"q": GRADES[graded]})
+    ranking = rankings.rank(["q"] * len(scores), list(scores), list(scores.values()))
+    measures = [m for m in CLOSED if "@" in m or m in ("nDCG", "RR")]
+    found = tie_range(ranking, qrels, measures)
+    if len(set(scores.values())) == len(scores):
+        assert found == {}
+        return
+    docs = sorted(scores)
+    every = [
+        order
+        for order in itertools.permutations(docs)
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    seen = {m: [] for m in measures}
+    for order in every:
+        one = rankings.rank(["q"] * len(order), list(order), [-float(i) for i in range(len(order))])
+        for row in measured(one, qrels, measures).itertuples():
+            seen[row.measure].append(row.value)
+    for m in measures:
+        assert found[m] == pytest.approx([min(seen[m]), max(seen[m])]), m
+
+
+def test_the_range_of_a_mean_is_over_all_judged_queries():
+    qrels = qrels_of({"p": {"a": 1}, "q": {"b": 1}, "none": {"c": 1}})
+    tied_p = rankings.rank(["p", "p", "q", "q"], ["a", "z", "b", "z"], [1.0, 1.0, 1.0, 2.0])
+    # p: first or second; q: second; the third is not ranked
+    assert tie_range(tied_p, qrels, ["RR"]) == {"RR": pytest.approx([1 / 3, 0.5])}
+    # equal as 32-bit floats is tied
+    close = tied_p.assign(score=tied_p.score.astype(float) + [0.0, 1e-12, 0.0, 0.0])
+    assert tie_range(close, qrels, ["RR"]) == {"RR": pytest.approx([1 / 3, 0.5])}
+
+
+@pytest.mark.skipif(not DL19.exists(), reason="no TREC DL 2019 data here")
+def test_the_range_of_real_runs_holds_their_value():
+    qrels = rankings.read_qrels(DL19 / "qrels.txt")
+    for name, value in {"bm25-terrier": 0.4795, "colbertv2": 0.7320}.items():
+        ranking = rankings.read_trec(DL19 / "runs" / f"{name}.run")
+        low, high = tie_range(ranking, qrels, ["nDCG@10"])["nDCG@10"]
+        expected = measured(ranking, qrels, ["nDCG@10"], "expected").value.mean()
+        assert low <= round(value, 4) + 5e-5 and value - 5e-5 <= high and low < expected < high

@@ -166,7 +166,7 @@ def store_of(folder, model, loss=True, **settings):
         "student": node,
         "data": {"_target_": "rdx.data.Files", "corpus": "/home/somebody/secret/corpus.tsv"},
         "sampler": {"_target_": "rdx.samplers.BM25", "k1": 0.9, "b": 0.4},
-        "depth": {"_target_": "rdx.samplers.Depth", "k": 10, "queries": 3},
+        "depth": {"_target_": "rdx.lists.Depth", "k": 10, "queries": 3},
         "teacher": {
             "_target_": "rdx.teachers.Listwise",
             "backend": {

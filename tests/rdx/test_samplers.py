@@ -1,18 +1,23 @@
-"""Samplers against naive scores, and which passages make a training list."""
+"""Samplers against naive scores, and their indexes in the store."""
 
+import gzip
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from rdx import rankings, samplers
+from rdx import config, materials, rankings, samplers
 from rdx.data.collection import Collection
-from rdx.samplers import BM25, Depth, Random, Recorded
+from rdx.samplers import BM25, Random, Recorded, indexes
+from rdx.store import Store
 
-DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
 PASSAGES = {
     "d1": "river engine river garden",
     "d2": "engine engine planet",
@@ -36,8 +41,35 @@ def ranked(frame: pd.DataFrame) -> dict[str, list[str]]:
 # --- BM25 ---
 
 
-def lucene(passages, query, k1, b):
-    """Scores of the passages that share a term; the idf of Lucene, no (k1 + 1) factor."""
+# idf and the part of the term frequency (with the length norm), as in Kamphuis et al. (2020)
+def robertson_idf(n, df):
+    return math.log(max(1, (n - df + 0.5) / (df + 0.5)))
+
+
+FORMULAS = {
+    "robertson": (robertson_idf, lambda tf, norm, k1: tf / (tf + k1 * norm)),
+    "lucene": (
+        lambda n, df: math.log(1 + (n - df + 0.5) / (df + 0.5)),
+        lambda tf, norm, k1: tf / (tf + k1 * norm),
+    ),
+    "atire": (
+        lambda n, df: math.log(n / df),
+        lambda tf, norm, k1: (k1 + 1) * tf / (tf + k1 * norm),
+    ),
+    "bm25l": (
+        lambda n, df: math.log((n + 1) / (df + 0.5)),
+        lambda tf, norm, k1: (k1 + 1) * (tf / norm + 0.5) / (k1 + tf / norm + 0.5),
+    ),
+    "bm25+": (
+        lambda n, df: math.log((n + 1) / df),
+        lambda tf, norm, k1: 0.5 + (k1 + 1) * tf / (tf + k1 * norm),
+    ),
+}
+
+
+def naive_bm25(passages, query, variant, k1, b):
+    """Scores above what a passage without any of the terms gets."""
+    idf_of, part = FORMULAS[variant]
     words = {doc_id: text.split() for doc_id, text in passages.items()}
     average = sum(map(len, words.values())) / len(words)
     scores = {}
@@ -45,21 +77,128 @@ def lucene(passages, query, k1, b):
         for term in query.split():
             tf, df = found.count(term), sum(term in other for other in words.values())
             if tf:
-                idf = math.log(1 + (len(words) - df + 0.5) / (df + 0.5))
-                norm = k1 * (1 - b + b * len(found) / average)
-                scores[doc_id] = scores.get(doc_id, 0.0) + idf * tf / (tf + norm)
-    return scores
+                idf = idf_of(len(words), df)
+                norm = 1 - b + b * len(found) / average
+                absent = part(0, 1, k1) if variant in ("bm25l", "bm25+") else 0
+                scores[doc_id] = scores.get(doc_id, 0.0) + idf * (part(tf, norm, k1) - absent)
+    return {doc_id: score for doc_id, score in scores.items() if score > 0}
 
 
-@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
-def test_bm25_equals_naive_scores(k1, b):
-    bm25 = BM25(k1=k1, b=b, stopwords="none", stemmer="none")
-    found = bm25.candidates(collection(), 10)
+@pytest.mark.parametrize("variant", samplers.VARIANTS)
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.01, 0.0), (2.0, 1.0)])
+def test_bm25_equals_naive_scores(variant, k1, b):
+    bm25 = BM25(variant=variant, k1=k1, b=b, stopwords="none", stemmer="none")
+    passages = PASSAGES | {f"x{i}": f"filler words number{i}" for i in range(7)}
+    found = bm25.candidates(collection(passages), 10)
     rankings.check(found)
     for query_id, query in QUERIES.items():
         rows = found[found.query_id == query_id]
-        expected = lucene(PASSAGES, query, k1, b)
+        expected = naive_bm25(passages, query, variant, k1, b)
         assert dict(zip(rows.doc_id, rows.score, strict=True)) == pytest.approx(expected, rel=1e-5)
+
+
+def random_collection(passages=300, queries=20, seed=0) -> Collection:
+    draw, words = np.random.default_rng(seed), [f"w{i}" for i in range(60)]
+
+    def text(size):
+        return " ".join(draw.choice(words, size=size, p=SHARES))
+
+    return collection(
+        {f"d{i}": text(draw.integers(0, 12)) for i in draw.permutation(passages)},
+        {f"q{i}": text(draw.integers(1, 5)) for i in range(queries)},
+    )
+
+
+SHARES = 1 / np.arange(1, 61)
+SHARES = SHARES / SHARES.sum()
+
+
+@pytest.mark.parametrize("variant", samplers.VARIANTS)
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+def test_bm25_index_on_disk_equals_bm25s_in_memory(variant, block, tmp_path, monkeypatch):
+    """However it is cut into blocks: the library's own index, its scores sorted as trec_eval."""
+    import bm25s
+
+    world = random_collection()
+    monkeypatch.setattr("rdx.samplers.bm25.BLOCK", block)
+    sampler = BM25(variant=variant, stopwords="none", stemmer="none")
+    sampler.prepare(world, tmp_path)
+    found = sampler.candidates(world, 25, tmp_path)
+    index = bm25s.BM25(method=variant, k1=0.9, b=0.4)
+    split = {"stopwords": None, "show_progress": False}
+    index.index(bm25s.tokenize(list(world.passages.values()), **split), show_progress=False)
+    index.nonoccurrence_array = None
+    rows = []
+    for query_id, terms in zip(
+        world.queries,
+        bm25s.tokenize(list(world.queries.values()), return_ids=False, **split),
+        strict=True,
+    ):
+        scores = index.get_scores(terms)
+        rows += [(query_id, d, s) for d, s in zip(world.passages, scores, strict=True) if s > 0]
+    expected = samplers.top(rankings.rank(*zip(*rows, strict=True)), 25)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_bm25_reads_lazy_passages_once_in_order(tmp_path):
+    """A corpus on disk is iterated over; no text is looked up, no list of all of them is made."""
+
+    class Lazy(Mapping):
+        read = 0
+
+        def __getitem__(self, doc_id):
+            raise AssertionError(f"{doc_id} was looked up")
+
+        def __iter__(self):
+            return iter(PASSAGES)
+
+        def __len__(self):
+            return len(PASSAGES)
+
+        def items(self):
+            for doc_id, text in PASSAGES.items():
+                Lazy.read += 1
+                yield doc_id, text
+
+    sampler, lazy = BM25(), replace(collection(), passages=Lazy())
+    sampler.prepare(lazy, tmp_path)
+    assert Lazy.read == len(PASSAGES)
+    found = sampler.candidates(lazy, 4, tmp_path)
+    pd.testing.assert_frame_equal(found, sampler.candidates(collection(), 4))
+    assert Lazy.read == len(PASSAGES)
+
+
+def test_bm25_refuses_a_collection_without_a_term():
+    with pytest.raises(ValueError, match=r"collection 'toy': no passage has a term"):
+        BM25().candidates(collection({"d": "the of and", "e": ""}), 3)
+
+
+def test_bm25_without_queries_ranks_nothing():
+    found = BM25().candidates(collection(queries={}), 3)
+    assert list(found.columns) == list(rankings.COLUMNS) and found.empty
+    rankings.check(found)
+
+
+@pytest.mark.parametrize("k", [1, 4, 100])
+def test_best_is_the_order_of_trec_eval(k):
+    draw = np.random.default_rng(k)
+    scores = draw.integers(-3, 4, size=50).astype(np.float32) / 2
+    scores[:4] = [-0.0, 0.0, -1e-30, np.float32(3e38)]
+    doc_ids = [f"d{i}" for i in draw.permutation(50)]
+    places = np.argsort(np.argsort(doc_ids)).astype(np.int32)
+    found = indexes.best(scores, places, k)
+    expected = rankings.rank(["q"] * 50, doc_ids, scores).doc_id[:k]
+    assert [doc_ids[i] for i in found] == list(expected)
+
+
+def test_ids_are_in_the_order_of_their_bytes(tmp_path):
+    doc_ids = ["b", "ä", "a10", "a9", "A", "😀", "\uffee", ""]
+    assert indexes.write_ids(tmp_path, iter(doc_ids)) == len(doc_ids)
+    ids = indexes.Ids(tmp_path)
+    assert ids.at([1, 0, 5]).tolist() == ["ä", "b", "😀"] and len(ids) == 8
+    assert ids.at([]).tolist() == []
+    order = sorted(range(8), key=lambda i: doc_ids[i].encode())
+    assert np.argsort(ids.places).tolist() == order
 
 
 def test_bm25_keeps_the_top_k_of_each_query():
@@ -162,12 +301,29 @@ def test_random_is_a_function_of_seed_and_query():
 
 
 def test_random_draws_uniformly():
-    queries = {f"q{i}": "river" for i in range(3000)}
-    found = Random().candidates(collection(queries=queries), 2)
-    shares = found.groupby(["doc_id", "rank"]).size() / len(queries)
-    assert shares.to_dict() == pytest.approx(
-        {(d, r): 0.2 for d in PASSAGES for r in (1, 2)}, abs=0.03
-    )
+    """Chi-square of how often each pair of passages is drawn, of all ordered pairs."""
+    passages = {f"d{i}": "river" for i in range(7)}
+    queries = {f"q{i}": "river" for i in range(4200)}
+    found = Random(seed=5).candidates(collection(passages, queries), 2)
+    pairs = found.groupby("query_id").doc_id.agg(" ".join).value_counts()
+    assert len(pairs) == 7 * 6  # without replacement
+    expected = len(queries) / 42
+    assert ((pairs - expected) ** 2 / expected).sum() < 74.7  # 41 degrees of freedom, p = .001
+
+
+DRAWN = ["d319", "d188", "d478", "d221"]
+
+
+def test_random_is_independent_of_the_order_of_queries_and_of_the_index(tmp_path):
+    passages = {f"d{i}": "river" for i in range(500)}
+    queries = {f"q{i}": "river" for i in range(40)}
+    turned = collection(passages, dict(reversed(queries.items())))
+    sampler = Random(seed=2)
+    sampler.prepare(turned, tmp_path)
+    one = ranked(sampler.candidates(collection(passages, queries), 20))
+    assert ranked(sampler.candidates(turned, 20, tmp_path)) == one
+    # what was drawn when this was written, and must be drawn for ever
+    assert one["q7"][:4] == DRAWN
 
 
 def test_random_of_a_small_collection_takes_all():
@@ -243,104 +399,112 @@ def test_recorded_refuses_bad_values(tmp_path):
         Recorded(str(tmp_path / "nowhere.run"))
 
 
-def test_recorded_knows_which_queries_can_be_drawn(tmp_path):
+def test_samplers_know_which_queries_they_cover(tmp_path):
     run = run_file(tmp_path / "a.run", "q3 Q0 d1 1 5 x\nq9 Q0 d1 1 5 x\nq1 Q0 d2 1 5 x")
     assert Recorded(run).covered(QUERIES) == ["q1", "q3"]
+    Recorded(run).prepare(None, tmp_path)
+    assert Recorded(run).covered(QUERIES, tmp_path) == ["q1", "q3"]
+    assert BM25().covered(QUERIES) == Random().covered(QUERIES) == list(QUERIES)
 
 
-# --- Depth ---
+@pytest.mark.parametrize("order", ["score", "rank"])
+def test_recorded_reads_every_form_alike(tmp_path, order):
+    rows = [("q2", "d4", 2, 1.5), ("q2", "d1", 1, 1.5), ("q1", "d3", 1, 0.25), ("q1", "d5", 2, 9.0)]
+    rows += [("q1", "d2", 3, 0.25), ("other", "d9", 1, 1.0)]
+    text = "".join(f"{q} Q0 {d} {r} {s} x\n" for q, d, r, s in rows).encode()
+    (tmp_path / "a.run").write_bytes(text)
+    (tmp_path / "a.run.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "a.run.zst").write_bytes(pa.compress(text, codec="zstd", asbytes=True))
+    pd.DataFrame(rows, columns=list(rankings.COLUMNS)).to_parquet(tmp_path / "a.parquet")
+    files = [tmp_path / name for name in ("a.run", "a.run.gz", "a.run.zst", "a.parquet")]
+    found = [Recorded(str(path), order).candidates(collection(), 2) for path in files]
+    expected = {"score": ["d5", "d3"], "rank": ["d3", "d5"]}[order]
+    assert ranked(found[0]) == {"q2": ["d4", "d1"] if order == "score" else ["d1", "d4"],
+                                "q1": expected}  # fmt: skip
+    for path, one in zip(files, found, strict=True):
+        pd.testing.assert_frame_equal(one, found[0])
+        stored = tmp_path / f"{path.name}.index"
+        stored.mkdir()
+        Recorded(str(path), order).prepare(collection(), stored)
+        one = Recorded(str(path), order).candidates(collection(), 2, stored)
+        pd.testing.assert_frame_equal(one, found[0])
 
 
-def candidates(n=6, queries=("q1",)) -> pd.DataFrame:
-    rows = [(q, f"d{i}", -float(i)) for q in queries for i in range(1, n + 1)]
-    return rankings.rank(*zip(*rows, strict=True))
+def test_recorded_says_what_is_wrong_with_a_parquet_file(tmp_path):
+    path = tmp_path / "a.parquet"
+    frame = pd.DataFrame([("q1", "d1", 1, 1.0), ("q1", "gone", 2, 0.5)], columns=rankings.COLUMNS)
+    frame.drop(columns="score").to_parquet(path)
+    with pytest.raises(rankings.FormatError, match=r"a\.parquet: columns missing: score"):
+        Recorded(str(path)).candidates(collection(), 3)
+    frame.to_parquet(path)
+    with pytest.raises(rankings.FormatError, match=r"a\.parquet: passage 'gone' of query 'q1'"):
+        Recorded(str(path)).candidates(collection(), 3)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(rankings.FormatError, match=r"a\.parquet: not a readable parquet file"):
+        Recorded(str(path)).candidates(collection(), 3)
 
 
-def taught(ranks: dict[str, list[int]], state: str = "ok") -> pd.DataFrame:
-    rows = [
-        (q, f"d{i}", r, float("nan"), state) for q, order in ranks.items()
-        for i, r in enumerate(order, 1)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["query_id", "doc_id", "teacher_rank", "score", "state"])
+# --- indexes in the store ---
 
 
-def labels(lists: pd.DataFrame) -> dict[str, dict[str, int]]:
-    return {
-        str(q): dict(zip(rows.doc_id, rows.teacher_rank, strict=True))
-        for q, rows in lists.groupby("query_id")
-    }
+def cell(tmp_path, **nodes) -> SimpleNamespace:
+    for name, texts in (("corpus", PASSAGES), ("queries", QUERIES)):
+        lines = (f"{key}\t{text}\n" for key, text in texts.items())
+        (tmp_path / f"{name}.tsv").write_text("".join(lines))
+    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\n")
+    names = {"corpus": "corpus.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
+    data = {key: str(tmp_path / name) for key, name in names.items()}
+    nothing = dict.fromkeys(config.GROUPS)
+    cfg = {**nothing, "data": {"_target_": "rdx.data.Files", **data}, "seed": 1}
+    return SimpleNamespace(cfg=cfg, store=Store(tmp_path / "store"))
 
 
-def test_depth_modes_keep_different_passages():
-    # the teacher reverses six candidates; asked about three, it puts the first of them last
-    pool, reverse = candidates(), taught({"q1": [6, 5, 4, 3, 2, 1]})
-    first = Depth(3, "first_stage", pool=6)
-    teacher = Depth(3, "teacher", pool=6)
-    relabel = Depth(3, "relabel")
-    assert (first.asked, teacher.asked, relabel.asked) == (6, 6, 3)
-    assert labels(first.select(pool, reverse)) == {"q1": {"d1": 6, "d2": 5, "d3": 4}}
-    assert labels(teacher.select(pool, reverse)) == {"q1": {"d4": 3, "d5": 2, "d6": 1}}
-    again = relabel.select(candidates(3), taught({"q1": [3, 1, 2]}))
-    assert labels(again) == {"q1": {"d1": 3, "d2": 1, "d3": 2}}
-    assert list(first.select(pool, reverse).doc_id) == ["d1", "d2", "d3"]
+def test_an_index_is_made_once_for_all_queries_of_a_corpus(tmp_path):
+    here = cell(tmp_path)
+    train = config.build(here.cfg["data"], "data").load("all")
+    other = {**here.cfg["data"], "dev": 0.5, "name": "other", "qrels": None}
+    one = materials.indexed(here, BM25(), here.cfg["data"], train)
+    again = materials.indexed(here, BM25(), other, train.subset(["q1"]))
+    assert one == again and list(here.store.log.values()) == ["computed"]
+    assert materials.indexed(here, BM25(k1=2), other, train) != one
+    assert materials.indexed(here, Random(), other, train) == materials.indexed(
+        here, Random(seed=9, positives=True), other, train
+    )
+    (tmp_path / "corpus.tsv").write_text("d1\triver\n")
+    assert materials.indexed(here, BM25(), here.cfg["data"], train) != one
 
 
-def test_depth_teacher_mode_breaks_ties_by_first_stage():
-    tied = taught({"q1": [2, 1, 2, 2, 1, 2], "q2": [1, 1, 1, 1, 1, 1]})
-    lists = Depth(3, "teacher", pool=6).select(candidates(queries=("q1", "q2")), tied)
-    assert {q: set(one) for q, one in labels(lists).items()} == {
-        "q1": {"d2", "d5", "d1"},
-        "q2": {"d1", "d2", "d3"},
-    }
+def test_a_first_stage_is_retrieved_once_and_anew_for_other_queries(tmp_path):
+    here = cell(tmp_path)
+    data = here.cfg["data"]
+    test = config.build(data, "data").load("all")
+    nodes = ({"_target_": "rdx.samplers.BM25", "k1": 0.9}, data)
+    one = materials.retrieved(here, BM25(), nodes, test, 2)
+    pd.testing.assert_frame_equal(one, BM25().candidates(test, 2))
+    here.store.log.clear()
+    pd.testing.assert_frame_equal(materials.retrieved(here, BM25(), nodes, test, 2), one)
+    assert list(here.store.log.values()) == ["stored"]  # and the index is not even looked at
+    fewer = materials.retrieved(here, BM25(), nodes, test.subset(["q2"]), 2)
+    assert set(fewer.query_id) == {"q2"}
+    deeper = materials.retrieved(here, BM25(), nodes, test, 3)
+    assert deeper.groupby("query_id").size().max() == 3
+    other = materials.retrieved(here, BM25(k1=2), ({**nodes[0], "k1": 2}, data), test, 2)
+    assert other.score.tolist() != one.score.tolist()
 
 
-def test_depth_leaves_out_failed_and_short_lists():
-    good = taught({"q1": [1, 2, 3]})
-    parts = [good]
-    for query_id, state in [("q2", "failed"), ("q3", "refused"), ("q4", "malformed")]:
-        parts.append(taught({query_id: [1, 2, 3]}, state))
-    parts += [taught({"q5": [3, 2, 1]}, "repaired"), taught({"q6": [1]})]
-    pool = candidates(3, [f"q{i}" for i in range(1, 8)])
-    for mode in samplers.MODES:
-        lists = Depth(2, mode, pool=3).select(pool, pd.concat(parts))
-        assert set(lists.query_id) == {"q1", "q5"}, mode
+def test_a_run_is_converted_once_whatever_the_collection(tmp_path):
+    here = cell(tmp_path)
+    run = run_file(tmp_path / "a.run", "q3 Q0 d1 1 5 x", "q1 Q0 d2 1 5 x")
+    test = config.build(here.cfg["data"], "data").load("all")
+    one = materials.indexed(here, Recorded(run), here.cfg["data"], test)
+    pydocs = {"_target_": "rdx.data.PyDocs", "libraries": ["numpy"]}
+    assert materials.indexed(here, Recorded(run, missing="drop"), pydocs, test) == one
+    assert materials.indexed(here, Recorded(run, order="rank"), pydocs, test) != one
 
 
-def test_depth_allows_gaps_in_teacher_ranks():
-    lists = Depth(3, pool=6).select(candidates(), taught({"q1": [10, 900, 4, 5, 6, 7]}))
-    assert labels(lists) == {"q1": {"d1": 10, "d2": 900, "d3": 4}}
-
-
-def test_depth_of_a_published_teacher():
-    if not DL19.exists():
-        pytest.skip("no TREC DL 2019")
-    first = rankings.read_trec(DL19 / "runs" / "bm25-pyserini.run")
-    run = DL19 / "runs" / "teacher-gpt-3.5-turbo.bm25-pyserini.run"
-    given = rankings.read_trec(run, order="rank").rename(columns={"rank": "teacher_rank"})
-    given = given.assign(state="ok")
-    assert given.groupby("query_id").size().eq(100).all()
-    ten = {m: Depth(10, m).select(first, given) for m in ("first_stage", "teacher")}
-    for mode, lists in ten.items():
-        assert lists.groupby("query_id").size().eq(10).all(), mode
-        assert lists.query_id.nunique() == 43
-    assert ten["first_stage"]["rank"].max() == 10
-    assert ten["first_stage"].teacher_rank.max() > 10
-    assert set(ten["teacher"].teacher_rank) == set(range(1, 11))
-    assert ten["teacher"]["rank"].max() > 10
-    kept = [set(zip(x.query_id, x.doc_id, strict=True)) for x in ten.values()]
-    assert 0 < len(kept[0] & kept[1]) < len(kept[0])
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"k": 1}, r"depth\.k=1"),
-        ({"k": 10, "mode": "both"}, r"depth\.mode='both'.*'relabel'"),
-        ({"k": 10, "pool": 9}, r"depth\.pool=9.*depth\.k=10"),
-        ({"k": 10, "queries": 0}, r"depth\.queries=0"),
-    ],
-)
-def test_depth_refuses_bad_values(values, message):
-    with pytest.raises(ValueError, match=message):
-        Depth(**values)
-    assert Depth(10, "relabel", pool=9).asked == 10  # the pool is not used
+def test_data_sets_of_one_corpus_share_an_index():
+    id_of = "msmarco-passage/{}".format
+    names = ("train/judged", "trec-dl-2019/judged", "trec-dl-2020/judged")
+    found = [config.corpus({"_target_": "rdx.data.IrDatasets", "id": id_of(n)}) for n in names]
+    assert found[0] == found[1] == found[2]
+    assert found[0] != config.corpus({"_target_": "rdx.data.IrDatasets", "id": "vaswani"})

@@ -91,6 +91,31 @@ def test_other_keys_and_stages_are_other_results(tmp_path):
     assert (len(places), make.calls) == (4, 4)
 
 
+def test_own_seconds_leave_out_what_was_made_on_the_way(tmp_path):
+    store = Store(tmp_path)
+
+    def inner(folder):
+        (folder / "file").write_text("x" * 100_000)
+
+    def middle(folder):
+        store.cached("stage", "inner", inner)
+        store.cached("stage", "other", inner)
+
+    def outer(folder):
+        store.cached("stage", "middle", middle)
+        store.cached("stage", "inner", inner)  # stored by now: reading it is the outer one's own
+
+    store.cached("stage", "outer", outer)
+    times = {
+        key: json.loads((tmp_path / "stage" / key / MANIFEST).read_text())
+        for key in ("inner", "other", "middle", "outer")
+    }
+    for key, made in {"inner": (), "middle": ("inner", "other"), "outer": ("middle",)}.items():
+        rest = times[key]["seconds"] - sum(times[one]["seconds"] for one in made)
+        assert times[key]["own_seconds"] == pytest.approx(rest, abs=0.003)
+    assert store.inside == pytest.approx(times["outer"]["seconds"], abs=0.003)
+
+
 def test_the_manifest_lists_every_file_with_its_sha256(stored):
     folder, _ = stored
     manifest = json.loads((folder / MANIFEST).read_text())

@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.costs import costs
+from analysis.spec import BYTES, SECONDS, Row
 from rdx import commands, config, pipeline, rankings, systems
 
 DL19 = Path("/work/shared/data/trec-dl-2019")
@@ -221,8 +223,14 @@ def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):
         summary["means"][f"files/{measure}"]
     )
     assert means["paper_compat"]["corpora"] == ["toy"]
-    single = json.loads((folder / "timing.json").read_text())["files"]["single"]
+    single = json.loads((folder / "trial.json").read_text())["timing"]["files"]["single"]
     assert [len(one) for one in single["seconds"].values()] == [2, 2, 2]
+    # the tables of costs read the same
+    trial = json.loads((folder / "trial.json").read_text())
+    row = Row("S", "student", ("g",), competes=True, test=True)
+    cost = costs([row], {"S": ("key",)}, ["files"], {"key": {**trial, "seed": 1}})
+    assert cost["S", "files", SECONDS].mean == pytest.approx(single["latency"]["mean"])
+    assert cost["S", "files", BYTES].mean == single["peak_memory"]["rss"]
     # what a stored cell measured is what `evaluate --efficiency` reads
     [row] = systems.timings(tmp_path / "store", [summary["signature"][:6]])
     assert row["pairs"] == single["pairs"] and row["ratio"] is None
@@ -238,7 +246,7 @@ def test_costs_of_cells_are_compared(tmp_path, capsys):
             "energy": {"joules_per_query": None}, "hardware": {"device": "CPU", "cores": 2},
         }  # fmt: skip
         timing = {"dl19": {"seconds": 1.0, **({"single": single} if seconds else {})}}
-        (folder / "timing.json").write_text(json.dumps(timing))
+        (folder / "trial.json").write_text(json.dumps({"timing": timing}))
 
     cell("aaaa", {"p": 1.0, "q": 1.0})
     cell("bbbb", {"p": 2.0, "q": 4.0})

@@ -562,8 +562,6 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 # --- a real server ---
 
 
-
-
 @pytest.mark.slow
 def test_a_real_server_answers_as_the_model_in_process(tmp_path):
     import torch

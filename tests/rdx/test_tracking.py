@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from rdx.tracking import MLflow, NoTracking, environment
+from rdx.tracking.lookup import recorded_in_sqlite
 
 LEVELS = {"data": "pydocs", "sampler": "bm25", "loss": "ranknet"}
 CONFIG = {"loss": {"_target_": "rdx.losses.RankNet"}, "seed": 1, "trainer": {"betas": [0.9, 0.99]}}
@@ -429,3 +430,55 @@ def test_environment_of_a_checkout_without_git(monkeypatch):
 def test_tracking_is_immutable(tracking):
     with pytest.raises(AttributeError):
         tracking.uri = "x"
+
+
+# --- all finished trials at one look ---
+
+
+def test_recorded_are_the_finished_trials_as_mlflow_finds_them(tracking, client):
+    from rdx.tracking import runs as mlflow_runs
+
+    with start(tracking, "f00d01", grid="looked-up"):
+        pass
+    with pytest.raises(RuntimeError), start(tracking, "f00d02"):
+        raise RuntimeError("out of memory")
+    with start(tracking, "f00d03"):
+        assert "f00d03" not in tracking.recorded()  # it runs
+    with start(tracking, "f00d04"):
+        pass
+    [deleted] = of(client, "f00d04")
+    client.delete_run(deleted.info.run_id)
+    found = tracking.recorded()
+    assert found & {"f00d01", "f00d02", "f00d03", "f00d04"} == {"f00d01", "f00d03"}
+    assert found == recorded_in_sqlite(tracking.uri, "rdx")
+    assert found == mlflow_runs.recorded(tracking.uri, "rdx")
+    assert recorded_in_sqlite(tracking.uri, "another") == set()
+    assert mlflow_runs.recorded(tracking.uri, "another") == set()
+    assert NoTracking().recorded() is None
+
+
+def test_what_is_no_local_database_is_left_to_mlflow(tmp_path):
+    (tmp_path / "other.db").write_text("no database")
+    assert recorded_in_sqlite("http://127.0.0.1:9", "rdx") is None
+    assert recorded_in_sqlite(f"sqlite:///{tmp_path}/other.db", "rdx") is None
+    assert MLflow(uri=f"sqlite:///{tmp_path}/absent.db").recorded() == set()
+    assert not (tmp_path / "absent.db").exists()
+
+
+def test_a_plan_tells_a_stored_cell_without_a_record_apart(tracking, world, tmp_path):
+    from rdx import config, plan
+    from rdx.store import Store
+
+    base = [one for one in world.overrides(tmp_path / "store") if one != "tracking=none"]
+    overrides = [*base, f"tracking.uri={tracking.uri}"]
+    [cell] = config.cells(overrides)
+
+    def state():
+        return plan.plan(overrides).cells[0].state
+
+    assert state() == plan.TO_RUN
+    Store(tmp_path / "store").cached("evaluate", cell.signature, lambda folder: None)
+    assert state() == plan.UNRECORDED
+    with start(tracking, cell.signature):
+        pass
+    assert state() == plan.FINISHED

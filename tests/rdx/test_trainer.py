@@ -9,8 +9,9 @@ import pytest
 import torch
 from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
-from rdx.batches import Schedule, TrainingList, fixed
+from rdx.batches import Schedule
 from rdx.data.collection import Collection
+from rdx.lists import TrainingList, fixed
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
 from rdx.students import LoRA

@@ -27,8 +27,8 @@ from trainer_toys import (
     trained,
 )
 
-from rdx.batches import TrainingList
 from rdx.data.collection import Collection
+from rdx.lists import TrainingList
 from rdx.losses import LCE, RankNet
 from rdx.samplers import BM25
 from rdx.trainer import Epochs, Prefinetune, Steps, Trainer, fit

@@ -10,7 +10,7 @@ import pytest
 import torch
 from trainer_toys import LISTS, TOY, Stop, equal, parameters, stop_at, toy_student, trained
 
-from rdx.batches import TrainingList, fixed
+from rdx.lists import TrainingList, fixed
 from rdx.losses import ADRMSE, RankNet
 from rdx.trainer import Epochs, Steps, Trainer, memory
 

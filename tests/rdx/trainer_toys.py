@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from rdx.batches import TrainingList
 from rdx.data.collection import Collection
+from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.students import Student
 from rdx.trainer import Steps, Trainer, fit

@@ -1,4 +1,4 @@
-"""Verbs: `python -m rdx VERB ...`, each a small function."""
+"""`python -m rdx evaluate` and `import`: rankings of systems that were not trained here."""
 
 from __future__ import annotations
 
@@ -10,163 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from rdx import config, rankings
-from rdx.config import Cell, ConfigError
+from rdx import rankings
 
 PER_QUERY = "per_query.parquet"
-
-
-def teach(arguments: Sequence[str]) -> None:
-    """Label without training; or compare a teacher with what others report of it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rdx teach",
-        description="Let teachers rank the candidates of the training queries; train nothing. "
-        "Answers are kept: stop it whenever you like, and the same command goes on.",
-    )
-    parser.add_argument("overrides", nargs="*", help="as of python -m rdx; a grid, too")
-    parser.add_argument(
-        "--again",
-        action="store_true",
-        help="make a finished teacher ranking anew; only what was not answered is asked",
-    )
-    parser.add_argument(
-        "--against", metavar="RUN", help="audit: compare with this teacher ranking (TREC run)"
-    )
-    parser.add_argument(
-        "--export", metavar="FOLDER", help="write ranking, audit and answers there, to give away"
-    )
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="rank the first stages of `evaluation` instead; compare with teacher.published",
-    )
-    given = parser.parse_intermixed_args(arguments)
-    try:
-        found = _distinct(given.overrides)
-        other = rankings.read_trec(given.against, order="rank") if given.against else None
-    except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
-    for cell in found:
-        print(f"== {' '.join(cell.overrides) or 'defaults'}", flush=True)
-        if given.calibrate:
-            _asked(partial(_calibrate, cell))
-            continue
-        folder = _asked(partial(_label, cell, given.again))
-        _report(folder, cell, other)
-        if given.export:
-            out = Path(given.export) / (folder.name if len(found) > 1 else "")
-            _export(folder, cell, out)
-
-
-def _distinct(overrides: Sequence[str]) -> list[Cell]:
-    """The cells of a command line that differ in their labels, checked."""
-    found = config.cells(overrides)
-    for cell in found:
-        config.check(cell)
-    return list({config.signatures(cell.cfg)["teach"]: cell for cell in reversed(found)}.values())[
-        ::-1
-    ]
-
-
-def _asked(ask: Callable[[], Any]) -> Any:
-    """Whatever `ask` gives; a teacher that stops ends the program with its message."""
-    from rdx.teachers import Fatal, Stopped
-
-    try:
-        return ask()
-    except (Fatal, Stopped, rankings.FormatError, ConfigError) as error:
-        sys.exit(f"rdx: {error}")
-
-
-def _label(cell: Cell, again: bool) -> Path:
-    from rdx import labels
-
-    cfg = {**cell.cfg, "grid": "teach"}
-    return labels.label(cfg, cell.levels, again)
-
-
-def _report(folder: Path, cell: Cell, other: pd.DataFrame | None) -> None:
-    """Print the audit of a teacher ranking."""
-    from rdx import labels, pipeline
-    from rdx.teachers.audit import summary
-
-    found = json.loads((folder / pipeline.AUDIT).read_text())
-    if other is not None:
-        found = labels.audit_against(cell.cfg, folder, other)
-    print(summary(found))
-    print(f"{'Stored':<15}{folder}")
-
-
-def _export(folder: Path, cell: Cell, out: Path) -> None:
-    """Write a teacher ranking as a TREC run, its audit, and the answers behind it."""
-    from rdx import evaluation, pipeline
-    from rdx.teachers import WINDOWS
-    from rdx.teachers.ledger import export
-
-    out.mkdir(parents=True, exist_ok=True)
-    taught = rankings.read_parquet(folder / "teacher.parquet")
-    usable = taught[taught.state.isin(rankings.USABLE)]
-    rankings.write_trec(evaluation.as_ranking(usable), out / "teacher.run.gz", "rdx")
-    (out / pipeline.AUDIT).write_text((folder / pipeline.AUDIT).read_text())
-    if (folder / WINDOWS).exists():
-        keys = rankings.read_parquet(folder / WINDOWS).key
-        export(Path(cell.cfg["teacher"]["ledger"]), keys, out)
-    print(f"{'Exported':<15}{out}")
-
-
-def _calibrate(cell: Cell) -> None:
-    """Print nDCG@10 of teacher and first stage per test collection, beside published values."""
-    from rdx import labels
-
-    published = cell.cfg["teacher"].get("published") or {}
-    for name, found in labels.calibrate(cell.cfg).items():
-        known = published.get(name)
-        print(
-            f"   {name}: teacher {found['teacher']:.4f} +- {found['half_width']:.4f} (95 % over "
-            f"{found['queries']} queries), first stage {found['first_stage']:.4f}, oracle "
-            f"{found['oracle']:.4f}, {found['left_out']} lists failed"
-            + ("" if known is None else f"; published {known:.4f}")
-        )
-        if known is None:
-            print(f"   (nothing to compare: teacher.published.{name} is not given)")
-        elif abs(found["teacher"] - known) > found["half_width"]:
-            print(
-                f"   WARNING: {name}: {found['teacher']:.4f} differs from the published "
-                f"{known:.4f} by more than the 95 % interval. Same first stage, depth, prompt, "
-                "window and judgements? Do not label thousands of queries before this is explained."
-            )
-        elif found["left_out"]:
-            print(f"   WARNING: {name}: failed lists stand in the order of the first stage")
-
-
-def export(arguments: Sequence[str]) -> None:
-    """Release a finished cell: weights that other libraries load, and a model card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rdx export",
-        description="Write the weights of a finished cell, a model card and its configuration.",
-    )
-    parser.add_argument("signature", help="of the cell, or an unambiguous beginning of it")
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--store", type=Path, default=Path("store"), help="where the cell is")
-    parser.add_argument("--licence", help="of the weights, e.g. apache-2.0")
-    parser.add_argument("--name", help="of the model on its card; default: the folder's")
-    parser.add_argument(
-        "--form",
-        default="transformers",
-        help="transformers (also for sentence-transformers) or lightning_ir",
-    )
-    given = parser.parse_args(arguments)
-    from rdx import export as release
-
-    try:
-        folder = release.export(
-            given.store, given.signature, given.out, given.licence, given.name, given.form
-        )
-    except release.ExportError as error:
-        sys.exit(f"rdx: {error}")
-    print(f"{'Exported':<15}{folder}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -216,9 +62,20 @@ def import_(arguments: Sequence[str]) -> None:
         "evaluated on the same collections and first stages.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="[COLLECTION:]RUN", help="one TREC run for every collection"
+        "runs",
+        nargs="+",
+        metavar="[COLLECTION:]RUN",
+        help="one TREC run for every collection; with --archive, patterns of their paths",
     )
-    parser.add_argument("--name", required=True, help="tables name the system run:NAME")
+    parser.add_argument("--name", help="tables name the system run:NAME; with --archive, {name}")
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="PLACE",
+        help="a folder or tar archive of many systems; a RUN is then a path in it with {name} "
+        "where the system's name stands, {collection} where the collection's does, and * for "
+        "anything, none of them over a /",
+    )
     _of_collection(parser)
     parser.add_argument(
         "--outside",
@@ -230,7 +87,11 @@ def import_(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     from rdx import systems
 
+    if not given.name and not given.archive:
+        parser.error("the following arguments are required: --name")
     cell, names = _chosen(given)
+    if given.archive:
+        return _import_all(cell, names, given)
     runs: dict[str, systems.Run] = {}
     for one in given.runs:
         head, colon, path = one.partition(":")
@@ -250,6 +111,31 @@ def import_(arguments: Sequence[str]) -> None:
     print(f"Registered run:{given.name} on {', '.join(runs)}; signature: {key}")
 
 
+def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
+    """Register every system of an archive; say at the end which could not be, and why."""
+    from rdx import systems
+
+    naming = given.name or "{name}"
+    if "{name}" not in naming:
+        sys.exit(f"rdx: --name {naming}: with --archive it must hold {{name}}")
+    failed = []
+    try:
+        with systems.opened(given.archive, given.runs, names) as found:
+            print(f"{len(found.runs)} systems; {found.others} other files are left alone")
+            for name, where, error in systems.register_all(
+                *(cell, found, naming, given.order, given.outside == "drop", given.source)
+            ):
+                failed += [f"{name}: {error}"] if error else []
+                print(
+                    f"   {'FAILED' if error else 'run:' + name:42} {', '.join(where)}", flush=True
+                )
+    except (ValueError, OSError) as error:
+        sys.exit(f"rdx: {error}")
+    print(f"Registered {len(found.runs) - len(failed)} of {len(found.runs)} systems")
+    if failed:
+        sys.exit("\n   ".join(["rdx: not registered:", *failed]))
+
+
 def _of_collection(parser: argparse.ArgumentParser) -> None:
     """What says on which collection, by which measures and against which candidates."""
     parser.add_argument(
@@ -259,6 +145,13 @@ def _of_collection(parser: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="an option of evaluation, Hydra overrides, names of its collections; e.g. "
         "evaluation=trec_dl dl19_bm25",
+    )
+    parser.add_argument(
+        "--local",
+        type=Path,
+        metavar="FOLDER",
+        help="corpus.*, queries.* and qrels.* of the collections are here (or in FOLDER/NAME of "
+        "each); nothing is fetched, and the record says that it is a local copy",
     )
     parser.add_argument("--measures", nargs="+", default=[], help="of ir_measures")
     parser.add_argument("--first-stage", metavar="RUN", help="the candidates, as a TREC run")
@@ -279,7 +172,7 @@ def _chosen(given: argparse.Namespace) -> tuple[Any, list[str]]:
         first = given.runs[0]  # stands in for one that is not asked for
     if not Path(first or ".").exists():
         sys.exit(f"rdx: {first}: no such file (in {Path.cwd()})")
-    return _told(partial(systems.collections, given.collection, first, given.measures))
+    return _told(partial(systems.collections, given.collection, first, given.measures, given.local))
 
 
 def _told(ask: Callable[[], Any]) -> Any:
@@ -343,6 +236,3 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
         )
         for line in lines
     )
-
-
-VERBS = {"teach": teach, "export": export, "evaluate": evaluate, "import": import_}

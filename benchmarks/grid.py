@@ -1,0 +1,143 @@
+"""What grids cost beyond their training: planning and starting.
+
+``python -m benchmarks.grid`` prints Markdown tables; ``--only planning`` one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pandas as pd  # noqa: E402
+
+from rdx import config, rankings  # noqa: E402
+from rdx.config import Cell  # noqa: E402
+from rdx.store import Store, write_json  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+LOSSES = (
+    *("ranknet", "adr_mse", "lce", "listnet", "list_mle"),
+    *("p_list_mle", "lambda_rank", "lambda_loss", "approx_ndcg", "approx_mrr"),
+)
+
+
+def grid(cells: int) -> list[str]:
+    """Overrides of a grid of so many cells, a multiple of 50: losses x depths x seeds."""
+    seeds = ",".join(map(str, range(1, cells // 50 + 1)))
+    return [f"loss={','.join(LOSSES)}", "depth.k=5,6,7,8,9", f"seed={seeds}", "depth.pool=10"]
+
+
+def finish(cell: Cell, queries: int) -> None:
+    """Write a cell's results through the real store, and its trial through the real tracking."""
+    store = Store(Path(cell.cfg["store"]))
+
+    def make(folder: Path) -> None:
+        if folder.stem != cell.signature:
+            (folder / "result.json").write_text("{}")
+            return
+        (folder / "runs").mkdir(exist_ok=True)
+        for system in ("first_stage", "oracle", "student"):
+            (folder / "runs" / f"pydocs.{system}.run.gz").write_bytes(b"")
+        values = [(i * 7919 + cell.cfg["seed"] * 31) % 1000 / 1000 for i in range(queries)]
+        table = pd.DataFrame({"query_id": [f"q{i}" for i in range(queries)], "value": values})
+        table = table.assign(collection="pydocs", system="student", measure="nDCG@10")
+        rankings.write_parquet(table, folder / "per_query.parquet")
+        facts = {"signatures": cell.keys, "collections": {"pydocs": {"queries": queries}}}
+        write_json(folder / "trial.json", facts)
+        (folder / "config.yaml").write_text(f"seed: {cell.cfg['seed']}\n")
+
+    for stage in ("candidates", "teach", "prefinetune", "distill", "evaluate"):
+        store.cached(stage, cell.keys[stage], make)
+    tracking = config.build(cell.cfg["tracking"], "tracking")
+    with tracking.trial(
+        signature=cell.signature,
+        levels=cell.levels,
+        config=cell.cfg,
+        grid="benchmark",
+        seed=cell.cfg["seed"],
+    ) as trial:
+        trial.log_result(
+            store.root / "evaluate" / cell.signature,
+            {"collections": {}},
+            {"pydocs/student/nDCG@10": 0.4},
+        )
+
+
+def seconds(command: Sequence[str], folder: Path, repeat: int) -> list[tuple[float, float]]:
+    """Wall-clock and processor seconds of a program, each time in a process of its own."""
+    found = []
+    for _ in range(repeat):
+        start, busy = time.perf_counter(), _children()
+        subprocess.run(
+            [sys.executable, "-m", "rdx", *command],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+        )
+        found.append((time.perf_counter() - start, _children() - busy))
+    return found
+
+
+def planning(cells: int, repeat: int) -> list[str]:
+    """A finished grid planned again, and the help text."""
+    lines = ["| | seconds (median, range) | processor |", "|---|--:|--:|"]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        tracking = [f"tracking.artifacts={folder}/mlartifacts", "tracking.system_metrics=false"]
+        overrides = [*grid(cells), *tracking]
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            start, busy = time.perf_counter(), time.process_time()
+            every = config.cells(overrides)
+            composed = [(time.perf_counter() - start, time.process_time() - busy)]
+            for cell in every:
+                finish(cell, queries=320)
+        finally:
+            os.chdir(before)
+        lines.append(f"| {len(every):,} cells composed and signed | {_told(composed)} |")
+        again = seconds(["plan", *overrides], folder, repeat)
+        lines.append(f"| `python -m rdx plan` of these, all finished | {_told(again)} |")
+    lines.append(f"| `python -m rdx --help` | {_told(seconds(['--help'], ROOT, repeat))} |")
+    return lines
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _told(found: Sequence[tuple[float, float]]) -> str:
+    wall = [one for one, _ in found]
+    busy = statistics.median(one for _, one in found)
+    return f"{statistics.median(wall):.1f} ({min(wall):.1f}–{max(wall):.1f}) | {busy:.1f}"
+
+
+TABLES: dict[str, Callable[[int, int], list[str]]] = {"planning": planning}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grid", description=__doc__)
+    parser.add_argument("--only", choices=tuple(TABLES), help="one table")
+    parser.add_argument("--cells", type=int, default=1000, help="of the planned grid")
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    for name, table in TABLES.items():
+        if given.only in (None, name):
+            print("\n".join([f"## {name}", "", *table(given.cells, given.repeat), ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

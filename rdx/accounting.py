@@ -1,0 +1,259 @@
+"""What did not become training data, and why: counted, shown, and refused beyond a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rdx.rankings import USABLE
+
+USED = "used"
+# Why a training query has no list, in the order in which it is found out.
+LOST = ("no_candidates", "malformed", "refused", "failed", "too_short", "not_drawn")
+# Of what conf/config.yaml has a limit.
+NAMES = (
+    *(f"queries_{one}" for one in LOST), "lists_left_out",
+    *("labels_repaired", "lists_below_k", "passages_unlabelled"),
+    *("duplicate_queries", "duplicate_passages"),
+    *("queries_truncated", "passages_truncated", "train_queries_tested"),
+)  # fmt: skip
+
+
+class TooMany(ValueError):
+    """More was lost than the configuration allows; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many, and of how many."""
+
+    n: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """`n / of`; 0 of nothing."""
+        return self.n / self.of if self.of else 0.0
+
+
+Counts = dict[str, Count]
+
+
+def fates(
+    asked: Sequence[str],
+    candidates: pd.DataFrame,
+    taught: pd.DataFrame,
+    selected: pd.DataFrame,
+    used: Iterable[str],
+) -> dict[str, str]:
+    """What became of each training query: "used", or the first of `LOST` that is true.
+
+    Parameters
+    ----------
+    asked
+        The query sample.
+    candidates, taught
+        Rankings of the first stage and of the teacher, the latter with `state`.
+    selected
+        What `rdx.lists.Depth.select` kept.
+    used
+        Queries that have a training list.
+    """
+    found, kept, listed = set(candidates.query_id), set(selected.query_id), set(used)
+    states = dict(zip(taught.query_id, taught.state, strict=True))
+
+    def fate(query_id: str) -> str:
+        if query_id not in found:
+            return "no_candidates"
+        state = str(states.get(query_id, "failed"))
+        if state not in USABLE:
+            return state
+        if query_id not in kept:
+            return "too_short"
+        return USED if query_id in listed else "not_drawn"
+
+    return {query_id: fate(query_id) for query_id in asked}
+
+
+def of_queries(found: Mapping[str, str]) -> Counts:
+    """How many queries were lost, by reason, and together (`lists_left_out`)."""
+    reasons = list(found.values())
+    lost = {f"queries_{one}": reasons.count(one) for one in LOST}
+    lost["lists_left_out"] = sum(lost.values())
+    return {name: Count(n, len(reasons)) for name, n in lost.items()}
+
+
+def left_out(lists: int, queries: int) -> Counts:
+    """How many of the queries have no list."""
+    return {"lists_left_out": Count(queries - lists, queries)}
+
+
+def of_labels(
+    candidates: pd.DataFrame, taught: pd.DataFrame, selected: pd.DataFrame, k: int
+) -> Counts:
+    """Lists that are repaired or shorter than k, and candidates without a label.
+
+    `passages_unlabelled` are candidates of usable lists that the teacher has not ranked.
+    """
+    states = taught.groupby("query_id", sort=False).state.first()
+    usable = set(states.index[states.isin(USABLE)])
+    given = candidates[candidates.query_id.isin(usable)]
+    ranked = taught[taught.query_id.isin(usable)]
+    labelled = given.merge(ranked[["query_id", "doc_id"]], on=["query_id", "doc_id"])
+    sizes = selected.groupby("query_id", sort=False).size()
+    return {
+        "labels_repaired": Count(int((states == "repaired").sum()), len(states)),
+        "lists_below_k": Count(int((sizes < k).sum()), len(sizes)),
+        "passages_unlabelled": Count(len(given) - len(labelled), len(given)),
+    }
+
+
+def of_texts(selected: pd.DataFrame, queries: Mapping[str, str], passages: Any) -> Counts:
+    """Repeated texts: queries that are another's words, and passages within one list."""
+    asked = [queries[query_id] for query_id in selected.query_id.unique()]
+    texts = {doc_id: passages[doc_id] for doc_id in selected.doc_id.unique()}
+    same = selected.assign(text=selected.doc_id.map(texts)).duplicated(["query_id", "text"])
+    return {
+        "duplicate_queries": Count(len(asked) - len(set(asked)), len(asked)),
+        "duplicate_passages": Count(int(same.sum()), len(selected)),
+    }
+
+
+def of_truncation(
+    cut: set[str], total: int, selected: pd.DataFrame, queries: Mapping[str, str]
+) -> Counts:
+    """Queries and passages of which the student saw the beginning only.
+
+    Parameters
+    ----------
+    cut
+        Texts that were cut, as the tokeniser has noted them.
+    total
+        How many there were in all processes.
+    """
+    asked = {queries[query_id] for query_id in selected.query_id.unique()}
+    short = len(asked & cut)
+    return {
+        "queries_truncated": Count(short, len(asked)),
+        "passages_truncated": Count(total - short, int(selected.doc_id.nunique())),
+    }
+
+
+def facts(counts: Counts) -> dict[str, dict[str, int]]:
+    """As JSON."""
+    return {name: {"n": one.n, "of": one.of} for name, one in counts.items()}
+
+
+def read(found: Mapping[str, Mapping[str, int]]) -> Counts:
+    """What `facts` wrote."""
+    return {name: Count(one["n"], one["of"]) for name, one in found.items()}
+
+
+def block(name: str, counts: Counts, oddities: Mapping[str, int]) -> str:
+    """A few lines: everything that is not 0, in the order of the counts.
+
+    `oddities` are those of the collection as it was loaded (`Collection.counts`).
+    """
+    lines = [f"  {what}: {c.n:,} of {c.of:,} ({c.share:.1%})" for what, c in counts.items() if c.n]
+    lines += [f"  {what}: {n:,} (of the collection)" for what, n in oddities.items() if n]
+    return "\n".join([f"{name}: {'what was lost or is odd' if lines else 'nothing lost'}", *lines])
+
+
+def check(counts: Counts, limits: Mapping[str, float | None]) -> None:
+    """Refuse shares above their limits.
+
+    Raises
+    ------
+    TooMany
+        If a count is a larger share of its total than `limits` says; all such are named.
+    """
+    over = [
+        f"{name}: {counts[name].n:,} of {counts[name].of:,} ({counts[name].share:.1%}), more than "
+        f"limits.{name}={limit}"
+        for name, limit in limits.items()
+        if limit is not None and name in counts and counts[name].share > limit
+    ]
+    if over:
+        raise TooMany("; ".join(over))
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """The queries of a collection: (collection, query id) is a key, the bare query id is none."""
+
+    collection: str
+    queries: Mapping[str, str]
+
+
+def leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> tuple[Count, list[str]]:
+    """Training queries that are also test queries: the same words, or the same id of a collection.
+
+    Case and white space make no other words.
+
+    Parameters
+    ----------
+    tests
+        Test sets by name.
+
+    Returns
+    -------
+    count, messages
+        Training queries that are tested, of all; a message for each test set that has such.
+    """
+    words = {query_id: _plain(text) for query_id, text in train.queries.items()}
+    found: set[str] = set()
+    messages = []
+    for name, test in tests.items():
+        tested = {_plain(text): query_id for query_id, text in test.queries.items()}
+        same = {query_id: tested[text] for query_id, text in words.items() if text in tested}
+        if test.collection == train.collection:
+            same |= {query_id: query_id for query_id in words if query_id in test.queries}
+        if same:
+            first = min(same)
+            messages.append(
+                f"{len(same):,} training queries of {train.collection!r} are test queries of "
+                f"{name!r} ({test.collection!r}), e.g. {first!r} and {same[first]!r}: "
+                f"{train.queries[first]!r}"
+            )
+        found |= set(same)
+    return Count(len(found), len(words)), messages
+
+
+def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
+    """Query ids that are different queries in two test sets; and sets that share some queries.
+
+    A message for each pair of test sets, with an example of both. Sets with the same queries under
+    the same ids, as two first stages of one collection have, are none; neither are sets of
+    unlike collections with different ids.
+    """
+    messages = []
+    named = list(tests.items())
+    for i, (name, one) in enumerate(named):
+        for other_name, other in named[i + 1 :]:
+            if one.queries == other.queries:
+                continue
+            where = f"{name!r} ({one.collection!r}) and {other_name!r} ({other.collection!r})"
+            ids = [q for q in one.queries if q in other.queries]
+            unlike = [q for q in ids if _plain(one.queries[q]) != _plain(other.queries[q])]
+            if unlike:
+                first = unlike[0]
+                messages.append(
+                    f"{len(unlike):,} query ids are different queries in {where}, e.g. {first!r}: "
+                    f"{one.queries[first]!r} and {other.queries[first]!r}"
+                )
+            words = {_plain(text): q for q, text in other.queries.items()}
+            shared = [q for q, text in one.queries.items() if _plain(text) in words]
+            if shared:
+                first = shared[0]
+                messages.append(
+                    f"{len(shared):,} queries are in both {where}, e.g. {first!r}: "
+                    f"{one.queries[first]!r}; a mean over the two counts them twice"
+                )
+    return messages
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

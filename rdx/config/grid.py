@@ -1,0 +1,194 @@
+"""The cells of a command line or of a spec: expanded, composed, and the impossible left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+
+from rdx import grids
+from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep
+from rdx.config.schema import CONF, Cell, ConfigError, Root, near
+from rdx.grids import SubGrid
+
+# What a loss must have beyond an order of passages, and which teachers give it.
+NEEDS = {
+    "rdx.losses.MarginMSE": "scores",
+    "rdx.losses.KL": "scores",
+    "rdx.losses.BCE": "labels",
+}
+GIVES = {
+    "rdx.teachers.QueryLikelihood": ("scores",),
+    "rdx.teachers.Labels": ("labels", "scores"),
+}
+
+
+def cells(what: str | Sequence[str]) -> list[Cell]:
+    """Every possible cell of an experiment, by its name, or of a list of Hydra overrides.
+
+    Cells that a constraint excludes, or whose teacher cannot give what their loss needs, are left
+    out; see `split`.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown key, option or value, in any cell; or if no cell is possible.
+    """
+    return split(what)[0]
+
+
+def split(what: str | Sequence[str]) -> tuple[list[Cell], list[tuple[Cell, str]]]:
+    """The cells that are possible, and those that are not, each with the reason; see `cells`."""
+    overrides = [f"+experiments={what}"] if isinstance(what, str) else list(what)
+    every: list[Cell] = []
+    reasons: list[str] = []
+    bases: dict[tuple[str, ...], Base] = {}
+    with composing():
+        for grid in _sub_grids(overrides):
+            own = [cell_of(grid.name, job, bases) for job in grid.jobs(sweep)]
+            _check_exclude(grid, own)
+            every += own
+            reasons += [_excluded(cell, grid) or impossible(cell.cfg) for cell in own]
+    if every and all(reasons):
+        raise ConfigError(f"{reasons[0]}\n  in: python -m rdx {' '.join(every[0].overrides)}")
+    found = list(zip(every, reasons, strict=True))
+    return [cell for cell, why in found if not why], [(cell, why) for cell, why in found if why]
+
+
+def impossible(cfg: dict[str, Any]) -> str:
+    """Why a cell's loss cannot learn from its teacher; "" if it can.
+
+    Every loss but those of `NEEDS` learns from an order of passages, which every teacher gives.
+    """
+    if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
+        return ""
+    teacher = cfg["teacher"]
+    gives = set(GIVES.get(teacher["_target_"], ()))
+    if teacher["_target_"] == "rdx.teachers.Recorded" and teacher.get("order") == "score":
+        gives.add("scores")
+    lacking = sorted({NEEDS[t] for t in _targets(cfg["loss"]) if t in NEEDS} - gives)
+    if not lacking:
+        return ""
+    loss, source = (str(cfg[g]["_target_"]).rpartition(".")[2] for g in ("loss", "teacher"))
+    others = sorted(t.rpartition(".")[2] for t, given in GIVES.items() if lacking[0] in given)
+    return (
+        f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "
+        f"{', '.join(others)}" + (", Recorded with order=score" if lacking == ["scores"] else "")
+    )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The classes named in a node and below it."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The command lines of the cells: (name of the sub-grid, overrides), one per cell.
+
+    Sweeps ("loss=ranknet,adr_mse") are multiplied out, and keys of a `zip` moved together
+    (`rdx.grids`). When `+experiments=NAME` is among the overrides, that happens once for every
+    sub-grid of its `spec.grid`; other overrides are added to each sub-grid and replace its own
+    values of the same key, so that `seed=5` narrows a grid. What is excluded is still among them:
+    `split` knows, which composes the cells.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown experiment, or a sub-grid, `zip` or `exclude` that is not what it should be.
+    """
+    with composing():
+        return [(grid.name, job) for grid in _sub_grids(overrides) for job in grid.jobs(sweep)]
+
+
+def _sub_grids(overrides: Sequence[str]) -> list[SubGrid]:
+    """The sub-grids of a command line, each with all that the command line adds to it."""
+    more = {key: _constraint(overrides, key) for key in ("zip", "exclude")}
+    plain = [o for o in overrides if o.split("=", 1)[0] not in ("+zip", "+exclude")]
+    name = next((o.split("=", 1)[1] for o in plain if o.startswith("+experiments=")), None)
+    try:
+        line = grids.on_command_line(plain, more["zip"], more["exclude"])
+        if name is None:
+            return [line]
+        nodes = load_spec(name).get("grid") or {}
+        if not isinstance(nodes, dict) or not nodes:
+            raise ConfigError(f"experiments/{name}.yaml: spec.grid must name at least one sub-grid")
+        mine = {*map(grids.key_of, plain), *(key for one in line.zipped for key in one)}
+        found = []
+        for grid, node in nodes.items():
+            where = f"experiments/{name}.yaml: spec.grid.{grid}"
+            own = grids.sub_grid(str(grid), node, where).without(mine)
+            found.append(
+                SubGrid(
+                    own.name,
+                    (*own.sweep, *line.sweep),
+                    (*own.zipped, *line.zipped),
+                    (*own.exclude, *line.exclude),
+                )
+            )
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return found
+
+
+def _constraint(overrides: Sequence[str], key: str) -> Any:
+    """The value of `+zip=...` or `+exclude=...`; [] if it is not there."""
+    given = [o for o in overrides if o.split("=", 1)[0] == f"+{key}"]
+    if len(given) > 1:
+        raise ConfigError(f"+{key} is given {len(given)} times: one list holds all")
+    if not given:
+        return []
+    try:
+        return parsed(given[0]).value()
+    except HydraException as error:
+        raise ConfigError(f"{error}\n  in: {given[0]}") from error
+
+
+def _excluded(cell: Cell, grid: SubGrid) -> str:
+    """Which combination of a sub-grid's `exclude` a cell is; "" if none."""
+    for one in grid.exclude:
+        if all(_is_one_of(cell, key, values) for key, values in one.items()):
+            told = ", ".join(f"{k}={'|'.join(map(grids.text, v))}" for k, v in one.items())
+            return f"excluded by {told}"
+    return ""
+
+
+def _is_one_of(cell: Cell, key: str, values: list[Any]) -> bool:
+    there, value = _at(cell, key)
+    return there and any(value == one or str(value) == str(one) for one in values)
+
+
+def _at(cell: Cell, key: str) -> tuple[bool, Any]:
+    """Whether a cell has a key, and its value: of a group the option, else the value."""
+    if key in cell.levels:
+        return True, cell.levels[key]
+    node: Any = cell.cfg
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False, None
+        node = node[part]
+    return True, node
+
+
+def _check_exclude(grid: SubGrid, every: Sequence[Cell]) -> None:
+    """Refuse what can match no cell: keys that none has, options that there are not."""
+    where = f"exclude of {grid.name}" if grid.name else "exclude"
+    for one in grid.exclude if every else ():
+        for key, values in one.items():
+            if not any(_at(cell, key)[0] for cell in every):
+                valid = [f.name for f in dataclasses.fields(Root)]
+                raise ConfigError(f"{where}: {key}: no such key{near(key, valid)} in any cell")
+            options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            wrong = [v for v in values if key in every[0].levels and v not in options]
+            if wrong:
+                raise ConfigError(f"{where}: {key}={wrong[0]}: no such option; valid: {options}")

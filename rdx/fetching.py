@@ -1,0 +1,181 @@
+"""`python -m rdx data ...`: what cells need that must be downloaded, and whether it is there.
+
+Data come before the grid: a cell downloads nothing, and a command line whose data are absent ends
+with the command that fetches them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdx import config
+from rdx.data import catalogue
+from rdx.data.catalogue import DataSet
+from rdx.data.download import DownloadError
+from rdx.data.released import File
+from rdx.data.sources import PARTS, TOPICS
+from rdx.rankings import FormatError
+
+Need = DataSet | File
+ACTIONS = ("fetch", "verify", "status")
+RECORDED = ("rdx.samplers.Recorded", "rdx.teachers.Recorded")
+
+
+def data(arguments: Sequence[str]) -> None:
+    """Fetch, verify or list the data that cells need."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rdx data",
+        description="Data sets of ir_datasets and released rankings that the cells of a command "
+        "line need. fetch: download what is lacking (stop it whenever you like, the same command "
+        "goes on), check and prepare it; verify: check what is there; status: list it.",
+    )
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("overrides", nargs="*", help="as of python -m rdx; a grid, too")
+    parser.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept the terms that fetch shows, without being asked",
+    )
+    parser.add_argument(
+        "--without-passages",
+        action="store_true",
+        help="of ir_datasets, queries and judgements only: enough to measure runs of others",
+    )
+    given = parser.parse_intermixed_args(arguments)
+    parts = TOPICS if given.without_passages else PARTS
+    try:
+        found = needs((cell.cfg for cell in config.cells(given.overrides)), parts)
+        if not found:
+            print("nothing that these cells need comes from ir_datasets or a ranking file")
+            return
+        if given.action == "fetch":
+            _fetch(found, given.accept_licence)
+        elif given.action == "verify":
+            _verify(found)
+        else:
+            print(table(found))
+    except (ValueError, OSError) as error:
+        sys.exit(f"rdx: {error}")
+
+
+def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:
+    """What the configurations name that `data fetch` could fetch, or would like to see."""
+    return list(dict.fromkeys(one for cfg in configurations for one in _named(cfg, parts)))
+
+
+def require(configurations: Iterable[dict[str, Any]], overrides: Sequence[str]) -> None:
+    """Raise ConfigError, naming the command that fetches it, if data that could be are absent."""
+    absent = [one.name for one in needs(configurations) if one.known() and not one.present()]
+    if absent:
+        raise config.ConfigError(
+            f"not fetched yet, and no cell downloads anything: {', '.join(absent)}\n"
+            f"  run first: python -m rdx data fetch {' '.join(overrides)}".rstrip()
+        )
+
+
+def table(found: Sequence[Need]) -> str:
+    """What is needed, whether it is there, its size and whether it was verified when fetched."""
+    lines = [("needed", "there", "size", "to fetch", "verified")]
+    for one in found:
+        lacking = sum(size for _, size in one.lacking())
+        lines.append((
+            one.name,
+            "yes" if one.present() else "no",
+            _shown(one.size()),
+            _shown(lacking) if one.known() else "by hand",
+            "yes" if one.verified() else "no",
+        ))  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _named(node: Any, parts: tuple[str, ...]) -> Iterator[Need]:
+    """The data sets and recorded rankings below a node."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _named(one, parts)
+    elif isinstance(node, dict):
+        target = node.get("_target_")
+        if target == "rdx.data.IrDatasets" and _listed(node["id"]):
+            yield DataSet(node["id"], parts)
+        elif target in RECORDED:
+            yield File(Path(node["run"]))
+        for one in node.values():
+            yield from _named(one, parts)
+
+
+def _listed(dataset_id: str) -> bool:
+    """Whether ir_datasets has it; what it lacks is refused where all values are checked."""
+    try:
+        catalogue.load(dataset_id)
+    except KeyError:
+        return False
+    return True
+
+
+def _fetch(found: Sequence[Need], accepted: bool) -> None:
+    lacking = [one for one in found if not one.present() or one.unchecked()]
+    if not lacking:
+        print(table(found))
+        return
+    wanted = dict(pair for one in lacking for pair in one.lacking())
+    for address, size in wanted.items():
+        print(f"{_shown(size):>8}  {address}")
+    print(f"{_shown(sum(wanted.values())):>8}  in all")
+    _agree([text for one in lacking for text in one.licences()], accepted)
+    failed = []
+    for one in lacking:
+        print(f"== {one.name}", flush=True)
+        try:
+            one.fetch()
+        except (DownloadError, FormatError) as error:
+            failed.append(str(error))
+            print(f"rdx: {error}", file=sys.stderr, flush=True)
+    print(table(found))
+    if failed:
+        sys.exit(
+            f"rdx: {len(failed)} of {len(lacking)} could not be fetched:\n" + "\n".join(failed)
+        )
+
+
+def _agree(licences: Sequence[str], accepted: bool) -> None:
+    """Show the terms; go on only if they are accepted."""
+    texts = list(dict.fromkeys(licences))
+    if not texts:
+        return
+    print("\nTerms of use:")
+    for text in texts:
+        print(f"  {text}")
+    if accepted:
+        return
+    if not sys.stdin.isatty():
+        raise config.ConfigError("nobody is there to accept these terms: give --accept-licence")
+    if input("Do you accept them? [y/N] ").strip().lower() not in ("y", "yes"):
+        sys.exit("rdx: nothing was fetched")
+
+
+def _verify(found: Sequence[Need]) -> None:
+    wrong = 0
+    for one in found:
+        problems = one.verify()
+        wrong += bool(problems)
+        print(f"{one.name}: {'ok' if not problems else 'WRONG'}", flush=True)
+        for problem in problems:
+            print(f"   {problem}")
+    if wrong:
+        sys.exit(f"rdx: {wrong} of {len(found)} are not as they must be")
+
+
+def _shown(size: int) -> str:
+    """A number of bytes in three digits; "-" for none."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} B" if size else "-"

@@ -1,0 +1,168 @@
+"""Which command lines a grid stands for: sweeps, keys that move together, combinations left out.
+
+A sub-grid is a list of Hydra overrides, or a mapping of
+
+    sweep    overrides, multiplied out: [loss=ranknet,adr_mse, "seed=1,2"]
+    zip      keys that move together: [{sampler: [bm25, random], depth.k: [10, 50]}] is two
+             combinations, not four; several such mappings are multiplied out
+    exclude  combinations to leave out: [{loss: adr_mse, depth.k: [10, 50]}]; a combination matches
+             when all of its keys do, a list of values when one of them does
+
+No import of rdx, of Hydra or of anything heavy: plain values in, plain values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+KEYS = ("sweep", "zip", "exclude")
+
+
+@dataclass(frozen=True)
+class SubGrid:
+    """One named part of a grid; see the module's first lines.
+
+    Attributes
+    ----------
+    name
+        "" for a command line.
+    sweep
+        Hydra overrides.
+    zipped
+        Key -> its values; those of one mapping have the same number and move together.
+    exclude
+        Key -> the value, or values, that are left out when all keys of the mapping match.
+    """
+
+    name: str
+    sweep: tuple[str, ...]
+    zipped: tuple[dict[str, list[Any]], ...] = ()
+    exclude: tuple[dict[str, list[Any]], ...] = ()
+
+    def without(self, keys: Iterable[str]) -> SubGrid:
+        """Without these keys in `sweep` and `zipped`: the command line has them."""
+        gone = set(keys)
+        zipped = ({k: v for k, v in one.items() if k not in gone} for one in self.zipped)
+        return replace(
+            self,
+            sweep=tuple(one for one in self.sweep if key_of(one) not in gone),
+            zipped=tuple(one for one in zipped if one),
+        )
+
+    def jobs(self, multiplied: Callable[[Sequence[str]], list[list[str]]]) -> list[list[str]]:
+        """The command lines, excluded ones too: sweeps first, then what moves together.
+
+        Parameters
+        ----------
+        multiplied
+            Turns overrides with sweeps into the combinations of their values.
+        """
+        moved = [
+            [
+                [f"{key}={text(values[i])}" for key, values in one.items()]
+                for i in range(len(next(iter(one.values()))))
+            ]
+            for one in self.zipped
+        ]
+        return [
+            [*job, *(override for part in row for override in part)]
+            for job in multiplied(self.sweep)
+            for row in product(*moved)
+        ]
+
+
+def sub_grid(name: str, node: Any, where: str) -> SubGrid:
+    """A sub-grid of a spec.
+
+    Raises
+    ------
+    ValueError
+        If the node is neither a list of overrides nor a mapping of `KEYS`; the message names the
+        key.
+    """
+    if isinstance(node, list):
+        node = {"sweep": node}
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where}: must be a list of overrides or a mapping of {list(KEYS)}")
+    unknown = [str(key) for key in node if key not in KEYS]
+    if unknown:
+        raise ValueError(f"{where}.{unknown[0]}: no such key; valid: {list(KEYS)}")
+    sweep = node.get("sweep") or []
+    if not isinstance(sweep, list) or not all(isinstance(one, str) for one in sweep):
+        raise ValueError(f"{where}.sweep={sweep!r}: must be a list of Hydra overrides")
+    found = SubGrid(
+        name,
+        tuple(sweep),
+        zipped(node.get("zip") or [], f"{where}.zip"),
+        excluded(node.get("exclude") or [], f"{where}.exclude"),
+    )
+    return _once(found, where)
+
+
+def zipped(node: Any, where: str) -> tuple[dict[str, list[Any]], ...]:
+    """Keys that move together, checked: lists of equal length."""
+    found = []
+    for i, one in enumerate(_mappings(node, where)):
+        for key, values in one.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{where}[{i}].{key}={values!r}: must be a list of values")
+        sizes = {key: len(values) for key, values in one.items()}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{key} has {size}" for key, size in sizes.items())
+            raise ValueError(f"{where}[{i}]: keys that move together need equal lists; {told}")
+        found.append(one)
+    return tuple(found)
+
+
+def excluded(node: Any, where: str) -> tuple[dict[str, list[Any]], ...]:
+    """Combinations to leave out, every value as a list of those that match."""
+    return tuple(
+        {key: value if isinstance(value, list) else [value] for key, value in one.items()}
+        for one in _mappings(node, where)
+    )
+
+
+def on_command_line(sweep: Sequence[str], more_zip: Any, more_exclude: Any) -> SubGrid:
+    """The sub-grid of a command line with ``+zip=[...]`` and ``+exclude=[...]``."""
+    found = SubGrid("", tuple(sweep), zipped(more_zip, "+zip"), excluded(more_exclude, "+exclude"))
+    return _once(found, "command line")
+
+
+def key_of(override: str) -> str:
+    """The key of a Hydra override."""
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def text(value: Any) -> str:
+    """A value as Hydra's command line has it.
+
+    >>> text(None), text(True), text([1, "a"]), text(1e-5)
+    ('null', 'true', '[1,a]', '1e-05')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
+    return str(value)
+
+
+def _mappings(node: Any, where: str) -> list[dict[str, Any]]:
+    good = isinstance(node, list) and all(isinstance(one, Mapping) and one for one in node)
+    if not good:
+        raise ValueError(f"{where}={node!r}: must be a list of mappings, [{{key: value}}]")
+    return [{str(key): value for key, value in one.items()} for one in node]
+
+
+def _once(found: SubGrid, where: str) -> SubGrid:
+    """Refuse a key that is swept and moved, or moved twice."""
+    keys = [*map(key_of, found.sweep), *(key for one in found.zipped for key in one)]
+    moved = {key for one in found.zipped for key in one}
+    twice = [key for key in dict.fromkeys(keys) if key in moved and keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"{where}: {twice[0]} is given twice; once among sweep and zip, please")
+    return found

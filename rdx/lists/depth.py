@@ -1,0 +1,118 @@
+"""How deep training lists are, and what they are taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rdx import rankings
+from rdx.lists.picks import Picker, Top
+from rdx.lists.training import Lists, drawn, fixed, with_relevance
+
+MODES = ("first_stage", "relabel", "teacher")
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many candidates a training list holds, and which lists there are.
+
+    Parameters
+    ----------
+    k
+        Passages of a training list, at most.
+    mode
+        "first_stage": the teacher ranks `pool` candidates, those with first-stage rank <= k are
+        kept in the teacher's order (the paper); "relabel": the teacher ranks the top k only;
+        "teacher": the teacher ranks `pool`, its own top k are kept.
+    pool
+        Candidates that the teacher is given in the modes "first_stage" and "teacher"; >= k.
+    queries
+        Number of training queries; None = all. Samples of one seed are nested.
+    seed
+        Of the query sample.
+    lists
+        How a list's k passages are picked, a class of `rdx.lists.picks`. `Top` takes those that
+        `mode` says. The others draw them, in every epoch anew, out of all that the teacher ranked,
+        in the order of the first stage ("first_stage") or of the teacher ("teacher"); they need a
+        pool that is larger than k.
+    """
+
+    k: int
+    mode: str = "first_stage"
+    pool: int = 100
+    queries: int | None = None
+    seed: int = 0
+    lists: Picker = Top()
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        _one_of("depth.mode", self.mode, MODES)
+        if self.k < 2:
+            raise ValueError(f"depth.k={self.k}: must be at least 2")
+        if self.mode != "relabel" and self.pool < self.k:
+            raise ValueError(f"depth.pool={self.pool}: must be at least depth.k={self.k}")
+        if self.queries is not None and self.queries < 1:
+            raise ValueError(f"depth.queries={self.queries}: must be at least 1, or null for all")
+        if self.lists.changes and self.asked <= self.k:
+            raise ValueError(
+                f"depth.lists={type(self.lists).__name__}: there is nothing to draw from, the "
+                f"teacher ranks no more than depth.k={self.k} passages; give a depth.pool above "
+                'that, and a depth.mode other than "relabel"'
+            )
+
+    @property
+    def asked(self) -> int:
+        """How many candidates the teacher is given."""
+        return self.k if self.mode == "relabel" else self.pool
+
+    def select(self, candidates: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
+        """Keep the passages that training lists are made of.
+
+        Columns: query_id, doc_id, rank, score (both of the first stage), teacher_rank,
+        teacher_score (NaN where the teacher gives an order only). Where lists are drawn, all that
+        the teacher ranked are kept, in the order that they are drawn by.
+
+        Lists whose teacher ranking failed (state other than ok and repaired) and lists of fewer
+        than two passages are left out. Teacher ranks are those of the longer list, so that they
+        may have gaps; every loss only compares them or ranks them again.
+        """
+        usable = taught[taught.state.isin(rankings.USABLE)]
+        labels = usable.rename(columns={"score": "teacher_score"})
+        found = candidates.merge(
+            labels[["query_id", "doc_id", "teacher_rank", "teacher_score"]],
+            on=["query_id", "doc_id"],
+        )
+        if self.mode == "teacher":
+            by_teacher = found.sort_values(["teacher_rank", "rank"], kind="stable")
+            if self.lists.changes:
+                found = by_teacher
+            else:
+                place = by_teacher.groupby("query_id").cumcount()
+                found = found[place.reindex(found.index) < self.k]
+        elif not self.lists.changes:
+            found = found[found["rank"] <= self.k]
+        size = found.groupby("query_id").doc_id.transform("size")
+        return found[size >= 2].reset_index(drop=True)
+
+    def draws(
+        self, selected: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], seed: int
+    ) -> Lists:
+        """The training lists of what `select` kept, in every epoch.
+
+        Parameters
+        ----------
+        relevant
+            The relevant passages of each query. One that the teacher has not ranked is in no list.
+        seed
+            Another seed draws others.
+        """
+        if not self.lists.changes:
+            return fixed(selected)
+        return drawn(with_relevance(selected, relevant), self.lists, self.k, seed)
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"{name}={value!r}: must be one of {list(valid)}")

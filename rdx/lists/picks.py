@@ -1,0 +1,175 @@
+"""How a training list is picked out of a query's pool: a pure function of pool and generator.
+
+The names are those of the paper's library, Lightning IR (Schlatt et al. 2025), where it has them;
+its `random`, `log_random` and `top_and_random` are `RandomDepth`, `LogRank`, `HalfTopHalfRandom`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+OF = ("first_stage", "teacher")
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A query's passages that lists are picked from, best first; all arrays have one shape [n].
+
+    Attributes
+    ----------
+    query_id
+        Whose they are.
+    doc_ids, ranks
+        Passages, and the ranks that a student learns (1 = best; gaps and ties may occur).
+    first, teacher
+        Scores of the first stage and of the teacher, NaN where there is none.
+    relevant
+        Whether a passage is judged relevant.
+    """
+
+    query_id: str
+    doc_ids: np.ndarray
+    ranks: np.ndarray
+    first: np.ndarray
+    teacher: np.ndarray
+    relevant: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        return len(self.doc_ids)
+
+
+class Picker(Protocol):
+    """What picks a list."""
+
+    # whether the lists of two epochs differ
+    changes: ClassVar[bool]
+
+    def possible(self, pool: Pool) -> bool:
+        """Whether a list of two passages or more can be picked, in any epoch alike."""
+        ...
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """Positions in the pool of at most k passages, none twice."""
+        ...
+
+
+class _Order:
+    """Pickers that need an order only."""
+
+    changes: ClassVar[bool] = True
+
+    def possible(self, pool: Pool) -> bool:
+        return len(pool) >= 2
+
+
+@dataclass(frozen=True)
+class Top(_Order):
+    """The first k: the same list in every epoch (the paper)."""
+
+    changes: ClassVar[bool] = False
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """Positions 0 to k - 1."""
+        return np.arange(min(k, len(pool)))
+
+
+@dataclass(frozen=True)
+class RandomDepth(_Order):
+    """K passages drawn uniformly, without replacement, in every epoch anew."""
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """Positions in rising order."""
+        return _weighted(np.ones(len(pool)), k, draw)
+
+
+@dataclass(frozen=True)
+class LogRank(_Order):
+    """K passages drawn one after the other without replacement, those at the top more often.
+
+    The weight of place r (1 = best) is 1 / log(1 + r), to any base.
+    """
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """Positions in rising order."""
+        return _weighted(1 / np.log1p(np.arange(1, len(pool) + 1)), k, draw)
+
+
+@dataclass(frozen=True)
+class HalfTopHalfRandom(_Order):
+    """The first k // 2, and the others drawn uniformly from what follows, in every epoch anew."""
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """Positions in rising order."""
+        top = min(k // 2, len(pool))
+        rest = _weighted(np.ones(len(pool) - top), k - top, draw)
+        return np.concatenate([np.arange(top), top + rest])
+
+
+@dataclass(frozen=True)
+class SingleRelevant:
+    """One relevant passage and k - 1 others, hard negatives; all drawn uniformly in every epoch.
+
+    Relevant is what the qrels give a grade of 1 or more, so that no judged positive is drawn as a
+    negative. Queries without a relevant passage or a negative are left out.
+
+    Parameters
+    ----------
+    margin
+        Negatives whose score is above that of the list's relevant passage minus this margin may be
+        relevant and unjudged: they are left out (Moreira et al. 2024, "NV-Retriever", section 4,
+        `TopK-MarginPos`). In units of the score. None: no such filter. Where one of the two
+        has no score, as a relevant passage outside the ranking, nothing is left out.
+    of
+        Whose scores: "first_stage" or "teacher".
+    """
+
+    margin: float | None = None
+    of: str = "first_stage"
+    changes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.of not in OF:
+            raise ValueError(f"of={self.of!r}: must be one of {list(OF)}")
+
+    def possible(self, pool: Pool) -> bool:
+        """Whether there is a relevant passage, and a negative beside it."""
+        return bool(len(self._positives(pool)))
+
+    def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
+        """The relevant passage first, then the negatives as drawn."""
+        negatives, positives = np.flatnonzero(~pool.relevant), self._positives(pool)
+        # all are put into an order where some may have to be passed over
+        count = min(k - 1, len(negatives)) if self.margin is None else len(negatives)
+        order = negatives[draw.choice(len(negatives), size=count, replace=False)]
+        positive = positives[draw.integers(len(positives))]
+        kept = order[self._apart(pool, positive, order)][: k - 1]
+        return np.concatenate([[positive], kept])
+
+    def _positives(self, pool: Pool) -> np.ndarray:
+        """The relevant passages that have a negative, by doc id."""
+        negatives, relevant = np.flatnonzero(~pool.relevant), np.flatnonzero(pool.relevant)
+        found = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
+        return np.array(sorted(found, key=lambda i: pool.doc_ids[i]), dtype=int)
+
+    def _apart(self, pool: Pool, positive: int, negatives: np.ndarray) -> np.ndarray:
+        """Which negatives the filter leaves."""
+        if self.margin is None:
+            return np.ones(len(negatives), dtype=bool)
+        scores = pool.first if self.of == "first_stage" else pool.teacher
+        return ~(scores[negatives] > scores[positive] - self.margin)
+
+
+def _weighted(weights: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:
+    """Draw k of n one after the other, each with its weight among those that are left; sorted.
+
+    The k largest of log(u) / weight with u uniform (Efraimidis and Spirakis 2006, algorithm A): as
+    every passage has its own u, a list of k is part of the list of k + 1.
+    """
+    with np.errstate(divide="ignore"):  # u may be 0
+        keys = np.log(draw.random(len(weights))) / weights
+    return np.sort(np.argsort(-keys, kind="stable")[: max(k, 0)])

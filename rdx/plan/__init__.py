@@ -1,0 +1,31 @@
+"""What a grid would take, before it is run: nothing is computed and nothing is written.
+
+Times and sizes are those of comparable results in the store; what was never done has none.
+"""
+
+from rdx.plan.asking import Service
+from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, CellPlan, Plan, StagePlan, plan
+from rdx.plan.text import aligned, amount, as_json, duration, text
+from rdx.plan.work import STAGES, Span
+
+__all__ = [
+    "FINISHED",
+    "STAGES",
+    "TO_RUN",
+    "UNRECORDED",
+    "CellPlan",
+    "Plan",
+    "Service",
+    "Span",
+    "StagePlan",
+    "aligned",
+    "amount",
+    "as_json",
+    "duration",
+    "plan",
+    "queries",
+    "scores",
+    "seeds",
+    "text",
+]

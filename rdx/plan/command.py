@@ -1,0 +1,131 @@
+"""`python -m rdx plan`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rdx.config import ConfigError
+from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan.plans import Plan
+from rdx.plan.plans import plan as find_out
+from rdx.plan.text import as_json, duration, text
+
+
+def plan(arguments: Sequence[str]) -> None:
+    """Say what a grid would take, and what it could find; run and write nothing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rdx plan",
+        description="Cells, shared stages, time, disk, cost and power of a grid, before "
+        "it is run. Nothing is run and nothing is written.",
+    )
+    parser.add_argument("overrides", nargs="*", help="as of python -m rdx; +experiments=NAME, too")
+    parser.add_argument("--all", action="store_true", help="show every cell")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument(
+        "--difference", type=float, metavar="D", help="how many seeds and queries find it, e.g. .01"
+    )
+    parser.add_argument(
+        "--measure", metavar="M", help="of ir_measures; default: the first of evaluation.measures"
+    )
+    parser.add_argument(
+        "--queries",
+        action="append",
+        default=[],
+        metavar="COLLECTION=N",
+        help="test queries, where neither the configuration nor the store tells",
+    )
+    given = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
+    try:
+        planned = find_out(given.overrides)
+        plans, told = power(planned, given.measure, given.difference, given.queries)
+    except (ValueError, OSError) as error:
+        sys.exit(f"rdx: {error}")
+    if given.json:
+        print(json.dumps({**as_json(planned), "power": plans}, indent=1))
+    else:
+        print(f"{text(planned, given.all)}\n\n{told}")
+
+
+def power(
+    planned: Plan, measure: str | None, wanted: float | None, counted: Sequence[str]
+) -> tuple[list[dict[str, Any]], str]:
+    """What the planned tests can find, per collection: plain values, and text.
+
+    Every system is tested against one of them, with Holm's correction over these tests.
+
+    Parameters
+    ----------
+    measure
+        Of ir_measures; None: the first of the evaluation.
+    wanted
+        A difference that should be found.
+    counted
+        "COLLECTION=N": its number of test queries.
+
+    Raises
+    ------
+    ConfigError
+        If `counted` is not that, or names no collection of the plan.
+    ValueError
+        If `wanted` is not positive.
+    """
+    # rdx knows nothing of analysis but for this: a plan is read before anything is run
+    from analysis import power as pw
+
+    sized = queries(planned, _counts(counted, planned))
+    measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
+    known = {name: pw.measured(found) for name, found in scores(planned, measure).items()}
+    systems, runs = seeds(planned)
+    tests = max(1, systems - 1)
+    there = {name: count for name, count in sized.items() if count is not None}
+    plans = pw.planned(there, runs, known, tests=tests, wanted=wanted)
+    lines = [
+        f"Smallest difference in {measure} that is found with probability .8: "
+        f"{_n(systems, 'system')} of {_n(runs, 'seed')} or more, "
+        f"{_n(tests, 'test')} against one of them"
+    ]
+    lines += [pw.report(plans, price(planned, plans, systems))] if plans else []
+    lines += [
+        f"{name}: how many test queries it has is not known before it is loaded; give --queries "
+        f"{name}=N"
+        for name, count in sized.items()
+        if count is None
+    ]
+    return [dataclasses.asdict(one) for one in plans], "\n".join(lines)
+
+
+def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
+    """What the needed seeds take beyond those that are planned; "" if there are enough."""
+    needed = [one.seeds_needed for one in plans if one.seeds_needed is not None]
+    if not needed or max(needed) <= plans[0].seeds:
+        return ""
+    more = systems * (max(needed) - plans[0].seeds)
+    told = f"{max(needed)} seeds in place of {plans[0].seeds} are {_n(more, 'cell')} more"
+    one = planned.one_more
+    if one is None:
+        return f"{told}; no stored trial tells how long these take."
+    least, most = duration(more * one.low), duration(more * one.high)
+    return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
+
+
+def _counts(counted: Sequence[str], planned: Plan) -> dict[str, int]:
+    """The numbers of `--queries`."""
+    known = {name for one in planned.cells for name in one.cell.cfg["evaluation"]["collections"]}
+    found = {}
+    for one in counted:
+        name, _, count = one.partition("=")
+        if not count.isdecimal() or int(count) < 1:
+            raise ConfigError(f"--queries {one}: must be COLLECTION=N, N at least 1")
+        if name not in known:
+            raise ConfigError(f"--queries {one}: no such collection; there are {sorted(known)}")
+        found[name] = int(count)
+    return found
+
+
+def _n(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,81 @@
+"""What the store tells about the noise of the planned tests: per-query scores, seeds, queries."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+from rdx import rankings
+from rdx.config import Cell
+from rdx.plan.plans import Plan
+from rdx.plan.shelf import Past, Shelf
+from rdx.plan.work import but_for_the_seed, same
+
+MOST_TRIALS = 40  # that scores are read from; the cells of the plan come first
+
+Scores = dict[str, dict[str, dict[int, dict[str, float]]]]
+
+
+def scores(planned: Plan, measure: str) -> Scores:
+    """Per-query scores of stored students on the planned test sets.
+
+    Returns
+    -------
+    dict
+        Collection -> system (cells that differ in the seed alone) -> seed -> query -> value.
+    """
+    found: Scores = defaultdict(lambda: defaultdict(dict))
+    for past in _comparable(planned)[:MOST_TRIALS]:
+        table = rankings.read_parquet(past.folder / "per_query.parquet")
+        table = table[(table.system == "student") & (table.measure == measure)]
+        for collection, rows in table.groupby("collection"):
+            own = dict(zip(rows.query_id.astype(str), map(float, rows.value), strict=True))
+            system = but_for_the_seed(past.cfg)
+            found[str(collection)][system][int(past.cfg["seed"])] = own
+    return {collection: dict(systems) for collection, systems in found.items()}
+
+
+def seeds(planned: Plan) -> tuple[int, int]:
+    """Number of systems (they differ in more than the seed), and fewest seeds of a trained one."""
+    found: dict[str, set[int]] = defaultdict(set)
+    trained = set()
+    for one in planned.cells:
+        system = but_for_the_seed(one.cell.cfg)
+        found[system].add(one.cell.cfg["seed"])
+        if one.cell.cfg["loss"] is not None:
+            trained.add(system)
+    return len(found), min((len(found[system]) for system in trained or found), default=1)
+
+
+def queries(planned: Plan, given: dict[str, int]) -> dict[str, int | None]:
+    """Test queries by collection; None where nothing tells.
+
+    The number that is given; else that of a stored trial; else the configured one, of which there
+    may be fewer.
+    """
+    found: dict[str, int | None] = {}
+    for one in planned.cells:
+        for name, test_set in one.cell.cfg["evaluation"]["collections"].items():
+            found.setdefault(name, test_set["queries"])
+    for past in _comparable(planned)[:1]:
+        facts = json.loads((past.folder / "trial.json").read_text())["collections"]
+        found |= {name: facts[name]["queries"] for name in found if name in facts}
+    return {name: given.get(name, count) for name, count in found.items()}
+
+
+def _comparable(planned: Plan) -> list[Past]:
+    """Finished cells with the same test sets, those of the plan first."""
+    cells: list[Cell] = [one.cell for one in planned.cells]
+    test = {same("evaluation", cell.cfg) for cell in cells}
+    shelf = Shelf()
+    found = shelf.finished(cells)
+    if len(found) < MOST_TRIALS:
+        found += shelf.others(cells)
+    return [past for past in found if _tests(past) in test]
+
+
+def _tests(past: Past) -> str:
+    try:
+        return same("evaluation", past.cfg)
+    except (KeyError, TypeError):
+        return ""  # configured for another version of rdx

@@ -1,0 +1,13 @@
+"""Where candidates come from.
+
+Every sampler says what decides its index of a collection's passages (`index_of`), writes it into a
+folder (`prepare`), for which queries it has candidates (`covered`), what they are (`candidates`)
+and what it is itself (`fingerprint`).
+"""
+
+from rdx.samplers.bm25 import BM25, VARIANTS
+from rdx.samplers.colbert import ColBERT
+from rdx.samplers.drawn import Random
+from rdx.samplers.recorded import Recorded, top
+
+__all__ = ["BM25", "VARIANTS", "ColBERT", "Random", "Recorded", "top"]

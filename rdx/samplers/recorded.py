@@ -1,0 +1,142 @@
+"""A given ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rdx import rankings
+from rdx.samplers.indexes import one_of, prepared, sha256
+
+STORED = "ranking.parquet"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A given ranking: a TREC run, also `.gz` or `.zst`, or a `.parquet` file.
+
+    Parameters
+    ----------
+    run
+        Path of the file. Parquet has the columns query_id, doc_id, rank and score, the rows of a
+        query next to each other.
+    order
+        "score": trec_eval's order; "rank": the rank column decides.
+    missing
+        Passages of the run without text: "error" names the first, "drop" leaves them out.
+    """
+
+    run: str
+    order: str = "score"
+    missing: str = "error"
+
+    def __post_init__(self) -> None:
+        """Check values and that the file is there."""
+        one_of("sampler.order", self.order, ("score", "rank"))
+        one_of("sampler.missing", self.missing, ("error", "drop"))
+        if not Path(self.run).is_file():
+            raise ValueError(
+                f"sampler.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            )
+
+    def index_of(self, corpus: Any) -> Any:
+        """What decides the index: the content of the file and its order, whatever the passages."""
+        return {"recorded": sha256(self.run), "order": self.order}
+
+    def prepare(self, collection: Any, folder: Path) -> None:
+        """Convert the file once, in bounded memory, so that single queries can be looked up."""
+        rankings.store_ranking(self._blocks(), folder / STORED)
+
+    def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
+        """Those of the queries that the run has: what training queries are drawn from."""
+        with prepared(self, None, folder) as place:
+            stored = rankings.StoredRanking(place / STORED)
+            return [query_id for query_id in queries if query_id in stored]
+
+    def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
+        """Return the top k passages that the run has for the queries of the collection.
+
+        Parameters
+        ----------
+        collection
+            Its queries are looked up; the others of the run are not read.
+        k
+            Passages of a query, at most.
+        folder
+            Where `prepare` converted the run to; None converts it now.
+
+        Raises
+        ------
+        FormatError
+            If no query of the collection is in the run, or a passage has no text.
+        """
+        with prepared(self, collection, folder) as place:
+            stored = rankings.StoredRanking(place / STORED)
+            ranking = stored.of(q for q in stored.queries if q in collection.queries)
+        if ranking.empty:
+            raise rankings.FormatError(
+                f"{self.run}: none of its queries is among the {len(collection.queries)} queries "
+                f"of collection {collection.name!r}"
+            )
+        if self.missing == "drop":
+            ranking = _dense(ranking[~_without_text(ranking, collection.passages)])
+        kept = top(ranking, k)
+        unknown = kept[_without_text(kept, collection.passages)]
+        if len(unknown):
+            first = unknown.iloc[0]
+            raise rankings.FormatError(
+                f"{self._place(first.query_id, first.doc_id)}: passage {first.doc_id!r} of query "
+                f"{first.query_id!r} is not in collection {collection.name!r} "
+                f"({len(unknown)} such passages); missing=drop leaves them out"
+            )
+        return kept
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Engine, file and its sha256, for table footers."""
+        return {"engine": "recorded", "run": Path(self.run).name, "sha256": sha256(self.run)[:16]}
+
+    def _blocks(self) -> Iterator[pd.DataFrame]:
+        """The file as rankings of whole queries."""
+        if not self.run.endswith(".parquet"):
+            yield from rankings.stream_trec(self.run, self.order)  # type: ignore[arg-type]
+            return
+        for block in rankings.StoredRanking(self.run).blocks():
+            absent = [name for name in rankings.COLUMNS if name not in block]
+            if absent:
+                raise rankings.FormatError(f"{self.run}: columns missing: {', '.join(absent)}")
+            if self.order == "score":
+                yield rankings.rank(block.query_id, block.doc_id, block.score)
+                continue
+            order = np.lexsort((block["rank"].to_numpy(), pd.factorize(block.query_id)[0]))
+            ranked = _dense(block.iloc[order][list(rankings.COLUMNS)].astype({"score": "float32"}))
+            rankings.check(ranked, self.run)
+            yield ranked
+
+    def _place(self, query_id: str, doc_id: str) -> str:
+        """File and, where it has lines, the line of a pair."""
+        if self.run.endswith(".parquet"):
+            return self.run
+        return f"{self.run}:{rankings.line_with(self.run, query_id, doc_id)}"
+
+
+def top(ranking: pd.DataFrame, k: int) -> pd.DataFrame:
+    """The first k passages of every query."""
+    return ranking[ranking["rank"] <= k].reset_index(drop=True)
+
+
+def _without_text(ranking: pd.DataFrame, passages: Any) -> np.ndarray:
+    """Which rows name a passage that is not there; each passage is looked for once."""
+    codes, doc_ids = pd.factorize(ranking.doc_id)
+    absent = np.array([doc_id not in passages for doc_id in doc_ids], dtype=bool)
+    return absent[codes] if len(codes) else np.zeros(0, dtype=bool)
+
+
+def _dense(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Number the passages of each query again after some were left out."""
+    numbered = ranking.assign(rank=ranking.groupby("query_id", sort=False).cumcount() + 1)
+    return numbered.astype({"rank": "int32"}).reset_index(drop=True)

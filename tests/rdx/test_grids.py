@@ -1,0 +1,252 @@
+"""Grids beyond the Cartesian product: what moves together and what is left out, cell by cell."""
+
+import pytest
+from hydra import compose
+from omegaconf import OmegaConf
+
+from rdx import config, grids
+from rdx.config import ConfigError, expand, split
+from rdx.config.composing import cell_of, composing
+
+# the others have the same forms of grid, and take long
+SPECS = ("paper_depth", "demo")
+
+
+@pytest.fixture
+def spec(monkeypatch):
+    """Pretend that experiments/demo.yaml has another grid."""
+
+    def pretend(**grid):
+        monkeypatch.setattr(config.grid, "load_spec", lambda name: {"name": name, "grid": grid})
+
+    return pretend
+
+
+def jobs(overrides):
+    return [job for _, job in expand(overrides)]
+
+
+def levels(cells):
+    return [(c.levels["loss"], c.cfg["depth"]["k"], c.cfg["seed"]) for c in cells]
+
+
+# --- moving together ---
+
+
+def test_zipped_keys_move_together_and_are_multiplied_with_sweeps():
+    assert jobs(["seed=1,2", "+zip=[{sampler: [bm25, random], depth.k: [10, 50]}]"]) == [
+        ["seed=1", "sampler=bm25", "depth.k=10"],
+        ["seed=1", "sampler=random", "depth.k=50"],
+        ["seed=2", "sampler=bm25", "depth.k=10"],
+        ["seed=2", "sampler=random", "depth.k=50"],
+    ]
+
+
+def test_two_zips_are_multiplied():
+    found = jobs(["+zip=[{seed: [1, 2]}, {loss: [lce, ranknet], depth.k: [5, 6]}]"])
+    assert found == [
+        ["seed=1", "loss=lce", "depth.k=5"],
+        ["seed=1", "loss=ranknet", "depth.k=6"],
+        ["seed=2", "loss=lce", "depth.k=5"],
+        ["seed=2", "loss=ranknet", "depth.k=6"],
+    ]
+
+
+def test_a_sub_grid_may_be_a_mapping(spec):
+    spec(
+        pairs={"sweep": ["seed=1,2"], "zip": [{"loss": ["lce", "ranknet"], "depth.k": [5, 6]}]},
+        plain=["loss=ranknet"],
+    )
+    assert expand(["+experiments=demo"]) == [
+        ("pairs", ["seed=1", "+experiments=demo", "loss=lce", "depth.k=5"]),
+        ("pairs", ["seed=1", "+experiments=demo", "loss=ranknet", "depth.k=6"]),
+        ("pairs", ["seed=2", "+experiments=demo", "loss=lce", "depth.k=5"]),
+        ("pairs", ["seed=2", "+experiments=demo", "loss=ranknet", "depth.k=6"]),
+        ("plain", ["loss=ranknet", "+experiments=demo"]),
+    ]
+
+
+def test_the_command_line_replaces_a_key_that_moves(spec):
+    spec(pairs={"sweep": ["seed=1,2"], "zip": [{"loss": ["lce", "ranknet"], "depth.k": [5, 6]}]})
+    assert expand(["+experiments=demo", "depth.k=7", "seed=3"]) == [
+        ("pairs", ["+experiments=demo", "depth.k=7", "seed=3", "loss=lce"]),
+        ("pairs", ["+experiments=demo", "depth.k=7", "seed=3", "loss=ranknet"]),
+    ]
+    moved = expand(["+experiments=demo", "+zip=[{seed: [8, 9], depth.k: [3, 4]}]"])
+    assert [job[1:] for _, job in moved] == [
+        ["loss=lce", "seed=8", "depth.k=3"],
+        ["loss=lce", "seed=9", "depth.k=4"],
+        ["loss=ranknet", "seed=8", "depth.k=3"],
+        ["loss=ranknet", "seed=9", "depth.k=4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(None, "null"), (True, "true"), (3, "3"), (1e-5, "1e-05"), ([1, "a"], "[1,a]"), ("x", "x")],
+)
+def test_values_of_a_zip_as_hydra_writes_them(value, written):
+    assert grids.text(value) == written
+
+
+# --- left out ---
+
+
+def test_excluded_combinations_are_left_out_with_the_reason():
+    overrides = ["loss=ranknet,lce", "depth.k=5,6", "seed=1"]
+    kept, left_out = split([*overrides, "+exclude=[{loss: lce, depth.k: 6}]"])
+    assert levels(kept) == [("ranknet", 5, 1), ("ranknet", 6, 1), ("lce", 5, 1)]
+    assert [(cell.overrides, why) for cell, why in left_out] == [
+        (("loss=lce", "depth.k=6", "seed=1"), "excluded by loss=lce, depth.k=6")
+    ]
+
+
+def test_a_list_excludes_each_and_several_exclusions_add_up():
+    overrides = ["loss=ranknet,lce", "depth.k=5,6,7"]
+    kept, _ = split([*overrides, "+exclude=[{loss: lce, depth.k: [5, 7]}, {depth.k: 6}]"])
+    assert levels(kept) == [("ranknet", 5, 1), ("ranknet", 7, 1)]
+
+
+def test_defaults_that_the_command_line_does_not_name_are_matched_too():
+    kept, left_out = split(["loss=ranknet,lce", "+exclude=[{loss: lce, depth: shallow, seed: 1}]"])
+    assert levels(kept) == [("ranknet", 10, 1)] and len(left_out) == 1
+
+
+def test_a_sub_grid_excludes_of_itself_only(spec):
+    both = ["loss=ranknet,lce"]
+    spec(one={"sweep": both, "exclude": [{"loss": "lce"}]}, other=both)
+    kept, left_out = split(["+experiments=demo"])
+    assert [(cell.grid, cell.levels["loss"]) for cell in kept] == [
+        ("one", "ranknet"), ("other", "ranknet"), ("other", "lce")
+    ]  # fmt: skip
+    assert [(cell.grid, cell.levels["loss"]) for cell, _ in left_out] == [("one", "lce")]
+    kept, _ = split(["+experiments=demo", "+exclude=[{loss: ranknet}]"])
+    assert [(cell.grid, cell.levels["loss"]) for cell in kept] == [("other", "lce")]
+
+
+def test_a_key_that_only_some_cells_have_excludes_these():
+    kept, _ = split(["loss=none,ranknet", "+exclude=[{loss.temperature: 1.0}]"])
+    assert [cell.levels["loss"] for cell in kept] == ["none"]
+
+
+# --- what is refused ---
+
+REFUSED = {
+    "+exclude=[{los: lce}]": ["exclude: los: no such key", "did you mean 'loss'"],
+    "+exclude=[{loss: lcee}]": ["exclude: loss=lcee: no such option", "'lce'"],
+    "+exclude=[{loss: ranknet}]": ["excluded by loss=ranknet"],
+    "+exclude={loss: lce}": ["+exclude=", "must be a list of mappings"],
+    "+exclude=[lce]": ["+exclude=", "must be a list of mappings"],
+    "+zip=[{loss: [lce, ranknet], seed: [1]}]": ["+zip[0]", "loss has 2, seed has 1"],
+    "+zip=[{loss: lce}]": ["+zip[0].loss='lce'", "must be a list of values"],
+    "+zip=[{loss: []}]": ["+zip[0].loss=[]", "must be a list of values"],
+    "seed=1,2 +zip=[{seed: [1, 2]}]": ["seed is given twice"],
+    "+zip=[{seed: [1, 2]}, {seed: [3]}]": ["seed is given twice"],
+    "+zip=[{seed: [1]}] +zip=[{loss: [lce]}]": ["+zip is given 2 times"],
+    "+exclude=[{loss: lce": ["in: +exclude=[{loss: lce"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_what_is_no_constraint_is_refused_by_name(command):
+    overrides = command.replace(" +", "\n+").split("\n")
+    with pytest.raises(ConfigError) as error:
+        split(overrides)
+    for part in REFUSED[command]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "parts"),
+    [
+        ({"swep": []}, ["spec.grid.one.swep: no such key", "'sweep', 'zip', 'exclude'"]),
+        ("loss=lce", ["spec.grid.one: must be a list of overrides or a mapping"]),
+        ({"sweep": "loss=lce"}, ["spec.grid.one.sweep='loss=lce'", "list of Hydra overrides"]),
+        ({"zip": [{"loss": ["lce"], "seed": [1, 2]}]}, ["spec.grid.one.zip[0]", "seed has 2"]),
+        ({"sweep": ["seed=1"], "zip": [{"seed": [1]}]}, ["grid.one: seed is given twice"]),
+        ({"exclude": ["lce"]}, ["spec.grid.one.exclude=['lce']", "list of mappings"]),
+    ],
+)
+def test_what_is_no_sub_grid_is_refused_by_name(spec, node, parts):
+    spec(one=node)
+    with pytest.raises(ConfigError) as error:
+        split(["+experiments=demo"])
+    for part in parts:
+        assert part in str(error.value)
+
+
+# --- cells are composed as Hydra composes them ---
+
+
+def by_hydra(overrides):
+    """The configuration of a command line, composed in full, and the options chosen."""
+    with composing():
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    levels = {g: str(cfg.hydra.runtime.choices[g]) for g in config.GROUPS if g != "tracking"}
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return config.resolved(cfg), levels
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_cell_of_a_spec_is_what_hydra_composes(name):
+    kept, left_out = split(name)
+    for cell in [*kept, *(one for one, _ in left_out)]:
+        cfg, levels = by_hydra(cell.overrides)
+        assert cell.cfg == cfg and cell.levels == levels
+        assert cell.keys == config.signatures(cfg) and cell.signature == cell.keys["evaluate"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+student/lora=adapters", "seed=3"],
+        ["sampler@evaluation.collections.pydocs.first_stage=random", "depth.k=7"],
+        ["+recipe=paper_v4", "budget=pairs", "budget.pairs=500", "depth.k=20", "store=elsewhere"],
+        ["loss=sum", "trainer.learning_rate=1e-4", "evaluation.measures=[nDCG@5]"],
+        ["~prefinetune.warmup", "seed=2"],
+        ["depth.pool=30", "depth=deep", "depth.k=4"],
+        [
+            "++depth.k=4",
+            "+teacher.published={a: 0.5}",
+            "teacher=rankgpt",
+            "teacher.backend.model=m",
+        ],
+    ],
+)
+def test_other_command_lines_are_what_hydra_composes(overrides):
+    cfg, levels = by_hydra(overrides)
+    # the second cell of the same options is made from the same base
+    bases = {}
+    with composing():
+        for _ in range(2):
+            cell = cell_of("", overrides, bases)
+            assert (cell.cfg, cell.levels) == (cfg, levels)
+
+
+def test_cells_of_one_base_do_not_change_each_other():
+    found = config.cells(["depth.k=5,6", "trainer.batch=2,4", "evaluation.measures=[nDCG@5]"])
+    assert [(c.cfg["depth"]["k"], c.cfg["depth"]["pool"], c.cfg["trainer"]["batch"]) for c in found
+            ] == [(5, 5, 2), (5, 5, 4), (6, 6, 2), (6, 6, 4)]  # fmt: skip
+    found[0].cfg["evaluation"]["measures"].append("changed")
+    assert found[1].cfg["evaluation"]["measures"] == ["nDCG@5"]
+
+
+def test_the_grid_of_the_docs(spec):
+    """docs/planning.md: four cells, and three of six."""
+    spec(
+        plain=["loss=ranknet,adr_mse", "seed=1,2"],
+        chosen={
+            "sweep": ["loss=ranknet,adr_mse,lce"],
+            "zip": [{"sampler": ["bm25", "random"], "depth.k": [10, 50]}],
+            "exclude": [
+                {"loss": "lce", "depth.k": 50},
+                {"loss": ["ranknet", "adr_mse"], "sampler": "random"},
+            ],
+        },
+    )
+    kept, left_out = split(["+experiments=demo"])
+    assert [(c.levels["loss"], c.levels["sampler"], c.cfg["depth"]["k"]) for c in kept[4:]] == [
+        ("ranknet", "bm25", 10), ("adr_mse", "bm25", 10), ("lce", "bm25", 10)
+    ]  # fmt: skip
+    assert (len(kept), len(left_out)) == (7, 3)

@@ -1,0 +1,439 @@
+"""Which passages make a training list."""
+
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rdx import rankings
+from rdx.draws import generator
+from rdx.lists import (
+    MODES,
+    Depth,
+    HalfTopHalfRandom,
+    LogRank,
+    RandomDepth,
+    SingleRelevant,
+    Top,
+    TrainingList,
+    drawn,
+    fixed,
+    labelled,
+    with_relevance,
+)
+
+DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
+
+
+def candidates(n=6, queries=("q1",)) -> pd.DataFrame:
+    rows = [(q, f"d{i}", -float(i)) for q in queries for i in range(1, n + 1)]
+    return rankings.rank(*zip(*rows, strict=True))
+
+
+def taught(ranks: dict[str, list[int]], state: str = "ok") -> pd.DataFrame:
+    rows = [
+        (q, f"d{i}", r, float("nan"), state) for q, order in ranks.items()
+        for i, r in enumerate(order, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["query_id", "doc_id", "teacher_rank", "score", "state"])
+
+
+def labels(lists: pd.DataFrame) -> dict[str, dict[str, int]]:
+    return {
+        str(q): dict(zip(rows.doc_id, rows.teacher_rank, strict=True))
+        for q, rows in lists.groupby("query_id")
+    }
+
+
+def test_depth_modes_keep_different_passages():
+    # the teacher reverses six candidates; asked about three, it puts the first of them last
+    pool, reverse = candidates(), taught({"q1": [6, 5, 4, 3, 2, 1]})
+    first = Depth(3, "first_stage", pool=6)
+    teacher = Depth(3, "teacher", pool=6)
+    relabel = Depth(3, "relabel")
+    assert (first.asked, teacher.asked, relabel.asked) == (6, 6, 3)
+    assert labels(first.select(pool, reverse)) == {"q1": {"d1": 6, "d2": 5, "d3": 4}}
+    assert labels(teacher.select(pool, reverse)) == {"q1": {"d4": 3, "d5": 2, "d6": 1}}
+    again = relabel.select(candidates(3), taught({"q1": [3, 1, 2]}))
+    assert labels(again) == {"q1": {"d1": 3, "d2": 1, "d3": 2}}
+    assert list(first.select(pool, reverse).doc_id) == ["d1", "d2", "d3"]
+
+
+def test_depth_teacher_mode_breaks_ties_by_first_stage():
+    tied = taught({"q1": [2, 1, 2, 2, 1, 2], "q2": [1, 1, 1, 1, 1, 1]})
+    lists = Depth(3, "teacher", pool=6).select(candidates(queries=("q1", "q2")), tied)
+    assert {q: set(one) for q, one in labels(lists).items()} == {
+        "q1": {"d2", "d5", "d1"},
+        "q2": {"d1", "d2", "d3"},
+    }
+
+
+def test_depth_leaves_out_failed_and_short_lists():
+    good = taught({"q1": [1, 2, 3]})
+    parts = [good]
+    for query_id, state in [("q2", "failed"), ("q3", "refused"), ("q4", "malformed")]:
+        parts.append(taught({query_id: [1, 2, 3]}, state))
+    parts += [taught({"q5": [3, 2, 1]}, "repaired"), taught({"q6": [1]})]
+    pool = candidates(3, [f"q{i}" for i in range(1, 8)])
+    for mode in MODES:
+        lists = Depth(2, mode, pool=3).select(pool, pd.concat(parts))
+        assert set(lists.query_id) == {"q1", "q5"}, mode
+
+
+def test_depth_allows_gaps_in_teacher_ranks():
+    lists = Depth(3, pool=6).select(candidates(), taught({"q1": [10, 900, 4, 5, 6, 7]}))
+    assert labels(lists) == {"q1": {"d1": 10, "d2": 900, "d3": 4}}
+
+
+def test_depth_of_a_published_teacher():
+    if not DL19.exists():
+        pytest.skip("no TREC DL 2019")
+    first = rankings.read_trec(DL19 / "runs" / "bm25-pyserini.run")
+    run = DL19 / "runs" / "teacher-gpt-3.5-turbo.bm25-pyserini.run"
+    given = rankings.read_trec(run, order="rank").rename(columns={"rank": "teacher_rank"})
+    given = given.assign(state="ok")
+    assert given.groupby("query_id").size().eq(100).all()
+    ten = {m: Depth(10, m).select(first, given) for m in ("first_stage", "teacher")}
+    for mode, lists in ten.items():
+        assert lists.groupby("query_id").size().eq(10).all(), mode
+        assert lists.query_id.nunique() == 43
+    assert ten["first_stage"]["rank"].max() == 10
+    assert ten["first_stage"].teacher_rank.max() > 10
+    assert set(ten["teacher"].teacher_rank) == set(range(1, 11))
+    assert ten["teacher"]["rank"].max() > 10
+    kept = [set(zip(x.query_id, x.doc_id, strict=True)) for x in ten.values()]
+    assert 0 < len(kept[0] & kept[1]) < len(kept[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"k": 1}, r"depth\.k=1"),
+        ({"k": 10, "mode": "both"}, r"depth\.mode='both'.*'relabel'"),
+        ({"k": 10, "pool": 9}, r"depth\.pool=9.*depth\.k=10"),
+        ({"k": 10, "queries": 0}, r"depth\.queries=0"),
+    ],
+)
+def test_depth_refuses_bad_values(values, message):
+    with pytest.raises(ValueError, match=message):
+        Depth(**values)
+    assert Depth(10, "relabel", pool=9).asked == 10  # the pool is not used
+
+
+# --- lists of all epochs, and of each ---
+
+QUERIES = [f"q{i}" for i in range(30)]
+
+
+def pool(queries=QUERIES, n=12) -> pd.DataFrame:
+    rows = [(q, f"d{i}", -float(i)) for q in queries for i in range(n)]
+    return rankings.rank(*zip(*rows, strict=True))
+
+
+# every query: two of the highest grade, one lower, all among the candidates
+RELEVANT = {q: {"d3": 2, "d5": 1, "d8": 2} for q in QUERIES}
+
+
+def contrastive(candidates, relevant, negatives, seed, **options):
+    """Stage 1's lists."""
+    return drawn(labelled(candidates, relevant), SingleRelevant(**options), negatives + 1, seed)
+
+
+def test_fixed_lists_are_the_same_in_every_epoch():
+    selected = pool(["b", "a"], 3).assign(teacher_rank=[2, 1, 3, 7, 9, 8])
+    lists = fixed(selected)
+    assert lists(0) == lists(5) == [
+        TrainingList("b", ("d0", "d1", "d2"), (2, 1, 3)),
+        TrainingList("a", ("d0", "d1", "d2"), (7, 9, 8)),
+    ]  # fmt: skip
+
+
+def test_contrastive_lists_have_one_relevant_passage_and_hard_negatives():
+    lists = contrastive(pool(), RELEVANT, 4, seed=0)
+    best, negatives = Counter(), Counter()
+    for epoch in range(40):
+        drawn = lists(epoch)
+        assert [one.query_id for one in drawn] == QUERIES
+        for one in drawn:
+            assert one.teacher_ranks == (1, 2, 2, 2, 2)
+            assert len(set(one.doc_ids)) == 5
+            best[one.doc_ids[0]] += 1
+            negatives.update(one.doc_ids[1:])
+    assert set(best) == {"d3", "d5", "d8"}  # of any grade
+    assert best["d3"] == pytest.approx(400, abs=80)
+    assert set(negatives) == {f"d{i}" for i in (0, 1, 2, 4, 6, 7, 9, 10, 11)}
+    assert max(negatives.values()) < 1.3 * min(negatives.values())
+
+
+def test_contrastive_draws_depend_on_seed_epoch_and_query_alone():
+    lists = contrastive(pool(), RELEVANT, 4, seed=0)
+    third = lists(3)
+    assert lists(3) == third  # nothing remembered between the epochs
+    alone = contrastive(pool(["q7"]), RELEVANT, 4, seed=0)
+    assert alone(3) == [third[7]]
+    assert lists(4) != third
+    assert contrastive(pool(), RELEVANT, 4, seed=1)(3) != third
+    assert len({one.doc_ids for one in third}) > 25  # queries do not share a draw
+
+
+def test_contrastive_takes_all_negatives_where_there_are_few():
+    drawn = contrastive(pool(["q0"], 5), RELEVANT, 9, seed=0)(0)
+    assert sorted(drawn[0].doc_ids[1:]) == ["d0", "d1", "d2", "d4"]
+    assert drawn[0].teacher_ranks == (1, 2, 2, 2, 2)
+
+
+def test_contrastive_leaves_out_queries_without_positive_or_negative():
+    relevant = {"q0": {"far": 1}, "q1": {}, "q3": {"d0": 1, "d1": 1}}
+    rows = [("q0", "d0", 1), ("q1", "d0", 1), ("q2", "d0", 1), ("q3", "d0", 1), ("q3", "d1", 0)]
+    drawn = contrastive(rankings.rank(*zip(*rows, strict=True)), relevant, 2, seed=0)(0)
+    assert drawn == [TrainingList("q0", ("far", "d0"), (1, 2))]
+
+
+def test_teacher_scores_come_from_their_own_column():
+    selected = pool(["a", "b", "c"], 2).assign(teacher_rank=[2, 1] * 3)
+    assert [one.teacher_scores for one in fixed(selected)(0)] == [None] * 3  # not `score`
+    nan = float("nan")
+    scored = selected.assign(teacher_score=[0.5, 1.5, nan, nan, -2.0, nan])
+    first, none, some = fixed(scored)(0)
+    assert (first.teacher_scores, none.teacher_scores) == ((0.5, 1.5), None)
+    assert some.teacher_scores[0] == -2.0 and some.teacher_scores[1] != some.teacher_scores[1]
+
+
+def test_stage_1_lists_equal_a_plain_loop():
+    """Negatives first, then the positive, from one generator of (seed, epoch, query id)."""
+    relevant = RELEVANT | {
+        "q3": {"far": 1, "d0": 2},
+        "q4": {},
+        "q5": {f"d{i}": 1 for i in range(12)},
+    }
+    for negatives, seed in [(1, 0), (4, 7), (50, 1)]:
+        lists = contrastive(pool(), relevant, negatives, seed)
+        for epoch in (0, 5):
+            expected = []
+            for query_id in QUERIES:
+                others = [f"d{i}" for i in range(12) if f"d{i}" not in relevant[query_id]]
+                good = sorted(relevant[query_id])
+                if not others or not good:
+                    continue
+                draw = generator(seed, epoch, query_id)
+                size = min(negatives, len(others))
+                picked = draw.choice(len(others), size=size, replace=False)
+                best = good[draw.integers(len(good))]
+                expected.append((query_id, best, *(others[i] for i in picked)))
+            assert [(one.query_id, *one.doc_ids) for one in lists(epoch)] == expected
+
+
+# --- picking ---
+
+
+def ranked(n=6, k=3, queries=QUERIES, **columns) -> pd.DataFrame:
+    """Queries with n passages, whose teacher rank is the reverse of the first stage's."""
+    table = pool(queries, n)
+    return table.assign(teacher_rank=n + 1 - table["rank"], **columns)
+
+
+def places(lists, epochs=range(400)):
+    """How often each set of passages was drawn, as their numbers."""
+    return Counter(
+        tuple(sorted(int(d[1:]) for d in one.doc_ids)) for e in epochs for one in lists(e)
+    )
+
+
+def one_after_the_other(weights, k):
+    """Probability of every set of k, drawing without replacement, by all orders."""
+    found = Counter()
+    for order in itertools.permutations(range(len(weights)), k):
+        chance, left = 1.0, sum(weights)
+        for i in order:
+            chance, left = chance * weights[i] / left, left - weights[i]
+        found[tuple(sorted(order))] += chance
+    return found
+
+
+@pytest.mark.parametrize(
+    ("picker", "weights"),
+    [(RandomDepth(), [1] * 5), (LogRank(), [1 / math.log(1 + r) for r in (1, 2, 3, 4, 5)])],
+)
+def test_sets_are_drawn_as_often_as_they_should(picker, weights):
+    seen = places(drawn(ranked(5), picker, 3, seed=0))
+    expected = one_after_the_other(weights, 3)
+    assert set(seen) == set(expected) and sum(seen.values()) == 12_000
+    for chosen, chance in expected.items():  # five standard deviations
+        spread = 5 * math.sqrt(12_000 * chance * (1 - chance))
+        assert abs(seen[chosen] - 12_000 * chance) < spread, chosen
+
+
+def test_half_is_from_the_top_and_half_from_the_rest():
+    seen = places(drawn(ranked(6), HalfTopHalfRandom(), 5, seed=0), range(100))
+    assert set(seen) == {(0, 1, a, b, c) for a, b, c in itertools.combinations(range(2, 6), 3)}
+    assert min(seen.values()) > 600  # 3,000 of four kinds
+    assert set(places(drawn(ranked(6), HalfTopHalfRandom(), 6, seed=0), range(3))) == {(*range(6),)}
+
+
+def test_top_is_the_beginning_in_every_epoch():
+    lists = drawn(ranked(6), Top(), 2, seed=0)
+    assert lists(0) is lists(9)
+    assert lists(0)[0] == TrainingList("q0", ("d0", "d1"), (6, 5))
+
+
+EACH = [RandomDepth(), LogRank(), HalfTopHalfRandom(), SingleRelevant(), SingleRelevant(0.5)]
+
+
+def judged(queries=QUERIES, n=8) -> pd.DataFrame:
+    return with_relevance(ranked(n, queries=queries), {q: {"d3": 1, "d6": 2} for q in QUERIES})
+
+
+@pytest.mark.parametrize("picker", EACH, ids=repr)
+def test_draws_depend_on_seed_epoch_and_query_alone(picker):
+    lists = drawn(judged(), picker, 4, seed=0)
+    third = lists(3)
+    assert [one.query_id for one in third] == QUERIES
+    assert all(len(set(one.doc_ids)) == len(one.doc_ids) for one in third)
+    assert lists(4) != third and lists(3) == third
+    few = drawn(judged(QUERIES[::-1][:9]), picker, 4, seed=0)(3)
+    assert few == third[::-1][:9]  # whatever other queries there are, and in whatever order
+    assert drawn(judged(), picker, 4, seed=1)(3) != third
+    assert len({one.doc_ids for one in third}) > 5  # queries do not share a draw
+    mixed = judged().sample(frac=1, random_state=0).sort_values("rank", kind="stable")
+    again = {one.query_id: one for one in drawn(mixed, picker, 4, seed=0)(3)}
+    assert again == {one.query_id: one for one in third}  # rows of a query need not be together
+
+
+@pytest.mark.parametrize("picker", EACH, ids=repr)
+@pytest.mark.parametrize("n", [2, 3, 30])
+def test_short_pools_give_short_lists(picker, n):
+    table = with_relevance(ranked(n, queries=["q0"]), {"q0": {"d0": 1}})
+    [one] = drawn(table, picker, 10, seed=0)(0)
+    assert len(one.doc_ids) == min(n, 10) or (isinstance(picker, SingleRelevant) and picker.margin)
+    assert all(
+        rank == n - int(d[1:]) for d, rank in zip(one.doc_ids, one.teacher_ranks, strict=True)
+    )
+
+
+def test_a_longer_list_holds_the_shorter_one():
+    for picker in (RandomDepth(), LogRank()):
+        short, long = (drawn(judged(), picker, k, seed=0)(2) for k in (3, 5))
+        assert all(set(a.doc_ids) < set(b.doc_ids) for a, b in zip(short, long, strict=True))
+
+
+def test_scores_and_ranks_go_with_their_passages():
+    table = ranked(6, queries=["a", "b"]).assign(teacher_score=[*range(6), *[math.nan] * 6])
+    for one in drawn(table, RandomDepth(), 4, seed=0)(1):
+        numbers = [int(d[1:]) for d in one.doc_ids]
+        assert one.teacher_ranks == tuple(6 - i for i in numbers)
+        assert one.teacher_scores == (tuple(map(float, numbers)) if one.query_id == "a" else None)
+        assert all(type(rank) is int for rank in one.teacher_ranks)
+
+
+def test_a_list_has_one_relevant_passage():
+    lists = drawn(judged(), SingleRelevant(), 4, seed=0)
+    kinds = Counter()
+    for epoch in range(30):
+        for one in lists(epoch):
+            kinds[one.doc_ids[0]] += 1
+            assert not {"d3", "d6"} & set(one.doc_ids[1:]) and len(one.doc_ids) == 4
+    assert set(kinds) == {"d3", "d6"} and min(kinds.values()) > 350  # of 900
+    table = with_relevance(ranked(4), {"q1": {"d0": 1}, "q2": {f"d{i}": 1 for i in range(4)}})
+    assert [one.query_id for one in drawn(table, SingleRelevant(), 3, seed=0)(0)] == ["q1"]
+
+
+def test_likely_false_negatives_are_left_out():
+    """First-stage scores are 0, -1, ..., -7; teacher scores 0, 10, ..., 70; d3 is relevant."""
+    table = with_relevance(ranked(8), dict.fromkeys(QUERIES, {"d3": 1}))
+    table = table.assign(teacher_score=10.0 * (table["rank"] - 1))
+
+    def negatives(**options):
+        lists = drawn(table, SingleRelevant(**options), 9, seed=0)(0)
+        return [sorted(int(d[1:]) for d in one.doc_ids[1:]) for one in lists][0]
+
+    assert negatives() == [0, 1, 2, 4, 5, 6, 7]
+    assert negatives(margin=0) == [4, 5, 6, 7]  # above -3 are d0 to d2
+    assert negatives(margin=1.5) == [5, 6, 7]  # above -4.5 is d4, too
+    assert negatives(margin=-2) == [1, 2, 4, 5, 6, 7]  # above -1 is d0; a tie stays
+    assert negatives(margin=0, of="teacher") == [0, 1, 2]
+    few = drawn(table, SingleRelevant(0.0), 3, seed=0)
+    assert all(len(one.doc_ids) == 3 for one in few(0))  # what is passed over is replaced
+    assert drawn(table, SingleRelevant(9.0), 3, seed=0)(0) == []  # nothing is so much below
+    with pytest.raises(ValueError, match="of='students'.*first_stage"):
+        SingleRelevant(of="students")
+
+
+def test_without_a_score_nothing_is_left_out():
+    outside = contrastive(pool(["q0"], 4), {"q0": {"far": 1}}, 9, 0, margin=0.0)(0)
+    assert sorted(outside[0].doc_ids) == ["d0", "d1", "d2", "d3", "far"]
+    both = contrastive(pool(["q0"], 4), {"q0": {"far": 1, "d0": 1}}, 9, 0, margin=5.0)
+    assert {one.doc_ids[0] for epoch in range(20) for one in both(epoch)} == {"far"}  # d0 has none
+
+
+def test_labels_are_ranks():
+    table = labelled(pool(["b", "a"], 2), {"a": {"far": 1, "d1": 2}, "b": {}, "c": {"d0": 1}})
+    assert table[["query_id", "doc_id", "teacher_rank"]].values.tolist() == [
+        ["b", "d0", 2], ["b", "d1", 2], ["a", "d0", 2], ["a", "d1", 1], ["a", "far", 1],
+    ]  # fmt: skip
+    assert table.score.isna().tolist() == [False] * 4 + [True]
+
+
+# --- depth and picking ---
+
+
+def test_depth_draws_from_all_that_the_teacher_ranked():
+    first = candidates(6, ("q1", "q2"))
+    given = taught({"q1": [6, 5, 4, 3, 2, 1], "q2": [1, 2, 3, 4, 5, 6]})
+    kept = Depth(2, pool=6, lists=LogRank()).select(first, given)
+    assert len(kept) == 12
+    half = Depth(2, "teacher", pool=6, lists=HalfTopHalfRandom())
+    seen = {}
+    for epoch in range(60):
+        for one in half.draws(half.select(first, given), {}, 0)(epoch):
+            seen.setdefault(one.query_id, Counter()).update(one.doc_ids)
+    assert seen["q1"]["d6"] == seen["q2"]["d1"] == 60  # the teacher's first
+    assert len(seen["q1"]) == len(seen["q2"]) == 6
+    by_first = Depth(2, pool=6, lists=HalfTopHalfRandom())
+    one = by_first.draws(by_first.select(first, given), {}, 0)(0)[0]
+    assert one.doc_ids[0] == "d1" and one.teacher_ranks[0] == 6
+
+
+def test_depth_tells_relevant_passages():
+    depth = Depth(3, pool=6, lists=SingleRelevant())
+    selected = depth.select(candidates(), taught({"q1": [6, 5, 4, 3, 2, 1]}))
+    assert depth.draws(selected, {"q1": {"d4": 1, "outside": 1}}, 0)(0)[0].doc_ids[0] == "d4"
+    assert depth.draws(selected, {"q1": {"outside": 1}}, 0)(0) == []
+    assert Depth(3, pool=6).draws(selected, {}, 0)(0) == fixed(selected)(0)
+
+
+@pytest.mark.parametrize("values", [{"mode": "relabel"}, {"pool": 10}])
+def test_depth_refuses_to_draw_from_nothing(values):
+    with pytest.raises(ValueError, match=r"depth\.lists=RandomDepth.*depth\.k=10.*depth\.pool"):
+        Depth(**({"k": 10, "pool": 50} | values), lists=RandomDepth())
+
+
+@pytest.mark.parametrize("teacher", ["gpt-3.5-turbo.bm25-pyserini", "rankvicuna-7b.bm25-pyserini"])
+def test_the_three_meanings_of_depth_are_three_label_sets(teacher):
+    """On real rankings of 100: what a teacher that ranks ten says is not known, so its order of the
+    first ten stands for it; the labels differ in ranks or in passages all the same."""
+    found = list((DL19 / "runs").glob(f"*{teacher}*")) if DL19.exists() else []
+    if not found:
+        pytest.skip("no such ranking of TREC DL 2019")
+    first = rankings.read_trec(DL19 / "runs" / "bm25-pyserini.run")
+    given = rankings.read_trec(found[0], order="rank").rename(columns={"rank": "teacher_rank"})
+    given = given.assign(state="ok")
+    ten = first[first["rank"] <= 10]
+    shown = given.merge(ten[["query_id", "doc_id"]], on=["query_id", "doc_id"])
+    shown = shown.assign(teacher_rank=shown.groupby("query_id").teacher_rank.rank().astype(int))
+    sets = {
+        "first_stage": Depth(10, pool=100).select(first, given),
+        "teacher": Depth(10, "teacher", pool=100).select(first, given),
+        "relabel": Depth(10, "relabel").select(ten, shown),
+    }
+    said = {mode: labels(one) for mode, one in sets.items()}
+    for one, other in itertools.combinations(said.values(), 2):
+        assert set(one) == set(other) and sum(one[q] != other[q] for q in one) > 30
+    assert all(len(one) == 10 for found in said.values() for one in found.values())
+    passages = {mode: {q: set(one) for q, one in found.items()} for mode, found in said.items()}
+    assert passages["first_stage"] == passages["relabel"] != passages["teacher"]
+    assert all(sorted(one.values()) == [*range(1, 11)] for one in said["relabel"].values())
+    # the last window is the first twenty: nothing falls out of it
+    assert 10 < max(max(one.values()) for one in said["first_stage"].values()) <= 20

@@ -1,0 +1,57 @@
+"""Lists that are drawn anew in every epoch, in a training that is killed and goes on."""
+
+import numpy as np
+import pytest
+from trainer_toys import TOY, Stop, equal, stop_at, trained
+
+from rdx import rankings
+from rdx.lists import LogRank, RandomDepth, SingleRelevant, drawn, with_relevance
+from rdx.trainer import Epochs
+
+
+def table():
+    rows = [
+        (q, f"d{(i + j) % 20}", -float(j)) for i, q in enumerate(TOY.queries) for j in range(12)
+    ]
+    found = rankings.rank(*zip(*rows, strict=True))
+    relevant = {q: {f"d{i}": 1, f"d{i + 4}": 1} for i, q in enumerate(TOY.queries)}
+    return with_relevance(found.assign(teacher_rank=found["rank"]), relevant)
+
+
+PICKERS = [LogRank(), SingleRelevant(margin=0.5)]
+
+
+@pytest.mark.parametrize("picker", PICKERS, ids=lambda one: type(one).__name__)
+def test_an_interrupted_training_sees_the_same_lists(tmp_path, picker):
+    """Four epochs of three steps, killed in the third; once more after its end, in the fourth."""
+    settings = {"budget": Epochs(4), "checkpoint_seconds": 0}
+
+    def lists():
+        return drawn(table(), picker, 4, seed=3)
+
+    whole, facts = trained(tmp_path, lists=lists(), work="whole", **settings)
+    for step in (7, 10):
+        with pytest.raises(Stop):
+            trained(tmp_path, lists=lists(), work="parts", on_step=stop_at(step), **settings)
+    seen = []
+    resumed, again = trained(
+        tmp_path,
+        lists=lists(),
+        work="parts",
+        on_step=lambda step, metrics: seen.append(step),
+        **settings,
+    )
+    assert seen and seen[0] > 3 and seen[-1] == 11  # it did not begin anew
+    assert equal(whole, resumed)
+    assert (facts["pairs"], facts["lists"]) == (again["pairs"], again["lists"])
+    other, _ = trained(tmp_path, lists=drawn(table(), picker, 4, seed=4), work="other", **settings)
+    assert not equal(whole, other)  # another draw is another student
+
+
+def test_the_batch_decides_nothing():
+    lists = drawn(table(), RandomDepth(), 5, seed=0)
+    backwards = {epoch: lists(epoch) for epoch in reversed(range(6))}
+    assert all(lists(epoch) == backwards[epoch] for epoch in range(6))
+    state = np.random.get_state()[1].tolist()
+    lists(0)
+    assert np.random.get_state()[1].tolist() == state  # no global generator is touched

@@ -1,0 +1,384 @@
+"""The plan of a grid: cells, shared stages, time, disk, cost and power, worked by hand."""
+
+import copy
+import json
+import math
+from pathlib import Path
+from statistics import stdev
+
+import pandas as pd
+import pytest
+import yaml
+
+from rdx import config, plan, rankings
+from rdx.plan import command
+from rdx.plan.plans import needs
+from rdx.plan.work import like, size
+from rdx.store import MANIFEST, Store, write_json
+
+# Seconds per stage: 8 queries x 5 candidates are 40 passages to rank and 40 pairs to distil.
+TOOK = {"candidates": 2.0, "teach": 8.0, "prefinetune": 6.0, "distill": 10.0, "evaluate": 4.0}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+def write(folder, stage, key, own, fill=lambda folder: (folder / "file").write_bytes(b"12345")):
+    """A result of the real store, with the seconds that the test wants."""
+    made = Store(folder).cached(stage, key, fill)
+    manifest = json.loads((made / MANIFEST).read_text())
+    write_json(made / MANIFEST, {**manifest, "own_seconds": own})
+    return made
+
+
+def finish(cell, took=TOOK, values=None, queries=24):
+    """Store a cell as if it had been run, in so many seconds."""
+
+    def evaluated(folder):
+        facts = {"signatures": cell.keys, "collections": {"files": {"queries": queries}}}
+        write_json(folder / "trial.json", facts)
+        (folder / "config.yaml").write_text(json.dumps(cell.cfg, default=str))
+        some = {"q1": 0.5, "q2": 0.25} if values is None else values
+        table = pd.DataFrame({"query_id": list(some), "value": list(some.values())})
+        table = table.assign(collection="files", system="student", measure="nDCG@10")
+        rankings.write_parquet(table, folder / "per_query.parquet")
+
+    root = Path(cell.cfg["store"])
+    for stage in needs(cell):
+        fill = {"fill": evaluated} if stage == "evaluate" else {}
+        write(root, stage, cell.keys[stage], took[stage], **fill)
+
+
+def stages(planned):
+    return {s.stage: (s.distinct, s.stored, s.compute) for s in planned.stages}
+
+
+def span(planned, stage):
+    [found] = [s.seconds for s in planned.stages if s.stage == stage]
+    return (found.value, found.low, found.high, found.observed)
+
+
+# --- cells and shared stages ---
+
+
+def test_what_cells_share_is_computed_once_by_the_first(world, store):
+    planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse", "seed=1,2"))
+    assert stages(planned) == {
+        "candidates": (1, 0, 1), "teach": (1, 0, 1), "prefinetune": (1, 0, 1),
+        "distill": (4, 0, 4), "reference": (0, 0, 0), "evaluate": (4, 0, 4),
+    }  # fmt: skip
+    whole = ("candidates", "teach", "prefinetune", "distill", "evaluate")
+    assert [one.computes for one in planned.cells] == [whole, *[("distill", "evaluate")] * 3]
+    assert {one.state for one in planned.cells} == {plan.TO_RUN}
+    assert not store.exists()
+
+
+def test_an_undistilled_student_needs_stage_1_only(world, store):
+    planned = plan.plan(world.overrides(store, "loss=none,ranknet"))
+    assert [one.computes for one in planned.cells] == [
+        ("prefinetune", "evaluate"), ("candidates", "teach", "distill", "evaluate")
+    ]  # fmt: skip
+    assert stages(planned)["distill"] == (1, 0, 1)
+    assert stages(planned)["prefinetune"] == (1, 0, 1)
+
+
+def test_equal_cells_count_once(world, store):
+    planned = plan.plan(world.overrides(store, "trainer.max_tokens=64,128"))
+    assert (len(planned.cells), planned.repeated) == (1, 1)
+
+
+def test_a_stored_distillation_needs_nothing_before_it(world, store):
+    [cell] = config.cells(world.overrides(store))
+    write(store, "distill", cell.keys["distill"], 1.0)
+    planned = plan.plan(world.overrides(store))
+    assert [one.computes for one in planned.cells] == [("evaluate",)]
+    assert stages(planned)["teach"] == (1, 0, 0) and stages(planned)["distill"] == (1, 1, 0)
+
+
+def test_a_result_without_a_file_is_not_there(world, store):
+    [cell] = config.cells(world.overrides(store))
+    folder = write(store, "distill", cell.keys["distill"], 1.0)
+    (folder / "file").unlink()
+    assert stages(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
+    (folder / "file").write_bytes(b"")
+    (folder / MANIFEST).write_text("{")
+    assert stages(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
+
+
+def test_impossible_and_excluded_cells_are_left_out_with_reasons(world, store):
+    more = ("loss=ranknet,margin_mse", "seed=1,2", "+exclude=[{loss: ranknet, seed: 2}]")
+    planned = plan.plan(world.overrides(store, *more))
+    assert len(planned.cells) == 1
+    reasons = [why for _, why in planned.left_out]
+    assert reasons[0] == "excluded by loss=ranknet, seed=2"
+    assert all(why.startswith("loss MarginMSE needs scores") for why in reasons[1:])
+    assert len(reasons) == 3
+    assert f"left out: {' '.join(planned.left_out[0][0].overrides)}: excluded" in plan.text(planned)
+
+
+def test_a_bad_value_of_a_cell_to_run_is_refused(world, store):
+    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be greater than 0"):
+        plan.plan(world.overrides(store, "loss.temperature=1,0"))
+
+
+def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
+    from rdx import pipeline
+
+    overrides = world.overrides(store)
+    [cell] = config.cells(overrides)
+    pipeline.run(cell.cfg, cell.levels)
+    before = {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")}
+    planned = plan.plan([*overrides, "seed=1,2"])
+    assert [one.state for one in planned.cells] == [plan.FINISHED, plan.TO_RUN]
+    assert planned.cells[1].computes == ("distill", "evaluate")
+    own = {
+        stage: json.loads((store / stage / cell.keys[stage] / MANIFEST).read_text())["own_seconds"]
+        for stage in ("distill", "evaluate")
+    }
+    assert span(planned, "distill") == pytest.approx((*[own["distill"]] * 3, 1))
+    assert planned.seconds.value == pytest.approx(sum(own.values()))
+    told = command.power(planned, None, None, ())[0]
+    assert [one["queries"] for one in told] == [24]
+    assert {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")} == before
+
+
+# --- time and disk ---
+
+
+def test_times_are_scaled_to_the_work(world, store):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell)
+    planned = plan.plan(world.overrides(store, "seed=1,2", "budget.epochs=1,2"))
+    # three distillations: 40, 80 and 80 pairs at 10 s for 40; three evaluations
+    assert span(planned, "distill") == (50.0, 50.0, 50.0, 1)
+    assert span(planned, "evaluate") == (12.0, 12.0, 12.0, 1)
+    assert planned.seconds.value == 62.0
+    assert (planned.one_more.value, planned.one_more.observed) == ((14 + 24) / 2, 1)
+    # a list twice as deep: twice the passages for the teacher, twice the pairs, the same search
+    planned = plan.plan(world.overrides(store, "depth.k=10"))
+    assert span(planned, "candidates")[0] == 2 and span(planned, "teach")[0] == 16
+    assert span(planned, "distill")[0] == 20 and span(planned, "prefinetune") == (0, 0, 0, 0)
+
+
+def test_the_median_of_comparable_results_with_least_and_most(world, store):
+    for seed, seconds in ((1, 10.0), (2, 14.0), (3, 30.0)):
+        [cell] = config.cells(world.overrides(store, f"seed={seed}"))
+        finish(cell, {**TOOK, "distill": seconds})
+    # cells of the same store that are not of this plan count as well
+    planned = plan.plan(world.overrides(store, "seed=4", "budget.epochs=2"))
+    assert span(planned, "distill") == (28.0, 20.0, 60.0, 3)
+    assert "28 s (20 s to 60 s)" in plan.text(planned)
+
+
+def test_another_student_tells_nothing(world, store):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell)
+    planned = plan.plan(world.overrides(store, "student.passage_length=12"))
+    assert span(planned, "distill") == (0, 0, 0, 0)
+    unknown = {s.stage: s.unknown for s in planned.stages if s.unknown}
+    assert unknown == {"prefinetune": 1, "distill": 1, "evaluate": 1}
+    assert planned.seconds.value == 0 and planned.bytes is None
+    assert "no stored trial to estimate from" in plan.text(planned)
+
+
+def test_times_of_older_stores_are_not_guessed(world, store):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell, {**TOOK, "distill": None})
+    planned = plan.plan(world.overrides(store, "seed=2"))
+    assert [s.unknown for s in planned.stages if s.stage == "distill"] == [1]
+
+
+def test_disk_is_that_of_the_same_checkpoints(world, store):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell)
+    held = sum(
+        p.stat().st_size
+        for p in (store / "evaluate" / cell.signature).iterdir()
+        if p.name != MANIFEST
+    )
+    planned = plan.plan(world.overrides(store, "seed=2,3"))
+    found = {s.stage: s.bytes for s in planned.stages}
+    assert found == {
+        "candidates": 0, "teach": 0, "prefinetune": 0, "distill": 2 * 5, "reference": 0,
+        "evaluate": 2 * held,
+    }  # fmt: skip
+    assert planned.bytes == 10 + 2 * held and planned.copied == 0 and planned.free > 0
+
+
+def edited(cell, *more):
+    """The configuration of a cell with other values."""
+    cfg = copy.deepcopy(cell.cfg)
+    for one in more:
+        key, _, value = one.partition("=")
+        *parents, name = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node[parent]
+        assert name in node
+        node[name] = yaml.safe_load(value)
+    return cfg
+
+
+def test_the_work_of_a_stage(world, store):
+    [cell] = config.cells(world.overrides(store))
+
+    def of(stage, *more):
+        return size(stage, edited(cell, *more))
+
+    assert of("teach") == 8 * 5 and of("teach", "depth.pool=9") == 8 * 9
+    assert of("teach", "depth.pool=9", "depth.mode=relabel") == 8 * 5
+    assert of("teach", "depth.queries=null") is None
+    assert of("prefinetune") == 8 * 1 * (1 + 3)
+    assert of("prefinetune", "prefinetune.epochs=2", "prefinetune.negatives=1") == 32
+    assert of("prefinetune", "prefinetune=null") == 1
+    assert of("distill", "budget.epochs=3") == 3 * 8 * 5
+    assert of("reference", "evaluation.teacher_queries=4") == 4 * 8 * 1
+    assert of("distill", "budget={steps: 7}") == 7 * 2 * 5
+    assert of("distill", "budget={pairs: 123}") == 123
+
+
+def test_what_is_comparable(world, store):
+    [cell] = config.cells(world.overrides(store))
+
+    def of(stage, *more):
+        return like(stage, edited(cell, *more))
+
+    assert of("distill") == of("distill", "loss=null") == of("distill", "depth.k=4")
+    assert of("distill") != of("distill", "student.passage_length=12")
+    assert of("teach") == of("teach", "depth.queries=4") != of("teach", "teacher={_target_: x}")
+    assert of("candidates") != of("candidates", "sampler.k1=1.2")
+    assert of("evaluate") != of("evaluate", "evaluation.k=5")
+    # work that is not known is compared under the same settings only
+    unknown = of("distill", "depth.queries=null")
+    assert unknown != of("distill") and unknown != of("distill", "depth.queries=null", "depth.k=4")
+
+
+# --- cost ---
+
+
+def test_the_cost_of_a_paid_teacher(world, store):
+    base = [o for o in world.overrides(store) if o != "teacher=oracle"]
+    paid = ["teacher=rankgpt", "teacher.backend.model=m", "depth.k=100", "depth.pool=100"]
+    [one] = plan.plan([*base, *paid]).services
+    # 8 lists of 100: 9 windows of 20; 120 and 6 tokens for each passage shown
+    assert (one.requests, one.input_tokens, one.output_tokens) == (72, 172_800, 8_640)
+    assert one.cost is None and one.teacher == "m at the default address"
+    prices = ["teacher.prices.input=1", "teacher.prices.output=4"]
+    [one] = plan.plan([*base, *paid, *prices, "evaluation.teacher_queries=2"]).services
+    # and 2 test lists of 8, one window each
+    assert (one.requests, one.input_tokens, one.output_tokens) == (74, 174_720, 8_736)
+    assert one.cost == pytest.approx((174_720 + 4 * 8_736) / 1e6)
+    [one] = plan.plan([*base, *paid, "depth.queries=null"]).services
+    assert (one.requests, one.cost) == (None, None)
+    two = plan.plan([*base, *paid, "loss=ranknet,adr_mse", "teacher.backend.temperature=0,1"])
+    assert [one.requests for one in two.services] == [72, 72]
+    assert plan.plan(world.overrides(store)).services == ()
+
+
+# --- power ---
+
+
+def test_power_rests_on_the_stored_trials(world, store):
+    """Two systems, the first with two seeds."""
+    values = {
+        ("ranknet", 1): {"q1": 0.5, "q2": 0.7},
+        ("ranknet", 2): {"q1": 0.7, "q2": 0.7},
+        ("adr_mse", 1): {"q1": 0.5, "q2": 0.5},
+    }
+    for (loss, seed), some in values.items():
+        [cell] = config.cells(world.overrides(store, f"loss={loss}", f"seed={seed}"))
+        finish(cell, values=some)
+    planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse,lce", "seed=1,2"))
+    assert plan.seeds(planned) == (3, 2)
+    assert plan.queries(planned, {}) == {"files": 24}
+    assert plan.queries(planned, {"files": 50}) == {"files": 50}
+    found = plan.scores(planned, "nDCG@10")["files"]
+    assert sorted(sorted(runs) for runs in found.values()) == [[1], [1, 2]]
+    [told], lines = command.power(planned, None, 0.01, ())
+    assert told["tests"] == 2 and told["seeds"] == 2 and told["queries"] == 24
+    assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.2]))
+    assert told["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.7]))
+    assert "median of 1 pairs of systems" in lines and "power at 0.01" in lines
+    assert plan.scores(planned, "RR@10") == {}
+
+
+def test_without_trials_the_spread_is_assumed(world, store):
+    planned = plan.plan(world.overrides(store))
+    [told], lines = command.power(planned, None, None, ["files=100"])
+    assert (told["queries"], told["seeds"], told["tests"]) == (100, 1, 1)
+    assert (told["assumption"]["sd"], told["assumption"]["source"]) == (0.1, "assumed")
+    # normal theory, two trained sides: (1.96 + .84) x sqrt(.1^2 / 100 + 2 x .0057^2)
+    assert told["detectable"] == pytest.approx(2.80 * math.sqrt(1e-4 + 2 * 0.0057**2), rel=0.02)
+    assert told["seeds_needed"] is None and "1 system of 1 seed or more, 1 test" in lines
+
+
+def test_queries_that_nothing_tells_are_asked_for(world, store):
+    planned = plan.plan(world.overrides(store))
+    plans, lines = command.power(planned, None, None, ())
+    assert plans == [] and "give --queries files=N" in lines
+
+
+def test_the_seeds_that_are_needed_have_a_price(world, store):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell)
+    planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse"))
+    [told], lines = command.power(planned, None, 0.02, ["files=1000"])
+    more = 2 * (told["seeds_needed"] - 1)
+    assert told["seeds_needed"] > 1
+    assert f"{more} cells more: {plan.duration(14 * more)}" in lines
+
+
+# --- the command ---
+
+
+def test_the_command_prints_the_plan(world, store, capsys):
+    [cell] = config.cells(world.overrides(store))
+    finish(cell)
+    command.plan([*world.overrides(store, "seed=1,2"), "-m"])
+    out = capsys.readouterr().out
+    assert out.startswith("2 cells: 1 finished, 1 to run. Nothing was run.\n")
+    assert "time  14 s (14 s to 14 s), one cell after the other" in out
+    assert "asks  no paid service" in out and "Smallest difference in nDCG@10" in out
+    command.plan([*world.overrides(store, "seed=1,2"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in found["cells"]] == ["finished", "to run"]
+    assert found["seconds"]["value"] == 14 and found["power"][0]["queries"] == 24
+
+
+def test_many_cells_are_cut(world, store, capsys):
+    seeds = f"seed={','.join(map(str, range(40)))}"
+    command.plan(world.overrides(store, seeds))
+    assert "... and 10 more (10 to run); --all shows them" in capsys.readouterr().out
+    command.plan([*world.overrides(store, seeds), "--all"])
+    out = capsys.readouterr().out
+    assert "more (" not in out and "seed=39" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["los=ranknet"], "los: no such key"),
+        (["--queries", "nope=3"], "--queries nope=3: no such collection; there are ['pydocs']"),
+        (["--queries", "pydocs"], "--queries pydocs: must be COLLECTION=N"),
+        (["--queries", "pydocs=0"], "--queries pydocs=0: must be COLLECTION=N"),
+        (["--difference", "0"], "the wanted difference must be positive"),
+        (["+exclude=[{loss: nope}]"], "exclude: loss=nope: no such option"),
+    ],
+)
+def test_bad_input_is_named(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        command.plan([*arguments, "tracking=none"])
+    assert message in str(error.value)
+
+
+def test_a_plan_may_come_before_its_files(world, store):
+    base = [o for o in world.overrides(store) if o != "teacher=oracle"]
+    overrides = [*base, "teacher=recorded", "teacher.run=absent.run"]
+    planned = plan.plan(overrides)
+    assert len(planned.lacking) == 1 and planned.count(plan.TO_RUN) == 1
+    assert planned.lacking[0].startswith("teacher.run=absent.run: no such file")
+    assert "lacks teacher.run=absent.run: no such file" in plan.text(planned)
+    assert plan.as_json(planned)["lacking"] == list(planned.lacking)
