@@ -158,7 +158,7 @@ def _build(libraries: tuple[str, ...], max_words: int, min_words: int) -> Built:
         rows += [(query_id, doc_id, grade) for doc_id, grade in grades.items()]
     qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
     qrels["relevance"] = qrels["relevance"].astype("int32")
-    counts = {"objects": len(items), "too_short": short, "passages": len(passages)}
+    counts = {"too_short": short}
     return queries, passages, qrels, counts
 
 

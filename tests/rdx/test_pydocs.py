@@ -233,8 +233,7 @@ def test_queries_are_summaries_and_grades_follow_the_docstrings(whole):
     assert set(whole.queries) == set(whole.qrels.query_id)
     assert whole.qrels.relevance.dtype == "int32"
     assert whole.qrels[whole.qrels.duplicated(["query_id", "doc_id"])].empty
-    assert whole.counts["passages"] == 9
-    assert whole.counts["too_short"] == 2  # helper and short
+    assert whole.counts == {"too_short": 2}  # helper and short
 
 
 def test_nothing_is_imported(whole):
