@@ -51,10 +51,8 @@ def interval_note(summary: Summary) -> str:
 def _family(summary: Summary) -> str:
     """Words for the correction and the family of the tests against the baselines."""
     sizes = sorted({contrast.family for contrast in summary.against})
-    return (
-        f"{CORRECTIONS[summary.spec.correction]} {FAMILIES[summary.spec.family]} "
-        f"(family of {', '.join(map(str, sizes)) or 0})"
-    )
+    size = f"family of {', '.join(map(str, sizes))}" if sizes else "nothing tested yet"
+    return f"{CORRECTIONS[summary.spec.correction]} {FAMILIES[summary.spec.family]} ({size})"
 
 
 def _margin_note(summary: Summary) -> str:

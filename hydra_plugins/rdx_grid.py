@@ -9,12 +9,17 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
+IMPLIED = ("hydra.mode=", "+hydra.sweeper.retry=")  # by the verb `retry`
+
 
 class GridSweeper(Sweeper):
     """Hydra's basic sweeper, plus the named sub-grids of `experiments/` and a closing report."""
 
-    def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
-        # The arguments are those of Hydra's basic sweeper, whose configuration ours is merged into.
+    def __init__(
+        self, max_batch_size: int | None = None, params: Any = None, retry: bool = False
+    ) -> None:
+        # The first two are those of Hydra's basic sweeper, whose configuration ours is merged into.
+        self.retry = retry
         self.config: DictConfig | None = None
         self.launcher: Any = None
 
@@ -33,4 +38,5 @@ class GridSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        sweep(self.launcher, arguments)
+        hydra = [o for o in self.config.hydra.overrides.hydra if not o.startswith(IMPLIED)]
+        sweep(self.launcher, arguments, hydra, self.retry)

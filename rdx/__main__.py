@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rdx import config
+from rdx import config, progress, security
 from rdx.commands import VERBS
 from rdx.fetching import require
 from rdx.grids import key_of
@@ -39,7 +40,9 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
     plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
     print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
-    summary = pipeline.run(plain, levels)
+    signature = config.signatures(plain)["evaluate"]
+    with progress.recorded(Path(plain["store"]), signature, plain):
+        summary = pipeline.run(plain, levels)
     for name, value in summary["means"].items():
         print(f"   {name:42} {value:.4f}")
     for name, facts in summary["collections"].items():
@@ -65,9 +68,16 @@ def main() -> None:
 def program() -> None:
     """Check every cell before any work starts, then run."""
     arguments = sys.argv[1:]
+    key = security.exposed_argument(arguments)
+    if key:
+        sys.exit(
+            f"rdx: {key}: holds a key or password, and command lines are recorded; leave it in an "
+            "environment variable (docs/security.md)"
+        )
     if arguments and arguments[0] in VERBS:
-        VERBS[arguments[0]](arguments[1:])
-        return
+        arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
+        if not arguments:
+            return
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         try:
             overrides = [a for a in arguments if not a.startswith("-")]

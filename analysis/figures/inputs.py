@@ -14,6 +14,7 @@ from analysis.figures.grid import Conditions, by_level, crossed, groups, number,
 from analysis.figures.maps import Grid
 from analysis.figures.overview import Point
 from analysis.figures.systems import Cost, Ranking
+from analysis.sections.power import plan
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, SECONDS
 from analysis.summary import Summary
@@ -205,23 +206,16 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
 def power_curves(summary: Summary) -> dict[str, tuple[list[float], list[float]]]:
     """Collection -> true differences and the power of one uncorrected test at each.
 
-    The noise is the median over the tested rows of the standard deviation of their per-query
-    differences to the baseline.
+    With the noise and the queries of `analysis.sections.power_table`; runs of other seeds are not
+    drawn, which the test over queries does not see.
     """
     curves = {}
-    for collection in summary.collections[:MOST_PANELS]:
-        found = [
-            (contrast.comparison.n, data.deviation(contrast.comparison))
-            for (_, c, m), contrast in summary.contrasts.items()
-            if (c, m) == (collection, summary.spec.figure)
-        ]
-        n = max((n for n, _ in found), default=0)
-        spread = [sd for count, sd in found if count == n and np.isfinite(sd) and sd > 0]
-        if n < 2 or not spread:
+    for one in plan(summary)[:MOST_PANELS]:
+        n, sd = one.queries, one.assumption.sd
+        if n < 2:
             continue
-        sd = float(np.median(spread))
         x = np.linspace(0, 4.5 * sd / np.sqrt(n), 60)
         noise = power.Assumption(sd=sd, seed_sd=0.0)
         y = power.power_of(x, n, 1, noise, alpha=summary.spec.alpha)
-        curves[f"{collection}: {n} queries, SD {sd:.3f}"] = (x.tolist(), y.tolist())
+        curves[f"{one.collection}: {n} queries, SD {sd:.3f}"] = (x.tolist(), y.tolist())
     return curves

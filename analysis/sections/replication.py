@@ -24,7 +24,7 @@ RULE = (
     "interval. Both numbers are of the same queries, so the choice of queries is no part of it."
 )
 TIES = (
-    "Ours, by order of ties: lowest and highest mean that an order of the tied passages gives; the "
+    "Tie range, of ours: lowest and highest mean that an order of the tied passages gives; the "
     "difference that is judged is the published number's to this range."
 )
 
@@ -36,11 +36,13 @@ def replication_table(summary: Summary) -> Table | None:
         return None
     verdicts = [judge(summary, one) for one in expected]
     tied = any(_ties(summary, one) != MISSING for one in expected)
+    ratios = [_effect_ratio(summary, one) for one in expected]
+    effects = any(ratio is not None for ratio in ratios)
     counts = {word: sum(verdict.verdict == word for verdict in verdicts) for word in rp.VERDICTS}
     rows = tuple(
         (
             Entry(one.row),
-            Entry(f"{one.collection} {one.measure}"),
+            Entry(f"{one.collection} {'GB at peak' if one.measure == BYTES else one.measure}"),
             Entry(verdict.verdict),
             Entry(_shown(one, one.value)),
             Entry(_shown(one, verdict.obtained)),
@@ -49,10 +51,10 @@ def replication_table(summary: Summary) -> Table | None:
             Entry(_shown(one, verdict.tolerance, 1)),
             Entry(_shown(one, verdict.noise, 1)),
             Entry(_runs(summary, one)),
-            Entry(number(_effect_ratio(summary, one), 2)),
+            *((Entry(number(ratio, 2)),) if effects else ()),
             Entry(one.source),
         )
-        for one, verdict in zip(expected, verdicts, strict=True)
+        for one, verdict, ratio in zip(expected, verdicts, ratios, strict=True)
     )
     return Table(
         label=f"{summary.spec.name}-replication",
@@ -64,9 +66,9 @@ def replication_table(summary: Summary) -> Table | None:
             Column("Measure", numeric=False),
             Column("Verdict", numeric=False),
             *map(Column, ("Published", "Ours", "Difference")),
-            *((Column("Ours, by order of ties"),) if tied else ()),
+            *((Column("Tie range"),) if tied else ()),
             *map(Column, ("Tolerance", "Noise", "Runs")),
-            Column("Effect ratio"),
+            *((Column("Effect ratio"),) if effects else ()),
             Column("Source", numeric=False),
         ),
         rows=rows,
@@ -75,7 +77,7 @@ def replication_table(summary: Summary) -> Table | None:
             TIES if tied else "",
             _seed_note(summary),
             _single_note(summary),
-            _ratio_note(summary),
+            _ratio_note(summary) if effects else "",
         ),
     )
 
@@ -118,9 +120,10 @@ def _ties(summary: Summary, one: Expected) -> str:
 
 
 def _shown(one: Expected, value: float, more: int = 0, *, sign: bool = False) -> str:
-    """As many decimals as the published number has, or more; bytes have none."""
-    decimals = 0 if one.measure == BYTES else rp.printed_decimals(one.value) + more
-    return number(value, decimals, sign=sign)
+    """As many decimals as the published number has, or more; bytes as GB."""
+    if one.measure == BYTES:
+        return number(value / 1e9, sign=sign)
+    return number(value, rp.printed_decimals(one.value) + more, sign=sign)
 
 
 def _runs(summary: Summary, one: Expected) -> str:
@@ -136,7 +139,8 @@ def _seed_note(summary: Summary) -> str:
     places = dict.fromkeys(
         (one.collection, one.measure)
         for one in summary.spec.expected
-        if any(row.name == one.row and is_trained(row) for row in summary.spec.rows)
+        if one.measure not in COSTS
+        and any(row.name == one.row and is_trained(row) for row in summary.spec.rows)
         and summary.found(one.row, one.collection, one.measure)
     )
     said = [f"{c} {m} {seed_sd(summary, c, m)[2]}" for c, m in places]
@@ -151,8 +155,6 @@ def _single_note(summary: Summary) -> str:
 
 
 def _ratio_note(summary: Summary) -> str:
-    if all(_effect_ratio(summary, one) is None for one in summary.spec.expected):
-        return ""
     return (
         f"Effect ratio: improvement over {summary.spec.baseline}, ours divided by the published "
         "one; 1 = the same, below 0 = the wrong way round (Breuer et al., 2020)."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rdx.commands.measuring import evaluate, import_
+from rdx.commands.standing import retry, status
+from rdx.commands.syncing import sync
 from rdx.commands.teaching import teach
 from rdx.fetching import data
 from rdx.plan.command import plan
@@ -41,11 +44,33 @@ def export(arguments: Sequence[str]) -> None:
     print(f"{'Exported':<15}{folder}")
 
 
+def doctor(arguments: Sequence[str]) -> None:
+    """Find out whether a command line would run here; exit status 1 if something stops it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rdx doctor",
+        description="Examine machine, software, data, places, services and keys for a command "
+        "line, with a cure for what is wrong. Nothing is run.",
+    )
+    parser.add_argument("overrides", nargs="*", help="as of python -m rdx; a grid, too")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_intermixed_args(arguments)
+    from rdx import doctor as clinic
+
+    found = clinic.examine(given.overrides)
+    print(json.dumps(clinic.as_json(found), indent=1) if given.json else clinic.text(found))
+    if clinic.stops(found):
+        sys.exit(1)
+
+
 VERBS = {
+    "doctor": doctor,
     "plan": plan,
+    "status": status,
+    "retry": retry,
     "teach": teach,
     "data": data,
     "export": export,
     "evaluate": evaluate,
     "import": import_,
+    "sync": sync,
 }

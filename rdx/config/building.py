@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import os
 from typing import Any
 
+from rdx import security
 from rdx.config.schema import GROUPS, Cell, ConfigError, near
+
+EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
 
 
 def build(node: Any, where: str) -> Any:
     """Turn a node with `_target_` into an object, its nested nodes first.
 
-    The only place that instantiates. Targets are classes of rdx and nothing else.
+    The only place that instantiates. Targets are classes of rdx and of the packages that the
+    environment variable RDX_EXTENSIONS names (with commas between), and nothing else: neither
+    functions, nor what those only import.
 
     Raises
     ------
@@ -27,13 +33,15 @@ def build(node: Any, where: str) -> Any:
     if "_target_" not in node:
         return {key: build(value, f"{where}.{key}") for key, value in node.items()}
     target = str(node["_target_"])
-    if not target.startswith("rdx."):
-        raise ConfigError(f"{where}._target_={target}: must be a class of rdx")
     module, _, name = target.rpartition(".")
+    if not allowed(target):
+        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (AttributeError, ModuleNotFoundError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from error
+    if not (isinstance(cls, type) and allowed(f"{cls.__module__}.{name}")):
+        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
     valid = list(inspect.signature(cls).parameters)
     for key in arguments:
@@ -48,8 +56,29 @@ def build(node: Any, where: str) -> Any:
         raise ConfigError(f"{prefix}{message}") from error
 
 
+_MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
+
+
+def allowed(target: str) -> bool:
+    """Whether a `_target_` lies in rdx or in a declared package."""
+    declared = (name.strip() for name in os.environ.get(EXTENSIONS, "").split(","))
+    return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
+
+
 def check(cell: Cell) -> None:
-    """Build every object of a cell (cheap: nothing is loaded or computed) to find bad values."""
+    """Build every object of a cell (cheap: nothing is loaded or computed) to find bad values.
+
+    Raises
+    ------
+    ConfigError
+        On a bad value; or if a value holds a key or password, for all values are recorded.
+    """
+    key = security.exposed({name: node for name, node in cell.cfg.items() if name != "spec"})
+    if key:
+        raise ConfigError(
+            f"{key}: holds a key or password, and configurations are recorded; leave it in an "
+            "environment variable (docs/security.md)"
+        )
     for group in GROUPS:
         node = cell.cfg[group]
         try:
@@ -59,7 +88,8 @@ def check(cell: Cell) -> None:
                 if hasattr(one, "check"):
                     one.check()
         except (ValueError, FileNotFoundError) as error:
-            raise ConfigError(f"{error}\n  in: python -m rdx {' '.join(cell.overrides)}") from error
+            line = security.hidden(f"{error}\n  in: python -m rdx {' '.join(cell.overrides)}")
+            raise ConfigError(line) from error
     _check_limits(cell.cfg.get("limits") or {})
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rdx.config.building import allowed
 from rdx.config.schema import CONF, GROUPS
 from rdx.store import signature
 
@@ -83,12 +85,13 @@ def signatures(cfg: dict[str, Any]) -> dict[str, str]:
         *((part["prefinetune"], part["data"], shared) if part["prefinetune"] else ()),
     )
     evaluation = part["evaluation"]
-    validated = (evaluation["dev_queries"], evaluation["k"], evaluation["measures"][0])
-    taught = (part["loss"], stages["teach"], depth, part["budget"], trainer, part["seed"])
-    taught += ((*validated, part["sampler"]),) if trainer.get("validate_every") else ()
+    of_dev = ("dev_first_stage", "dev_queries", "k")
+    validated = [*(evaluation[key] for key in of_dev), evaluation["measures"][0]]
+    taught = [part["loss"], stages["teach"], depth, part["budget"], trainer, part["seed"]]
+    taught += validated if trainer.get("validate_every") else []
     stages["distill"] = sign("distill", stages["prefinetune"], *(taught if part["loss"] else ()))
-    dev = (part["data"], part["sampler"]) if part["evaluation"]["interpolate"] else ()
-    evaluated = (part["evaluation"], trainer["precision"], dev)
+    dev = part["data"] if evaluation["interpolate"] else None
+    evaluated = (evaluation, trainer["precision"], dev)
     stages["reference"] = sign("reference", evaluated, part["teacher"])
     last = stages["reference"] if part["loss"] else None
     stages["evaluate"] = sign("evaluate", stages["distill"], evaluated, last)
@@ -100,9 +103,10 @@ def _identity(node: Any, key: str = "") -> Any:
         target = node.get("_target_", "")
         left_out = SCHEDULING.union(SCHEDULING_OF.get(target, ()))
         plain = {k: _identity(v, k) for k, v in node.items() if k not in left_out}
-        if node.get("_target_") in ENGINES:
-            packages = ENGINES[node["_target_"]]
-            plain["_versions_"] = {name: _version(name) for name in packages}
+        if target in ENGINES:
+            plain["_versions_"] = {name: _version(name) for name in ENGINES[target]}
+        if target and not str(target).startswith("rdx."):
+            plain["_source_"] = _source(str(target).rpartition(".")[0])
         return plain
     if isinstance(node, list):
         if key == "libraries":
@@ -122,6 +126,18 @@ def _prompt(name: str) -> Any:
     ours = CONF / "teacher" / "prompts" / f"{name}.yaml"
     path = ours if ours.is_file() else Path(name)
     return _content(path) if path.is_file() else name
+
+
+def _source(module: str) -> Any:
+    """The content of the file of a declared extension, which has no schema number as rdx has."""
+    if not allowed(f"{module}."):
+        return None  # `build` refuses it; nothing of it is imported, not even to find it
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    origin = Path(found.origin) if found is not None and found.origin else None
+    return _content(origin) if origin is not None and origin.is_file() else None
 
 
 def _version(package: str) -> str | None:

@@ -1,8 +1,10 @@
 """Re-rank test sets and measure every query with ir_measures."""
 
 from rdx.evaluation.corpora import (
+    Beside,
     Tested,
     all_means,
+    beside,
     by_corpus,
     collection_means,
     measure,
@@ -33,6 +35,7 @@ from rdx.evaluation.settings import Evaluation, TestSet, check_measures
 from rdx.evaluation.ties import check as check_expected
 
 __all__ = [
+    "Beside",
     "Evaluation",
     "Gates",
     "JUDGED",
@@ -41,6 +44,7 @@ __all__ = [
     "WEIGHTS",
     "all_means",
     "as_ranking",
+    "beside",
     "best_weight",
     "by_corpus",
     "check_expected",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rdx import rankings
-from rdx.evaluation.measures import per_query, tie_range
+from rdx.evaluation.measures import judged, per_query, tie_range
 from rdx.evaluation.quality import facts
 from rdx.evaluation.reranking import oracle
 
@@ -43,6 +43,32 @@ class Tested:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The first stage of a collection and the oracle, beside which systems stand.
+
+    Attributes
+    ----------
+    systems, table, tie_range
+        As of `Tested`, of "first_stage" and "oracle".
+    judged
+        Judged@10 of the first stage.
+    """
+
+    systems: Mapping[str, pd.DataFrame]
+    table: pd.DataFrame
+    tie_range: Mapping[str, dict[str, list[float]]]
+    judged: float
+
+
+def beside(name: str, test: Any, first: pd.DataFrame, evaluation: Any) -> Beside:
+    """Measure what is the same for every system of a collection; parameters as of `measure`."""
+    systems = {"first_stage": first, "oracle": oracle(first, test.qrels)}
+    table = per_query(name, systems, test.qrels, evaluation.measures, evaluation.ties)
+    ranges = _tie_ranges({"first_stage": first}, test.qrels, evaluation)
+    return Beside(systems, table, ranges, judged(first, test.qrels))
+
+
 def measure(
     name: str,
     test: Any,
@@ -50,6 +76,7 @@ def measure(
     systems: Mapping[str, pd.DataFrame],
     evaluation: Any,
     partial: Mapping[str, pd.DataFrame] | None = None,
+    known: Beside | None = None,
 ) -> Tested:
     """Measure rankings of a collection beside its first stage and the oracle.
 
@@ -67,26 +94,33 @@ def measure(
         The settings.
     partial
         Rankings of some of the queries, measured on these alone.
+    known
+        What `beside` gave, where several systems are measured one after the other.
     """
     qrels = test.qrels
-    whole = {"first_stage": first, "oracle": oracle(first, qrels), **systems}
-    groups = [(whole, qrels)]
+    base = known or beside(name, test, first, evaluation)
+    groups = [(systems, qrels)]
     for system, ranking in (partial or {}).items():
         groups.append(({system: ranking}, qrels[qrels.query_id.isin(ranking.query_id)]))
-    tables = [
-        per_query(name, some, judged, evaluation.measures, evaluation.ties)
-        for some, judged in groups
-    ]
-    ranges = {
-        system: tie_range(ranking, judged, evaluation.measures)
-        for some, judged in groups
-        for system, ranking in some.items()
-        if evaluation.ties != "rank" and system != "oracle"
-    }
-    found = facts(first, next(iter(systems.values())), qrels, tables[0], evaluation)
-    found["tie_range"] = {system: one for system, one in ranges.items() if one}
+    tables, ranges = [base.table], dict(base.tie_range)
+    for some, of_some in groups:
+        tables.append(per_query(name, some, of_some, evaluation.measures, evaluation.ties))
+        ranges |= _tie_ranges(some, of_some, evaluation)
+    ranking = next(iter(systems.values()))
+    found = facts(first, ranking, qrels, base.table, evaluation, base.judged)
+    found["tie_range"] = ranges
     table = pd.concat(tables, ignore_index=True)
-    return Tested(test, {**whole, **(partial or {})}, table, found)
+    return Tested(test, {**base.systems, **systems, **(partial or {})}, table, found)
+
+
+def _tie_ranges(
+    systems: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, evaluation: Any
+) -> dict[str, dict[str, list[float]]]:
+    """The `tie_range` of systems with tied passages, where scores decide."""
+    if evaluation.ties == "rank":
+        return {}
+    found = {s: tie_range(ranking, qrels, evaluation.measures) for s, ranking in systems.items()}
+    return {system: one for system, one in found.items() if one}
 
 
 def corpora(test_sets: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -39,8 +39,9 @@ def measured(
         ranking = rankings.rank(ranking.query_id, ranking.doc_id, ranking.score)
     parsed = {str(ir_measures.parse_measure(m)): m for m in measures}
     # Not the scores: ir_measures' providers break ties differently (RR@10 by doc id ascending).
-    run = ranking[["query_id", "doc_id"]].assign(score=-ranking["rank"].astype("float64"))
-    found = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), qrels, run)
+    run = _by_query(ranking, -ranking["rank"].astype("float64"))
+    judgements = _by_query(qrels, qrels.relevance)
+    found = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), judgements, run)
     values = {(str(one.query_id), parsed[str(one.measure)]): float(one.value) for one in found}
     rows = [
         (query_id, measure, values.get((query_id, measure), 0.0))
@@ -117,6 +118,15 @@ def tie_range(
         found = measured(ordered, qrels, measures, "rank")
         ends.append(found.groupby("measure").value.mean())
     return {measure: [float(end[measure]) for end in ends] for measure in measures}
+
+
+def _by_query(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[str, float]]:
+    """Query -> document -> value: of what ir_measures takes, the form that it walks fastest."""
+    found: dict[str, dict[str, float]] = {}
+    columns = rows.query_id.tolist(), rows.doc_id.tolist(), values.tolist()
+    for query_id, doc_id, value in zip(*columns, strict=True):
+        found.setdefault(query_id, {})[doc_id] = value
+    return found
 
 
 def _expected(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: list[str]) -> pd.DataFrame:

@@ -52,6 +52,7 @@ def facts(
     qrels: pd.DataFrame,
     table: pd.DataFrame,
     evaluation: Any,
+    first_judged: float | None = None,
 ) -> dict[str, Any]:
     """What stands beside the score of a ranking in one collection.
 
@@ -65,6 +66,8 @@ def facts(
         Per-query table of the collection, with the systems first_stage and oracle.
     evaluation
         The settings.
+    first_judged
+        Judged@10 of the candidates, where it is known.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def facts(
     measure = evaluation.measures[0]
     of_oracle = (table.system == "oracle") & (table.measure == measure)
     ceiling = float(table[of_oracle].value.mean())
-    share = judged(first, qrels)
+    share = judged(first, qrels) if first_judged is None else first_judged
     reason = evaluation.gates.reason(ceiling, share, measure)
     return {
         "judged@10": judged(ranking, qrels),

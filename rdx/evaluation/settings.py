@@ -79,8 +79,11 @@ class Evaluation:
         Also report ``w z(student) + (1 - w) z(first stage)``, z being the z-score within a query's
         candidates; w of {0, 0.1, ..., 1} has the best first measure on the dev split of the
         *training* collection (the smallest such w). The student alone is always reported.
+    dev_first_stage
+        Sampler whose top k are re-ranked for dev queries, to choose w and to validate trainings:
+        one for all cells, whatever their training candidates come from.
     dev_queries
-        Dev queries for choosing w.
+        Dev queries that are re-ranked, at most.
     teacher_queries
         Test queries that the teacher ranks too, where it can rank queries it has not seen; 0: none.
     efficiency
@@ -96,6 +99,7 @@ class Evaluation:
 
     collections: Mapping[str, TestSet]
     measures: tuple[str, ...]
+    dev_first_stage: Any = None
     k: int = 100
     ties: str = "trec_eval"
     gates: Gates = Gates()
@@ -125,6 +129,8 @@ class Evaluation:
                 f"evaluation: k={self.k} and dev_queries={self.dev_queries} must be at least 1, "
                 f"teacher_queries={self.teacher_queries} at least 0"
             )
+        if self.interpolate and self.dev_first_stage is None:
+            raise ValueError("evaluation.interpolate=true: needs a sampler as dev_first_stage")
         if self.efficiency < 0 or self.efficiency_queries < 1:
             raise ValueError(
                 f"evaluation: efficiency={self.efficiency} must be at least 0, "

@@ -80,10 +80,8 @@ class Depth:
         """
         usable = taught[taught.state.isin(rankings.USABLE)]
         labels = usable.rename(columns={"score": "teacher_score"})
-        found = candidates.merge(
-            labels[["query_id", "doc_id", "teacher_rank", "teacher_score"]],
-            on=["query_id", "doc_id"],
-        )
+        columns = ["query_id", "doc_id", "teacher_rank", "teacher_score"]
+        found = rankings.joined(candidates, labels[columns])
         if self.mode == "teacher":
             by_teacher = found.sort_values(["teacher_rank", "rank"], kind="stable")
             if self.lists.changes:

@@ -11,6 +11,7 @@ What does not fit into memory goes as a stream of blocks, each a ranking of whol
 `stream_trec` reads such blocks, `store_ranking` writes them, `StoredRanking` looks lists up.
 """
 
+from rdx.rankings.order import joined
 from rdx.rankings.stored import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.table import (
     COLUMNS,
@@ -34,6 +35,7 @@ __all__ = [
     "StoredRanking",
     "check",
     "content",
+    "joined",
     "line_of",
     "line_with",
     "permutation_hash",

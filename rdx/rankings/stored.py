@@ -29,8 +29,8 @@ def read_parquet(path: str | Path) -> pd.DataFrame:
     """
     try:
         return pd.read_parquet(path)
-    except pa.ArrowInvalid as error:
-        raise FormatError(f"{path}: not a readable parquet file: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
 def write_parquet(frame: pd.DataFrame, path: str | Path) -> None:

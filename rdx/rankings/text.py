@@ -4,16 +4,18 @@ import gzip
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from rdx.rankings.table import FormatError, float32
+
+T = TypeVar("T")
 
 # Bytes of a block: whole lines, about so many.
 BLOCK = 4 * 2**20
@@ -43,7 +45,7 @@ def blocks(path: str | Path) -> Iterator[tuple[int, bytes]]:
     number, rest = 1, b""
     with _open(path) as file:
         while True:
-            data = rest + _read(file, path, number + rest.count(b"\n"))
+            data = _read(file, rest, path, number)
             if len(data) == len(rest):
                 break
             if number == 1:
@@ -78,7 +80,7 @@ def tables(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
         If a line does not hold such columns, or no line of the file holds any.
     """
     empty = True
-    for table in _parsed(path, columns):
+    for table in in_threads(lambda part: parse(part, columns, path), blocks(path)):
         if table.num_rows:
             empty = False
             yield table
@@ -86,26 +88,70 @@ def tables(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
         raise FormatError(f"{path}: the file is empty")
 
 
-def _parsed(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
-    """Parse blocks in a few threads, in order; no more blocks are held than there are threads."""
-    waiting: deque[Future[pa.Table]] = deque()
+def in_threads(
+    function: Callable[[tuple[int, bytes]], T], parts: Iterable[tuple[int, bytes]]
+) -> Iterator[T]:
+    """Yield what a function makes of blocks, in their order; a few blocks are held at once."""
+    waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
-        for number, block in blocks(path):
-            waiting.append(pool.submit(_parse, block, columns, path, number))
+        for part in parts:
+            waiting.append(pool.submit(function, part))
             if len(waiting) > THREADS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _parse(block: bytes, columns: dict[str, str], path: str | Path, number: int) -> pa.Table:
+def parse(part: tuple[int, bytes], columns: dict[str, str], path: str | Path) -> pa.Table:
+    """The rows of a block; arguments, result and errors as of `tables`, but it may be empty."""
+    number, block = part
     table = _parse_fast(block, columns)
     return _parse_lines(block, columns, path, number) if table is None else table
 
 
+def whole_queries(parts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Cut blocks anew so that no stretch of lines with one query id runs over to the next."""
+    first, held, query = 1, list[bytes](), b""
+    for number, block in parts:
+        cut, last = _last_query(block)
+        if cut:
+            yield first, b"".join([*held, memoryview(block)[:cut]])
+            first, held, query = number + block.count(b"\n", 0, cut), [block[cut:]], last
+        elif last and query and last != query:
+            yield first, b"".join(held)
+            first, held, query = number, [block], last
+        else:
+            held.append(block)
+            query = query or last
+    if held:
+        yield first, b"".join(held)
+
+
+def _last_query(block: bytes) -> tuple[int, bytes]:
+    """Where the last query's stretch of lines starts, and its id; empty if all lines are blank."""
+    query, end = b"", len(block)
+    while end > 0:
+        start = block.rfind(b"\n", 0, end - 1) + 1
+        found = block[start:end].split(None, 1)
+        if found and query and found[0] != query:
+            return end, query
+        query, end = query or b"".join(found[:1]), start
+    return 0, query
+
+
 def line_of(path: str | Path, row: int) -> int:
     """Return the line, counted from 1, that holds row `row` (from 0) of a run or qrels file."""
-    filled = (number for number, line in _lines(path) if line.split())
+    return _filled(_lines(path), row)
+
+
+def line_in(part: tuple[int, bytes], row: int) -> int:
+    """Return the line of a file that holds row `row` (from 0) of one of its blocks."""
+    number, block = part
+    return _filled(enumerate(block.split(b"\n"), number), row)
+
+
+def _filled(lines: Iterable[tuple[int, bytes]], row: int) -> int:
+    filled = (number for number, line in lines if line.split())
     return next(number for at, number in enumerate(filled) if at == row)
 
 
@@ -132,9 +178,9 @@ def _open(path: str | Path) -> Any:
     return Path(path).open("rb")
 
 
-def _read(file: IO[bytes], path: str | Path, line: int) -> bytes:
-    """Read a block; `line` is the number of the line that is being read."""
-    pieces: list[bytes] = []
+def _read(file: IO[bytes], rest: bytes, path: str | Path, line: int) -> bytes:
+    """Read a block behind the start of line number `line`, which was read before."""
+    pieces = [rest]
     size = 0
     try:
         while size < BLOCK and (piece := file.read(_PIECE)):

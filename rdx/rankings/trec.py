@@ -1,14 +1,13 @@
 """TREC runs and qrels, read and written."""
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rdx.rankings.order import may_repeat, order_within
 from rdx.rankings.table import (
@@ -18,7 +17,7 @@ from rdx.rankings.table import (
     query_starts,
     trec_eval_order,
 )
-from rdx.rankings.text import line_of, tables
+from rdx.rankings.text import blocks, in_threads, line_in, line_of, parse, tables, whole_queries
 
 Order = Literal["score", "rank"]
 
@@ -58,13 +57,14 @@ def read_trec(path: str | Path, order: Order = "score") -> pd.DataFrame:
         finite float32, a rank that is not an integer, or a file without lines.
     """
     _check_order(order)
-    table = pa.concat_tables(tables(path, _RUN)).combine_chunks()
-    rows = None
-    if len(pc.unique(table["query_id"])) < len(query_starts(table["query_id"])) - 1:
-        codes, _ = pd.factorize(table["query_id"].to_pandas())
-        rows = np.argsort(codes, kind="stable")
-        table = table.take(rows)
-    return _ranked(table, order, path, rows)
+    frames = []
+    seen: set[str] = set()
+    for frame, queries in _frames(path, order):
+        if len(set(queries)) < len(queries) or not seen.isdisjoint(queries):
+            return _scattered(path, order)
+        seen.update(queries)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def stream_trec(path: str | Path, order: Order = "score") -> Iterator[pd.DataFrame]:
@@ -98,10 +98,12 @@ def stream_trec(path: str | Path, order: Order = "score") -> Iterator[pd.DataFra
 def _stream(path: str | Path, order: Order) -> Iterator[pd.DataFrame]:
     done = 0
     seen: set[str] = set()
-    for table in _whole_queries(tables(path, _RUN)):
-        _refuse_split(table["query_id"], seen, path, done)
-        yield _ranked(table, order, path, np.arange(done, done + table.num_rows))
-        done += table.num_rows
+    for frame, queries in _frames(path, order):
+        if len(set(queries)) < len(queries) or not seen.isdisjoint(queries):
+            raise _split(frame["query_id"], seen, path, done)
+        seen.update(queries)
+        yield frame
+        done += len(frame)
 
 
 def write_trec(ranking: pd.DataFrame, path: str | Path, tag: str) -> None:
@@ -185,9 +187,8 @@ def read_qrels(path: str | Path) -> pd.DataFrame:
         not an integer, or a file without lines.
     """
     frame = pa.concat_tables(tables(path, _QRELS)).to_pandas()
-    again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
-    if again.any():
-        raise _repeated(frame, again, ["query_id", "doc_id"], path, None, "duplicate row")
+    pair = ["query_id", "doc_id"]
+    _refuse_repeats(frame, pair, path, lambda row: line_of(path, row), "duplicate row")
     return frame.astype({"relevance": "int32"})
 
 
@@ -196,94 +197,104 @@ def _check_order(order: str) -> None:
         raise ValueError(f"order={order!r}: expected 'score' or 'rank'")
 
 
-def _whole_queries(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Cut tables anew so that no query runs over from one to the next."""
-    held: list[pa.Table] = []
-    for table in parts:
-        last = int(query_starts(table["query_id"])[-2])
-        if last:
-            held.append(table.slice(0, last))
-            table = table.slice(last)
-            yield pa.concat_tables(held).combine_chunks()
-            held = []
-        elif held and table["query_id"][0] != held[0]["query_id"][0]:
-            yield pa.concat_tables(held).combine_chunks()
-            held = []
-        held.append(table)
-    if held:
-        yield pa.concat_tables(held).combine_chunks()
+def _frames(path: str | Path, order: Order) -> Iterator[tuple[pd.DataFrame, list[str]]]:
+    """Yield rankings, each with its query ids by stretch: twice in it where rows are scattered.
+
+    All but the cutting of blocks is done in threads, since Arrow and numpy let go of Python's lock.
+    """
+
+    def ranked(part: tuple[int, bytes]) -> tuple[pd.DataFrame, list[str]]:
+        table = parse(part, _RUN, path)
+        if not table.num_rows:
+            return pd.DataFrame(), []
+        starts = query_starts(table["query_id"])
+        queries = table["query_id"].take(starts[:-1]).to_pylist()
+        return _ranked(table, starts, order, path, lambda row: line_in(part, row)), queries
+
+    empty = True
+    for frame, queries in in_threads(ranked, whole_queries(blocks(path))):
+        if queries:
+            empty = False
+            yield frame, queries
+    if empty:
+        raise FormatError(f"{path}: the file is empty")
+
+
+def _scattered(path: str | Path, order: Order) -> pd.DataFrame:
+    """Read a run in which the rows of a query are not contiguous."""
+    table = pa.concat_tables(tables(path, _RUN)).combine_chunks()
+    codes, _ = pd.factorize(table["query_id"].to_pandas())
+    rows = np.argsort(codes, kind="stable")
+    table = table.take(rows).combine_chunks()
+    starts = query_starts(table["query_id"])
+    return _ranked(table, starts, order, path, lambda row: line_of(path, int(rows[row])))
 
 
 def _ranked(
-    table: pa.Table, order: Order, path: str | Path, rows: np.ndarray | None
+    table: pa.Table,
+    starts: np.ndarray,
+    order: Order,
+    path: str | Path,
+    line: Callable[[int], int],
 ) -> pd.DataFrame:
     """Put the lists of a table into order.
 
     Parameters
     ----------
     table
-        Whole queries, each with contiguous rows; one chunk a column.
-    order
+        Whole queries; one chunk a column.
+    starts
+        As of `query_starts`.
+    order, path
         As of `read_trec`.
-    path, rows
-        Where the table came from: the file, and the row in it of each row; None = the same.
+    line
+        Line of the file that a row comes from.
     """
-    starts = query_starts(table["query_id"])
-    codes = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    if may_repeat(starts, table["doc_id"].chunk(0)):
-        frame = table.to_pandas()
-        again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
-        if again.any():
-            raise _repeated(frame, again, ["query_id", "doc_id"], path, rows, "duplicate row")
-    scores = table["score"].to_numpy()
-    key = -scores if order == "score" else table["rank"].to_numpy()
-    moved = order_within(key, starts, table["doc_id"])
+    docs = table["doc_id"].chunk(0)
+    if may_repeat(starts, docs):
+        _refuse_repeats(table.to_pandas(), ["query_id", "doc_id"], path, line, "duplicate row")
+    scores = table["score"].chunk(0).to_numpy()
+    key = -scores if order == "score" else table["rank"].chunk(0).to_numpy()
+    moved = order_within(key, starts, docs)
     if order == "rank":
         ranks = key if moved is None else key[moved]
-        if ((ranks[1:] == ranks[:-1]) & (codes[1:] == codes[:-1])).any():
-            frame = table.to_pandas()
-            again = frame.duplicated(["query_id", "rank"]).to_numpy()
-            raise _repeated(frame, again, ["query_id", "rank"], path, rows, "rank given twice")
+        again = ranks[1:] == ranks[:-1]
+        again[starts[1:-1] - 1] = False
+        if again.any():
+            _refuse_repeats(table.to_pandas(), ["query_id", "rank"], path, line, "rank given twice")
     frame = table.select(["query_id", "doc_id"]).to_pandas()
     if moved is not None:
         frame["doc_id"] = frame["doc_id"].array.take(moved)
         scores = scores[moved]
-    frame["rank"] = (np.arange(len(codes)) - starts[codes] + 1).astype(np.int32)
-    frame["score"] = scores
+    firsts = np.repeat(starts[:-1].astype(np.int32), np.diff(starts))
+    frame["rank"] = np.arange(1, len(scores) + 1, dtype=np.int32) - firsts
+    # a frame of its own, not a view of what Arrow lent
+    frame["score"] = scores.copy() if moved is None else scores
     return frame
 
 
-def _refuse_split(queries: pa.ChunkedArray, seen: set[str], path: str | Path, done: int) -> None:
-    """Refuse a query that comes again after another one; `done` rows came before these."""
-    starts = query_starts(queries)[:-1]
-    found = queries.take(starts).to_pylist()
-    if len(set(found)) == len(found) and seen.isdisjoint(found):
-        seen.update(found)
-        return
-    for start, query_id in zip(starts.tolist(), found, strict=True):
-        if query_id in seen:
-            raise FormatError(
-                f"{path}:{line_of(path, done + start)}: query {query_id!r} comes again after "
-                "another query; to be streamed, the rows of a query must be contiguous"
-            )
-        seen.add(query_id)
-
-
-def _repeated(
-    frame: pd.DataFrame,
-    again: np.ndarray,
-    key: list[str],
-    path: str | Path,
-    rows: np.ndarray | None,
-    what: str,
-) -> FormatError:
-    """The error for the first row of a file that repeats the key of another."""
-    rows = np.arange(len(frame)) if rows is None else rows
-    at = min(np.flatnonzero(again), key=lambda i: rows[i])
-    row = frame.iloc[at]
-    first = rows[(frame[key] == row[key]).all(axis=1).to_numpy()].min()
-    named = ", ".join(f"{name} {str(row[name])!r}" for name in key)
+def _split(query_id: "pd.Series[str]", seen: set[str], path: str | Path, done: int) -> FormatError:
+    """The error for a query that comes again after another one; `done` rows came before these."""
+    before = set(seen)
+    for start in query_starts(query_id)[:-1].tolist():
+        if (query := query_id.iloc[start]) in before:
+            break
+        before.add(query)
     return FormatError(
-        f"{path}:{line_of(path, int(rows[at]))}: {what}: {named}; "
-        f"first on line {line_of(path, int(first))}"
+        f"{path}:{line_of(path, done + start)}: query {query!r} comes again after "
+        "another query; to be streamed, the rows of a query must be contiguous"
     )
+
+
+def _refuse_repeats(
+    frame: pd.DataFrame, key: list[str], path: str | Path, line: Callable[[int], int], what: str
+) -> None:
+    """Refuse the first line of a file that repeats the key of another."""
+    again = np.flatnonzero(frame.duplicated(key))
+    if not again.size:
+        return
+    at = min(again.tolist(), key=line)
+    row = frame.iloc[at]
+    first = int(np.flatnonzero((frame[key] == row[key]).all(axis=1))[0])
+    named = ", ".join(f"{name} {str(row[name])!r}" for name in key)
+    raise FormatError(f"{path}:{line(at)}: {what}: {named}; first on line {line(first)}")

@@ -224,11 +224,15 @@ class ColBERT:
         path = model_path(self.model)
         if self.kind == "tokens":
             normalise = Normalize(module_input_name="token_embeddings")
-            modules = [Transformer(path), MultiVectorMask(), normalise]
+            plain = {"trust_remote_code": False}
+            encoder = Transformer(
+                path, model_kwargs=plain, processor_kwargs=plain, config_kwargs=plain
+            )
+            modules = [encoder, MultiVectorMask(), normalise]
             model = MultiVectorEncoder(modules=modules, device=self._device())
         else:
             _check_projection(self.model, path)
-            model = MultiVectorEncoder(path, device=self._device())
+            model = MultiVectorEncoder(path, device=self._device(), trust_remote_code=False)
         first: Any = model[0]
         if self.query_length is not None:
             if first.query_expansion is not None:

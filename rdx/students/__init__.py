@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from rdx.assets import check_model, model_path
+from rdx.assets import TRUST, check_model, model_path
 from rdx.draws import seed as draw_seed
 from rdx.students.apart import refuse_mixing
 from rdx.students.dropout import CheapDropout
@@ -188,10 +188,10 @@ class Student:
             extra |= dict.fromkeys(_dropouts(weights), self.dropout)
         if self.head == "cls":
             encoder = AutoModelForSequenceClassification.from_pretrained(
-                weights, num_labels=1, **extra
+                weights, num_labels=1, **TRUST, **extra
             )
         else:
-            encoder = AutoModel.from_pretrained(weights, **extra)
+            encoder = AutoModel.from_pretrained(weights, **TRUST, **extra)
             if getattr(encoder, "pooler", None) is not None:
                 # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
                 encoder.pooler.requires_grad_(False)
@@ -214,13 +214,14 @@ def compile_encoder(encoder: nn.Module) -> None:
 
 def _layers(weights: str, count: int) -> dict[str, Any]:
     """What cuts a model's configuration down to its first layers."""
-    kinds = AutoConfig.from_pretrained(weights).to_dict().get("layer_types")  # e.g. of ModernBERT
+    config = AutoConfig.from_pretrained(weights, trust_remote_code=False)
+    kinds = config.to_dict().get("layer_types")  # e.g. of ModernBERT
     return {"num_hidden_layers": count} | ({"layer_types": kinds[:count]} if kinds else {})
 
 
 def _dropouts(weights: str) -> list[str]:
     """The keys of a model's configuration that are dropout probabilities."""
-    known = AutoConfig.from_pretrained(weights).to_dict()
+    known = AutoConfig.from_pretrained(weights, trust_remote_code=False).to_dict()
     named = [key for key in known if "dropout" in key or key.endswith("pdrop")]
     return [key for key in named if known[key] is None or isinstance(known[key], float)]
 
@@ -307,7 +308,9 @@ class Pairs:
     """
 
     def __init__(self, folder: str, student: Student) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            folder, split_special_tokens=True, trust_remote_code=False
+        )
         self.lengths = (student.query_length, student.passage_length)
         self.attention = student.attention
         self.facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}

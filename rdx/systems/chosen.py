@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from rdx import config, materials, rankings
+from rdx import evaluation as ev
 from rdx.data import Collection
 from rdx.samplers import Recorded
 from rdx.store import Store
@@ -169,13 +170,14 @@ class _Everything(Mapping[str, str]):
         return 0
 
 
-def tested(cell: Any, name: str) -> tuple[Collection, pd.DataFrame]:
-    """A test collection and its first stage, read once however many runs are measured."""
+def tested(cell: Any, name: str) -> tuple[Collection, pd.DataFrame, ev.Beside]:
+    """A test collection and its first stage, read and measured once for however many runs."""
     if name not in cell.loaded:
         test = materials.tested_queries(cell, name)
-        cell.loaded[name] = test, candidates(cell, name, test)
-    test, first = cell.loaded[name]
-    return test, first
+        first = candidates(cell, name, test)
+        cell.loaded[name] = test, first, ev.beside(name, test, first, cell.parts["evaluation"])
+    test, first, beside = cell.loaded[name]
+    return test, first, beside
 
 
 def candidates(cell: Any, name: str, test: Collection) -> pd.DataFrame:

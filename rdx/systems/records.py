@@ -48,9 +48,11 @@ def register(
     evaluation, system = cell.parts["evaluation"], f"run:{name}"
     tests, found = {}, {}
     for collection, run in runs.items():
-        test, first = tested(cell, collection)
+        test, first, beside = tested(cell, collection)
         ranking = _within(run, run.read(test), first, evaluation.k, drop_outside)
-        tests[collection] = ev.measure(collection, test, first, {system: ranking}, evaluation)
+        tests[collection] = ev.measure(
+            collection, test, first, {system: ranking}, evaluation, known=beside
+        )
         found[collection] = {
             **materials.compared(cell, collection, test),
             **tests[collection].facts,

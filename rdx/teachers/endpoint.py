@@ -257,7 +257,12 @@ class _Client:
             return _again(f"connection to {address}: {what}", unreached=unreached)
         self._reached = True
         outcome = _read(reply.content)
-        return outcome if isinstance(outcome, Answer) else _again(self._clean(outcome))
+        if not isinstance(outcome, Answer):
+            return _again(self._clean(outcome))
+        # A server may repeat what it was sent, and the ledger keeps what it says.
+        said = (outcome.text, outcome.finish, outcome.served)
+        text, finish, served = map(self._without_key, said)
+        return replace(outcome, text=text, finish=finish, served=served)
 
     def _connected(self) -> Any:
         """Return the function of the `openai` client, which is made when first needed."""
@@ -300,11 +305,12 @@ class _Client:
             message += f" (is the model {self._settings.model!r} there, and the address right?)"
         return _Trouble(Fatal(message))
 
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
     def _clean(self, text: str) -> str:
         """One short line without the key."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        text = " ".join(text.split())
+        text = " ".join(self._without_key(text).split())
         return text if len(text) <= 300 else text[:297] + "..."
 
 

@@ -512,7 +512,7 @@ def revision(model: str) -> str:
     if Path(model).is_dir():
         return _folder_digest(Path(model))
     try:
-        return str(AutoConfig.from_pretrained(model)._commit_hash or "")
+        return str(AutoConfig.from_pretrained(model, trust_remote_code=False)._commit_hash or "")
     except (OSError, ValueError) as error:
         raise Fatal(f"teacher.backend.model={model}: {error}") from error
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rdx.assets import gguf_file, model_path
+from rdx.assets import TRUST, gguf_file, model_path
 
 
 def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
@@ -29,9 +29,9 @@ def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
     gguf = gguf_file(folder)
     source = {"gguf_file": gguf} if gguf else {}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, **source, **_plain(gguf)
+        folder, dtype=dtype, **TRUST, **source, **_plain(gguf)
     )
     return tokenizer, loaded.to(torch.device(device), dtype).eval()
 

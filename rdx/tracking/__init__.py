@@ -1,9 +1,10 @@
 """Where trials are recorded: MLflow, or nowhere. The only place of rdx that imports mlflow.
 
-One parent run per grid, one child run per trial. MLflow lives in `rdx.tracking.runs`, which is
-imported when a trial starts, so that ``tracking=none`` never loads it. A tracking store that
-fails never stops a trial: the results are in rdx's own store; the trial warns once and goes on,
-and the next command that finds it not `finished` completes the record.
+One parent run per grid, one child run per trial. What is recorded goes into a local outbox
+(`rdx.tracking.outbox`) and from there to MLflow, in a thread (`rdx.tracking.record`): a tracking
+store that is slow, fails or is down never stops a trial. What it has not taken by the end stays in
+the outbox, for ``python -m rdx sync`` or for the same command. MLflow is imported when a trial
+starts, so that ``tracking=none`` never loads it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Trial(Protocol):
     """What the pipeline sees of a trial's record. A failing store makes no method raise."""
 
     def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one point to each curve ``<prefix>/<name>``; buffered, written in batches."""
+        """Add one point to each curve ``<prefix>/<name>``; written in batches, later."""
 
     def log_result(self, folder: Path, facts: dict[str, Any], metrics: Mapping[str, float]) -> None:
         """Record the outcome of the trial.
@@ -42,7 +43,8 @@ class Trial(Protocol):
             Written as trial.json; ``facts["collections"]`` (name -> {"digest", ...}) become the
             dataset inputs of the run.
         metrics
-            Final values by name, ``<collection>/<system>/<measure>``.
+            Final values by name; ``<collection>/<system>/<measure>`` of the facts' collections
+            becomes ``<measure>/<system>/<collection>``, by which the UI groups charts.
         """
 
     def set_health(self, state: str) -> None:
@@ -75,8 +77,12 @@ class NoTracking:
     def recorded(self) -> None:
         """Return None: there is no record, so none lacks."""
 
-    def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
+    def log_grid(self, grid: str, cells: list[dict[str, Any]], claim: str = "") -> None:
         """Do nothing."""
+
+    def sync(self) -> dict[str, int]:
+        """Return zeros: there is nothing to deliver."""
+        return {"delivered": 0, "kept": 0, "closed": 0}
 
 
 class _Unrecorded:
@@ -109,12 +115,37 @@ class MLflow:
         Folder (or URI) of a new experiment's artifacts; empty: where the server wants them.
     system_metrics
         Sample CPU, memory, disk and network (GPU, if nvidia-ml-py is installed) every 10 s.
+    log_model
+        Log the trained student as a model, which takes as much space as its weights; the best cell
+        of a grid is then registered with the alias "best".
+    outbox
+        Folder of what is not delivered yet.
+    timeout, retries
+        Of one request to a server, in seconds, and how often MLflow itself repeats it.
+    wait
+        Seconds that a trial waits at its end for what is not delivered, and at its start for an
+        answer.
     """
 
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "rdx"
     artifacts: str = "mlartifacts"
     system_metrics: bool = True
+    log_model: bool = False
+    outbox: str = "outbox"
+    timeout: int = 20
+    retries: int = 2
+    wait: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.uri:
+            raise ValueError(
+                "tracking.uri is empty: give the address of an MLflow server, tracking.uri=http://"
+                "HOST:5000, or set MLFLOW_TRACKING_URI"
+            )
+        for name, least in (("timeout", 1), ("retries", 0), ("wait", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"tracking.{name}={getattr(self, name)}: must be at least {least}")
 
     @contextmanager
     def trial(
@@ -130,45 +161,49 @@ class MLflow:
 
         A run of the same signature that was killed or failed is taken up again (same run id). On
         leaving, the run is FINISHED; FAILED after an exception; KILLED after Ctrl-C or SIGTERM,
-        which is raised as ``SystemExit(143)`` inside the context. If a part of the record could
-        not be written, the run is FAILED as well, so that `finished` stays False.
+        which is raised as ``SystemExit(143)`` inside the context. If MLflow refused a part of the
+        record, the run is FAILED as well, so that `finished` stays False.
 
         Parameters
         ----------
         signature
             Of the cell, hexadecimal.
         levels
-            Factor group -> chosen option; become params.
+            Factor group -> chosen option; become params and tags.
         config
             The resolved configuration; becomes params (nested keys joined by dots, values cut at
             500 characters) and the artifact config.yaml.
         grid
             Name of the grid, which is the parent run; empty: no parent.
         seed
-            Becomes a param and a part of the run's name.
+            Becomes a param, a tag and a part of the run's name.
         """
         with _sigterm_raises():
-            record = _runs().Record(self.uri)
+            record = self._recording().Record(
+                self, signature=signature, levels=levels, config=config, grid=grid, seed=seed
+            )
             try:
-                record.open(
-                    experiment=self.experiment,
-                    artifacts=self.artifacts,
-                    signature=signature,
-                    levels=levels,
-                    config=config,
-                    grid=grid,
-                    seed=seed,
-                    system_metrics=self.system_metrics,
-                )
                 yield record
-                record.close("FINISHED")
             except BaseException as error:
                 record.close("FAILED" if isinstance(error, Exception) else "KILLED", error)
                 raise
+            record.close("FINISHED")
 
     def finished(self, signature: str) -> bool:
-        """Return whether a FINISHED run of this signature exists; False if MLflow fails."""
-        return bool(_runs().finished(self.uri, self.experiment, signature))
+        """Return whether a FINISHED run of this signature exists; False if MLflow fails.
+
+        What the outbox holds of it is delivered first.
+        """
+        recording = self._recording()
+
+        def ask() -> bool:
+            from rdx.tracking import runs
+
+            return runs.finished(self.uri, self.experiment, signature)
+
+        if not recording.silent(self.uri):
+            recording.deliver(self, signature, self.wait)
+        return bool(recording.within(self.wait, ask, False, self.uri))
 
     def recorded(self) -> set[str]:
         """Return the signatures of all FINISHED trials, in one look; none if MLflow fails.
@@ -176,33 +211,66 @@ class MLflow:
         Nothing is written: an SQLite file that is not there is not created.
         """
         local = recorded_in_sqlite(self.uri, self.experiment)
-        return _runs().recorded(self.uri, self.experiment) if local is None else local
+        if local is not None:
+            return local
+        recording = self._recording()
 
-    def log_grid(self, grid: str, cells: list[dict[str, Any]]) -> None:
-        """Write the table of all cells of a grid, cells.json, to its parent run.
+        def ask() -> set[str]:
+            from rdx.tracking import runs
+
+            return runs.recorded(self.uri, self.experiment)
+
+        found: set[str] = recording.within(4 * self.wait, ask, set(), self.uri)
+        return found
+
+    def log_grid(self, grid: str, cells: list[dict[str, Any]], claim: str = "") -> None:
+        """Write the table of all cells of a grid to its parent run, and the description of it.
 
         A trial is a child of the grid that computed it first; the table also names those cells
-        that an earlier grid computed.
+        that an earlier grid computed. The grid's own children are named by what tells them apart,
+        and the best is tagged. Called before the grid and after it, it replaces what it wrote.
 
         Parameters
         ----------
         grid
             Name of the grid.
         cells
-            One row per cell, all of the same keys, among them "signature".
+            One row per cell, all of the same keys, among them "signature"; "overrides", "state",
+            "health" and "means" are shown if they are there.
+        claim
+            What the grid shall show, for its description.
         """
-        _runs().log_grid(self.uri, self.experiment, self.artifacts, grid, cells)
+        self._recording().log_grid(self, grid, cells, claim)
 
+    def sync(self) -> dict[str, int]:
+        """Deliver all that is left in the outbox, and close the runs of dead processes.
 
-def _runs() -> ModuleType:
-    """Import the part that needs mlflow, with its calls home and long retries switched off."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A dead server shall cost seconds, not the minutes of MLflow's defaults (7 retries, 120 s).
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from rdx.tracking import runs
+        Returns
+        -------
+        dict
+            Numbers of records "delivered" and "kept" (MLflow fails still), of runs "closed".
+        """
+        recording = self._recording()
+        delivered, kept = recording.deliver(self, "", 4 * self.wait)
 
-    return runs
+        def close() -> int:
+            from rdx.tracking import runs
+
+            return len(runs.close_dead(self.uri, self.experiment))
+
+        closed = recording.within(self.wait, close, 0, self.uri)
+        return {"delivered": delivered, "kept": kept, "closed": closed}
+
+    def _recording(self) -> ModuleType:
+        """Import the part that needs mlflow, with its calls home and its chatter switched off."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        # MLflow's own limits would be minutes: 7 retries of 120 s.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(self.retries)
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(self.timeout)
+        from rdx.tracking import record
+
+        return record
 
 
 @contextmanager

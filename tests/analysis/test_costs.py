@@ -129,4 +129,7 @@ def test_published_costs_are_judged_without_the_noise_of_scores(measured):
     rows = [[entry.text for entry in row] for row in replication_table(summary).rows]
     assert [row[2] for row in rows] == ["differs", "reproduced", "differs", "not run"]
     assert rows[0][3:6] == ["4.0004", "4.0000", "−0.00040"]
-    assert rows[2][3:6] == ["2000000000", "1000000000", "−1000000000"]
+    assert rows[2][3:6] == ["2.000", "1.000", "−1.000"] and rows[2][1] == "trec-dl-2019 GB at peak"
+    assert not any(
+        note.startswith("SD over training runs") for note in replication_table(summary).notes
+    )

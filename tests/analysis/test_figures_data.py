@@ -6,7 +6,6 @@ from scipy import stats
 
 from analysis.figures import data
 from analysis.figures.grid import Conditions, conditions, crossed, groups, level, varied
-from analysis.significance import paired_t
 from rdx.config import Cell
 
 RNG = np.random.default_rng(3)
@@ -151,9 +150,3 @@ def test_bars_are_the_longest_runs():
     assert data.bars(ranks, apart) == [(1, 2, 0), (2, 0, 3)]
     assert data.bars(ranks, np.zeros((4, 4))) == [(1, 2, 0, 3)]
     assert data.bars(ranks, ~np.eye(4, dtype=bool)) == []
-
-
-def test_the_deviation_is_that_of_the_differences():
-    a, b = RNG.normal(0.5, 0.1, 20), RNG.normal(0.4, 0.1, 20)
-    assert data.deviation(paired_t(a, b)) == pytest.approx((a - b).std(ddof=1))
-    assert math.isnan(data.deviation(paired_t(a, a)))

@@ -1,6 +1,5 @@
 """The specs of the paper: their cells, rows, published numbers, and where each field comes from."""
 
-import subprocess
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from analysis.spec import parse
-from rdx import config, samplers, teachers
+from rdx import commands, config, samplers, teachers
 from rdx.batches import Schedule
 from rdx.config import ROOT, ConfigError, expand, load_spec, signatures
+from rdx.data import released
 from rdx.lists import Depth, TrainingList
 from rdx.trainer import Epochs, Pairs
 
@@ -410,25 +410,31 @@ def test_the_documentation_names_every_file_and_with_them_cells_are_accepted():
         config.check(cell)
 
 
-def test_the_commands_of_the_documentation_make_the_files(tmp_path):
+def test_the_files_that_are_fetched_give_the_lists_of_the_paper(tmp_path):
     """Candidates are those that the teacher ranked, in the first stage's order."""
-    folder = tmp_path / "data" / "rank-distillm"
-    folder.mkdir(parents=True)
-    end = "__msmarco-passage-train-judged.run"
-    for first in ("colbert", "bm25"):
-        lines = [f"{q} Q0 d{i} {i} {9 - i} x\n" for q in (1, 2, 3) for i in (1, 2, 3, 4)]
-        (folder / f"__{first}{end}").write_text("".join(lines))
-        taught = [f"{q}\tQ0\td{d}\t{i}\t{9 - i}\tz\n" for q in (3, 1) for i, d in ((1, 3), (2, 1))]
-        (folder / f"__rankzephyr-{first}-10000-sampled-100{end}").write_text("".join(taught))
+    lines = [f"{q} Q0 d{i} {i} {9 - i} x\n" for q in (1, 2, 3) for i in (1, 2, 3, 4)]
+    (tmp_path / "first.run").write_text("".join(lines))
+    taught = [f"{q}\tQ0\td{d}\t{i}\t{9 - i}\tz\n" for q in (3, 1) for i, d in ((1, 3), (2, 1))]
+    teacher = tmp_path / "rd-colbert.run.teacher"
+    teacher.write_text("".join(taught))
+    run = tmp_path / "rd-colbert.run"
+    released.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
+    passages = {f"d{i}": "text" for i in range(1, 5)}
+    collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
+    found = samplers.Recorded(str(run), "rank").candidates(collection, 100)
+    ranked = teachers.Recorded(str(teacher)).rank(found, collection, tmp_path)
+    lists = Depth(2, pool=100).select(found, ranked)
+    rows = lists[["query_id", "doc_id", "rank", "teacher_rank"]].values.tolist()
+    assert rows == [[q, d, r, t] for q in "13" for d, r, t in (("d1", 1, 2), ("d3", 2, 1))]
+
+
+def test_the_documented_commands_find_the_released_files(capsys):
     page = (ROOT / "docs" / "paper.md").read_text()
-    [commands] = [block for block in page.split("```")[1::2] if "awk" in block]
-    subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, check=True)
-    for first in ("colbert", "bm25"):
-        run = str(folder / f"rd-{first}.run")
-        passages = {f"d{i}": "text" for i in range(1, 5)}
-        collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
-        found = samplers.Recorded(run, "rank").candidates(collection, 100)
-        taught = teachers.Recorded(f"{run}.teacher").rank(found, collection, tmp_path)
-        lists = Depth(2, pool=100).select(found, taught)
-        rows = lists[["query_id", "doc_id", "rank", "teacher_rank"]].values.tolist()
-        assert rows == [[q, d, r, t] for q in "13" for d, r, t in (("d1", 1, 2), ("d3", 2, 1))]
+    [block] = [text for text in page.split("```")[1::2] if "data fetch" in text]
+    status, fetch = (line.split()[4:] for line in block.strip().splitlines())
+    assert status == ["status", "+recipe=paper_v4"] and fetch == ["fetch", *status[1:]]
+    commands.data(status)
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name in ("rd-colbert.run", "rd-colbert.run.teacher"):
+        assert "by hand" not in rows[f"data/rank-distillm/{name}"]
+    assert "by hand" not in rows["ir_datasets:msmarco-passage/train/judged"]

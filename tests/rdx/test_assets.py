@@ -18,7 +18,11 @@ FILES = {
     "toy_model/readme.txt": b"outside of the folder",
 }
 TOY = Asset(
-    "toy-model==1.2", "toy_model/model/", "weights.bin", hashlib.sha256(WEIGHTS).hexdigest()
+    "toy-model==1.2",
+    "toy_model/model/",
+    "weights.bin",
+    hashlib.sha256(WEIGHTS).hexdigest(),
+    {"config.json": hashlib.sha256(b"{}").hexdigest()},
 )
 
 

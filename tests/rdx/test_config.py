@@ -98,6 +98,7 @@ def targets(node, where=""):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")  # of mlflow_server
     group = option.partition("=")[0]
     missing = OmegaConf.missing_keys(composed(option))
     given = OPEN.get(option, [])
@@ -298,7 +299,7 @@ CHANGES = {
     "force=true": [],
     # what the teacher is asked
     "data.max_words=50": ALL,
-    "sampler.k1=1.2": ["candidates", "teach", "distill", "reference", "evaluate"],
+    "sampler.k1=1.2": ["candidates", "teach", *TRAINED],
     "depth.queries=50": ["candidates", "teach", *TRAINED],
     "depth.seed=1": ["candidates", "teach", *TRAINED],
     "depth.pool=50": ["candidates", "teach", *TRAINED],
@@ -328,6 +329,7 @@ CHANGES = {
     "evaluation.measures=[nDCG@5]": ["reference", "evaluate"],
     "evaluation.collections.pydocs.queries=10": ["reference", "evaluate"],
     "evaluation.interpolate=false": ["reference", "evaluate"],
+    "evaluation.dev_first_stage.k1=1.2": ["reference", "evaluate"],
 }
 
 

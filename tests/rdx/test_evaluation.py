@@ -286,6 +286,7 @@ def test_health_allows_constant_scores_of_some_queries():
         ({"collections": {}}, "at least one collection and one measure"),
         ({"k": 0}, "k=0"),
         ({"dev_queries": 0}, "dev_queries=0"),
+        ({"interpolate": True}, "needs a sampler as dev_first_stage"),
         ({"teacher_queries": -1}, "teacher_queries=-1"),
     ],
 )

@@ -14,9 +14,11 @@ from rdx.evaluation import (
     Tested,
     TestSet,
     all_means,
+    beside,
     by_corpus,
     collection_means,
     facts,
+    measure,
     measured,
     oracle,
     overlapping,
@@ -84,6 +86,23 @@ def test_the_gate_looks_at_the_first_stage_alone():
         found = facts(first, system, qrels, table, settings)
         assert found["degenerate"] and found["judged@10_first_stage"] == 0.0
     assert found["judged@10"] == 0.1
+
+
+@pytest.mark.parametrize("ties", ["trec_eval", "expected", "rank"])
+def test_what_systems_stand_beside_is_measured_once_for_all(ties):
+    first = ranking({"q1": {"a": 3, "b": 3, "n": 1}, "q2": {"n": 1, "x": 0.5}})
+    qrels = judgements({"q1": {"b": 1, "a": 0}, "q2": {"x": 2}, "q3": {"y": 1}})
+    settings = Evaluation({"c": TestSet(None, None)}, ("nDCG@10", "RR@10"), ties=ties)
+    test = Collection("c", dict.fromkeys(("q1", "q2", "q3"), "?"), {}, qrels)
+    known = beside("c", test, first, settings)
+    for lists in ({"q1": {"b": 1.0, "a": 1.0}}, {"q2": {"x": 3, "n": 2}, "q1": {"a": 1}}):
+        systems = {"s": ranking(lists)}
+        alone = measure("c", test, first, systems, settings)
+        together = measure("c", test, first, systems, settings, known=known)
+        pd.testing.assert_frame_equal(together.table, alone.table)
+        assert together.facts == alone.facts and list(together.systems) == list(alone.systems)
+    assert ("s" in together.facts["tie_range"]) is False
+    assert ("first_stage" in together.facts["tie_range"]) is (ties != "rank")
 
 
 # --- means ---

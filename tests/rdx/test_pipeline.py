@@ -10,6 +10,7 @@ from functools import partial
 from statistics import fmean, pstdev
 
 import ir_measures
+import pandas as pd
 import pytest
 
 from rdx import config, rankings
@@ -207,6 +208,12 @@ def test_validation_re_ranks_the_dev_queries(cell, store, world):
         world.overrides(store, "trainer.validate_every=2", "evaluation.dev_queries=1")
     )
     assert config.signatures(fewer.cfg)["distill"] != validated["signatures"]["distill"]
+    # whatever the training candidates come from, the same first stage is re-ranked
+    [drawn] = config.cells(world.overrides(store, "sampler=random"))
+    pd.testing.assert_frame_equal(materials.dev(materials.assemble(drawn.cfg))[1], first)
+    other = [*world.overrides(store), "sampler@evaluation.dev_first_stage=random"]
+    [moved] = config.cells(other)
+    assert not materials.dev(materials.assemble(moved.cfg))[1].equals(first)
 
 
 def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
@@ -312,7 +319,7 @@ def test_a_grid_computes_shared_stages_once(grid):
     counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])
               for p in (folder / "store").iterdir()}  # fmt: skip
     once = dict.fromkeys(("candidates", "collection", "index", "teach", "prefinetune"), 1)
-    assert counts == {**once, "retrieve": 2, "distill": 4, "evaluate": 4}
+    assert counts == {**once, "retrieve": 2, "distill": 4, "evaluate": 4, "grids": 0}
     [saved] = (folder / "multirun").rglob("multirun.yaml")
     assert "GridSweeper" in saved.read_text()
 

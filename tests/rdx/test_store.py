@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,7 +238,9 @@ def make(folder):
     with open("calls", "a") as calls:
         calls.write(f"{os.getpid()}\\n")
     (folder / "first").write_text("first")
-    time.sleep(float(sys.argv[1]))
+    until = time.monotonic() + float(sys.argv[1])
+    while time.monotonic() < until and not os.path.exists("go"):
+        time.sleep(0.01)
     (folder / "second").write_text("second")
 
 store = Store(Path("store"))
@@ -263,15 +266,18 @@ def wait_for(path):
 
 
 def test_of_several_processes_one_computes(tmp_path):
-    first = start(1.5, tmp_path)
+    first = start(60, tmp_path)
     wait_for(tmp_path / "store" / "stage" / "key.partial" / "first")
-    others = [start(1.5, tmp_path) for _ in range(2)]
+    others = [start(60, tmp_path) for _ in range(7)]
+    told = [process.stdout.readline() for process in others]
+    (tmp_path / "go").touch()
     outputs = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert (tmp_path / "calls").read_text().split() == [str(first.pid)]
     assert outputs[0] == "store/stage/key computed\n"
-    for output in outputs[1:]:
-        assert output.endswith("store/stage/key stored\n")
-        assert output.startswith("waiting for another process that computes stage key\n")
+    assert outputs[1:] == ["store/stage/key stored\n"] * 7
+    who = f"waiting for stage key: {socket.gethostname()}:{first.pid} computes it since "
+    assert all(line.startswith(who) and line.endswith(", stage\n") for line in told)
+    assert not list((tmp_path / "store" / "stage").glob("key.*"))
 
 
 def test_a_killed_computation_is_not_believed(tmp_path):

@@ -178,7 +178,7 @@ def test_a_run_of_other_candidates_is_refused_or_cut(files, mlflow):
         commands.import_(words)
     commands.import_([*words, "--outside", "drop", "--measures", "RR"])
     [run] = imported("wide")
-    assert run.data.metrics["files/run_wide/RR"] == pytest.approx(2 / 3)  # d2 leads now
+    assert run.data.metrics["RR/run_wide/files"] == pytest.approx(2 / 3)  # d2 leads now
     with pytest.raises(SystemExit, match="tracking=none"):
         commands.import_([*words[:3], *COLLECTION, "tracking=none", "--first-stage", "first.run"])
 
@@ -200,7 +200,7 @@ def test_an_import_is_comparable_with_a_trained_cell(world, tmp_path, monkeypatc
     for key in ("digest", "k", "first_stage", "queries", "ceiling", "degenerate"):
         assert facts["collections"]["files"][key] == trained[key], key
     first = record.data.metrics
-    assert first["files/run_BM25/RR_at_10"] == first["files/first_stage/RR_at_10"]
+    assert first["RR_at_10/run_BM25/files"] == first["RR_at_10/first_stage/files"]
 
 
 def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):

@@ -157,9 +157,9 @@ def test_import_of_an_archive_registers_what_it_can(folder, tmp_path, monkeypatc
     found = {run.data.tags["rdx.imported"]: run.data.metrics for run in
              client.search_runs([experiment])}  # fmt: skip
     assert set(found) == {"good-x", "half-x"}
-    assert found["good-x"]["dl19_bm25/run_good-x/RR"] == 1
-    assert found["good-x"]["dl19_colbert/run_good-x/RR"] == 0.75
-    assert found["half-x"]["dl19_colbert/run_half-x/RR"] == 0.5
+    assert found["good-x"]["RR/run_good-x/dl19_bm25"] == 1
+    assert found["good-x"]["RR/run_good-x/dl19_colbert"] == 0.75
+    assert found["half-x"]["RR/run_half-x/dl19_colbert"] == 0.5
     assert not list(Path(tmp_path).glob("all/*"))
     with pytest.raises(SystemExit, match="must hold {name}"):
         commands.import_([*command[:3], "x", *command[4:]])

@@ -24,9 +24,10 @@ def chosen(copy, *names):
 def test_a_copy_keeps_the_name_and_has_a_digest_of_its_own(copy):
     cell, names = chosen(copy, "dl19_bm25", "dl20_bm25")
     assert names == ["dl19_bm25", "dl20_bm25"] and cell.local
-    test, first = systems.tested(cell, "dl19_bm25")
+    test, first, beside = systems.tested(cell, "dl19_bm25")
     assert test.name == "msmarco-passage/trec-dl-2019/judged"
     assert list(test.queries) == ["q1"] and first.doc_id.tolist() == ["d1", "d2"]
+    assert beside.systems["first_stage"] is first and set(beside.table.query_id) == {"q1"}
     assert systems.tested(cell, "dl19_bm25")[0] is test  # read once
     node = cell.cfg["evaluation"]["collections"]["dl19_bm25"]["data"]
     assert node["_target_"] == "rdx.data.Files" and "id" not in node

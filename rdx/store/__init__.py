@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from rdx.store.held import Held
 
 MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"\.tmp\d+$")  # of write_atomic
 
 
 def signature(what: Any) -> str:
@@ -38,12 +40,15 @@ class Store:
         Per stage and signature "computed" or "stored", since this object was made.
     inside
         Seconds of results that were made while another one is being made.
+    held
+        Locks of the results that are being made, the innermost last.
     """
 
     root: Path
     seconds: dict[str, float] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
     inside: float = 0.0
+    held: list[Held] = field(default_factory=list)
 
     def cached(
         self, stage: str, key: str, make: Callable[[Path], None], force: bool = False
@@ -52,33 +57,56 @@ class Store:
 
         `make` writes into a ``.partial`` folder that outlives a killed process, so that it can go
         on from what it left there itself; when it returns, the manifest is written and the folder
-        renamed. Of several processes the first computes while the others wait. A stored result
-        whose files differ from its manifest is computed again, with a warning.
+        renamed. Of several processes, of one host or of several that share the folder, the first
+        computes while the others wait and say for whom (`rdx.store.held`). A stored result whose
+        files differ from its manifest is computed again, with a warning.
         """
         folder = self.root / stage / key
+        # What is whole stays so: to read it needs no lock, and no right to write.
+        if not force and folder.exists() and not damage(folder):
+            self.log.setdefault(f"{stage}/{key}", "stored")
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock"), f"{stage} {key}"):
+        with Held(folder) as held:
             if not force and self._valid(folder):
                 self.log.setdefault(f"{stage}/{key}", "stored")
                 return folder
-            partial = folder.with_suffix(".partial")
-            if force and f"{stage}/{key}" not in self.log:
-                shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(exist_ok=True)
-            start, before, self.inside = time.perf_counter(), self.inside, 0.0
-            try:
-                make(partial)
-            finally:
-                whole = time.perf_counter() - start
-                own, self.inside = whole - self.inside, before + whole
-            self.seconds[stage] = whole
-            _seal(partial, stage, key, whole, own)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(partial, folder)
-            _sync(folder.parent)
-            self.log[f"{stage}/{key}"] = "computed"
+            self._make(folder, make, force, held)
         return folder
+
+    def tell(self, step: int, steps: int | None) -> None:
+        """Note how far the result is that is being made, for others who wait for it."""
+        for one in self.held:
+            one.tell(self.held[-1].what.split()[0], step, steps)
+
+    def _make(self, folder: Path, make: Callable[[Path], None], force: bool, held: Held) -> None:
+        """Make a result, under its lock."""
+        stage, key = folder.parent.name, folder.name
+        partial = folder.with_suffix(".partial")
+        if force and f"{stage}/{key}" not in self.log:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        for left in [p for p in partial.rglob("*.tmp*") if _TEMPORARY.search(p.name)]:
+            left.unlink()  # of a process that was killed while it wrote
+        start, before, self.inside = time.perf_counter(), self.inside, 0.0
+        self.held.append(held)
+        self._tell_stage()
+        try:
+            make(partial)
+        finally:
+            whole = time.perf_counter() - start
+            own, self.inside = whole - self.inside, before + whole
+            self.held.pop()
+            self._tell_stage()
+        self.seconds[stage] = whole
+        _seal(partial, stage, key, whole, own)
+        held.check()
+        _replace(partial, folder)
+        self.log[f"{stage}/{key}"] = "computed"
+
+    def _tell_stage(self) -> None:
+        for one in self.held:
+            one.tell(self.held[-1].what.split()[0])
 
     def has(self, stage: str, key: str) -> bool:
         """Whether a result is there, undamaged."""
@@ -135,6 +163,19 @@ def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> Non
     write_json(folder / MANIFEST, {**manifest, **times})
 
 
+def _replace(partial: Path, folder: Path) -> None:
+    """Give a whole result its name; one that was there before goes aside first."""
+    if folder.exists():
+        old = folder.with_suffix(".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(partial, folder)
+    _sync(folder.parent)
+
+
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -146,20 +187,3 @@ def _sync(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _locked:
-    """A file lock that says what it waits for; the system frees it when its holder dies."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        self.lock, self.what = FileLock(path), what
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=1)
-        except Timeout:
-            print(f"waiting for another process that computes {self.what}", flush=True)
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()

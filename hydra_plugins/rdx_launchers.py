@@ -1,0 +1,304 @@
+"""Launchers for several cells at once: joblib's workers, Submitit (Slurm) and Ray.
+
+They are thin: the engine schedules. They differ from Hydra's own plugins in one thing: a cell whose
+process is killed, runs out of memory or time, fails alone, and the launching process lives on to
+say so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+CONF = Path(__file__).parents[1] / "conf"
+GRACE = 40.0  # seconds; a record waits 30 for its server
+# Submitit's parameters that all clusters have; the others carry the cluster's name.
+SHARED = (
+    *("name", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb"),
+    *("timeout_min", "stderr_to_stdout"),
+)
+
+
+class OwnLaunchers(SearchPathPlugin):
+    """Lets the options of conf/hydra/launcher win over installed plugins of the same names.
+
+    Hydra would check our settings against the schemas that those plugins have registered. In other
+    programs, whose configurations lie elsewhere, they stay.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Forget the other schemas; Hydra has imported all plugins before."""
+        if any(one.path.endswith(str(CONF)) for one in search_path.get_path()):
+            others = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+            for path in (CONF / "hydra" / "launcher").glob("*.yaml"):
+                others.pop(path.name, None)
+
+
+class Cell:
+    """One cell as it is sent to another process; called there, it runs.
+
+    It keeps nothing between two calls: what a cell has reached is in the store, so that the same
+    call continues there.
+    """
+
+    def __init__(self, launcher: _Engine, overrides: Sequence[str], number: int) -> None:
+        self.context, self.config = launcher.hydra_context, launcher.config
+        self.task_function = launcher.task_function
+        self.overrides, self.number = list(overrides), number
+        self.state = Singleton.get_state()
+
+    def __call__(self) -> JobReturn:
+        """Run the cell; its exception is returned, and printed here, where its traceback is."""
+        Singleton.set_state(self.state)
+        setup_globals()
+        config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
+        with open_dict(config):
+            config.hydra.job.num = self.number
+            config.hydra.job.id = f"{config.hydra.job.name}_{self.number}"
+        HydraConfig.instance().set_config(config)
+        result = run_job(
+            hydra_context=self.context,
+            task_function=self.task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        if result.status == JobStatus.FAILED:
+            traceback.print_exception(result._return_value)
+        return result
+
+    def checkpoint(self) -> Any:
+        """What Submitit queues again when the job is pre-empted or runs out of time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class _Engine(Launcher):
+    """What the launchers share: Hydra's settings, and cells made of command lines."""
+
+    config: DictConfig
+    hydra_context: Any
+    task_function: Any
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Take what Hydra gives."""
+        self.hydra_context, self.task_function = hydra_context, task_function
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run all cells; the results are in the order of the command lines."""
+        cells = [Cell(self, one, initial_job_idx + i) for i, one in enumerate(job_overrides)]
+        return self.run(cells)
+
+    def run(self, cells: list[Cell]) -> list[JobReturn]:
+        """One result per cell; None of the engine's errors is raised."""
+        raise NotImplementedError
+
+
+class JoblibLauncher(_Engine):
+    """Slots on this machine: one worker process each, which runs one cell after the other.
+
+    Parameters
+    ----------
+    slots
+        Cells at once; null: one per GPU of `gpus`, or one without GPUs.
+    gpus
+        The GPUs to share out, as CUDA_VISIBLE_DEVICES names them: the i-th slot sees only the i-th,
+        counted round when there are fewer GPUs than slots. null: those of CUDA_VISIBLE_DEVICES if
+        set, else all of this machine. An empty list: none, and every slot sees what is there.
+    """
+
+    def __init__(self, slots: int | None = None, gpus: Sequence[Any] | None = None) -> None:
+        if slots is not None and slots < 1:
+            raise ValueError(f"hydra.launcher.slots={slots}: must be at least 1, or null")
+        self.gpus = _gpus() if gpus is None else [str(gpu) for gpu in gpus]
+        self.slots = slots or len(self.gpus) or 1
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The variables of a slot's worker: its GPU, and its share of the cores."""
+        cores = len(os.sched_getaffinity(0))
+        shared = {"OMP_NUM_THREADS": str(max(cores // self.slots, 1))}
+        found = {key: os.environ.get(key, value) for key, value in shared.items()}
+        if self.gpus:
+            found["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        return found
+
+    def run(self, cells: list[Cell]) -> list[JobReturn]:
+        """Give each cell to the first free slot; a worker that dies is replaced."""
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        def worker(slot: int) -> Any:
+            return ProcessPoolExecutor(1, env=self.environment(slot), initializer=_end_with_parent)
+
+        free: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        count = min(self.slots, len(cells))
+        for slot in range(count):
+            free.put((slot, worker(slot)))
+
+        def on_a_slot(cell: Cell) -> JobReturn:
+            slot, pool = free.get()
+            future = pool.submit(cell)
+            result = _result(cell, future.result)
+            if future.exception() is not None:
+                pool.shutdown(wait=False, kill_workers=True)
+                pool = worker(slot)
+            free.put((slot, pool))
+            return result
+
+        with ThreadPoolExecutor(count) as threads:
+            results = list(threads.map(on_a_slot, cells))
+        for _ in range(count):
+            free.get()[1].shutdown()
+        return results
+
+
+class SubmititLauncher(_Engine):
+    """Jobs of a cluster, one per cell, submitted as one array.
+
+    Parameters
+    ----------
+    cluster
+        "slurm", or "local" for processes on this machine.
+    folder
+        Where Submitit keeps its jobs and their logs; every machine must see it.
+    max_num_timeout
+        How often a job that runs out of time is queued again; a pre-empted one always is.
+    parameters
+        Submitit's, without its prefix for the cluster: timeout_min, gpus_per_node, cpus_per_task,
+        mem_gb; for Slurm also partition, array_parallelism, signal_delay_s, setup, ...
+    """
+
+    def __init__(
+        self, cluster: str, folder: str, max_num_timeout: int = 0, **parameters: Any
+    ) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.max_num_timeout, self.parameters = max_num_timeout, parameters
+
+    def executor(self) -> Any:
+        """Submitit's executor with these parameters."""
+        import submitit
+
+        own = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
+        folder = Path(self.folder).absolute()
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, **own)
+        for key, value in self.parameters.items():
+            if value is not None:
+                name = key if key in SHARED else f"{self.cluster}_{key}"
+                plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+                executor.update_parameters(**{name: plain})
+        return executor
+
+    def run(self, cells: list[Cell]) -> list[JobReturn]:
+        """Submit all, wait for all."""
+        executor = self.executor()
+        with executor.batch():
+            jobs = [executor.submit(cell) for cell in cells]
+        for cell, job in zip(cells, jobs, strict=True):
+            print(f"{job.job_id}  {' '.join(cell.overrides)}\n  {job.paths.stderr}", flush=True)
+        return [_result(cell, job.result) for cell, job in zip(cells, jobs, strict=True)]
+
+
+class RayLauncher(_Engine):
+    """Tasks of a Ray cluster, one per cell.
+
+    Parameters
+    ----------
+    address
+        The cluster, such as "auto" or "ray://HOST:10001"; null: one on this machine, for this grid.
+    num_cpus, num_gpus, memory, resources
+        What a cell needs: Ray shares out the cluster accordingly, and sets CUDA_VISIBLE_DEVICES.
+        Memory is in bytes.
+    max_retries
+        How often a cell is run again whose process or machine died. An exception fails it at once.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        memory: int | None = None,
+        resources: dict[str, float] | None = None,
+        max_retries: int = 1,
+    ) -> None:
+        self.address = address
+        self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory,
+                        "resources": dict(resources or {}), "max_retries": max_retries,
+                        "max_calls": 1}  # fmt: skip
+
+    def run(self, cells: list[Cell]) -> list[JobReturn]:
+        """Submit all, wait for all."""
+        import ray
+
+        ray.init(address=self.address, include_dashboard=None if self.address else False)
+        try:
+            task = ray.remote(**self.options)(_called)
+            started = [task.remote(cell) for cell in cells]
+            return [
+                _result(cell, partial(ray.get, one))
+                for cell, one in zip(cells, started, strict=True)
+            ]
+        finally:
+            ray.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Let this worker end soon after the launcher that started it, which may have been killed.
+
+    joblib's workers would stay for ever, and so would what they hold of a GPU's memory.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # a cell that runs closes its record
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="rdx-parent", daemon=True).start()
+
+
+def _called(cell: Cell) -> JobReturn:
+    return cell()
+
+
+def _result(cell: Cell, wait: Callable[[], JobReturn]) -> JobReturn:
+    """What a cell gave; where its process gave nothing, a failure that says why."""
+    try:
+        return wait()
+    except Exception as error:
+        failed = JobReturn(overrides=cell.overrides, status=JobStatus.FAILED)
+        failed.return_value = error
+        return failed
+
+
+def _gpus() -> list[str]:
+    """The GPUs of this machine; counting them starts no CUDA in this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [one for one in visible.split(",") if one.strip()]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,49 @@
+"""`python -m rdx status` and `retry`: how a grid stands, and its failed cells again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rdx import progress
+
+
+def status(arguments: Sequence[str]) -> None:
+    """Show how the cells of a grid stand."""
+    parser = _parser("status", "Show how the cells of a grid stand: finished, running, failed.")
+    parser.add_argument("--json", action="store_true", help="every cell, for programs")
+    given = parser.parse_args(arguments)
+    found = progress.table(given.store, _grid(given))
+    print(json.dumps(found, indent=1) if given.json else progress.text(found))
+
+
+def retry(arguments: Sequence[str]) -> list[str]:
+    """Return the command line that runs the cells of a grid that failed or were killed."""
+    parser = _parser("retry", "Run the cells of a grid that failed or were killed, and no others.")
+    given = parser.parse_args(arguments)
+    grid = _grid(given)
+    counts = progress.table(given.store, grid)["counts"]
+    if not any(counts.get(state) for state in progress.TO_RETRY):
+        print(f"grid {grid['grid']}: no cell failed")
+        return []
+    return ["-m", *grid["arguments"], *grid["hydra"], "+hydra.sweeper.retry=true"]
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m rdx {verb}", description=description)
+    parser.add_argument(
+        "grid", nargs="?", default="", help="its id, or the beginning of it; default: the newest"
+    )
+    parser.add_argument("--store", type=Path, default=Path("store"), help="where the cells are")
+    return parser
+
+
+def _grid(given: argparse.Namespace) -> dict[str, Any]:
+    try:
+        return progress.read_grid(given.store, given.grid)
+    except ValueError as error:
+        sys.exit(f"rdx: {error}")

@@ -1,0 +1,115 @@
+"""Whether a command line would run here: machine, software, data, places and keys, with cures.
+
+Nothing is downloaded, nothing is computed, and what is written to try a place is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdx import config, fetching
+from rdx.config import Cell, ConfigError
+from rdx.doctor import machine, places
+from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding, as_json, stops, text
+
+__all__ = ["ERROR", "NOTE", "OK", "WARNING", "Finding", "as_json", "examine", "stops", "text"]
+
+# Packages of extras, by the class that needs them.
+EXTRAS = {
+    "rdx.teachers.Endpoint": ("openai", "llm"),
+    "rdx.students.LoRA": ("peft", "lora"),
+}
+
+
+def examine(overrides: Sequence[str]) -> list[Finding]:
+    """Look at everything that the cells of a command line need; the machine comes first."""
+    found = [*machine.packages(), *machine.switches(), *machine.memory()]
+    try:
+        cells, _ = config.split(overrides)
+    except (ConfigError, ValueError, FileNotFoundError) as error:
+        return [*found, Finding("configuration", ERROR, str(error))]
+    return [*found, *_of(cells, overrides)]
+
+
+def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
+    yield from _configuration(cells)
+    nodes = [node for cell in cells for node in _nodes(cell.cfg)]
+    yield from machine.optional(
+        (*EXTRAS[node["_target_"]], node["_target_"])
+        for node in nodes
+        if node["_target_"] in EXTRAS
+    )
+    trainers = [cell.cfg["trainer"] for cell in cells]
+    yield from machine.gpus(
+        *({str(one[key]) for one in trainers} for key in ("device", "precision"))
+    )
+    yield from machine.compiler(any(cell.cfg["student"].get("compile") for cell in cells))
+    for store in _distinct(cell.cfg["store"] for cell in cells):
+        yield from places.folder("store", Path(store), "store")
+        yield from places.locks(Path(store))
+    yield from _data(cells, overrides)
+    models = [
+        (cell.cfg[group]["model"], f"{group}.model")
+        for cell in cells
+        for group in ("student", "teacher", "sampler")
+        if isinstance(cell.cfg[group], dict) and isinstance(cell.cfg[group].get("model"), str)
+    ]
+    models += [
+        (node["model"], "teacher.backend.model")
+        for node in nodes
+        if node["_target_"] == "rdx.teachers.Local"
+    ]
+    for name, key in _distinct(models):
+        yield from places.model(name, key)
+    for one in _unlike(node for node in nodes if node["_target_"] == "rdx.teachers.Endpoint"):
+        yield from places.service(one)
+    for one in _unlike(cell.cfg["tracking"] for cell in cells):
+        yield from places.tracking(one)
+
+
+def _configuration(cells: list[Cell]) -> Iterator[Finding]:
+    for cell in cells:
+        try:
+            config.check(cell)
+        except (ConfigError, ValueError, FileNotFoundError) as error:
+            yield Finding("configuration", ERROR, str(error))
+            return
+    told = "one cell" if len(cells) == 1 else f"{len(cells)} cells"
+    yield Finding("configuration", OK, f"{told}, every value is one that there is")
+
+
+def _data(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
+    needed = fetching.needs(cell.cfg for cell in cells)
+    absent = [one for one in needed if not one.present()]
+    fetch = f"python -m rdx data fetch {' '.join(overrides)}".rstrip()
+    for one in absent:
+        if one.known():
+            size = sum(size for _, size in one.lacking()) / 1e9
+            yield Finding("data", ERROR, f"{one.name} is not fetched yet ({size:.2g} GB)", fetch)
+        else:
+            yield Finding("data", ERROR, f"{one.name} is not there", "put it there by hand")
+    if not absent:
+        there = ", ".join(one.name for one in needed)
+        yield Finding("data", OK, there or "nothing that would have to be fetched")
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every node that has a `_target_`."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for one in node:
+            yield from _nodes(one)
+
+
+def _distinct(values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _unlike(nodes: Any) -> list[dict[str, Any]]:
+    """The nodes that differ."""
+    return list({repr(sorted(node.items(), key=str)): node for node in nodes}.values())

