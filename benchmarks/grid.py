@@ -1,4 +1,4 @@
-"""What grids cost beyond their training: planning and starting.
+"""What grids cost beyond their training: planning, starting, recording.
 
 ``python -m benchmarks.grid`` prints Markdown tables; ``--only planning`` one of them.
 """
@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -113,6 +117,80 @@ def planning(cells: int, repeat: int) -> list[str]:
     return lines
 
 
+def tracking(cells: int, repeat: int) -> list[str]:
+    """What the main thread of a trial loses to its record; the training is a pause of 6 s."""
+    lines = ["| | first trial of a process | later ones |", "|---|--:|--:|"]
+    code = "import sys; from benchmarks.grid import lost; lost(sys.argv[1], sys.argv[2])"
+    with tempfile.TemporaryDirectory() as place:
+        local = f"sqlite:///{place}/mlflow.db"
+        with _served(place) as address:
+            for name, uri in (("local SQLite", local), ("server on loopback", address)):
+                found = []
+                for _ in range(repeat):
+                    done = subprocess.run(
+                        [sys.executable, "-c", code, uri, place],
+                        cwd=ROOT,
+                        env={**os.environ, "PYTHONPATH": str(ROOT)},
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    )
+                    found.append([float(one) for one in done.stdout.split()])
+                first = statistics.median(one[0] for one in found)
+                later = statistics.median(value for one in found for value in one[1:])
+                lines.append(f"| {name} | {first:.2f} s | {later:.2f} s |")
+    return lines
+
+
+def lost(uri: str, folder: str) -> None:
+    """Print the seconds that each of three trials of 200 steps waits for its record."""
+    from rdx.tracking import MLflow
+
+    settings = MLflow(uri=uri, artifacts=f"{folder}/a", outbox=f"{folder}/outbox")
+    if "://" in uri and not uri.startswith("sqlite"):
+        settings = dataclasses.replace(settings, artifacts="")
+    results = Path(folder, "results")
+    results.mkdir(exist_ok=True)
+    (results / "per_query.parquet").write_bytes(bytes(50_000))
+    for number in range(3):
+        pause = 6.0
+        start = time.perf_counter()
+        with settings.trial(
+            signature=f"{os.getpid():x}{number}", levels={"loss": "ranknet"},
+            config={"a": {str(i): i for i in range(150)}}, grid="benchmark", seed=1,
+        ) as trial:  # fmt: skip
+            for step in range(200):
+                trial.log_step("distill", step, {"loss": 0.5, "learning_rate": 1e-5})
+            time.sleep(pause)
+            trial.set_health("ok")
+            facts = {"collections": {"pydocs": {"queries": 320, "digest": "d"}}}
+            trial.log_result(results, facts, {"pydocs/student/nDCG@10": 0.4})
+        print(time.perf_counter() - start - pause)
+
+
+@contextlib.contextmanager
+def _served(folder: str) -> Iterator[str]:
+    """An MLflow server with SQLite on loopback; its address."""
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", address.rpartition(":")[2], "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", f"{folder}/artifacts"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as server:  # type: ignore[call-overload]
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://{address}/health", timeout=5).close()
+                    break
+                time.sleep(0.2)
+            yield f"http://{address}"
+        finally:
+            server.terminate()
+
+
 def _children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -124,7 +202,7 @@ def _told(found: Sequence[tuple[float, float]]) -> str:
     return f"{statistics.median(wall):.1f} ({min(wall):.1f}–{max(wall):.1f}) | {busy:.1f}"
 
 
-TABLES: dict[str, Callable[[int, int], list[str]]] = {"planning": planning}
+TABLES: dict[str, Callable[[int, int], list[str]]] = {"planning": planning, "tracking": tracking}
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ def log_grid(client: MlflowClient, experiment_id: str, parent_id: str, event: Ev
     shown = []
     for row, name in zip(rows, names, strict=True):
         run = runs.get(row["signature"])
-        if run and name and run.data.tags.get("mlflow.parentRunId") == parent_id:
+        changed = run and name and run.info.run_name != notes.cut(name)
+        if run and changed and run.data.tags.get("mlflow.parentRunId") == parent_id:
             client.set_tag(run.info.run_id, "mlflow.runName", notes.cut(name))
         shown.append({
             "name": name or row["signature"],

@@ -233,10 +233,10 @@ class Record:
         return Path(self._config["store"], stage, signatures[stage]).resolve()
 
 
-def log_grid(settings: MLflow, grid: str, cells: list[dict[str, Any]], claim: str) -> None:
+def log_grid(settings: MLflow, grid: str, cells: list[dict[str, Any]], aim: str) -> None:
     """Record the table of a grid; see `rdx.tracking.MLflow.log_grid`."""
     grid = notes.grid_name(grid)
-    about = {"grid": grid, "cells": cells, "claim": claim, "source": _source_tags()}
+    about = {"grid": grid, "cells": cells, "claim": aim, "source": _source_tags()}
     event = {"op": "grid", "time": _now(), **about}
     folder = Path(settings.outbox)
     writer = Writer(settings, claim(folder, f"grid-{grid}") or Outbox(folder, f"grid-{grid}"))

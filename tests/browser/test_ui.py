@@ -41,7 +41,7 @@ def grid(shots, tmp_path_factory):
 def test_the_parent_has_its_claim_its_children_and_a_way_to_the_report(shots, grid):
     page, address, ids = grid
     page.goto(f"{address}/#/experiments/{ids['experiment']}/runs/{ids['parent']}")
-    page.get_by_text(shots.CLAIM).wait_for()
+    page.get_by_text(shots.CLAIM).first.wait_for()
     page.get_by_text("colbert deep adr_mse seed=2").first.wait_for()
     link = page.get_by_role("link", name="analysis/report.html")
     assert link.get_attribute("href").endswith(f"{ids['parent']}/artifacts/analysis/report.html")

@@ -102,7 +102,7 @@ def test_a_grid_is_described_before_its_first_cell_runs(tracking, client):
     tracking.log_grid("spec-12345678", cells, "More is better.")
     (parent,) = parents(client, "spec-12345678")
     note = parent.data.tags["mlflow.note.content"]
-    assert "**Claim.** More is better." in note and "| seed=1d |  | to run |  |" in note
+    assert "**Claim.** More is better." in note and "| 1d |  | to run |  |" in note
     assert (parent.info.status, parent.data.tags["mlflow.source.name"]) == ("FINISHED", "rdx")
     with start(tracking, "1d", grid="spec-12345678"):
         pass
@@ -111,7 +111,9 @@ def test_a_grid_is_described_before_its_first_cell_runs(tracking, client):
     (again,) = parents(client, "spec-12345678")
     assert again.info.run_id == parent.info.run_id
     note = again.data.tags["mlflow.note.content"]
-    assert note.count("**Claim.**") == 1 and f"[seed=1d](#/experiments/{again.info.experiment_id}/" in note
+    assert (
+        note.count("**Claim.**") == 1 and f"[1d](#/experiments/{again.info.experiment_id}/" in note
+    )
     assert "| 0.5000 | finished | ok |" in note
 
 

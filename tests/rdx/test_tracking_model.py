@@ -11,28 +11,27 @@ import torch
 from rdx.students.scoring import BATCH, Scorer
 
 pytestmark = pytest.mark.slow
-GRID = ("seed=1,2", "+tracking.wait=120")
 
 
 @pytest.fixture(scope="module")
 def grid(world, rdx, tmp_path_factory):
     """A grid of two cells with logged models: its folder, an MLflow client, the trials."""
     folder = tmp_path_factory.mktemp("models")
-    more = [one.replace("STORE", str(folder)) for one in (
-        "tracking=mlflow", "tracking.uri=sqlite:///STORE/mlflow.db", "tracking.artifacts=STORE/a",
-        "tracking.system_metrics=false", "tracking.log_model=true",
-    )]  # fmt: skip
+    uri = f"sqlite:///{folder}/mlflow.db"
+    more = [f"tracking.uri={uri}", f"tracking.artifacts={folder}/a", "tracking.wait=120"]
+    more += ["tracking.system_metrics=false", "tracking.log_model=true", "seed=1,2", "-m"]
     overrides = [o for o in world.overrides(folder / "store") if o != "tracking=none"]
-    done = rdx([*overrides, *more, *GRID, "-m"], folder)
+    done = rdx([*overrides, *more], folder)
     assert done.returncode == 0, done.stdout + done.stderr
     import mlflow
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)
-    [experiment] = [e for e in client.search_experiments() if e.name == "rdx"]
-    return folder, client, client.search_runs([experiment.experiment_id])
+    experiment = client.get_experiment_by_name("rdx").experiment_id
+    yield folder, client, client.search_runs([experiment])
+    mlflow.set_tracking_uri(before)
 
 
 def student_of(folder, client, run):
