@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.utils import JobStatus
 
 from rdx import progress
-from rdx.config import Cell, build, cells
+from rdx.config import Cell, build, cells, distinct
 from rdx.store import signature
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
@@ -38,7 +38,7 @@ def sweep(
     SystemExit
         With status 1 when a cell failed, after all have run.
     """
-    found = _distinct(arguments)
+    found = distinct(cells(arguments))
     for line in confounded(found):
         print(f"WARNING  {line}")
     grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
@@ -124,12 +124,6 @@ def _row(cell: Cell, result: Any) -> dict[str, Any]:
         return {**row, "state": "finished", "health": stood.health, "means": means}
     state = "failed" if stood.state == "finished" else stood.state
     return {**row, "state": state, "health": None, "means": {}}
-
-
-def _distinct(arguments: list[str]) -> list[Cell]:
-    """The distinct cells of a command line, in order."""
-    found = {cell.signature: cell for cell in reversed(cells(arguments))}
-    return list(reversed(found.values()))
 
 
 def _grid_id(arguments: list[str], found: list[Cell]) -> str:

@@ -65,9 +65,7 @@ def _distinct(overrides: Sequence[str]) -> list[Cell]:
     require((cell.cfg for cell in found), overrides)
     for cell in found:
         config.check(cell)
-    return list({config.signatures(cell.cfg)["teach"]: cell for cell in reversed(found)}.values())[
-        ::-1
-    ]
+    return config.distinct(found, "teach")
 
 
 def _asked(ask: Callable[[], Any]) -> Any:

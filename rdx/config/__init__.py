@@ -5,7 +5,7 @@ No torch here: `python -m rdx --help` and `python -m analysis` compose cells wit
 
 from rdx.config.building import build, check
 from rdx.config.composing import composed, explain, load_spec, resolved
-from rdx.config.grid import cells, expand, impossible, split
+from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
     OF_SPLITS,
     SCHEDULING,
@@ -15,7 +15,7 @@ from rdx.config.identity import (
     identity,
     signatures,
 )
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root
+from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
 
 __all__ = [
     "CONF",
@@ -33,11 +33,13 @@ __all__ = [
     "check",
     "composed",
     "corpus",
+    "distinct",
     "expand",
     "explain",
     "identity",
     "impossible",
     "load_spec",
+    "nodes",
     "resolved",
     "signatures",
     "split",

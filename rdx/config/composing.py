@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx.config.building import allowed
 from rdx.config.identity import signatures
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near
+from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near, nodes
 from rdx.grids import key_of
 
 
@@ -49,23 +49,14 @@ def load_spec(name: str) -> dict[str, Any]:
     if name not in known:
         raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
     whole = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml")
-    for target in _targets(OmegaConf.to_container(whole)):
+    # Hydra itself would make those below a spec's node ``hydra``
+    for node in nodes(OmegaConf.to_container(whole)):
+        target = str(node["_target_"])
         if not allowed(target):
             told = "a spec may name classes of rdx and of declared extensions only"
             raise ConfigError(f"experiments/{name}.yaml: _target_: {target}: {told}")
     spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` of a spec: Hydra itself would make those below its own node ``hydra``."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list):
-        for one in node:
-            yield from _targets(one)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.errors import HydraException
 
 from rdx import grids
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep
-from rdx.config.schema import CONF, Cell, ConfigError, Root, near
+from rdx.config.schema import CONF, Cell, ConfigError, Root, near, nodes
 from rdx.grids import SubGrid
 
 # What a loss must have beyond an order of passages, and which teachers give it.
@@ -57,6 +57,11 @@ def split(what: str | Sequence[str]) -> tuple[list[Cell], list[tuple[Cell, str]]
     return [cell for cell, why in found if not why], [(cell, why) for cell, why in found if why]
 
 
+def distinct(every: Sequence[Cell], stage: str = "evaluate") -> list[Cell]:
+    """The first cell of each signature of a stage, in the order of the last ones."""
+    return list({cell.keys[stage]: cell for cell in reversed(every)}.values())[::-1]
+
+
 def impossible(cfg: dict[str, Any]) -> str:
     """Why a cell's loss cannot learn from its teacher; "" if it can.
 
@@ -68,7 +73,9 @@ def impossible(cfg: dict[str, Any]) -> str:
     gives = set(GIVES.get(teacher["_target_"], ()))
     if teacher["_target_"] == "rdx.teachers.Recorded" and teacher.get("order") == "score":
         gives.add("scores")
-    lacking = sorted({NEEDS[t] for t in _targets(cfg["loss"]) if t in NEEDS} - gives)
+    lacking = sorted(
+        {NEEDS[t] for node in nodes(cfg["loss"]) if (t := node["_target_"]) in NEEDS} - gives
+    )
     if not lacking:
         return ""
     loss, source = (str(cfg[g]["_target_"]).rpartition(".")[2] for g in ("loss", "teacher"))
@@ -77,18 +84,6 @@ def impossible(cfg: dict[str, Any]) -> str:
         f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "
         f"{', '.join(others)}" + (", Recorded with order=score" if lacking == ["scores"] else "")
     )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """The classes named in a node and below it."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
 
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:

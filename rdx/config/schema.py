@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,17 @@ class Cell:
     levels: dict[str, str] = field(default_factory=dict)
     signature: str = ""
     keys: dict[str, str] = field(default_factory=dict)
+
+
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a plain configuration that has a `_target_`, the outer ones first."""
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for one in tree:
+            yield from nodes(one)
 
 
 def near(key: str, valid: Iterable[str]) -> str:

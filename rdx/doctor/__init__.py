@@ -35,7 +35,7 @@ def examine(overrides: Sequence[str]) -> list[Finding]:
 
 def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     yield from _configuration(cells)
-    nodes = [node for cell in cells for node in _nodes(cell.cfg)]
+    nodes = [node for cell in cells for node in config.nodes(cell.cfg)]
     yield from machine.optional(
         (*EXTRAS[node["_target_"]], node["_target_"])
         for node in nodes
@@ -93,17 +93,6 @@ def _data(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     if not absent:
         there = ", ".join(one.name for one in needed)
         yield Finding("data", OK, there or "nothing that would have to be fetched")
-
-
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    """Every node that has a `_target_`."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for one in node:
-            yield from _nodes(one)
 
 
 def _distinct(values: Any) -> list[Any]:

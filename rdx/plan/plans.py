@@ -114,7 +114,7 @@ def plan(overrides: Sequence[str]) -> Plan:
         On what `rdx.config.split` refuses or, in a cell that is not finished, `rdx.config.check`.
     """
     every, left_out = config.split(overrides)
-    cells = list({cell.signature: cell for cell in reversed(every)}.values())[::-1]
+    cells = config.distinct(every)
     shelf = Shelf()
     waiting = [cell for cell in cells if not shelf.has(cell, "evaluate")]
     lacking = _lacking(waiting)
