@@ -46,6 +46,7 @@ def footer(summary: Summary) -> tuple[str, ...]:
             *label_notes(summary),
             *absent_notes(summary),
             missing_note(summary),
+            _comparisons_note(summary),
             impossible_note(summary),
             *_imported_notes(summary),
             _recipe_note(summary),
@@ -259,6 +260,17 @@ def missing_note(summary: Summary) -> str:
         return ""
     total = len(summary.trials.cells)
     return f"Missing cells ({len(missing)} of {total}): {'; '.join(missing)}."
+
+
+def comparisons_not_run(summary: Summary) -> list[tuple[str, str]]:
+    """Declared comparisons that no collection and measure has both rows of."""
+    run = {(contrast.treatment, contrast.baseline) for contrast in summary.comparisons}
+    return [pair for pair in summary.spec.comparisons if pair not in run]
+
+
+def _comparisons_note(summary: Summary) -> str:
+    absent = [f"{first} − {second}" for first, second in comparisons_not_run(summary)]
+    return f"Declared comparisons not run: {'; '.join(absent)}." if absent else ""
 
 
 def impossible_note(summary: Summary) -> str:

@@ -57,9 +57,13 @@ def main_table(summary: Summary) -> Table:
 
 
 def comparison_table(summary: Summary) -> Table | None:
-    """Lay out the spec's `comparisons`, a line per pair, collection and measure; None if none."""
+    """Lay out the spec's `comparisons`, a line per pair, collection and measure; None if none.
+
+    A pair that no collection has both rows of is left to the footer of the main table.
+    """
     spec = summary.spec
-    if not spec.comparisons:
+    pairs = [pair for pair in spec.comparisons if pair not in notes.comparisons_not_run(summary)]
+    if not pairs:
         return None
     found = {(c.treatment, c.baseline, c.collection, c.measure): c for c in summary.comparisons}
     one = len(summary.collections) <= 1
@@ -69,7 +73,7 @@ def comparison_table(summary: Summary) -> Table | None:
             Entry(measure if one else f"{collection} {measure}"),
             *_comparison_entries(found.get((treatment, baseline, collection, measure))),
         )
-        for treatment, baseline in spec.comparisons
+        for treatment, baseline in pairs
         for collection, measure in summary.places
     )
     family = max((contrast.family for contrast in summary.comparisons), default=0)

@@ -141,6 +141,17 @@ def test_comparison_table(summary):
     )
 
 
+def test_comparisons_not_run_are_a_line_of_the_footer():
+    summary = build(missing=("none",))
+    assert notes.comparisons_not_run(summary) == [("A", "Stage_1 only")]
+    assert [row[0].text for row in report.comparison_table(summary).rows] == ["A − B"] * 2
+    assert "Declared comparisons not run: A − Stage_1 only." in report.main_table(summary).notes
+    summary = build(missing=("b", "none"))
+    assert report.comparison_table(summary) is None
+    told = "Declared comparisons not run: A − B; A − Stage_1 only."
+    assert told in report.main_table(summary).notes
+
+
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
     table = report.main_table(summary)
@@ -149,7 +160,6 @@ def test_missing_cells_are_dashes_and_listed():
     assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
     note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
     assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
-    assert [e.text for e in report.comparison_table(summary).rows[0][2:]] == [MISSING] * 5
     lines = [line for line in records.csv_rows(summary) if line["row"] == "B"]
     assert lines and all("mean" not in line for line in lines)
 

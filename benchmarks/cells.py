@@ -1,0 +1,213 @@
+"""What a cell of a grid costs beyond its own training, and what the shared store saves.
+
+``python -m benchmarks.cells`` prints Markdown tables; ``--only sharing`` one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import psutil  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["depth.pool=20", "depth.queries=16", "prefinetune.queries=32", "evaluation.k=10"]
+LOSSES = "ranknet,adr_mse,lce,listnet,list_mle,lambda_rank,lambda_loss,approx_ndcg"
+OWN = ("training", "re-ranking")  # what a cell is run for; the rest is its fixed cost
+
+
+class Clock:
+    """Seconds of this process by part; what a part calls of another counts there alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._parts = ["program"]
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens inside as `name`."""
+        self._turn()
+        self._parts.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._parts.pop()
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        self.seconds[self._parts[-1]] += now - self._since
+        self._since = now
+
+    def of(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """The function, counted as `name`."""
+
+        @wraps(function)
+        def counted(*given: Any, **named: Any) -> Any:
+            with self.part(name):
+                return function(*given, **named)
+
+        return counted
+
+    def taken(self) -> dict[str, float]:
+        """What was counted since the last call."""
+        self._turn()
+        found, self.seconds = dict(self.seconds), defaultdict(float)
+        return found
+
+
+def clocked(out: str, arguments: Sequence[str]) -> None:
+    """Run ``python -m rdx`` here and write what each cell took, by part, as JSON."""
+    from rdx import __main__, pipeline, trainer
+    from rdx import evaluation as ev
+    from rdx.store import Store
+    from rdx.students import CrossEncoder, Student
+    from rdx.tracking import MLflow
+
+    started = time.time() - psutil.Process().create_time()
+    clock, cells = Clock(), []
+    for place, name, part in (
+        (trainer, "fit", "training"),
+        (ev, "rerank", "re-ranking"),
+        (ev, "measure", "measures"),
+        (ev, "best_weight", "measures"),
+        (pipeline, "assemble", "configuration"),
+        (pipeline, "load", "collections and rankings"),
+        (pipeline, "dev", "collections and rankings"),
+        (pipeline, "tested", "collections and rankings"),
+        (pipeline, "candidates", "collections and rankings"),
+        (pipeline, "teach", "collections and rankings"),
+        (Student, "create", "the student's files"),
+        (Student, "load", "the student's files"),
+        (CrossEncoder, "save", "the student's files"),
+        (Store, "cached", "store"),
+    ):
+        setattr(place, name, clock.of(getattr(place, name), part))
+    run, trial = pipeline.run, MLflow.trial
+
+    @contextlib.contextmanager
+    def recorded(*given: Any, **named: Any) -> Iterator[Any]:
+        context = trial(*given, **named)
+        with clock.part("tracking"):
+            record = context.__enter__()
+        for name in ("log_step", "log_result", "set_health", "set_tag"):
+            setattr(record, name, clock.of(getattr(record, name), "tracking"))
+        yield record
+        with clock.part("tracking"):
+            context.__exit__(None, None, None)
+
+    def counted(*given: Any, **named: Any) -> Any:
+        between = clock.taken()["program"]
+        with clock.part("the rest of the pipeline"):
+            summary = run(*given, **named)
+        cells.append({"Hydra, composing, imports": between, **clock.taken()})
+        return summary
+
+    MLflow.trial, pipeline.run = recorded, counted  # type: ignore[method-assign,assignment]
+    sys.argv = ["rdx", *arguments]
+    __main__.main()
+    cells[0]["Hydra, composing, imports"] += started
+    Path(out).write_text(json.dumps({"cells": cells, "end": clock.taken()["program"]}))
+
+
+def fixed(repeat: int) -> list[str]:
+    """The parts of a cell whose shared stages are done: the first of a process and later ones."""
+    code = "import sys; from benchmarks.cells import clocked; clocked(sys.argv[1], sys.argv[2:])"
+    first, later = [], []
+    with tempfile.TemporaryDirectory() as place:
+        _rdx(place, "seed=1", f"store={place}/store")  # the shared stages
+        for turn in range(repeat):
+            out = Path(place, "parts.json")
+            seeds = ",".join(str(10 * (turn + 1) + i) for i in range(4))
+            arguments = ["-m", f"seed={seeds}", f"store={place}/store", *SMALL]
+            _process(["-c", code, str(out), *arguments], place)
+            cells = json.loads(out.read_text())["cells"]
+            first.append(cells[0])
+            later += cells[1:]
+    names = sorted({name for one in later for name in one}, key=lambda n: -_middle(later, n))
+    rows = [(name, _middle(first, name), _middle(later, name)) for name in names]
+    beside = [row for row in rows if row[0] not in OWN]
+    rows = [*beside, ("**fixed cost**", *(sum(r[i] for r in beside) for i in (1, 2)))] + [
+        row for row in rows if row[0] in OWN
+    ]
+    lines = ["| seconds, median | first cell of a process | later cells |", "|---|--:|--:|"]
+    return [*lines, *(f"| {name} | {a:.2f} | {b:.2f} |" for name, a, b in rows)]
+
+
+def sharing(repeat: int) -> list[str]:
+    """A grid of 24 cells over one teacher ranking, and single runs with a store of their own."""
+    with tempfile.TemporaryDirectory() as place:
+        seeds = "seed=1,2,3"
+        grid = _rdx(place, "-m", f"loss={LOSSES}", seeds, f"store={place}/one")
+        losses = LOSSES.split(",")
+        chosen = [(losses[i * 8 // repeat], 1 + i % 3) for i in range(repeat)]
+        alone = [
+            _rdx(place, f"loss={loss}", f"seed={seed}", f"store={place}/{loss}{seed}")
+            for loss, seed in chosen
+        ]
+    total = 24 * statistics.mean(alone)
+    each = f"{statistics.mean(alone):.0f} s each ({min(alone):.0f}–{max(alone):.0f})"
+    return [
+        "| 24 cells: 8 losses, 3 seeds | seconds | |",
+        "|---|--:|---|",
+        f"| one grid | {grid:.0f} | {grid / 24:.0f} s a cell |",
+        f"| 24 runs without a common store | {total:.0f} | from {len(alone)} of them, {each} |",
+        f"| ratio | {total / grid:.1f} | |",
+    ]
+
+
+def _rdx(folder: str, *arguments: str) -> float:
+    start = time.perf_counter()
+    _process(["-m", "rdx", *arguments, *SMALL], folder)
+    return time.perf_counter() - start
+
+
+def _process(arguments: Sequence[str], folder: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
+
+
+def _middle(cells: Sequence[dict[str, float]], name: str) -> float:
+    return statistics.median(one.get(name, 0.0) for one in cells)
+
+
+TABLES: dict[str, Callable[[int], list[str]]] = {"fixed": fixed, "sharing": sharing}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=__doc__)
+    parser.add_argument("--only", choices=tuple(TABLES), help="one table")
+    parser.add_argument(
+        "--repeat", type=int, default=4, help="processes of four cells; single runs of the 24"
+    )
+    given = parser.parse_args()
+    for name, table in TABLES.items():
+        if given.only in (None, name):
+            print("\n".join([f"## {name}", "", *table(given.repeat), ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
