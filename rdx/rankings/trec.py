@@ -17,7 +17,7 @@ from rdx.rankings.table import (
     query_starts,
     trec_eval_order,
 )
-from rdx.rankings.text import blocks, in_threads, line_in, line_of, parse, tables, whole_queries
+from rdx.rankings.text import blocks, in_threads, last_query, line_in, line_of, parse, tables
 
 Order = Literal["score", "rank"]
 
@@ -212,7 +212,7 @@ def _frames(path: str | Path, order: Order) -> Iterator[tuple[pd.DataFrame, list
         return _ranked(table, starts, order, path, lambda row: line_in(part, row)), queries
 
     empty = True
-    for frame, queries in in_threads(ranked, whole_queries(blocks(path))):
+    for frame, queries in in_threads(ranked, blocks(path, last_query)):
         if queries:
             empty = False
             yield frame, queries
