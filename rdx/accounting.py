@@ -142,6 +142,12 @@ def of_truncation(
     }
 
 
+def of_tested(collection: str, timing: Mapping[str, float]) -> Counts:
+    """Texts of a test collection of which the student saw the beginning only; have no limit."""
+    cut, texts = int(timing["texts_truncated"]), int(timing["texts"])
+    return {f"{collection}/texts_truncated": Count(cut, texts)}
+
+
 def facts(counts: Counts) -> dict[str, dict[str, int]]:
     """As JSON."""
     return {name: {"n": one.n, "of": one.of} for name, one in counts.items()}

@@ -263,6 +263,7 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
         ranking, timing[name] = ev.rerank(
             student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
         )
+        tally.show(cell, trial, f"re-ranking {name}", accounting.of_tested(name, timing[name]), {})
         if evaluation.efficiency:
             timing[name]["single"] = _timed(cell, student, first, test)
         systems = {"student": ranking}

@@ -33,7 +33,8 @@ def rerank(
     Returns
     -------
     ranking, timing
-        timing: seconds, pairs_per_second, queries.
+        timing: seconds, pairs_per_second, queries; texts (distinct queries and passages), and
+        texts_truncated, of which the student saw the beginning only.
     """
     accelerator = trainer.accelerator()
     student = student.to(accelerator.device).eval()
@@ -55,10 +56,13 @@ def rerank(
             scores[micro.positions.numpy()] = found.numpy()
             bar.update(len(micro.positions))
     seconds = time.perf_counter() - start
+    texts = {text for pair in pairs for text in pair}
     timing = {
         "seconds": seconds,
         "pairs_per_second": len(pairs) / max(seconds, 1e-9),
         "queries": float(candidates.query_id.nunique()),
+        "texts": len(texts),
+        "texts_truncated": len(texts & student.pairs.truncated),
     }
     return rankings.rank(query_ids, doc_ids, scores), timing
 

@@ -328,6 +328,7 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.pairs, self.shapes = Lengths(), []
+        self.pairs.truncated = {"bb", "unseen"}
 
     def forward(self, inputs, parts):
         assert not self.training and not torch.is_grad_enabled()
@@ -355,3 +356,5 @@ def test_rerank_gives_every_pair_its_own_score(max_tokens):
     assert order(found)["q2"] == ["d1", "d2", "d3", "d0"]  # of 8, 5, 2 and 1 letters
     assert all(rows * width <= max_tokens or rows == 1 for rows, width in student.shapes)
     assert timing["queries"] == 2 and timing["pairs_per_second"] > 0
+    # 12 texts: two queries, and passages of 1 to 10 letters; "unseen" was cut elsewhere
+    assert (timing["texts"], timing["texts_truncated"]) == (12, 1)

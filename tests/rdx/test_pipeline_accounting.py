@@ -23,6 +23,7 @@ def stored(store, summary, stage, name):
 def test_a_limit_stops_a_cell_before_it_trains(world, tmp_path, capsys):
     """The toy collection has no test split: every training query is a test query."""
     drawn = ("depth/lists=single_relevant", "depth.pool=8", "prefinetune=none")
+    drawn += ("student.passage_length=3",)
     with pytest.raises(TooMany, match=r"train_queries_tested: 8 of 8 .*limits\.train_queries_test"):
         run(world, tmp_path, *drawn, "limits.train_queries_tested=0.5")
     assert not [one for one in (tmp_path / "distill").iterdir() if "." not in one.name]
@@ -43,6 +44,10 @@ def test_a_limit_stops_a_cell_before_it_trains(world, tmp_path, capsys):
     assert facts["accounting"]["lists_left_out"] == {"n": 8 - used, "of": 8}
     assert facts["accounting"]["train_queries_tested"] == {"n": 8, "of": 8}
     assert facts["accounting"]["queries_truncated"]["of"] == used
+
+    texts = stored(tmp_path, summary, "evaluate", "trial.json")["timing"]["files"]
+    assert 0 < texts["texts_truncated"] < texts["texts"]
+    assert f"files/texts_truncated: {texts['texts_truncated']}" in said
 
     # a limit is no part of a result: nothing is computed again
     again = run(world, tmp_path, *drawn, "limits.lists_left_out=0")
