@@ -16,7 +16,7 @@ LOST = ("no_candidates", "malformed", "refused", "failed", "too_short", "not_dra
 # Of what conf/config.yaml has a limit.
 NAMES = (
     *(f"queries_{one}" for one in LOST), "lists_left_out",
-    *("labels_repaired", "lists_below_k", "passages_unlabelled"),
+    *("passages_missing", "labels_repaired", "lists_below_k", "passages_unlabelled"),
     *("duplicate_queries", "duplicate_passages"),
     *("queries_truncated", "passages_truncated", "train_queries_tested"),
 )  # fmt: skip

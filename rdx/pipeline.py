@@ -78,7 +78,7 @@ def candidates(cell: Any, split: Collection) -> pd.DataFrame:
         ranking = sampler.candidates(chosen, depth.asked, index)
         rankings.write_parquet(ranking, folder / "candidates.parquet")
         sample = {"collection": split.name, "queries": list(chosen.queries)}
-        write_json(folder / tally.QUERIES, sample)
+        write_json(folder / tally.QUERIES, sample | ranking.attrs)
         write_json(folder / "first_stage.json", sampler.fingerprint())
 
     folder = cell.store.cached("candidates", cell.keys["candidates"], make)

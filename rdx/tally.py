@@ -32,11 +32,15 @@ def of_training(
     `selected` are the passages that the depth keeps, `used` the queries that have a list.
     """
     path = cell.store.root / "candidates" / cell.keys["candidates"] / QUERIES
-    asked = [str(query_id) for query_id in json.loads(path.read_text())["queries"]]
+    sampled = json.loads(path.read_text())
+    asked = [str(query_id) for query_id in sampled["queries"]]
     fates = accounting.fates(asked, ranking, taught, selected, used)
     write_json(folder / QUERIES, {"collection": split.name, "queries": fates})
     kept = selected[selected.query_id.isin(used)]
     counts = accounting.of_queries(fates)
+    counts["passages_missing"] = accounting.Count(
+        *sampled.get("passages_missing", (0, len(ranking)))
+    )
     counts |= accounting.of_labels(ranking, taught, kept, cell.parts["depth"].k)
     counts |= accounting.of_texts(kept, split.queries, split.passages)
     return counts | overlaps(cell, split.name, {q: split.queries[q] for q in fates})

@@ -70,6 +70,12 @@ class Recorded:
         folder
             Where `prepare` converted the run to; None converts it now.
 
+        Returns
+        -------
+        pandas.DataFrame
+            A ranking. Where passages were left out, `attrs["passages_missing"]` tells how many
+            rows of the collection's queries, and of how many; they are printed, too.
+
         Raises
         ------
         FormatError
@@ -84,7 +90,7 @@ class Recorded:
                 f"of collection {collection.name!r}"
             )
         if self.missing == "drop":
-            ranking = _dense(ranking[~_without_text(ranking, collection.passages)])
+            return self._with_text(ranking, collection, k)
         kept = top(ranking, k)
         unknown = kept[_without_text(kept, collection.passages)]
         if len(unknown):
@@ -94,6 +100,17 @@ class Recorded:
                 f"{first.query_id!r} is not in collection {collection.name!r} "
                 f"({len(unknown)} such passages); missing=drop leaves them out"
             )
+        return kept
+
+    def _with_text(self, ranking: pd.DataFrame, collection: Any, k: int) -> pd.DataFrame:
+        """The top k of the passages that have a text."""
+        absent = _without_text(ranking, collection.passages)
+        kept = top(_dense(ranking[~absent]), k)
+        lost = int(absent.sum())
+        if lost:
+            print(f"WARNING  {self.run}: {lost:,} of {len(ranking):,} rows left out, since "
+                  f"{collection.name} has no such passages")  # fmt: skip
+            kept.attrs["passages_missing"] = (lost, len(ranking))
         return kept
 
     def fingerprint(self) -> dict[str, Any]:

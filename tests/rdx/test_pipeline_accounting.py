@@ -54,6 +54,19 @@ def test_a_limit_stops_a_cell_before_it_trains(world, tmp_path, capsys):
     assert "computed" not in again["stages"].values()
 
 
+def test_passages_of_a_run_without_text_are_counted(world, tmp_path, capsys):
+    asked = [f"q{i}" for i in range(30) if i % 5 != 4]
+    docs = ("d1", "gone", "d2", "d3")
+    file = tmp_path / "given.run"
+    lines = [f"{q} Q0 {d} {n} {9 - n} x\n" for q in asked for n, d in enumerate(docs, 1)]
+    file.write_text("".join(lines))
+    given = ("sampler=recorded", f"sampler.run={file}", "sampler.missing=drop", "depth.k=3")
+    with pytest.raises(TooMany, match=r"passages_missing: 8 of 32 \(25\.0%\)"):
+        run(world, tmp_path, *given, "prefinetune=none", "limits.passages_missing=0.1")
+    said = capsys.readouterr().out
+    assert "8 of 32 rows left out" in said and "passages_missing: 8 of 32 (25.0%)" in said
+
+
 def test_samples_are_nested_as_stored(world, tmp_path):
     kept = []
     for n in (3, 6):

@@ -374,6 +374,7 @@ def test_recorded_names_the_line_of_an_unknown_passage(tmp_path):
         Recorded(run).candidates(collection(), 10)
     dropped = Recorded(run, missing="drop").candidates(collection(), 2)
     assert ranked(dropped) == {"q1": ["d1", "d2"]}  # filled up from below the cut
+    assert dropped.attrs == {"passages_missing": (2, 4)}
     assert ranked(Recorded(run).candidates(collection(queries={"q1": ""}), 1)) == {"q1": ["d1"]}
 
 
