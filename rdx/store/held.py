@@ -86,10 +86,22 @@ class Held:
             )
 
     def _wait(self) -> None:
-        """Wait for the holder, and say now and then for whom."""
+        """Wait for the holder, and say now and then for whom.
+
+        Raises
+        ------
+        OSError
+            If nothing can be written beside the lock: it could never be taken, or taken over.
+        """
         unwritten, since = None, time.monotonic()
         said = -REMIND
         while True:
+            if not os.access(self.path.parent, os.W_OK):
+                raise OSError(
+                    f"{self.what}: {held_by(self.note)}, and {self.path.parent} cannot be written "
+                    "here, so that its lock would never be free; make the store writable, or give "
+                    "store= another folder"
+                )
             if time.monotonic() - said >= REMIND:
                 print(f"waiting for {self.what}: {held_by(self.note)}", flush=True)
                 said = time.monotonic()

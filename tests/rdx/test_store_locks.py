@@ -64,6 +64,35 @@ def test_the_lock_of_another_host_is_taken_when_nothing_touches_it(folder, capsy
         assert f"pid={os.getpid()}\n" in lock.read_text()
 
 
+@pytest.fixture
+def unwritable(tmp_path):
+    """A folder that becomes read-only when told; a file system, where root writes anywhere."""
+    place = tmp_path / "stage"
+    place.mkdir()
+    if os.geteuid():
+        yield place, lambda: place.chmod(0o555)
+        place.chmod(0o755)
+        return
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root may not mount here")
+    remount = ["mount", "-o", "remount,ro", str(place)]
+    yield place, lambda: subprocess.run(remount, check=True)
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_lock_that_can_never_be_taken_is_not_waited_for(unwritable):
+    """A killed process left it, and the disk became read-only."""
+    place, close = unwritable
+    (place / "key.held").write_text(marker(gone()))
+    close()
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"stage key: another process .* cannot be written"):
+        Held(place / "key", **QUICK).__enter__()
+    assert time.monotonic() - began < 30
+    assert (place / "key.held").exists()
+
+
 def test_a_lock_that_was_never_written_is_taken(folder):
     folder.with_suffix(".held").touch()
     with Held(folder, **QUICK) as held:
