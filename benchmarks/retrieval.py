@@ -1,7 +1,7 @@
 """First stages: BM25 against other engines, exact MaxSim against a loop.
 
     python -m benchmarks.retrieval [--passages 100000] [--queries 1000] [--rank-bm25 PYTHON] \
-        [--pyterrier PYTHON]
+        [--pyterrier PYTHON] [--pyserini PYTHON]
 
 Every engine runs in processes of its own, in the environment of its PYTHON, on one thread: one
 indexes, and one for each depth opens the index and retrieves; an engine whose index lives in memory
@@ -57,6 +57,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rank-bm25", metavar="PYTHON", help="an environment with rank-bm25")
     parser.add_argument("--pyterrier", metavar="PYTHON", help="an environment with PyTerrier")
+    parser.add_argument("--pyserini", metavar="PYTHON", help="one with Pyserini, and Java")
 
 
 def bm25_table(args: argparse.Namespace) -> str:
@@ -71,6 +72,7 @@ def bm25_table(args: argparse.Namespace) -> str:
         ("rdx", sys.executable),
         ("rank_bm25", args.rank_bm25),
         ("pyterrier", args.pyterrier),
+        ("pyserini", args.pyserini),
     ):
         if not python:
             continue
@@ -208,7 +210,44 @@ def _pyterrier(
     return {"search": time.perf_counter() - start}
 
 
-ENGINES = {"rdx": _rdx, "rank_bm25": _rank_bm25, "pyterrier": _pyterrier}
+def _pyserini(
+    task: dict[str, Any], passages: dict[str, str], queries: dict[str, str]
+) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from pyserini.analysis import JWhiteSpaceAnalyzer
+    from pyserini.pyclass import autoclass
+    from pyserini.search.lucene import LuceneSearcher
+
+    name, place = f"Pyserini {version('pyserini')} (Lucene)", Path(task["folder"])
+    lines, index = place / "texts" / "texts.jsonl", str(place / "lucene")
+    start = time.perf_counter()
+    if task["do"] == "index":
+        lines.parent.mkdir()
+        with lines.open("w") as file:
+            for doc_id, text in passages.items():
+                file.write(json.dumps({"id": doc_id, "contents": text}) + "\n")
+        given = {"collection": "JsonCollection", "input": str(lines.parent), "index": index}
+        given |= {"generator": "DefaultLuceneDocumentGenerator", "threads": "1"}
+        words = [word for name, value in given.items() for word in (f"-{name}", value)]
+        autoclass("io.anserini.index.IndexCollection").main([*words, "-pretokenized"])
+        return {"name": name, "index": time.perf_counter() - start}
+    engine = LuceneSearcher(index)
+    engine.set_analyzer(JWhiteSpaceAnalyzer())
+    engine.set_bm25(0.9, 0.4)
+    hits = engine.batch_search(list(queries.values()), list(queries), k=task["k"], threads=1)
+    assert max(map(len, hits.values())) == task["k"]
+    # what the others give: ids and scores
+    [(hit.docid, hit.score) for q in queries for hit in hits[q]]
+    return {"search": time.perf_counter() - start}
+
+
+ENGINES = {
+    "rdx": _rdx,
+    "rank_bm25": _rank_bm25,
+    "pyterrier": _pyterrier,
+    "pyserini": _pyserini,
+}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -58,8 +59,15 @@ def until(what, seconds=120):
 
 
 def training(store):
-    """Whether a cell has left a checkpoint of an unfinished distillation."""
-    return [*store.glob("distill/*.partial/checkpoint-[0-9]*")]
+    """Processes that live and have left a checkpoint of an unfinished distillation."""
+    found = []
+    for note in store.glob("distill/*.running.json"):
+        checkpoints = note.parent.glob(f"{note.name.split('.')[0]}.partial/checkpoint-[0-9]*")
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):
+            pid = json.loads(note.read_text())["pid"]
+            alive = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            found += [pid] if alive and any(checkpoints) else []
+    return found
 
 
 # --- options ---
@@ -222,9 +230,7 @@ def test_a_failed_cell_fails_alone(launcher, basic, world, rdx, tmp_path):
 
 def disturb_a_cell(store, number):
     """Signal the process that trains, once it has left a checkpoint; the store knows which."""
-    until(lambda: training(store))
-    [note] = until(lambda: [*store.glob("distill/*.running.json")][:1])
-    os.kill(json.loads(note.read_text())["pid"], number)
+    os.kill(until(lambda: training(store))[0], number)
 
 
 @pytest.mark.slow
@@ -255,7 +261,8 @@ def test_a_cell_out_of_time_runs_again_as_often_as_said(times, world, rdx, tmp_p
     started = rdx(arguments, tmp_path, popen=True)
     disturb_a_cell(store, signal.SIGUSR2)
     assert started.wait(200) == (0 if times else 1)
-    [log] = [path.read_text() for path in tmp_path.rglob(".submitit/*/*_0_log.err")]
+    logs = tmp_path.rglob(".submitit/*/*_0_log.*")
+    log = "".join(path.read_text() for path in logs if path.suffix in (".out", ".err"))
     assert "this job is timed-out" in log and ("Requeued job" in log) == bool(times)
     assert len(results(store)) == bool(times)
     causes = [json.loads(path.read_text())["cause"] for path in store.rglob("*.failed.json")]
@@ -305,15 +312,16 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
         lines = slurm("squeue", "-h", "-t", "RUNNING", "-o", "%F_%K").split()
         return [one for one in lines if one.endswith(of)]
 
-    def disturbed(number, *command):
-        """Disturb a job of the array when it has written a checkpoint."""
+    def disturbed(number, *command, before=()):
+        """Disturb a job of the array when it has written a checkpoint, not the one before it."""
         [job] = until(lambda: running(f"_{number}"))
-        until(lambda: training(store))
+        [process] = until(lambda: set(training(store)) - set(before))
         slurm(*command, job)
+        return process
 
     try:
-        disturbed(0, "scontrol", "requeue")
-        disturbed(1, "scancel", "--full", "--signal=KILL")
+        first = disturbed(0, "scontrol", "requeue")
+        disturbed(1, "scancel", "--full", "--signal=KILL", before=[first])
         assert started.wait(400) == 1
     finally:
         started.kill()
