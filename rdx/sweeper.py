@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,11 +43,13 @@ def sweep(
     for line in confounded(found):
         print(f"WARNING  {line}")
     grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
+    named = f"{grid}{option(root)}"
     progress.write_grid(root, grid, found, arguments, hydra)
     chosen = found if not retry else [c for c in found if _standing(c).state in progress.TO_RETRY]
     if not retry:
         print(
-            f"{grid}: {len(found)} cells; how they stand: python -m rdx status {grid}", flush=True
+            f"{grid}: {len(found)} cells; how they stand: python -m rdx status {named}",
+            flush=True,
         )
     track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
     track.log_grid(grid, [_row(cell, None) for cell in found], claim)
@@ -60,8 +63,13 @@ def sweep(
     for cell in failed:
         print("\n".join(_failure(cell, results.get(cell.signature))))
     if failed:
-        print(f"{len(failed)} of {len(chosen)} failed; these again: python -m rdx retry {grid}")
+        print(f"{len(failed)} of {len(chosen)} failed; these again: python -m rdx retry {named}")
         raise SystemExit(1)
+
+
+def option(root: Path) -> str:
+    """What `status` and `retry` must be told of a store; nothing of the default one."""
+    return "" if root == Path("store") else f" --store {shlex.quote(str(root))}"
 
 
 def _claim(cell: Cell) -> str:

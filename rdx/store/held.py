@@ -91,16 +91,17 @@ class Held:
         Raises
         ------
         OSError
-            If nothing can be written beside the lock: it could never be taken, or taken over.
+            If the holder is gone and nothing can be written beside the lock (a full or read-only
+            disk), so that it can never be taken over.
         """
         unwritten, since = None, time.monotonic()
         said = -REMIND
         while True:
-            if not os.access(self.path.parent, os.W_OK):
+            why = _unwritable(self.path)
+            if why and not _works(self.path):
                 raise OSError(
-                    f"{self.what}: {held_by(self.note)}, and {self.path.parent} cannot be written "
-                    "here, so that its lock would never be free; make the store writable, or give "
-                    "store= another folder"
+                    f"{self.what}: {held_by(self.note)}, but works no more, and its lock cannot be "
+                    f"taken over: {why}; make room, or make the store writable"
                 )
             if time.monotonic() - said >= REMIND:
                 print(f"waiting for {self.what}: {held_by(self.note)}", flush=True)
@@ -161,6 +162,28 @@ def how_far(note: dict[str, Any]) -> str:
         return ""
     step, steps = note.get("step"), note.get("steps")
     return f", {note['stage']}" + (f": step {step} of {steps}" if steps else "")
+
+
+def _unwritable(path: Path) -> str:
+    """Why nothing can be written beside a lock; empty if it can."""
+    probe = path.with_name(f"{path.name}.probe{os.getpid()}")
+    try:
+        try:
+            probe.write_bytes(bytes(512))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _works(path: Path) -> bool:
+    """Whether the process that a lock file names is there; False if it names none."""
+    try:
+        found = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        return lives({"host": found["host"], "pid": int(found["pid"])}, path)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _empty(path: Path) -> tuple[int, int] | None:

@@ -299,7 +299,9 @@ def slurm(tmp_path, monkeypatch):
 @needs["submitit"]
 @needs_slurm
 def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
-    arguments = ["-m", *world.overrides("store", *LONG, "seed=1,2,3")]
+    # Slurm kills seconds after it has told a job to end; meanwhile training must not be over
+    longer = ("budget.epochs=300", LONG[1])
+    arguments = ["-m", *world.overrides("store", *longer, "seed=1,2,3")]
     expected = tmp_path / "undisturbed"
     expected.mkdir()
     assert rdx(arguments, expected).returncode == 0

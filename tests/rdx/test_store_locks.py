@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,32 +67,53 @@ def test_the_lock_of_another_host_is_taken_when_nothing_touches_it(folder, capsy
 
 
 @pytest.fixture
-def unwritable(tmp_path):
-    """A folder that becomes read-only when told; a file system, where root writes anywhere."""
+def disk(tmp_path):
+    """A small file system of its own, and what makes it read-only, or full."""
     place = tmp_path / "stage"
     place.mkdir()
-    if os.geteuid():
-        yield place, lambda: place.chmod(0o555)
-        place.chmod(0o755)
-        return
-    mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("root may not mount here")
-    remount = ["mount", "-o", "remount,ro", str(place)]
-    yield place, lambda: subprocess.run(remount, check=True)
+    size = ["-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", *size]).returncode:
+        pytest.skip("only root may mount, and not everywhere")
+
+    def read_only():
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+
+    def full():
+        with suppress(OSError), (place / "ballast").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    yield place, {"read-only": read_only, "full": full}
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_lock_that_can_never_be_taken_is_not_waited_for(unwritable):
-    """A killed process left it, and the disk became read-only."""
-    place, close = unwritable
+@pytest.mark.parametrize("how", ["read-only", "full"])
+def test_the_lock_of_a_dead_process_is_not_waited_for_where_nothing_can_be_written(disk, how):
+    place, make = disk
     (place / "key.held").write_text(marker(gone()))
-    close()
+    make[how]()
     began = time.monotonic()
-    with pytest.raises(OSError, match=r"stage key: another process .* cannot be written"):
+    with pytest.raises(OSError, match="stage key: another .* cannot be taken over: .*(Read|No sp)"):
         Held(place / "key", **QUICK).__enter__()
     assert time.monotonic() - began < 30
-    assert (place / "key.held").exists()
+    assert {p.name for p in place.iterdir()} - {"ballast"} == {"key.held"}
+
+
+@pytest.mark.parametrize("how", ["read-only", "full"])
+def test_a_process_that_works_is_waited_for_on_such_a_disk(disk, how):
+    place, make = disk
+    (place / "key.held").write_text(marker(os.getpid(), lease=1e8))
+    make[how]()
+    held = Held(place / "key", lease=1e8, beat=0.1)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(held.__enter__)
+        time.sleep(3)
+        assert not waiting.done()
+        if how == "read-only":
+            subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        (place / "key.held").unlink()
+        assert waiting.result(30) is held
+    held.__exit__()
 
 
 def test_a_lock_that_was_never_written_is_taken(folder):

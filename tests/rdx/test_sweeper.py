@@ -1,5 +1,7 @@
 """Axes of a grid that also move how long is trained: numbers worked by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from rdx import config, sweeper
@@ -117,3 +119,8 @@ def test_a_grid_says_it_before_it_starts(monkeypatch, capsys):
 
     with pytest.raises(Launched):
         sweeper.sweep(Launcher(), ["depth=shallow,deep", "loss=ranknet,adr_mse"])
+
+
+def test_the_commands_that_are_printed_name_the_store():
+    assert sweeper.option(Path("store")) == ""
+    assert sweeper.option(Path("/big disk/s")) == " --store '/big disk/s'"
