@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import platform
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -177,6 +180,8 @@ def _peak(device: torch.device) -> Iterator[dict[str, int | None]]:
     peak: dict[str, int | None] = {"rss": None, "cuda": None}
     reset = True
     try:
+        if sys.platform == "linux":
+            _give_back()
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         reset = False
@@ -189,6 +194,13 @@ def _peak(device: torch.device) -> Iterator[dict[str, int | None]]:
         peak["rss"] = int(found.group(1)) * 1024 if found else None
     if device.type == "cuda":
         peak["cuda"] = int(torch.cuda.max_memory_allocated(device))
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, so that what ran before in this process does not count."""
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
 
 
 @contextmanager
