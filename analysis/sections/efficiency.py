@@ -123,7 +123,10 @@ def _machine_notes(summary: Summary, places: list[tuple[str, str]]) -> list[str]
         hardware = [f"Measured on: {next(iter(by_machine))}."]
     else:
         hardware = [f"Measured on {name}: {listed(rows)}." for name, rows in by_machine.items()]
-    return [*hardware, f"Peak memory is that of {' or '.join(sorted(kinds))}."]
+    told = f"Peak memory is that of {' or '.join(sorted(kinds))}"
+    if "the process" in kinds:
+        told += ", with what a training before it in the same process left behind"
+    return [*hardware, f"{told}."]
 
 
 def _short(value: float) -> str:

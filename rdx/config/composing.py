@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rdx.config.building import allowed
@@ -95,7 +97,7 @@ def composing() -> Iterator[None]:
 class Base:
     """What cells of the same options have in common.
 
-    Composing takes 100 ms, changing values of what is composed 1 ms.
+    Composing takes 100 ms, changing values of all that is composed 4 ms, of some of its nodes 1 ms.
 
     Attributes
     ----------
@@ -106,11 +108,54 @@ class Base:
         As `Cell.levels`.
     spec
         The resolved node `spec`, which cells share.
+    plain
+        All of `cfg` as plain values, pickled likewise; None if it lacks values.
+    refers
+        Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``; None
+        if some reference is not a plain path.
+    parts
+        `cfg` with some of its nodes only, by the names of those that change.
     """
 
     cfg: bytes
     levels: dict[str, str]
     spec: Any
+    plain: bytes | None
+    refers: dict[str, set[str]] | None
+    parts: dict[frozenset[str], bytes]
+
+    def changed(self, values: list[str]) -> dict[str, Any]:
+        """The configuration with other values, as plain ones."""
+        names = frozenset(key_of(value).split(".")[0] for value in values)
+        known = self.plain is not None and self.refers is not None and "${" not in "".join(values)
+        if not known or not names <= (plain := pickle.loads(self.plain or b"")).keys():
+            return resolved(_applied(values, self.cfg))
+        moved = self._moved_by(names)
+        if names not in self.parts:
+            part = pickle.loads(self.cfg)
+            for name in plain.keys() - moved:
+                part[name] = MISSING
+            self.parts[names] = pickle.dumps(part)
+        new = _applied(values, self.parts[names])
+        return {**plain, **resolved(OmegaConf.masked_copy(new, sorted(moved)))}
+
+    def _moved_by(self, names: Iterable[str]) -> set[str]:
+        """Nodes that others may move, and what these need to be resolved."""
+        refers, found, before = self.refers or {}, set(names), set[str]()
+        while found != before:
+            before = set(found)
+            found |= {name for name, others in refers.items() if others & found}
+            found |= {other for name in before for other in refers.get(name, ())}
+        return found
+
+
+def _applied(values: list[str], cfg: bytes) -> DictConfig:
+    """What `compose` itself does with values, after the options."""
+    new: DictConfig = pickle.loads(cfg)
+    OmegaConf.set_struct(new, True)
+    ConfigLoaderImpl._apply_overrides_to_config([parsed(value) for value in values], new)
+    OmegaConf.set_struct(new, False)
+    return new
 
 
 def cell_of(grid: str, overrides: list[str], bases: dict[tuple[str, ...], Base]) -> Cell:
@@ -127,11 +172,7 @@ def cell_of(grid: str, overrides: list[str], bases: dict[tuple[str, ...], Base])
         if options not in bases:
             bases[options] = _base(options)
         base = bases[options]
-        cfg = pickle.loads(base.cfg)
-        # what `compose` itself does with values, after the options
-        ConfigLoaderImpl._apply_overrides_to_config([parsed(o) for o in values], cfg)
-        OmegaConf.set_struct(cfg, False)
-        plain = {**resolved(cfg), "spec": base.spec}
+        plain = {**base.changed(values), "spec": base.spec}
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -155,8 +196,19 @@ def _base(options: tuple[str, ...]) -> Base:
     if OmegaConf.is_config(spec):
         spec = OmegaConf.to_container(spec, resolve=True, enum_to_str=True)
     cfg.spec = None
-    OmegaConf.set_struct(cfg, True)
-    return Base(pickle.dumps(cfg), levels, spec)
+    plain = None if OmegaConf.missing_keys(cfg) else pickle.dumps(resolved(cfg))
+    return Base(pickle.dumps(cfg), levels, spec, plain, _references(cfg), {})
+
+
+def _references(cfg: DictConfig) -> dict[str, set[str]] | None:
+    """`Base.refers` of a configuration."""
+    found: dict[str, set[str]] = {}
+    for name, node in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
+        inner = re.findall(r"\$\{([^}]*)", json.dumps(node))
+        if not all(re.fullmatch(r"[A-Za-z_][\w.]*", path) for path in inner):
+            return None
+        found[str(name)] = {path.split(".")[0] for path in inner}
+    return found
 
 
 def _is_value(override: str) -> bool:

@@ -13,7 +13,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rdx import config
-from rdx.config import CONF, GROUPS, Cell, ConfigError, check, expand, load_spec, signatures
+from rdx.config import (
+    CONF,
+    GROUPS,
+    Cell,
+    ConfigError,
+    check,
+    composing,
+    expand,
+    load_spec,
+    signatures,
+)
 from rdx.data.collection import Collection
 
 # What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
@@ -571,3 +581,35 @@ def test_the_folder_of_runs_is_not_part_of_the_identity(tmp_path):
 def test_no_yaml_line_is_long():
     for path in (CONF / "evaluation").glob("*.yaml"):
         assert max(map(len, path.read_text().splitlines())) <= 120, path
+
+
+@pytest.mark.parametrize(
+    "options, values",
+    [
+        ([], ["seed=3"]),
+        ([], ["depth.k=7"]),  # depth.pool refers to it
+        ([], ["depth.pool=50", "depth.k=7", "trainer.batch=4"]),
+        ([], ["store=/elsewhere"]),  # tracking.outbox refers to it
+        ([], ["store=/elsewhere", "tracking.outbox=/there"]),
+        (["evaluation=trec_dl"], ["evaluation.runs=/runs", "seed=2"]),
+        (["sampler=recorded"], ["sampler.run=a.run"]),  # lacks a value
+        ([], ["depth.seed=${seed}", "seed=9"]),
+        (["loss=sum"], ["trainer.learning_rate=1e-3"]),
+    ],
+)
+def test_values_change_what_is_composed_as_if_all_were_resolved_again(options, values):
+    with composing.composing():
+        base = composing._base(tuple(options))
+    expected = composing.resolved(composing._applied(values, base.cfg))
+    for _ in range(2):  # the second time from what the first has kept
+        assert base.changed(values) == expected
+    assert base.changed(["seed=4"]) if base.plain else True
+    assert base.changed(values) == expected
+
+
+def test_nodes_that_refer_to_others_move_with_them():
+    refers = {"a": {"b"}, "b": {"c"}, "c": set(), "d": {"e"}, "e": set()}
+    base = composing.Base(b"", {}, None, None, refers, {})
+    assert base._moved_by(["c"]) == {"a", "b", "c"}
+    assert base._moved_by(["a"]) == {"a", "b", "c"}  # needs them to be resolved
+    assert base._moved_by(["d"]) == base._moved_by(["e"]) == {"d", "e"}
