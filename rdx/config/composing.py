@@ -114,7 +114,9 @@ class Base:
         Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``; None
         if some reference is not a plain path.
     parts
-        `cfg` with some of its nodes only, by the names of those that change.
+        `cfg` with some of its nodes only, by their names.
+    known
+        Values of such a part, as plain ones, by what was changed.
     """
 
     cfg: bytes
@@ -123,21 +125,40 @@ class Base:
     plain: bytes | None
     refers: dict[str, set[str]] | None
     parts: dict[frozenset[str], bytes]
+    known: dict[tuple[str, ...], bytes]
 
     def changed(self, values: list[str]) -> dict[str, Any]:
         """The configuration with other values, as plain ones."""
-        names = frozenset(key_of(value).split(".")[0] for value in values)
-        known = self.plain is not None and self.refers is not None and "${" not in "".join(values)
-        if not known or not names <= (plain := pickle.loads(self.plain or b"")).keys():
+        simple = self.plain is not None and self.refers is not None and "${" not in "".join(values)
+        plain: dict[str, Any] = pickle.loads(self.plain or b"N.")
+        if not simple or not all(_node(value) in plain for value in values):
             return resolved(_applied(values, self.cfg))
-        moved = self._moved_by(names)
+        for names, mine in self._independent(values):
+            if mine not in self.known:
+                self.known[mine] = pickle.dumps(self._part(names, mine))
+            plain |= pickle.loads(self.known[mine])
+        return plain
+
+    def _independent(self, values: list[str]) -> list[tuple[frozenset[str], tuple[str, ...]]]:
+        """Nodes that may move together, and the values that may move them."""
+        found: list[tuple[set[str], list[int]]] = []
+        for i, value in enumerate(values):
+            names, mine = self._moved_by([_node(value)]), [i]
+            for other in [one for one in found if one[0] & names]:
+                found.remove(other)
+                names, mine = names | other[0], other[1] + mine
+            found.append((names, mine))
+        return [(frozenset(names), tuple(values[i] for i in sorted(mine))) for names, mine in found]
+
+    def _part(self, names: frozenset[str], values: tuple[str, ...]) -> dict[str, Any]:
+        """Some nodes, with other values, as plain ones."""
         if names not in self.parts:
             part = pickle.loads(self.cfg)
-            for name in plain.keys() - moved:
+            for name in part.keys() - names:
                 part[name] = MISSING
             self.parts[names] = pickle.dumps(part)
         new = _applied(values, self.parts[names])
-        return {**plain, **resolved(OmegaConf.masked_copy(new, sorted(moved)))}
+        return resolved(OmegaConf.masked_copy(new, sorted(names)))
 
     def _moved_by(self, names: Iterable[str]) -> set[str]:
         """Nodes that others may move, and what these need to be resolved."""
@@ -149,7 +170,12 @@ class Base:
         return found
 
 
-def _applied(values: list[str], cfg: bytes) -> DictConfig:
+def _node(override: str) -> str:
+    """The outermost key of an override."""
+    return key_of(override).split(".")[0]
+
+
+def _applied(values: Iterable[str], cfg: bytes) -> DictConfig:
     """What `compose` itself does with values, after the options."""
     new: DictConfig = pickle.loads(cfg)
     OmegaConf.set_struct(new, True)
@@ -197,7 +223,7 @@ def _base(options: tuple[str, ...]) -> Base:
         spec = OmegaConf.to_container(spec, resolve=True, enum_to_str=True)
     cfg.spec = None
     plain = None if OmegaConf.missing_keys(cfg) else pickle.dumps(resolved(cfg))
-    return Base(pickle.dumps(cfg), levels, spec, plain, _references(cfg), {})
+    return Base(pickle.dumps(cfg), levels, spec, plain, _references(cfg), {}, {})
 
 
 def _references(cfg: DictConfig) -> dict[str, set[str]] | None:

@@ -609,7 +609,11 @@ def test_values_change_what_is_composed_as_if_all_were_resolved_again(options, v
 
 def test_nodes_that_refer_to_others_move_with_them():
     refers = {"a": {"b"}, "b": {"c"}, "c": set(), "d": {"e"}, "e": set()}
-    base = composing.Base(b"", {}, None, None, refers, {})
+    base = composing.Base(b"", {}, None, None, refers, {}, {})
     assert base._moved_by(["c"]) == {"a", "b", "c"}
     assert base._moved_by(["a"]) == {"a", "b", "c"}  # needs them to be resolved
     assert base._moved_by(["d"]) == base._moved_by(["e"]) == {"d", "e"}
+    values = ["e.x=1", "c=2", "a.y=3", "f=4", "d=5"]
+    assert [mine for _, mine in base._independent(values)] == [
+        ("c=2", "a.y=3"), ("f=4",), ("e.x=1", "d=5"),
+    ]  # fmt: skip
