@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import psutil  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.grid import process, seconds  # noqa: E402
+
 SMALL = ["depth.pool=20", "depth.queries=16", "prefinetune.queries=32", "evaluation.k=5"]
 ONE_LAYER = ["student.layers=1"]  # so that 24 cells take minutes
 LOSSES = "ranknet,adr_mse,lce,listnet,list_mle,lambda_rank,lambda_loss,approx_ndcg"
@@ -123,7 +123,7 @@ def clocked(out: str, arguments: Sequence[str]) -> None:
     sys.argv = ["rdx", *arguments]
     __main__.main()
     cells[0]["Hydra, composing, imports"] += started
-    Path(out).write_text(json.dumps({"cells": cells, "end": clock.taken()["program"]}))
+    Path(out).write_text(json.dumps(cells))
 
 
 def fixed(repeat: int) -> list[str]:
@@ -136,8 +136,8 @@ def fixed(repeat: int) -> list[str]:
             out = Path(place, "parts.json")
             seeds = ",".join(str(10 * (turn + 1) + i) for i in range(4))
             arguments = ["-m", f"seed={seeds}", f"store={place}/store", *SMALL]
-            _process(["-c", code, str(out), *arguments], place)
-            cells = json.loads(out.read_text())["cells"]
+            process(["-c", code, str(out), *arguments], Path(place))
+            cells = json.loads(out.read_text())
             first.append(cells[0])
             later += cells[1:]
     names = sorted({name for one in later for name in one}, key=lambda n: -_middle(later, n))
@@ -173,21 +173,8 @@ def sharing(repeat: int) -> list[str]:
 
 
 def _rdx(folder: str, *arguments: str) -> float:
-    start = time.perf_counter()
-    _process(["-m", "rdx", *arguments, *SMALL], folder)
-    return time.perf_counter() - start
-
-
-def _process(arguments: Sequence[str], folder: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
+    [(wall, _)] = seconds([*arguments, *SMALL], Path(folder), 1)
+    return wall
 
 
 def _middle(cells: Sequence[dict[str, float]], name: str) -> float:

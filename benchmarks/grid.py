@@ -77,18 +77,26 @@ def finish(cell: Cell, queries: int) -> None:
         )
 
 
+def process(arguments: Sequence[str], folder: Path) -> str:
+    """What Python, started anew in a folder, prints; a failure ends the benchmark."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
 def seconds(command: Sequence[str], folder: Path, repeat: int) -> list[tuple[float, float]]:
     """Wall-clock and processor seconds of a program, each time in a process of its own."""
     found = []
     for _ in range(repeat):
         start, busy = time.perf_counter(), _children()
-        subprocess.run(
-            [sys.executable, "-m", "rdx", *command],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-        )
+        process(["-m", "rdx", *command], folder)
         found.append((time.perf_counter() - start, _children() - busy))
     return found
 
@@ -127,15 +135,8 @@ def tracking(cells: int, repeat: int) -> list[str]:
             for name, uri in (("local SQLite", local), ("server on loopback", address)):
                 found = []
                 for _ in range(repeat):
-                    done = subprocess.run(
-                        [sys.executable, "-c", code, uri, place],
-                        cwd=ROOT,
-                        env={**os.environ, "PYTHONPATH": str(ROOT)},
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                    )
-                    found.append([float(one) for one in done.stdout.split()])
+                    told = process(["-c", code, uri, place], ROOT)
+                    found.append([float(one) for one in told.split()])
                 first = statistics.median(one[0] for one in found)
                 later = statistics.median(value for one in found for value in one[1:])
                 lines.append(f"| {name} | {first:.2f} s | {later:.2f} s |")
