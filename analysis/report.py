@@ -62,7 +62,8 @@ def comparison_table(summary: Summary) -> Table | None:
     A pair that no collection has both rows of is left to the footer of the main table.
     """
     spec = summary.spec
-    pairs = [pair for pair in spec.comparisons if pair not in notes.comparisons_not_run(summary)]
+    not_run = notes.comparisons_not_run(summary)
+    pairs = [pair for pair in spec.comparisons if pair not in not_run]
     if not pairs:
         return None
     found = {(c.treatment, c.baseline, c.collection, c.measure): c for c in summary.comparisons}

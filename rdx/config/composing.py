@@ -109,10 +109,10 @@ class Base:
     spec
         The resolved node `spec`, which cells share.
     plain
-        All of `cfg` as plain values, pickled likewise; None if it lacks values.
+        All of `cfg` as plain values, pickled likewise; None if it lacks values, or if some
+        reference in it is not a plain path.
     refers
-        Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``; None
-        if some reference is not a plain path.
+        Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``.
     parts
         `cfg` with some of its nodes only, by their names.
     known
@@ -123,15 +123,16 @@ class Base:
     levels: dict[str, str]
     spec: Any
     plain: bytes | None
-    refers: dict[str, set[str]] | None
+    refers: dict[str, set[str]]
     parts: dict[frozenset[str], bytes]
     known: dict[tuple[str, ...], bytes]
 
     def changed(self, values: list[str]) -> dict[str, Any]:
         """The configuration with other values, as plain ones."""
-        simple = self.plain is not None and self.refers is not None and "${" not in "".join(values)
-        plain: dict[str, Any] = pickle.loads(self.plain or b"N.")
-        if not simple or not all(_node(value) in plain for value in values):
+        if self.plain is None or any("${" in value for value in values):
+            return resolved(_applied(values, self.cfg))
+        plain: dict[str, Any] = pickle.loads(self.plain)
+        if any(_node(value) not in plain for value in values):
             return resolved(_applied(values, self.cfg))
         for names, mine in self._independent(values):
             if mine not in self.known:
@@ -162,11 +163,11 @@ class Base:
 
     def _moved_by(self, names: Iterable[str]) -> set[str]:
         """Nodes that others may move, and what these need to be resolved."""
-        refers, found, before = self.refers or {}, set(names), set[str]()
+        found, before = set(names), set[str]()
         while found != before:
             before = set(found)
-            found |= {name for name, others in refers.items() if others & found}
-            found |= {other for name in before for other in refers.get(name, ())}
+            found |= {name for name, others in self.refers.items() if others & found}
+            found |= {other for name in before for other in self.refers.get(name, ())}
         return found
 
 
@@ -222,12 +223,14 @@ def _base(options: tuple[str, ...]) -> Base:
     if OmegaConf.is_config(spec):
         spec = OmegaConf.to_container(spec, resolve=True, enum_to_str=True)
     cfg.spec = None
-    plain = None if OmegaConf.missing_keys(cfg) else pickle.dumps(resolved(cfg))
-    return Base(pickle.dumps(cfg), levels, spec, plain, _references(cfg), {}, {})
+    refers = _references(cfg)
+    whole = refers is not None and not OmegaConf.missing_keys(cfg)
+    plain = pickle.dumps(resolved(cfg)) if whole else None
+    return Base(pickle.dumps(cfg), levels, spec, plain, refers or {}, {}, {})
 
 
 def _references(cfg: DictConfig) -> dict[str, set[str]] | None:
-    """`Base.refers` of a configuration."""
+    """`Base.refers` of a configuration; None if some reference is not a plain path."""
     found: dict[str, set[str]] = {}
     for name, node in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
         inner = re.findall(r"\$\{([^}]*)", json.dumps(node))
