@@ -21,14 +21,16 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import psutil  # noqa: E402
-
 from benchmarks.grid import process, seconds  # noqa: E402
 
 SMALL = ["depth.pool=20", "depth.queries=16", "prefinetune.queries=32", "evaluation.k=5"]
 ONE_LAYER = ["student.layers=1"]  # so that 24 cells take minutes
 LOSSES = "ranknet,adr_mse,lce,listnet,list_mle,lambda_rank,lambda_loss,approx_ndcg"
 OWN = ("training", "re-ranking")  # what a cell is run for; the rest is its fixed cost
+LIBRARIES = (
+    "import hydra, ir_measures, pandas, torch; from transformers import PreTrainedModel; "
+    "import mlflow.store.tracking.sqlalchemy_store"
+)
 
 
 class Clock:
@@ -72,15 +74,18 @@ class Clock:
         return found
 
 
-def clocked(out: str, arguments: Sequence[str]) -> None:
-    """Run ``python -m rdx`` here and write what each cell took, by part, as JSON."""
+def clocked(out: str, started: str, arguments: Sequence[str]) -> None:
+    """Run ``python -m rdx`` here and write what each cell took, by part, as JSON.
+
+    `started` is the time at which this process was.
+    """
     from rdx import __main__, pipeline, trainer
     from rdx import evaluation as ev
     from rdx.store import Store
     from rdx.students import CrossEncoder, Student
     from rdx.tracking import MLflow
 
-    started = time.time() - psutil.Process().create_time()
+    begun = time.time() - float(started)
     clock, cells = Clock(), []
     for place, name, part in (
         (trainer, "fit", "training"),
@@ -122,32 +127,39 @@ def clocked(out: str, arguments: Sequence[str]) -> None:
     MLflow.trial, pipeline.run = recorded, counted  # type: ignore[method-assign,assignment]
     sys.argv = ["rdx", *arguments]
     __main__.main()
-    cells[0]["Hydra, composing, imports"] += started
-    Path(out).write_text(json.dumps(cells))
+    cells[0]["Hydra, composing, imports"] += begun
+    cells[0]["the end of the grid"] = clock.taken()["program"]
+    Path(out).write_text(json.dumps({"cells": cells, "ended": time.time()}))
 
 
 def fixed(repeat: int) -> list[str]:
     """The parts of a cell whose shared stages are done: the first of a process and later ones."""
-    code = "import sys; from benchmarks.cells import clocked; clocked(sys.argv[1], sys.argv[2:])"
-    first, later = [], []
+    code = "import sys; from benchmarks.cells import clocked; clocked(*sys.argv[1:3], sys.argv[3:])"
+    first, later, libraries = [], [], []
     with tempfile.TemporaryDirectory() as place:
         _rdx(place, "seed=1", f"store={place}/store")  # the shared stages
         for turn in range(repeat):
             out = Path(place, "parts.json")
             seeds = ",".join(str(10 * (turn + 1) + i) for i in range(4))
             arguments = ["-m", f"seed={seeds}", f"store={place}/store", *SMALL]
-            process(["-c", code, str(out), *arguments], Path(place))
-            cells = json.loads(out.read_text())
-            first.append(cells[0])
-            later += cells[1:]
-    names = sorted({name for one in later for name in one}, key=lambda n: -_middle(later, n))
+            process(["-c", code, str(out), str(time.time()), *arguments], Path(place))
+            found = json.loads(out.read_text())
+            found["cells"][0]["the end of the grid"] += time.time() - found["ended"]
+            first.append(found["cells"][0])
+            later += found["cells"][1:]
+            start = time.perf_counter()
+            process(["-c", LIBRARIES], Path(place))
+            libraries.append(time.perf_counter() - start)
+    names = sorted({n for one in first + later for n in one}, key=lambda n: -_middle(later, n))
     rows = [(name, _middle(first, name), _middle(later, name)) for name in names]
     beside = [row for row in rows if row[0] not in OWN]
     rows = [*beside, ("**fixed cost**", *(sum(r[i] for r in beside) for i in (1, 2)))] + [
         row for row in rows if row[0] in OWN
     ]
     lines = ["| seconds, median | first cell of a process | later cells |", "|---|--:|--:|"]
-    return [*lines, *(f"| {name} | {a:.2f} | {b:.2f} |" for name, a, b in rows)]
+    lines += [f"| {name} | {a:.2f} | {b:.2f} |" for name, a, b in rows]
+    alone = statistics.median(libraries)
+    return [*lines, "", f"A process that only imports the libraries: {alone:.1f} s."]
 
 
 def sharing(repeat: int) -> list[str]:

@@ -170,6 +170,7 @@ def test_an_allowed_import_passes(name, source):
         ("rdx.config", ("torch", "mlflow", "transformers")),
         ("rdx.store", ("torch", "mlflow", "transformers")),
         ("rdx.commands", ("analysis", "mlflow", "torch")),
+        ("rdx.pipeline", ("mlflow", "scipy.stats", "torch.distributed.fsdp")),
     ],
 )
 def test_what_an_import_really_loads(module, unwanted):

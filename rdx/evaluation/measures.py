@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import ir_measures
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from rdx import rankings
 from rdx.evaluation import ties as tied_orders
@@ -71,7 +71,7 @@ def half_width(values: pd.Series) -> float:
     n = len(values)
     if n < 2:
         return float("inf")
-    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return float(special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
 
 
 def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:

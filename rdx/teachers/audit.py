@@ -12,7 +12,8 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts load when used; scipy.stats takes half a second
+from scipy import special
 
 from rdx.rankings import STATES, USABLE
 
@@ -325,7 +326,7 @@ def _interval(values: np.ndarray) -> dict[str, Any]:
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return {"mean": mean, "low": None, "high": None, "queries": n}
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
     return {"mean": mean, "low": mean - half, "high": mean + half, "queries": n}
 
 
@@ -412,7 +413,7 @@ def _order(*by: np.ndarray) -> list[int]:
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
     """Kendall's tau-b; NaN if one of the two ties all."""
-    return float(stats.kendalltau(one, other).statistic)
+    return float(scipy.stats.kendalltau(one, other).statistic)
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -14,19 +14,23 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def kept_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
-    """Bytes that a forward pass keeps for its backward pass, without the parameters themselves."""
+    """Bytes that a forward pass keeps for its backward pass, without the parameters themselves.
+
+    Weights that FSDP puts together for a layer and has given back at the end do not count.
+    """
     own = {p.untyped_storage().data_ptr() for p in parameters}
-    sizes: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = forward()  # as long as it lives, no address is used twice
+        graph = forward()  # as long as it lives, what it keeps has addresses of its own
+    held = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
     del graph
-    return sum(size for place, size in sizes.items() if place not in own)
+    return held
 
 
 def free_bytes(device: torch.device) -> int:

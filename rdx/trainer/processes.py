@@ -28,7 +28,8 @@ class OutOfStep(BaseException):
 def run(program: Callable[[], None], follow: Callable[[], None]) -> None:
     """Run a program in the main process, and `follow` in the others until the program ends.
 
-    If it fails, the others are ended by what started them all.
+    If it fails, the others are ended by what started them all. A `SystemExit` without a status is
+    an end like any other: nothing is raised.
     """
     global _orders
     dist.init_process_group()  # NCCL for tensors on GPUs, gloo for those on CPUs
@@ -39,9 +40,8 @@ def run(program: Callable[[], None], follow: Callable[[], None]) -> None:
         try:
             program()
         except SystemExit as end:
-            if not end.code:
-                _tell(None)
-            raise
+            if end.code:
+                raise
         _tell(None)
     _orders = None
     dist.destroy_process_group()

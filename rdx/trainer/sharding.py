@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+# torch.distributed.fsdp and .tensor take most of a second to load: only who shards waits for them.
 
 
 def wanted() -> bool:
@@ -46,6 +45,9 @@ def sharded(student: Any, device: torch.device) -> Any:
 
     Both have the same `pairs`.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     parts: Any = copy.deepcopy(student, {id(student.pairs): student.pairs})
     for parameter in parts.parameters():
         if parameter.dim() == 0:  # has no dimension to cut
@@ -102,17 +104,23 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
         yield from child if isinstance(child, nn.ModuleList) else _layers(child)
 
 
+def _in_pieces(value: Any) -> bool:
+    """Whether it is one of torch's distributed tensors."""
+    return hasattr(value, "full_tensor")
+
+
 def _whole(value: Any) -> Any:
     """A value; a tensor in pieces, put together in the memory of the CPU."""
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+    return value.full_tensor().cpu() if _in_pieces(value) else value
 
 
 def _cut(value: Any, parameter: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
     value = value.view(parameter.shape)
-    if not isinstance(parameter, DTensor):
+    if not _in_pieces(parameter):
         return value
-    return distribute_tensor(
-        value.to(parameter.device), parameter.device_mesh, parameter.placements
-    )
+    from torch.distributed.tensor import distribute_tensor
+
+    pieces: Any = parameter
+    return distribute_tensor(value.to(pieces.device), pieces.device_mesh, pieces.placements)

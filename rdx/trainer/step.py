@@ -220,7 +220,8 @@ class Engine:
         self.kept = room / held * micros[0].inputs["attention_mask"].numel()
 
     def _held(self, micro: MicroBatch) -> int:
-        return memory.kept_bytes(lambda: self._scores(micro, 0, 0), self.trained.parameters())
+        own = () if self._sharded else self.trained.parameters()  # pieces are in no graph
+        return memory.kept_bytes(lambda: self._scores(micro, 0, 0), own)
 
     def _micro_batches(
         self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]]
