@@ -19,7 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before benchmarks.grid, whose default is 1
 
 from benchmarks.grid import process, seconds  # noqa: E402
 
@@ -77,7 +77,7 @@ class Clock:
 def clocked(out: str, started: str, arguments: Sequence[str]) -> None:
     """Run ``python -m rdx`` here and write what each cell took, by part, as JSON.
 
-    `started` is the time at which this process was.
+    `started` is when this process was started, in seconds since the epoch.
     """
     from rdx import __main__, pipeline, trainer
     from rdx import evaluation as ev

@@ -13,7 +13,6 @@ import ir_measures
 import numpy as np
 import pandas as pd
 import scipy  # its parts load when used; scipy.stats takes half a second
-from scipy import special
 
 from rdx.rankings import STATES, USABLE
 
@@ -326,7 +325,7 @@ def _interval(values: np.ndarray) -> dict[str, Any]:
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return {"mean": mean, "low": None, "high": None, "queries": n}
-    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
+    half = float(scipy.special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
     return {"mean": mean, "low": mean - half, "high": mean + half, "queries": n}
 
 

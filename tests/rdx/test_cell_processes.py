@@ -58,10 +58,11 @@ def test_two_processes_give_the_numbers_of_one(world, rdx, tmp_path, monkeypatch
     (values, scores), (again, same) = (results(tmp_path / n / "store") for n in ("one", "two"))
     pd.testing.assert_series_equal(values, again)
     pd.testing.assert_series_equal(scores["rank"], same["rank"])
-    # No loss here sees what all scores of a query have in common: there is rounding error alone,
-    # which Adam makes as large as any other gradient.
-    apart = (scores.score - same.score).groupby("query_id")
-    assert (apart.max() - apart.min()).max() < 1e-5
+    # No loss here sees what all scores have in common: the gradient of the last bias is rounding
+    # error alone, which Adam makes as large as any other.
+    apart = scores.score - same.score
+    assert apart.max() - apart.min() < 1e-5
+    assert apart.abs().max() < 1e-3
     printed = ran(rdx, recorded, tmp_path / "two", torchrun())
     assert "Stages computed: 0 (none)" in printed[-1]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'two' / 'mlflow.db'}")
