@@ -42,6 +42,7 @@ def footer(summary: Summary) -> tuple[str, ...]:
             *_collection_notes(summary),
             *_mean_notes(summary),
             _tie_note(summary),
+            _precision_note(summary),
             *health_notes(summary),
             *label_notes(summary),
             *absent_notes(summary),
@@ -167,6 +168,23 @@ def _tie_note(summary: Summary) -> str:
         for facts in summary.collection_facts.values()
     }
     return " ".join(TIES[rule] for rule in sorted(rules or {"trec_eval"}))
+
+
+def _precision_note(summary: Summary) -> str:
+    """In which precision models computed; marked where rows of the table differ in one."""
+    rows: dict[str, dict[str, dict[str, None]]] = {}  # key -> precision -> names of rows
+    for row in summary.spec.rows:
+        for signature in summary.signatures[row.name] if row.system not in REFERENCES else ():
+            for key, value in summary.trials.facts[signature].get("precision", {}).items():
+                by_value = rows.setdefault(key.removesuffix(".precision"), {})
+                by_value.setdefault(value, {})[row.name] = None
+    equal = [f"{key} {next(iter(by))}" for key, by in rows.items() if len(by) == 1]
+    notes = [f"Precision: {_join(equal)}."] if equal else []
+    for key, by in rows.items():
+        if len(by) > 1:
+            told = "; ".join(f"{value} ({_join(names)})" for value, names in by.items())
+            notes.append(f"(!) Rows differ in {key}.precision: {told}.")
+    return " ".join(notes)
 
 
 def _mean_notes(summary: Summary) -> list[str]:

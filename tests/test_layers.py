@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
-    {"rankings", "losses", "assets", "draws"},
+    {"rankings", "losses", "assets", "draws", "precision"},
     {"lists", "accounting"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
@@ -40,7 +40,7 @@ HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
     if module in LEAVES:
-        more = ["grids", "store"] if module == "config" else []
+        more = ["grids", "precision", "store"] if module == "config" else []
         return {"__init__", "rankings", "security", module, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())

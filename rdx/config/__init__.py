@@ -15,6 +15,7 @@ from rdx.config.identity import (
     identity,
     signatures,
 )
+from rdx.config.machine import emulated, precisions, resolve_precision
 from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
 
 __all__ = [
@@ -34,12 +35,15 @@ __all__ = [
     "composed",
     "corpus",
     "distinct",
+    "emulated",
     "expand",
     "explain",
     "identity",
     "impossible",
     "load_spec",
     "nodes",
+    "precisions",
+    "resolve_precision",
     "resolved",
     "signatures",
     "split",

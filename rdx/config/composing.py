@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx.config.building import allowed
 from rdx.config.identity import signatures
+from rdx.config.machine import resolve_precision
 from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near, nodes
 from rdx.grids import key_of
 
@@ -185,8 +186,15 @@ def _applied(values: Iterable[str], cfg: bytes) -> DictConfig:
     return new
 
 
-def cell_of(grid: str, overrides: list[str], bases: dict[tuple[str, ...], Base]) -> Cell:
+def cell_of(
+    grid: str,
+    overrides: list[str],
+    bases: dict[tuple[str, ...], Base],
+    precision: str | None = None,
+) -> Cell:
     """Compose one cell; `bases` keeps what cells of the same options have in common.
+
+    `precision` is what "auto" stands for; None: what this machine chooses.
 
     Raises
     ------
@@ -208,8 +216,9 @@ def cell_of(grid: str, overrides: list[str], bases: dict[tuple[str, ...], Base])
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
+    pinned = resolve_precision(plain, precision)
     keys = signatures(plain)
-    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys)
+    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys, pinned)
 
 
 def _base(options: tuple[str, ...]) -> Base:

@@ -39,15 +39,20 @@ def cells(what: str | Sequence[str]) -> list[Cell]:
     return split(what)[0]
 
 
-def split(what: str | Sequence[str]) -> tuple[list[Cell], list[tuple[Cell, str]]]:
-    """The cells that are possible, and those that are not, each with the reason; see `cells`."""
+def split(
+    what: str | Sequence[str], precision: str | None = None
+) -> tuple[list[Cell], list[tuple[Cell, str]]]:
+    """The cells that are possible, and those that are not, each with the reason; see `cells`.
+
+    `precision` is what "auto" stands for; None: what this machine chooses.
+    """
     overrides = [f"+experiments={what}"] if isinstance(what, str) else list(what)
     every: list[Cell] = []
     reasons: list[str] = []
     bases: dict[tuple[str, ...], Base] = {}
     with composing():
         for grid in _sub_grids(overrides):
-            own = [cell_of(grid.name, job, bases) for job in grid.jobs(sweep)]
+            own = [cell_of(grid.name, job, bases, precision) for job in grid.jobs(sweep)]
             _check_exclude(grid, own)
             every += own
             reasons += [_excluded(cell, grid) or impossible(cell.cfg) for cell in own]

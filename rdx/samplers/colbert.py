@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import PREFIX, check_model, model_path
+from rdx.precision import AUTO, check_precision, chosen
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
     Ids,
@@ -29,7 +30,6 @@ from rdx.samplers.recorded import top
 
 KINDS = ("colbert", "tokens")
 INDEXES = ("exact", "plaid")
-PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 5_000  # passages of a block: what is encoded again after an interruption
 
@@ -63,8 +63,8 @@ class ColBERT:
         "exact": MaxSim with every passage. "plaid": fast-plaid's approximate index (Santhanam et
         al. 2022), for more than a few million passages; needs the extra `plaid`.
     precision
-        Of the encoder: "fp32", or "bf16" (autocast), which is faster on GPUs and on CPUs that have
-        it.
+        Of the encoder: "fp32", "bf16" (autocast), or "auto", which becomes one of them
+        (`rdx.precision.chosen`).
     device
         "auto": a GPU if there is one. Not part of the identity.
     max_tokens
@@ -78,7 +78,7 @@ class ColBERT:
     over: Any = None
     top: int = 1000
     index: str = "exact"
-    precision: str = "fp32"
+    precision: str = AUTO
     device: str = "auto"
     max_tokens: int = 8192
 
@@ -87,7 +87,8 @@ class ColBERT:
         check_model(self.model)
         one_of("sampler.kind", self.kind, KINDS)
         one_of("sampler.index", self.index, INDEXES)
-        one_of("sampler.precision", self.precision, PRECISIONS)
+        check_precision("sampler.precision", self.precision)
+        object.__setattr__(self, "precision", chosen(self.precision, self.device))
         one_of("sampler.device", self.device, DEVICES)
         for name in ("query_length", "passage_length", "top", "max_tokens"):
             value = getattr(self, name)

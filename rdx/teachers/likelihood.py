@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import check_model
+from rdx.precision import AUTO, check_precision, chosen
 from rdx.teachers.models import load_causal
 from rdx.teachers.tables import taught
 
@@ -39,7 +40,8 @@ class QueryLikelihood:
         Queries scored and appended to the ledger at a time; batches never cross chunks, so that
         an interrupted teacher gives the same numbers as an undisturbed one.
     precision
-        "bf16" or "fp32" weights and arithmetic; log-probabilities are float32.
+        "bf16" or "fp32" weights and arithmetic, or "auto", which becomes one of them
+        (`rdx.precision.chosen`); log-probabilities are float32.
     device
         "auto", "cpu", "cuda", ...
     """
@@ -49,7 +51,7 @@ class QueryLikelihood:
     query_length: int = 32
     interpolation: float = 0.0
     chunk: int = 8
-    precision: str = "bf16"
+    precision: str = AUTO
     device: str = "auto"
 
     ranks_unseen = True
@@ -62,8 +64,8 @@ class QueryLikelihood:
                 raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"teacher.interpolation={self.interpolation}: must be in [0, 1]")
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"teacher.precision={self.precision!r}: must be 'bf16' or 'fp32'")
+        check_precision("teacher.precision", self.precision)
+        object.__setattr__(self, "precision", chosen(self.precision, self.device))
 
     def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score."""

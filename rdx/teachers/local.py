@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, StoppingCriteriaList
 
 from rdx.assets import ASSETS, PREFIX, check_model
+from rdx.precision import AUTO, check_precision, chosen
 from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Message, TooLong
 from rdx.teachers.models import load_causal
 
@@ -53,7 +54,7 @@ class Local:
     model
         "asset:NAME", a folder (Hugging Face or GGUF), or a Hub id.
     precision
-        "bf16" or "fp32".
+        "bf16", "fp32", or "auto", which becomes one of them (`rdx.precision.chosen`).
     device
         "auto", "cpu", "cuda", ...
     batch
@@ -75,7 +76,7 @@ class Local:
     """
 
     model: str
-    precision: str = "bf16"
+    precision: str = AUTO
     device: str = "auto"
     batch: int = 16
     score: str = "generate"
@@ -88,8 +89,8 @@ class Local:
         """Check values; nothing is fetched."""
         check_model(self.model)
         where = "teacher.backend"
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"{where}.precision={self.precision!r}: must be 'bf16' or 'fp32'")
+        check_precision(f"{where}.precision", self.precision)
+        object.__setattr__(self, "precision", chosen(self.precision, self.device))
         if self.score not in SCORES:
             raise ValueError(f"{where}.score={self.score!r}: must be one of {list(SCORES)}")
         for name in ("batch", "max_new_tokens", "context"):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
-from rdx.assets import TRUST, gguf_file, model_path
+from rdx.assets import PREFIX, TRUST, gguf_file, model_path, seal, sealed
 
 
 def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
@@ -21,19 +26,52 @@ def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
     device
         "auto", "cpu", "cuda", ...
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = model_path(model)
+    if model.startswith(PREFIX) and gguf_file(folder):
+        folder = str(_as_safetensors(Path(folder)))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    tokenizer, loaded = _load(folder, dtype)
+    return tokenizer, loaded.to(torch.device(device), dtype).eval()
+
+
+def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     gguf = gguf_file(folder)
     source = {"gguf_file": gguf} if gguf else {}
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, **TRUST, **source, **_plain(gguf)
     )
-    return tokenizer, loaded.to(torch.device(device), dtype).eval()
+    return tokenizer, loaded
+
+
+def _as_safetensors(folder: Path) -> Path:
+    """An asset's GGUF file as float32 safetensors in a folder beside it, made once.
+
+    Taking the quantisation back took 2 to 40 s, reading the result takes .2. It is made again when
+    a package that reads GGUF has another version, or when its checksums do not hold.
+    """
+    versions = "-".join(f"{name}-{importlib.metadata.version(name)}" for name in ENGINES)
+    target = folder / f"safetensors-{versions}"
+    with FileLock(f"{folder}.lock"):
+        if not sealed(target):
+            print(f"converting {folder.name} to safetensors, once", flush=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                made = Path(scratch) / target.name
+                tokenizer, model = _load(str(folder), torch.float32)
+                tokenizer.save_pretrained(made)
+                model.save_pretrained(made)
+                seal(made)
+                if target.exists():
+                    os.replace(target, Path(scratch) / "damaged")
+                os.replace(made, target)
+    return target
+
+
+ENGINES = ("gguf", "transformers")  # they decide what is read from a GGUF file
 
 
 def _plain(gguf: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from rdx.lists import Lists, SingleRelevant, drawn, labelled
+from rdx.precision import AUTO, chosen
 
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 SCHEDULES = ("constant", "linear", "cosine")
@@ -42,8 +43,8 @@ class Trainer:
     clip
         Largest gradient norm; 0 = no clipping.
     precision
-        "bf16", "fp16" (with a gradient scaler; GPUs only) or "fp32" for the encoder; scores, losses
-        and weights are float32.
+        Of the encoder: "bf16", "fp16" (with a gradient scaler; GPUs only), "fp32", or "auto", which
+        becomes "bf16" or "fp32" (`rdx.precision.chosen`). Scores, losses and weights are float32.
     max_tokens
         A micro-batch holds at most this many tokens, padding counted. "auto": begin with 65,536 on
         a GPU and 4,096 on a CPU, and halve whenever a GPU's memory does not suffice. Not part of
@@ -82,7 +83,7 @@ class Trainer:
     schedule: str = "constant"
     weight_decay: float = 0.01
     clip: float = 0.0
-    precision: str = "bf16"
+    precision: str = AUTO
     max_tokens: int | str = 4096
     checkpoint_seconds: float = 30.0
     device: str = "auto"
@@ -110,8 +111,9 @@ class Trainer:
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"trainer.layer_decay={self.layer_decay}: must be in (0, 1]")
         _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("precision", self.precision, tuple(PRECISIONS))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("precision", self.precision, (AUTO, *PRECISIONS))
+        object.__setattr__(self, "precision", chosen(self.precision, self.device))
         _one_of("gradient_cache", self.gradient_cache, ("auto", "on", "off"))
         _one_of("select", self.select, ("last", "best"))
         for name in ("validate_every", "patience"):

@@ -407,3 +407,14 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         if (line["row"], line["measure"]) == ("Theirs", "RR@10")
     ]
     assert line["runs"] == "run-7"
+
+
+def test_rows_that_differ_in_precision_are_marked():
+    summary = build()
+    for facts in summary.trials.facts.values():
+        facts["precision"] = {"trainer.precision": "bf16"}
+    assert "Precision: trainer bf16." in notes.footer(summary)
+    summary.trials.facts[summary.signatures["B"][0]]["precision"] = {"trainer.precision": "fp32"}
+    (note,) = [line for line in notes.footer(summary) if "trainer.precision" in line]
+    before, after = note.split("fp32")
+    assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before

@@ -231,3 +231,17 @@ def test_the_report_goes_to_the_newest_grid_of_that_name(store, tmp_path):
     ]
     assert log_report("never", [page], uri) == ""
     assert log_report("demo", [page], f"sqlite:///{tmp_path}/none.db") == ""
+
+
+def test_a_cell_is_found_as_another_machine_computed_it(store):
+    uri, log = store
+    here, elsewhere = cell("p-fp32"), (cell("p-bf16"), cell("p-fp32"))
+    log("p-bf16", 0.5)
+    trials = collect([here], uri, elsewhere=[elsewhere])
+    assert student(trials) == [0.5] and [c.signature for c in trials.cells] == ["p-bf16"]
+    assert trials.missing == () and set(trials.facts) == {"p-bf16"}
+    # what was computed here comes first, and nothing of the other is left
+    log("p-fp32", 0.75)
+    trials = collect([here], uri, elsewhere=[elsewhere])
+    assert student(trials) == [0.75] and set(trials.facts) == set(trials.runs) == {"p-fp32"}
+    assert collect([cell("p-none")], uri, elsewhere=[()]).missing[0].signature == "p-none"
