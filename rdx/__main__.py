@@ -89,6 +89,9 @@ def collect_rarely() -> None:
 def main() -> None:
     """Run the program; of several processes in the first, and the others help it to train."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that wait for each other sleep instead of spinning: beside other work, even a browser,
+    # spinning made training several times slower (benchmarks/README.md). Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     collect_rarely()
     if LAUNCHED:
         from rdx import trainer

@@ -1,6 +1,12 @@
 """What all tests share."""
 
+import os
+
 from hypothesis import settings
+
+# Before torch loads: a test process has one core, where several run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples in every run, so that a change is what turns a run red. To search further:
 # pytest --hypothesis-profile=default
