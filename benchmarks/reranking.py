@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.side_by_side import all_rows, arguments, machine, save_model, spread
 from benchmarks.texts import ranked_lists, source
+from rdx.precision import chosen
 
 QUERY_LENGTH = 32
 PEERS = {"sentence_transformers": "sentence-transformers", "lightning_ir": "Lightning IR"}
@@ -35,7 +36,8 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
     if given.lightning_ir:
         pythons["lightning_ir"] = given.lightning_ir
     attentions = ("eager", "sdpa") if given.device == "cpu" else ("sdpa",)
-    kinds: list[tuple[str, str, str | None]] = [("bf16", "bf16", a) for a in attentions]
+    own = chosen("auto", given.device)
+    kinds: list[tuple[str, str, str | None]] = [(own, own, a) for a in attentions]
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for way in ("together", "one by one"):
         # The first group warms up: all lists beforehand, or two of them.
@@ -43,8 +45,8 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
         given_lists = lists + lists if way == "together" else lists[:2] + lists
         for label, precision, attention in [*kinds, ("defaults", "", None)]:
             for library, python in pythons.items():
-                # A library's default precision; rdx's is bf16.
-                used = precision or ("bf16" if library == "rdx" else "fp32")
+                # A library's default precision; rdx's is what the hardware computes.
+                used = precision or (own if library == "rdx" else "fp32")
                 task = base | {"library": library, "precision": used, "attention": attention}
                 task |= {"lists": given_lists, "batch": batch, "options": options(library, given)}
                 shown = f"{label}, {attention}" if attention else label

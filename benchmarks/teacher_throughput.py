@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
 from benchmarks.texts import TEXTS, ranked_lists, source
+from rdx import precision
 from rdx.teachers import likelihood, local, prompts, windows
 from rdx.teachers.likelihood import QueryLikelihood
 from rdx.teachers.local import Local
@@ -194,7 +195,7 @@ def main() -> None:
     parser.add_argument("--random", choices=SHAPES, help="random weights of this shape instead")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--batch", type=int, nargs="+", default=[16], help="one line for each")
-    parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--words", type=int, default=300, help="kept of a passage")
     parser.add_argument("--pairs", type=int, default=256, help="scored by query likelihood")
@@ -205,6 +206,7 @@ def main() -> None:
     device = given.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    given.precision = precision.chosen(given.precision, device)
     name = f"{given.random}, random weights" if given.random else given.model
     share_model(
         random_model(given.random, every, given.precision, device)

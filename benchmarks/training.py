@@ -26,6 +26,7 @@ from benchmarks.side_by_side import (
     spread,
 )
 from benchmarks.texts import ranked_lists, source
+from rdx.precision import chosen
 
 QUERY_LENGTH = 32
 
@@ -53,7 +54,8 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
         "batch": given.queries,
         "options": {},
     }
-    alike = base | {"precision": "bf16"}
+    kind = chosen("auto", given.device)
+    alike = base | {"precision": kind}
     own = base | {"precision": "fp32", "attention": None}
     tokens = {"max_tokens": 2048 if given.device == "cpu" else "auto"}  # as conf/trainer has it
     here, st = sys.executable, given.sentence_transformers
@@ -61,18 +63,18 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for attention in attentions:
         task = alike | {"attention": attention, "library": "rdx", "options": tokens}
-        found[f"rdx, bf16, {attention}"] = (here, task)
+        found[f"rdx, {kind}, {attention}"] = (here, task)
     cached = {"options": tokens | {"gradient_cache": "on"}}
     task = alike | {"attention": attentions[0], "library": "rdx"} | cached
-    found[f"rdx, bf16, {attentions[0]}, gradient cache"] = (here, task)
+    found[f"rdx, {kind}, {attentions[0]}, gradient cache"] = (here, task)
     for attention in attentions:
         for size in given.mini_batch:
             options = {"attention": attention, "options": {"mini_batch_size": size}}
             task = alike | {"library": "sentence_transformers"} | options
-            found[f"sentence-transformers, bf16, {attention}, mini-batch {size}"] = (st, task)
+            found[f"sentence-transformers, {kind}, {attention}, mini-batch {size}"] = (st, task)
         if given.lightning_ir:
             task = alike | {"attention": attention, "library": "lightning_ir"}
-            found[f"Lightning IR, bf16, {attention}"] = (given.lightning_ir, task)
+            found[f"Lightning IR, {kind}, {attention}"] = (given.lightning_ir, task)
     task = alike | {"attention": None, "library": "rdx", "options": tokens}
     found["rdx, defaults"] = (here, task)
     found["sentence-transformers, defaults"] = (st, own | {"library": "sentence_transformers"})
@@ -152,7 +154,7 @@ def memory(given: Any, folder: Path) -> None:
             "passage_length": given.passage_length,
             "lists": lists + lists,
             "batch": given.queries,
-            "precision": "bf16",
+            "precision": chosen("auto", given.device),
             "attention": None,
             "options": {"gradient_cache": "on", "max_tokens": 4096},
         }
@@ -194,7 +196,8 @@ def main() -> None:
         lists = training_lists(given.queries, given.depth, given.steps + 1)
         model = save_model(given.model, Path(folder))
         found = all_rows(rows(given, model, lists), given.repeat, given.only)
-        report(found, given.queries * given.depth, matrix_peak(given.device, "bf16"))
+        peak = matrix_peak(given.device, chosen("auto", given.device))
+        report(found, given.queries * given.depth, peak)
 
 
 if __name__ == "__main__":
