@@ -42,6 +42,8 @@ def sweep(
     found = distinct(cells(arguments))
     for line in confounded(found):
         print(f"WARNING  {line}")
+    if pinned := sorted({override.lstrip("+") for cell in found for override in cell.pinned}):
+        print(f"Chosen by this machine, for workers on others too: {' '.join(pinned)}")
     grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
     named = f"{grid}{option(root)}"
     progress.write_grid(root, grid, found, arguments, hydra)
