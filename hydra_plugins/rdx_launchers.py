@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -66,7 +67,9 @@ class Cell:
         self.state = Singleton.get_state()
 
     def __call__(self) -> JobReturn:
-        """Run the cell; its exception is returned, and printed here, where its traceback is."""
+        """Run the cell; its exception is returned, and told here."""
+        from rdx import faults  # Hydra imports every plugin at every start
+
         Singleton.set_state(self.state)
         setup_globals()
         config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
@@ -82,7 +85,10 @@ class Cell:
             job_subdir_key="hydra.sweep.subdir",
         )
         if result.status == JobStatus.FAILED:
-            traceback.print_exception(result._return_value)
+            error = result._return_value
+            print(f"rdx: {faults.told(error)}", file=sys.stderr, flush=True)
+            if faults.full():
+                traceback.print_exception(error)
         return result
 
     def checkpoint(self) -> Any:

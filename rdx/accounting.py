@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from rdx.faults import Mendable
 from rdx.rankings import USABLE
 
 USED = "used"
@@ -22,7 +23,7 @@ NAMES = (
 )  # fmt: skip
 
 
-class TooMany(ValueError):
+class TooMany(Mendable, ValueError):
     """More was lost than the configuration allows; the message names the key."""
 
 

@@ -6,13 +6,13 @@ with the command that fetches them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rdx import config
+from rdx.arguments import Parser
 from rdx.data import catalogue
 from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
@@ -27,7 +27,7 @@ RECORDED = ("rdx.samplers.Recorded", "rdx.teachers.Recorded")
 
 def data(arguments: Sequence[str]) -> None:
     """Fetch, verify or list the data that cells need."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx data",
         description="Data sets of ir_datasets and released rankings that the cells of a command "
         "line need. fetch: download what is lacking (stop it whenever you like, the same command "

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rdx import security
+from rdx import faults
 from rdx.config import Cell
 from rdx.store import MANIFEST, write_json
 from rdx.store.held import lives, note_of, read_note
@@ -81,9 +80,7 @@ def recorded(root: Path, signature: str, cfg: dict[str, Any]) -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps: the error itself says so
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(traceback.format_exception(error))
-            log.write_text(security.hidden(text))
+            faults.keep_log(error, log)
             facts = {"state": kind(error), "cause": cause(error), "log": str(log)}
             where = f"{socket.gethostname()}:{os.getpid()}"
             write_json(failed, {**facts, "where": where, "max_tokens": _tokens(cfg)})
@@ -102,8 +99,7 @@ def kind(error: BaseException) -> str:
 
 def cause(error: BaseException) -> str:
     """An exception in one line."""
-    first = (str(error).splitlines() or [""])[0]
-    return security.hidden(f"{type(error).__name__}: {first}")[:300]
+    return faults.line(error)[:500]
 
 
 def smaller(root: Path, signature: str) -> list[str]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rdx import rankings
+from rdx.arguments import Parser
 
 PER_QUERY = "per_query.parquet"
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Measure TREC runs without a model; or compare what finished cells cost per query."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx evaluate",
         description="Measure TREC runs on a test collection: value, ceiling, Judged@10, missing "
         "queries, ties. With --efficiency: compare time, memory and energy of finished cells.",
@@ -56,7 +57,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def import_(arguments: Sequence[str]) -> None:
     """Register TREC runs of a system in MLflow, so that tables can hold it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx import",
         description="Register the runs of a system as a trial, comparable with the cells that were "
         "evaluated on the same collections and first stages.",
@@ -136,7 +137,7 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
         sys.exit("\n   ".join(["rdx: not registered:", *failed]))
 
 
-def _of_collection(parser: argparse.ArgumentParser) -> None:
+def _of_collection(parser: Parser) -> None:
     """What says on which collection, by which measures and against which candidates."""
     parser.add_argument(
         "--collection",

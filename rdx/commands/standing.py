@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rdx import progress
+from rdx.arguments import Parser
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -33,8 +34,8 @@ def retry(arguments: Sequence[str]) -> list[str]:
     return ["-m", *grid["arguments"], *grid["hydra"], "+hydra.sweeper.retry=true"]
 
 
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m rdx {verb}", description=description)
+def _parser(verb: str, description: str) -> Parser:
+    parser = Parser(prog=f"python -m rdx {verb}", description=description)
     parser.add_argument(
         "grid", nargs="?", default="", help="its id, or the beginning of it; default: the newest"
     )

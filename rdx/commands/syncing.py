@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from rdx import config
+from rdx.arguments import Parser
 
 
 def sync(arguments: Sequence[str]) -> None:
     """Deliver what MLflow has not got yet, and close the runs of dead processes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx sync",
         description="Deliver to MLflow what it could not take while trials ran, and close runs "
         "whose process is gone. Safe to repeat, and while trials run.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +12,14 @@ from typing import Any
 import pandas as pd
 
 from rdx import config, rankings
+from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
 from rdx.fetching import require
 
 
 def teach(arguments: Sequence[str]) -> None:
     """Label without training; or compare a teacher with what others report of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx teach",
         description="Let teachers rank the candidates of the training queries; train nothing. "
         "Answers are kept: stop it whenever you like, and the same command goes on.",
@@ -63,8 +63,7 @@ def _distinct(overrides: Sequence[str]) -> list[Cell]:
     """The cells of a command line that differ in their labels, checked."""
     found = config.cells(overrides)
     require((cell.cfg for cell in found), overrides)
-    for cell in found:
-        config.check(cell)
+    config.check_all(found)
     return config.distinct(found, "teach")
 
 

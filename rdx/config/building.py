@@ -6,10 +6,13 @@ import dataclasses
 import importlib
 import inspect
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from rdx import security
-from rdx.config.schema import GROUPS, Cell, ConfigError, near
+from rdx.arguments import near
+from rdx.config.schema import GROUPS, Cell, ConfigError
+from rdx.faults import line
 
 EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
 
@@ -88,9 +91,19 @@ def check(cell: Cell) -> None:
                 if hasattr(one, "check"):
                     one.check()
         except (ValueError, FileNotFoundError) as error:
-            line = security.hidden(f"{error}\n  in: python -m rdx {' '.join(cell.overrides)}")
-            raise ConfigError(line) from error
+            raise ConfigError(line(error)) from error
     _check_limits(cell.cfg.get("limits") or {})
+
+
+def check_all(every: Sequence[Cell]) -> None:
+    """`check` the cells of a grid; the error names the cell, if there are several."""
+    for cell in every:
+        try:
+            check(cell)
+        except ConfigError as error:
+            if len(every) == 1:
+                raise
+            raise ConfigError(f"{error} (in the cell {' '.join(cell.overrides)})") from error
 
 
 def _check_types(cls: type, arguments: dict[str, Any], where: str) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from rdx.faults import Mendable
+
 BLOCK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 TRIES = 5  # without a single new byte
 
 
-class DownloadError(OSError):
+class DownloadError(Mendable, OSError):
     """A file that could not be fetched, or is not the one that was meant."""
 
 

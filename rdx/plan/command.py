@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.plan.evidence import queries, scores, seeds
 from rdx.plan.plans import Plan
@@ -18,7 +18,7 @@ from rdx.plan.text import as_json, duration, text
 
 def plan(arguments: Sequence[str]) -> None:
     """Say what a grid would take, and what it could find; run and write nothing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx plan",
         description="Cells, shared stages, time, disk, cost and power of a grid, before "
         "it is run. Nothing is run and nothing is written.",

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rdx.faults import Mendable
+
 TOKENS_PER_CHARACTER = 1 / 3  # before an answer says better; English text has about 1/4
 TOKENS_PER_PASSAGE = 6  # of an answer: "[12] > "
 MARGIN = 1.2  # reserved tokens over the tokens expected
 
 
-class Stopped(RuntimeError):
+class Stopped(Mendable, RuntimeError):
     """A cap is reached, or nothing answers any more; all answers so far are kept."""
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from rdx.batches import Schedule, pairs_of
 from rdx.draws import seed as draw_seed
+from rdx.faults import Mendable
 from rdx.lists import Lists
 from rdx.students import CrossEncoder
 from rdx.trainer import checkpoints, processes
@@ -26,7 +27,7 @@ OnStep = Callable[[int, dict[str, float]], None]
 Validate = Callable[[CrossEncoder], float]
 
 
-class Diverged(RuntimeError):
+class Diverged(Mendable, RuntimeError):
     """The loss is not finite any more."""
 
 
