@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -159,24 +160,42 @@ class JoblibLauncher(_Engine):
 
         free: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         count = min(self.slots, len(cells))
-        for slot in range(count):
-            free.put((slot, worker(slot)))
+        pools = {slot: worker(slot) for slot in range(count)}
+        running: dict[int, Future[JobReturn]] = {}
+        for slot, pool in pools.items():
+            free.put((slot, pool))
 
         def on_a_slot(cell: Cell) -> JobReturn:
             slot, pool = free.get()
-            future = pool.submit(cell)
+            future = running[slot] = pool.submit(cell)
             result = _result(cell, future.result)
             if future.exception() is not None:
                 pool.shutdown(wait=False, kill_workers=True)
-                pool = worker(slot)
-            free.put((slot, pool))
+                pools[slot] = worker(slot)
+            free.put((slot, pools[slot]))
             return result
 
-        with ThreadPoolExecutor(count) as threads:
+        threads = ThreadPoolExecutor(count)
+        try:
             results = list(threads.map(on_a_slot, cells))
-        for _ in range(count):
-            free.get()[1].shutdown()
+        except BaseException:  # Ctrl-C
+            threads.shutdown(wait=False, cancel_futures=True)
+            _stop(pools.values(), running.values())
+            raise
+        for pool in pools.values():
+            pool.shutdown()
         return results
+
+
+def _stop(pools: Iterable[Any], running: Iterable[Future[JobReturn]]) -> None:
+    """End workers; cells close their records first, for which they have `GRACE` seconds."""
+    for pool in pools:
+        for pid in list(pool._processes or ()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    wait(running, GRACE)
+    for pool in pools:
+        pool.shutdown(wait=False, kill_workers=True)
 
 
 class SubmititLauncher(_Engine):
@@ -275,6 +294,7 @@ def _end_with_parent() -> None:
     joblib's workers would stay for ever, and so would what they hold of a GPU's memory.
     """
     parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the launcher ends us
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rdx import stopping
+from rdx import quiet, stopping
 
 if __name__ == "__main__":
     stopping.install()  # first: libraries take seconds to load
+    quiet.environment()
 
 import atexit
 import gc
-import logging
 import os
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 def _cell(cfg: DictConfig) -> dict[str, Any]:
     collect_rarely()
-    quieten()
+    quiet.loggers()
     from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
     if LAUNCHED and not trainer.running():
@@ -95,7 +95,7 @@ def collect_rarely() -> None:
 
 def main() -> None:
     """Run the program; of several processes in the first, and the others help it to train."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet.environment()
     collect_rarely()
     with faults.ended():
         stopping.gently(True)
@@ -124,7 +124,7 @@ def program() -> None:
             "environment variable (docs/security.md)"
         )
     if arguments and arguments[0] in VERBS:
-        quieten()
+        quiet.loggers()
         arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
         if not arguments:
             return
@@ -158,39 +158,24 @@ def _refuse_words(arguments: list[str]) -> None:
     """Refuse verbs and options that there are not; what follows some options is no override."""
     parser = utils.get_args_parser()
     options = parser._option_string_actions
-    for argument in arguments:
-        name = argument.split("=")[0]
-        if argument.startswith("-") and name not in options:
-            raise config.ConfigError(
-                f"{name}: no such option{near(name, options)}; python -m rdx --help lists all"
-            )
     words = [a for a in arguments[:1] if "=" not in a and a[:1] not in ("-", "~", "")]
     if words and words[0] not in VERBS:
         raise config.ConfigError(
             f"{words[0]}: no such verb{near(words[0], VERBS)}; verbs: {', '.join(VERBS)}; "
             "everything else is KEY=VALUE"
         )
-    parser.error = _refuse  # type: ignore[method-assign, assignment]
+    for argument in arguments:
+        name = argument.split("=")[0]
+        if argument.startswith("-") and name not in options:
+            raise config.ConfigError(
+                f"{name}: no such option{near(name, options)}; python -m rdx --help lists all"
+            )
+    parser.error = _refuse  # type: ignore[method-assign]
     parser.parse_intermixed_args(arguments)
 
 
 def _refuse(message: str) -> NoReturn:
     raise config.ConfigError(f"{message}; python -m rdx --help lists all options")
-
-
-def quieten() -> None:
-    """Let libraries tell what matters only, where the user has not asked for more.
-
-    Must come before they are loaded.
-    """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "60")
-    for name in ("httpx", "httpcore", "urllib3", "huggingface_hub", "alembic", "mlflow"):
-        if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _experiment(overrides: list[str]) -> bool:

@@ -47,7 +47,7 @@ def _message(error: BaseException) -> str:
         return f"byte {error.start + 1} is not UTF-8: {error.object[error.start :][:20]!r}"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, Mendable | OSError):
+    if isinstance(error, Mendable | OSError) or type(error) is ValueError:
         return str(error)
     return f"{type(error).__name__}: {error}"
 

@@ -18,6 +18,7 @@ from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
 from rdx.data.released import File
 from rdx.data.sources import PARTS, TOPICS
+from rdx.faults import line
 from rdx.rankings import FormatError
 
 Need = DataSet | File
@@ -59,7 +60,7 @@ def data(arguments: Sequence[str]) -> None:
         else:
             print(table(found))
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:

@@ -23,6 +23,7 @@ from rdx import faults
 from rdx.config import Cell
 from rdx.store import MANIFEST, write_json
 from rdx.store.held import lives, note_of, read_note
+from rdx.text import counted
 
 FEWEST_TOKENS = 64  # of a micro-batch that is tried after memory did not suffice
 TO_RETRY = ("failed", "out of memory", "diverged", "killed")
@@ -219,7 +220,7 @@ def text(found: dict[str, Any]) -> str:
     """The table for people: counts, then a line for each cell that runs, failed or was killed."""
     healths = ", ".join(f"{name} {n}" for name, n in found["health"].items())
     counts = ", ".join(f"{n} {state}" for state, n in found["counts"].items())
-    lines = [f"grid {found['grid']}: {len(found['cells'])} cells: {counts}"]
+    lines = [f"grid {found['grid']}: {counted(len(found['cells']), 'cell')}: {counts}"]
     lines += [f"   health of the finished: {healths}"] if healths else []
     if found["seconds_left"] is not None:
         lines.append(f"   about {duration(found['seconds_left'])} left")

@@ -29,7 +29,7 @@ LAYERS = (
 )
 # Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
-BASE = {"arguments", "faults", "stopping"}  # errors and signals: everybody may use them
+BASE = {"arguments", "faults", "quiet", "stopping", "text"}  # everybody may use them
 LEAF_USERS = set().union(*LAYERS[5:])
 RDX = LEAVES.union(BASE, *LAYERS)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rdx import rankings
 from rdx.arguments import Parser
+from rdx.faults import line
 
 PER_QUERY = "per_query.parquet"
 
@@ -131,7 +132,7 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
                     f"   {'FAILED' if error else 'run:' + name:42} {', '.join(where)}", flush=True
                 )
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     print(f"Registered {len(found.runs) - len(failed)} of {len(found.runs)} systems")
     if failed:
         sys.exit("\n   ".join(["rdx: not registered:", *failed]))
@@ -181,7 +182,7 @@ def _told(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def _scores(rows: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rdx import progress
 from rdx.arguments import Parser
+from rdx.faults import line
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -47,4 +48,4 @@ def _grid(given: argparse.Namespace) -> dict[str, Any]:
     try:
         return progress.read_grid(given.store, given.grid)
     except ValueError as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rdx import config
 from rdx.arguments import Parser
+from rdx.faults import line
 
 
 def sync(arguments: Sequence[str]) -> None:
@@ -26,7 +27,7 @@ def sync(arguments: Sequence[str]) -> None:
         cell = config.cells(given.overrides)[0]
         found = config.build(cell.cfg["tracking"], "tracking").sync()
     except ValueError as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     print(f"{found['delivered']} records delivered, {found['closed']} dead runs closed")
     if found["kept"]:
         sys.exit(f"rdx: {found['kept']} records could not be delivered: MLflow fails, see above")

@@ -14,6 +14,7 @@ import pandas as pd
 from rdx import config, rankings
 from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
+from rdx.faults import line
 from rdx.fetching import require
 
 
@@ -46,7 +47,7 @@ def teach(arguments: Sequence[str]) -> None:
         found = _distinct(given.overrides)
         other = rankings.read_trec(given.against, order="rank") if given.against else None
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     for cell in found:
         print(f"== {' '.join(cell.overrides) or 'defaults'}", flush=True)
         if given.calibrate:
@@ -74,7 +75,7 @@ def _asked(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except (Fatal, Stopped, rankings.FormatError, ConfigError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def _label(cell: Cell, again: bool) -> Path:

@@ -288,8 +288,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
         group, option = absent.groups()
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         return f"{group}={option}: no such option{near(option, options)}; valid: {options}"
-    if "Config group override must be" in text:
-        group = next(g for g in GROUPS if f"{g}=null" in overrides or g in text)
+    group = next((g for g in GROUPS if f"{g}=null" in overrides), None)
+    if group and "Config group override must be" in text:
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         return f"{group}: the name of one option is expected; valid: {options}"
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -297,9 +297,11 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     noise = ("Config search path", "Set the env", "provider=", "full_key:", "reference_type=")
     lines = [one.strip() for one in text.splitlines()]
     lines = [one for one in lines if one and not one.startswith((*noise, "object_type="))]
-    key = re.search(r"full_key: (\S+)", text)
-    if key and key[1] not in lines[0]:
-        lines.insert(0, f"{key[1]}:")
+    lines = lines or [type(error).__name__]
+    named = re.search(r"full_key: (\S+)", text)
+    if named and named[1] not in lines[0]:
+        lines.insert(0, f"{named[1]}:")
+    lines[0] = re.sub(r"^Could not override '(.*)'\.$", r"\1: no such key;", lines[0])
     lines[0] = re.sub(r"^Error merging override (.*)$", r"\1:", lines[0])
     if error.__cause__ is not None and text.startswith("Error merging override"):
         lines.append(str(error.__cause__).strip().splitlines()[0])

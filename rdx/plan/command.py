@@ -10,6 +10,7 @@ from typing import Any
 
 from rdx.arguments import Parser
 from rdx.config import ConfigError
+from rdx.faults import line
 from rdx.plan.evidence import queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as find_out
@@ -44,7 +45,7 @@ def plan(arguments: Sequence[str]) -> None:
         planned = find_out(given.overrides)
         plans, told = power(planned, given.measure, given.difference, given.queries)
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     if given.json:
         print(json.dumps({**as_json(planned), "power": plans}, indent=1))
     else:

@@ -155,6 +155,30 @@ class Student:
             if value is not None and value < 1:
                 raise ValueError(f"student.{name}={value}: must be at least 1")
 
+    def check(self) -> None:
+        """Check that a model that is a place on this machine is a model's folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            Naming the key, if it is none.
+        """
+        folder = Path(self.model)
+        if not (folder.exists() or self.model.startswith(("/", "./", "../", "~"))):
+            return
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "no such folder"
+            raise FileNotFoundError(f"student.model={self.model}: {what} (in {Path.cwd()})")
+        try:
+            known = "model_type" in json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError, TypeError):
+            known = False
+        if not known:
+            raise FileNotFoundError(
+                f"student.model={self.model}: its config.json is missing, or names no model_type; "
+                "give the folder that save_pretrained wrote"
+            )
+
     def create(self, seed: int) -> CrossEncoder:
         """The student as it comes, to be trained; `seed` decides freshly drawn weights."""
         folder = model_path(self.model)
