@@ -180,7 +180,7 @@ def test_a_sweep_over_all_options_and_a_quoted_value(place, monkeypatch):
 
 
 def test_the_table_of_a_grid_tells_the_same(place, rdx, tmp_path):
-    line = cell_with(place, "data.corpus=bad.jsonl,twice.tsv", "prefinetune=none")
+    line = [*place.overrides("store"), "data.corpus=bad.jsonl,twice.tsv"]
     done = rdx(["-m", *line], tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert "failed: bad.jsonl:2: " in done.stdout and "failed: twice.tsv:31: " in done.stdout
@@ -199,8 +199,16 @@ def stopped(command, folder, after, number=signal.SIGINT):
     return process.returncode, out + err
 
 
-@pytest.mark.parametrize("after", [0.25, 0.8, 2.0])
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize(
+    ("launcher", "after"),
+    [
+        ("basic", 0.25),
+        ("basic", 2.0),
+        pytest.param("basic", 0.8, marks=pytest.mark.slow),
+        pytest.param("joblib", 0.8, marks=pytest.mark.slow),
+        pytest.param("joblib", 2.0, marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_ends_a_grid_with_one_line(place, tmp_path, after, launcher):
     line = [
         *place.overrides("store"),
