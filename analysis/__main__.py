@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdx import faults
+from rdx import faults, quiet
 from rdx.arguments import Parser
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -77,6 +77,8 @@ def specs() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when cells are missing, 2 when there is nothing to work on."""
     arguments = parser().parse_args(argv)
+    quiet.environment()
+    quiet.loggers()
     if arguments.all:
         out = arguments.out or Path("results")
         return max(_one(name, arguments, out / name) for name in specs())

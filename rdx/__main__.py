@@ -30,6 +30,7 @@ from rdx.commands import VERBS
 from rdx.fetching import require
 from rdx.grids import key_of
 from rdx.sweeper import report
+from rdx.text import counted
 
 SHOWS = (
     *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version"),
@@ -137,9 +138,9 @@ def program() -> None:
         for cell, why in left_out:
             print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
         if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
+            size = counted(len(found) + len(left_out), "cell")
             raise config.ConfigError(
-                f"this is a grid of {len(found) + len(left_out)} cells; run it with: "
-                f"python -m rdx -m {' '.join(overrides)}"
+                f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
             )
         require((cell.cfg for cell in found), mine)
         config.check_all(found)

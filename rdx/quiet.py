@@ -4,31 +4,57 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 
-_SETTINGS = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
+# Libraries that tell every request or step at the level of information, which Hydra shows.
+CHATTY = (
+    *("filelock", "fontTools", "git", "httpcore", "httpx", "huggingface_hub", "matplotlib"),
+    *("openai", "urllib3"),
+)
+# Read by the libraries when they are imported, also in processes that this one starts.
+DEFAULTS = {
     "HF_HUB_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # Transformers' bars too: loading, writing weights
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "TOKENIZERS_PARALLELISM": "false",
 }
-# Where nobody looks on, tqdm writes a plain line a minute, from the first minute on.
-_PLAIN = {
-    "TQDM_DELAY": "60",
-    "TQDM_MININTERVAL": "60",
-    "TQDM_BAR_FORMAT": "{desc}: {n_fmt} of {total_fmt} after {elapsed}\n",
-}
-_CHATTY = ("httpx", "httpcore", "urllib3", "huggingface_hub", "alembic", "mlflow")
+# Where nobody watches, bars of libraries show after a minute, and then once a minute.
+UNATTENDED = {"TQDM_DELAY": "60", "TQDM_MININTERVAL": "60"}
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_ABSENT = re.compile(r"^(\S+) *\| *MISSING\b", re.MULTILINE)
 
 
 def environment() -> None:
-    """Set the variables that libraries read when they are loaded, and workers inherit."""
-    for name, value in (_SETTINGS | ({} if sys.stderr.isatty() else _PLAIN)).items():
+    """Set the variables that libraries read when they are loaded; those of the user stay."""
+    more = {} if sys.stderr.isatty() else UNATTENDED
+    for name, value in (DEFAULTS | more).items():
         os.environ.setdefault(name, value)
 
 
 def loggers() -> None:
-    """Leave out what libraries log of every request and every migration."""
-    for name in _CHATTY:
-        if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.WARNING)
+    """Leave out what libraries log of every request and step; levels that are set stay."""
+    for name in CHATTY:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
+    logging.getLogger("transformers.modeling_utils").addFilter(matters)
+
+
+def matters(record: logging.LogRecord) -> bool:
+    """Whether to show a line of Transformers; a report of loaded weights becomes one line.
+
+    Weights of the checkpoint that the model does not have, because layers or a head were cut off,
+    are no news; weights of the model that the checkpoint does not have are.
+    """
+    text = _STYLE.sub("", record.getMessage())
+    if "LOAD REPORT" not in text or re.search(r"\| *(MISMATCH|CONVERSION)\b", text):
+        return True
+    absent = _ABSENT.findall(text)
+    if not absent:
+        return False
+    source = text.partition("from: ")[2].partition("\n")[0]
+    record.msg = f"{source}: new weights, since the checkpoint has none: {', '.join(absent)}"
+    record.args = ()
+    return True

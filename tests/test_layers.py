@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
-    {"rankings", "losses", "assets", "draws"},
+    {"rankings", "losses", "assets", "draws", "bars"},
     {"lists", "accounting"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
@@ -33,7 +33,7 @@ BASE = {"arguments", "faults", "quiet", "stopping", "text"}  # everybody may use
 LEAF_USERS = set().union(*LAYERS[5:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
-ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", "arguments", "faults", "stopping"}
+ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}
 WITHOUT_TORCH = {"rankings", "config", "store"}
 HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 

@@ -13,6 +13,7 @@ from typing import Any
 from rdx import rankings
 from rdx.arguments import Parser
 from rdx.faults import line
+from rdx.text import counted
 
 PER_QUERY = "per_query.parquet"
 
@@ -123,7 +124,8 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
     failed = []
     try:
         with systems.opened(given.archive, given.runs, names) as found:
-            print(f"{len(found.runs)} systems; {found.others} other files are left alone")
+            others = counted(found.others, "other file")
+            print(f"{counted(len(found.runs), 'system')}; {others} left alone")
             for name, where, error in systems.register_all(
                 *(cell, found, naming, given.order, given.outside == "drop", given.source)
             ):
@@ -133,7 +135,7 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
                 )
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
-    print(f"Registered {len(found.runs) - len(failed)} of {len(found.runs)} systems")
+    print(f"Registered {len(found.runs) - len(failed)} of {counted(len(found.runs), 'system')}")
     if failed:
         sys.exit("\n   ".join(["rdx: not registered:", *failed]))
 

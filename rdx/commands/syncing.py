@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rdx import config
 from rdx.arguments import Parser
 from rdx.faults import line
+from rdx.text import counted
 
 
 def sync(arguments: Sequence[str]) -> None:
@@ -28,6 +29,8 @@ def sync(arguments: Sequence[str]) -> None:
         found = config.build(cell.cfg["tracking"], "tracking").sync()
     except ValueError as error:
         sys.exit(f"rdx: {line(error)}")
-    print(f"{found['delivered']} records delivered, {found['closed']} dead runs closed")
+    delivered, closed = counted(found["delivered"], "record"), counted(found["closed"], "dead run")
+    print(f"{delivered} delivered, {closed} closed")
     if found["kept"]:
-        sys.exit(f"rdx: {found['kept']} records could not be delivered: MLflow fails, see above")
+        kept = counted(found["kept"], "record")
+        sys.exit(f"rdx: {kept} could not be delivered: MLflow fails, see above")

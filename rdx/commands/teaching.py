@@ -16,6 +16,7 @@ from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
 from rdx.faults import line
 from rdx.fetching import require
+from rdx.text import counted
 
 
 def teach(arguments: Sequence[str]) -> None:
@@ -123,8 +124,8 @@ def _calibrate(cell: Cell) -> None:
         known = published.get(name)
         print(
             f"   {name}: teacher {found['teacher']:.4f} +- {found['half_width']:.4f} (95 % over "
-            f"{found['queries']} queries), first stage {found['first_stage']:.4f}, oracle "
-            f"{found['oracle']:.4f}, {found['left_out']} lists failed"
+            f"{counted(int(found['queries']), 'query')}), first stage {found['first_stage']:.4f}, "
+            f"oracle {found['oracle']:.4f}, {counted(int(found['left_out']), 'list')} failed"
             + ("" if known is None else f"; published {known:.4f}")
         )
         if known is None:

@@ -15,6 +15,7 @@ from rdx.plan.evidence import queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as find_out
 from rdx.plan.text import as_json, duration, text
+from rdx.text import counted
 
 
 def plan(arguments: Sequence[str]) -> None:
@@ -53,7 +54,7 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def power(
-    planned: Plan, measure: str | None, wanted: float | None, counted: Sequence[str]
+    planned: Plan, measure: str | None, wanted: float | None, sizes: Sequence[str]
 ) -> tuple[list[dict[str, Any]], str]:
     """What the planned tests can find, per collection: plain values, and text.
 
@@ -65,20 +66,20 @@ def power(
         Of ir_measures; None: the first of the evaluation.
     wanted
         A difference that should be found.
-    counted
+    sizes
         "COLLECTION=N": its number of test queries.
 
     Raises
     ------
     ConfigError
-        If `counted` is not that, or names no collection of the plan.
+        If `sizes` is not that, or names no collection of the plan.
     ValueError
         If `wanted` is not positive.
     """
     # rdx knows nothing of analysis but for this: a plan is read before anything is run
     from analysis import power as pw
 
-    sized = queries(planned, _counts(counted, planned))
+    sized = queries(planned, _counts(sizes, planned))
     measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
     known = {name: pw.measured(found) for name, found in scores(planned, measure).items()}
     systems, runs = seeds(planned)
@@ -87,8 +88,8 @@ def power(
     plans = pw.planned(there, runs, known, tests=tests, wanted=wanted)
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
-        f"{_n(systems, 'system')} of {_n(runs, 'seed')} or more, "
-        f"{_n(tests, 'test')} against one of them"
+        f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
+        f"{counted(tests, 'test')} against one of them"
     ]
     lines += [pw.report(plans, price(planned, plans, systems))] if plans else []
     lines += [
@@ -106,7 +107,9 @@ def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
     if not needed or max(needed) <= plans[0].seeds:
         return ""
     more = systems * (max(needed) - plans[0].seeds)
-    told = f"{max(needed)} seeds in place of {plans[0].seeds} are {_n(more, 'cell')} more"
+    told = (
+        f"{counted(max(needed), 'seed')} in place of {plans[0].seeds}: {counted(more, 'cell')} more"
+    )
     one = planned.one_more
     if one is None:
         return f"{told}; no stored trial tells how long these take."
@@ -114,11 +117,11 @@ def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
     return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
 
 
-def _counts(counted: Sequence[str], planned: Plan) -> dict[str, int]:
+def _counts(sizes: Sequence[str], planned: Plan) -> dict[str, int]:
     """The numbers of `--queries`."""
     known = {name for one in planned.cells for name in one.cell.cfg["evaluation"]["collections"]}
     found = {}
-    for one in counted:
+    for one in sizes:
         name, _, count = one.partition("=")
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"--queries {one}: must be COLLECTION=N, N at least 1")
@@ -126,7 +129,3 @@ def _counts(counted: Sequence[str], planned: Plan) -> dict[str, int]:
             raise ConfigError(f"--queries {one}: no such collection; there are {sorted(known)}")
         found[name] = int(count)
     return found
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.samplers.indexes import one_of, prepared, sha256
+from rdx.text import counted
 
 STORED = "ranking.parquet"
 
@@ -108,8 +109,11 @@ class Recorded:
         kept = top(_dense(ranking[~absent]), k)
         lost = int(absent.sum())
         if lost:
-            print(f"WARNING  {self.run}: {lost:,} of {len(ranking):,} rows left out, since "
-                  f"{collection.name} has no such passages")  # fmt: skip
+            rows = counted(len(ranking), "row")
+            print(
+                f"WARNING  {self.run}: {lost:,} of {rows} left out, since {collection.name} has no "
+                "such passages"
+            )
             kept.attrs["passages_missing"] = (lost, len(ranking))
         return kept
 

@@ -301,5 +301,5 @@ def test_the_verb(good, tmp_path, capsys):
             [*given, "tracking.uri=http://127.0.0.1:9", "tracking.retries=0", "tracking.wait=1"]
         )
     commands.VERBS["sync"]([*given, f"tracking.uri={good.uri}"])
-    assert "1 records delivered, 0 dead runs closed" in capsys.readouterr().out
+    assert "1 record delivered, 0 dead runs closed" in capsys.readouterr().out
     check_repaired(good)
