@@ -103,7 +103,9 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     except trials.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
-        return _fail(f"{name}: {error}" if arguments.all else str(error))
+        where = f"experiments/{name}.yaml"
+        told = str(error)
+        return _fail(told if where in told else f"{where}: {told}")
 
     paths = report.write(numbers, out)
     print(report.terminal(numbers))

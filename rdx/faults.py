@@ -43,6 +43,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         cure = f"pip install -c constraints.txt -e '.[{EXTRAS[error.name]}]'"
         return f"{error.name} is not installed: {cure}"
+    if (mark := getattr(error, "problem_mark", None)) is not None:  # of a YAML file
+        return f"{mark.name}:{mark.line + 1}: {error.problem}"  # type: ignore[attr-defined]
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start + 1} is not UTF-8: {error.object[error.start :][:20]!r}"
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -72,7 +74,8 @@ def log_of(error: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """The line of an error, and where its traceback is; that of a fault of the program is kept."""
-    if not (log_of(error) or isinstance(error, Mendable | OSError | ModuleNotFoundError)):
+    mendable = isinstance(error, Mendable | OSError | ModuleNotFoundError)
+    if not (log_of(error) or mendable or hasattr(error, "problem_mark")):
         with tempfile.NamedTemporaryFile(prefix="rdx-", suffix=".log", delete=False) as file:
             keep_log(error, Path(file.name))
     log = log_of(error)

@@ -93,6 +93,7 @@ def check(cell: Cell) -> None:
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(line(error)) from error
     _check_limits(cell.cfg.get("limits") or {})
+    _check_dev(cell.cfg)
 
 
 def check_all(every: Sequence[Cell]) -> None:
@@ -129,3 +130,13 @@ def _check_limits(limits: dict[str, Any]) -> None:
         number = isinstance(limit, int | float) and not isinstance(limit, bool)
         if limit is not None and not (number and 0 <= limit <= 1):
             raise ConfigError(f"limits.{name}={limit!r}: must be a share from 0 to 1, or null")
+
+
+def _check_dev(cfg: dict[str, Any]) -> None:
+    """Refuse what needs dev queries where none are held out, which showed after the training."""
+    wants = {"evaluation.interpolate": cfg["evaluation"].get("interpolate")}
+    if isinstance(cfg["loss"], dict):
+        wants["trainer.validate_every"] = cfg["trainer"].get("validate_every")
+    for key, value in wants.items():
+        if value and cfg["data"].get("dev", 1) == 0:
+            raise ConfigError(f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1")

@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rdx.arguments import near
 from rdx.config.building import allowed
@@ -53,14 +54,21 @@ def load_spec(name: str) -> dict[str, Any]:
     known = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
-    whole = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml")
+    where = f"experiments/{name}.yaml"
+    try:
+        whole = OmegaConf.load(ROOT / where)
+    except (UnicodeDecodeError, YAMLError) as error:
+        told = line(error) if hasattr(error, "problem_mark") else f"{where}: {line(error)}"
+        raise ConfigError(told) from error
     # Hydra itself would make those below a spec's node ``hydra``
     for node in nodes(OmegaConf.to_container(whole)):
         target = str(node["_target_"])
         if not allowed(target):
             told = "a spec may name classes of rdx and of declared extensions only"
-            raise ConfigError(f"experiments/{name}.yaml: _target_: {target}: {told}")
+            raise ConfigError(f"{where}: _target_: {target}: {told}")
     spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
+    if not OmegaConf.is_dict(spec):
+        raise ConfigError(f"{where}: spec: keys with values are expected")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 

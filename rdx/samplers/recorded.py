@@ -57,7 +57,10 @@ class Recorded:
         """Those of the queries that the run has: what training queries are drawn from."""
         with prepared(self, None, folder) as place:
             stored = rankings.StoredRanking(place / STORED)
-            return [query_id for query_id in queries if query_id in stored]
+            there = [query_id for query_id in queries if query_id in stored]
+        if not there:
+            raise rankings.FormatError(f"{self.run}: none of its queries is in the collection")
+        return there
 
     def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
         """Return the top k passages that the run has for the queries of the collection.

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import analysis.__main__ as analysis
 import rdx.__main__ as program
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,7 @@ def place(world, tmp_path, monkeypatch):
         "unknown.txt": b"nosuch 0 d1 1\n",
         "empty.txt": b"",
         "five.run": b"q0 Q0 d1 1 2.0\n",
+        "other.run": b"nosuch Q0 d1 1 2.0 x\n",
         "nan.run": b"q0 Q0 d1 1 nan x\n",
         "store_file": b"",
     }.items():
@@ -41,6 +44,12 @@ def place(world, tmp_path, monkeypatch):
     for name in ("folder.tsv", "no_config", "no_type"):
         Path(name).mkdir()
     Path("no_type/config.json").write_text(json.dumps({"layers": 2}))
+    for name, kept in {"no_words": ("config.json", "model.safetensors"), "cut": ()}.items():
+        shutil.copytree(world.folder / "bert", name)
+        for path in [p for p in Path(name).iterdir() if kept and p.name not in kept]:
+            path.unlink()
+    weights = Path("cut/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-50])
     return world
 
 
@@ -106,6 +115,13 @@ def test_a_fault_in_a_file_is_one_line_and_the_traceback_is_in_a_log(
         ("student.model=./none", ["student.model=./none"]),
         ("student.model=no_config", ["student.model=no_config", "config.json"]),
         ("student.model=no_type", ["student.model=no_type", "config.json"]),
+        ("student.model=no_words", ["student.model=no_words", "tokenizer"]),
+        ("student.model=cut", ["student.model=cut", "model.safetensors"]),
+        ("data.dev=0", ["evaluation.interpolate=true", "data.dev="]),
+        ("evaluation.interpolate=false data.dev=0 trainer.validate_every=1", ["validate_every=1"]),
+        ("depth.queries=99", ["depth.queries=99"]),
+        ("prefinetune.queries=99", ["prefinetune.queries=99"]),
+        ("sampler=recorded sampler.run=other.run", ["other.run: "]),
         ("student.model=five.run", ["student.model=five.run"]),
         ("sampler=recorded sampler.run=gone.run", ["sampler.run=gone.run"]),
         ("sampler=recorded sampler.run=five.run", ["five.run:1: "]),
@@ -155,6 +171,29 @@ def test_a_wrong_verb_is_one_line(place, arguments, status, told, monkeypatch, c
     assert found == status
     for part in told:
         assert part in line
+
+
+EXPERIMENTS = {
+    "cut": ("spec:\n  grid:\n    a: [1\n  b: 2\n", "cut.yaml:4: "),
+    "number": ("spec: 3\n", "number.yaml: spec: "),
+    "latin": (b"spec:\n  claim: K\xe4se\n", "latin.yaml: "),
+    "empty": ("", "empty.yaml: "),
+    "bare": ("spec: {name: x}\n", "bare.yaml: "),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_fault_in_an_experiment_names_its_file_and_line(tmp_path, name, monkeypatch, capfd):
+    (tmp_path / "experiments").mkdir()
+    content, told = EXPERIMENTS[name]
+    content = content.encode() if isinstance(content, str) else content
+    (tmp_path / "experiments" / f"{name}.yaml").write_bytes(content)
+    monkeypatch.setattr("rdx.config.composing.ROOT", tmp_path)
+    status, [line] = ends([f"+experiments={name}"], monkeypatch, capfd)
+    assert status == 1 and told in line and "traceback" not in line
+    monkeypatch.setattr("analysis.__main__.EXPERIMENTS", tmp_path / "experiments")
+    assert analysis.main([name]) == 2
+    assert told.partition("yaml")[0] in capfd.readouterr().err
 
 
 def test_a_fault_of_the_program_names_its_class_and_its_log(place, monkeypatch, capfd):
