@@ -12,6 +12,7 @@ CHATTY = (
     *("filelock", "fontTools", "git", "httpcore", "httpx", "huggingface_hub", "matplotlib"),
     *("openai", "urllib3"),
 )
+RETRIES = "urllib3.connectionpool"  # warns at every one; what fails in the end, rdx tells itself
 # Read by the libraries when they are imported, also in processes that this one starts.
 DEFAULTS = {
     "HF_HUB_VERBOSITY": "error",
@@ -35,10 +36,10 @@ def environment() -> None:
 
 def loggers() -> None:
     """Leave out what libraries log of every request and step; levels that are set stay."""
-    for name in CHATTY:
+    for name, level in (dict.fromkeys(CHATTY, logging.WARNING) | {RETRIES: logging.ERROR}).items():
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)
+            logger.setLevel(level)
     logging.getLogger("transformers.modeling_utils").addFilter(matters)
 
 

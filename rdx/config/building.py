@@ -139,4 +139,7 @@ def _check_dev(cfg: dict[str, Any]) -> None:
         wants["trainer.validate_every"] = cfg["trainer"].get("validate_every")
     for key, value in wants.items():
         if value and cfg["data"].get("dev", 1) == 0:
-            raise ConfigError(f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1")
+            off = "false" if value is True else "null"
+            raise ConfigError(
+                f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"
+            )

@@ -128,7 +128,7 @@ def remarks(found: dict[str, Any]) -> list[str]:
     measured = found.get("effectiveness", {}).get("usable")
     said = []
     if lists["left_out"] > MANY_UNUSABLE * lists["total"]:
-        said.append(f"{lists['left_out']:,} of {counted(lists['total'], 'list')} without a label")
+        said.append(f"{lists['left_out']:,} of {lists['total']:,} lists have no label")
     if moves["lists"] and moves["unchanged"] > MOSTLY_UNCHANGED:
         said.append(f"{moves['unchanged']:.0%} of the lists came back as they were given")
     if bias and bias["slope"]["low"] is not None:
