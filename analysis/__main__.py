@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from rdx import stopping
+
+if __name__ == "__main__":
+    stopping.install()  # first: libraries take seconds to load
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from rdx import faults, quiet
+from rdx.arguments import Parser
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 DESCRIPTION = """\
@@ -25,9 +33,9 @@ examples:
 FILES = "table.md, .tex and .csv, report.html and the figures"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Command line of ``python -m analysis``."""
-    arguments = argparse.ArgumentParser(
+    arguments = Parser(
         prog="python -m analysis",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -69,6 +77,8 @@ def specs() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when cells are missing, 2 when there is nothing to work on."""
     arguments = parser().parse_args(argv)
+    quiet.environment()
+    quiet.loggers()
     if arguments.all:
         out = arguments.out or Path("results")
         return max(_one(name, arguments, out / name) for name in specs())
@@ -81,9 +91,8 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     """Analyse one experiment."""
     # Late, so that --help and a misspelt name answer at once.
     from analysis import report, summary, trials
-    from analysis.comparability import ComparabilityError
-    from analysis.spec import SpecError, parse
-    from rdx.config import ConfigError, load_spec
+    from analysis.spec import parse
+    from rdx.config import load_spec
 
     command = f"python -m rdx +experiments={name}"
     try:
@@ -93,8 +102,10 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
         numbers = summary.summarise(spec, found)
     except trials.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
-    except (ConfigError, SpecError, ComparabilityError, trials.TrialError) as error:
-        return _fail(f"{name}: {error}" if arguments.all else str(error))
+    except faults.Mendable as error:
+        where = f"experiments/{name}.yaml"
+        told = str(error)
+        return _fail(told if where in told else f"{where}: {told}")
 
     paths = report.write(numbers, out)
     print(report.terminal(numbers))
@@ -109,9 +120,11 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with faults.ended("error", 2):
+        stopping.gently(True)
+        sys.exit(main())

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rdx.faults import Mendable
+
 IMPORTED = ("digest", "ties")
 TRAINED = (*IMPORTED, "k", "first_stage")
 
 
-class ComparabilityError(ValueError):
+class ComparabilityError(Mendable, ValueError):
     """Trials stand in one table that must not be compared: other queries, data or settings."""
 
 

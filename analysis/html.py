@@ -16,6 +16,7 @@ from analysis.page_style import SCRIPT, STYLE
 from analysis.spec import REFERENCES, Row
 from analysis.summary import Contrast, Summary
 from analysis.tables import EQUIVALENT, MARKS, MISSING, Column, Entry, Table
+from rdx.text import counted
 
 ALARM = "(!)"
 SCHEMES = ("", "http", "https", "file")
@@ -233,7 +234,7 @@ def _score_lines(summary: Summary, row: Row, collection: str, measure: str) -> l
     scores = summary.scores.get(key)
     if scores is None:
         return []
-    lines = [f"{collection}, {measure}: {scores.mean!r}, {len(scores.queries)} queries"]
+    lines = [f"{collection}, {measure}: {scores.mean!r}, {counted(len(scores.queries), 'query')}"]
     if scores.seeds:
         each = zip(scores.seeds, scores.seed_means.tolist(), strict=True)
         lines.append("by seed: " + ", ".join(f"{seed}: {mean:.4f}" for seed, mean in each))

@@ -13,6 +13,7 @@ from analysis.claims import interval_note, test_notes
 from analysis.means import averaged, why_left_out
 from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
+from rdx.text import counted
 
 if TYPE_CHECKING:
     from rdx.config import Cell
@@ -137,7 +138,7 @@ def _collection_notes(summary: Summary) -> list[str]:
         facts = summary.collection_facts.get(name)
         if facts is None:
             continue
-        parts = [f"{facts.get('queries', '?')} queries"]
+        parts = [counted(facts["queries"], "query") if "queries" in facts else "? queries"]
         if facts.get("k") is not None:
             parts.append(f"top {facts['k']} re-ranked")
         parts.append(f"first stage {_first_stage(facts.get('first_stage'))}")
@@ -146,7 +147,7 @@ def _collection_notes(summary: Summary) -> list[str]:
         if "ceiling" in facts:
             parts.append(f"best possible order {facts['ceiling']:.3f}")
         copy = facts.get("local_copy")
-        said = f" (a local copy with {copy['passages']:,} passages)" if copy else ""
+        said = f" (a local copy with {counted(copy['passages'], 'passage')})" if copy else ""
         parts.append(f"data {str(facts.get('digest', '?'))[:16]}{said}")
         if facts.get("degenerate"):
             parts.append(f"DEGENERATE ({facts.get('reason')})")

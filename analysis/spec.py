@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rdx.faults import Mendable
+
 SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
 # An imported run is a system too: "run:" and the name that it was imported under.
 IMPORTED = "run:"
@@ -28,7 +30,7 @@ SECONDS, BYTES = "seconds per query", "bytes at peak"
 COSTS = (SECONDS, BYTES)
 
 
-class SpecError(ValueError):
+class SpecError(Mendable, ValueError):
     """A spec names something that does not exist, or lacks something that it needs."""
 
 

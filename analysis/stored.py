@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rdx.faults import Mendable
+
 # What run files are called.
 RUN = re.compile(r"\.(run|trec|res)(\.gz|\.zst)?$")
 PER_QUERY = ("collection", "system", "query_id", "measure", "value")
@@ -19,7 +21,7 @@ class NoTrialsError(FileNotFoundError):
     """There is no MLflow store at the tracking URI, or no experiment of rdx in it."""
 
 
-class TrialError(RuntimeError):
+class TrialError(Mendable, RuntimeError):
     """A finished trial does not hold what a finished trial must hold."""
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -66,7 +68,9 @@ class Cell:
         self.state = Singleton.get_state()
 
     def __call__(self) -> JobReturn:
-        """Run the cell; its exception is returned, and printed here, where its traceback is."""
+        """Run the cell; its exception is returned, and told here."""
+        from rdx import faults  # Hydra imports every plugin at every start
+
         Singleton.set_state(self.state)
         setup_globals()
         config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
@@ -82,7 +86,10 @@ class Cell:
             job_subdir_key="hydra.sweep.subdir",
         )
         if result.status == JobStatus.FAILED:
-            traceback.print_exception(result._return_value)
+            error = result._return_value
+            print(f"rdx: {faults.told(error)}", file=sys.stderr, flush=True)
+            if faults.full():
+                traceback.print_exception(error)
         return result
 
     def checkpoint(self) -> Any:
@@ -153,24 +160,42 @@ class JoblibLauncher(_Engine):
 
         free: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         count = min(self.slots, len(cells))
-        for slot in range(count):
-            free.put((slot, worker(slot)))
+        pools = {slot: worker(slot) for slot in range(count)}
+        running: dict[int, Future[JobReturn]] = {}
+        for slot, pool in pools.items():
+            free.put((slot, pool))
 
         def on_a_slot(cell: Cell) -> JobReturn:
             slot, pool = free.get()
-            future = pool.submit(cell)
+            future = running[slot] = pool.submit(cell)
             result = _result(cell, future.result)
             if future.exception() is not None:
                 pool.shutdown(wait=False, kill_workers=True)
-                pool = worker(slot)
-            free.put((slot, pool))
+                pools[slot] = worker(slot)
+            free.put((slot, pools[slot]))
             return result
 
-        with ThreadPoolExecutor(count) as threads:
+        threads = ThreadPoolExecutor(count)
+        try:
             results = list(threads.map(on_a_slot, cells))
-        for _ in range(count):
-            free.get()[1].shutdown()
+        except BaseException:  # Ctrl-C
+            threads.shutdown(wait=False, cancel_futures=True)
+            _stop(pools.values(), running.values())
+            raise
+        for pool in pools.values():
+            pool.shutdown()
         return results
+
+
+def _stop(pools: Iterable[Any], running: Iterable[Future[JobReturn]]) -> None:
+    """End workers; cells close their records first, for which they have `GRACE` seconds."""
+    for pool in pools:
+        for pid in list(pool._processes or ()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    wait(running, GRACE)
+    for pool in pools:
+        pool.shutdown(wait=False, kill_workers=True)
 
 
 class SubmititLauncher(_Engine):
@@ -269,6 +294,7 @@ def _end_with_parent() -> None:
     joblib's workers would stay for ever, and so would what they hold of a GPU's memory.
     """
     parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the launcher ends us
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from rdx import quiet, stopping
+
+if __name__ == "__main__":
+    stopping.install()  # first: libraries take seconds to load
+    quiet.environment()
+
 import atexit
 import gc
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import hydra
+from hydra._internal import utils
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from rdx import config, progress, security
+from rdx import config, faults, progress, security
+from rdx.arguments import near
 from rdx.commands import VERBS
 from rdx.fetching import require
 from rdx.grids import key_of
 from rdx.precision import emulation_factor
 from rdx.sweeper import report
+from rdx.text import counted
 
 SHOWS = (
     *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version"),
@@ -32,7 +44,19 @@ LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun or accelerate launch: perha
 @hydra.main(config_path=str(config.CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> dict[str, Any]:
     """One cell, in whatever process the launcher chose."""
+    try:
+        return _cell(cfg)
+    except Exception as error:
+        if stopping.status() is not None:  # a library took Ctrl-C for a fault of its own
+            raise KeyboardInterrupt from error
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise faults.Ended(error) from error
+        raise
+
+
+def _cell(cfg: DictConfig) -> dict[str, Any]:
     collect_rarely()
+    quiet.loggers()
     from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
     if LAUNCHED and not trainer.running():
@@ -88,21 +112,27 @@ def collect_rarely() -> None:
 
 def main() -> None:
     """Run the program; of several processes in the first, and the others help it to train."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait for each other sleep instead of spinning: beside other work, even a browser,
-    # spinning made training several times slower (benchmarks/README.md). Read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    quiet.environment()
     collect_rarely()
-    if LAUNCHED:
-        from rdx import trainer
+    with faults.ended():
+        stopping.gently(True)
+        if LAUNCHED:
+            from rdx import trainer
 
-        trainer.run(program)
-    else:
-        program()
+            trainer.run(program)
+        else:
+            program()
+    stopping.gently(False)
 
 
 def program() -> None:
-    """Check every cell before any work starts, then run."""
+    """Check every cell before any work starts, then run.
+
+    Raises
+    ------
+    Mendable, OSError
+        On whatever the user can mend.
+    """
     arguments = sys.argv[1:]
     key = security.exposed_argument(arguments)
     if key:
@@ -111,32 +141,58 @@ def program() -> None:
             "environment variable (docs/security.md)"
         )
     if arguments and arguments[0] in VERBS:
+        quiet.loggers()
         arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
         if not arguments:
             return
+    _refuse_words(arguments)
+    overrides = [a for a in arguments if not a.startswith("-")]
     if not any(a.split("=")[0] in SHOWS for a in arguments):
-        try:
-            overrides = [a for a in arguments if not a.startswith("-")]
-            multirun = any(a in MULTIRUN for a in arguments)
-            mine = [o for o in overrides if not key_of(o).startswith("hydra")]
-            found, left_out = config.split(mine)
-            for cell, why in left_out:
-                print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
-            if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
-                raise config.ConfigError(
-                    f"this is a grid of {len(found) + len(left_out)} cells; run it with: "
-                    f"python -m rdx -m {' '.join(overrides)}"
-                )
-            require((cell.cfg for cell in found), mine)
-            for cell in found:
-                config.check(cell)
-        except (config.ConfigError, ValueError, FileNotFoundError) as error:
-            sys.exit(f"rdx: {error}")
+        multirun = any(a in MULTIRUN for a in arguments)
+        mine = [o for o in overrides if not key_of(o).startswith("hydra")]
+        found, left_out = config.split(mine)
+        for cell, why in left_out:
+            print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
+        if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
+            size = counted(len(found) + len(left_out), "cell")
+            raise config.ConfigError(
+                f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
+            )
+        require((cell.cfg for cell in found), mine)
+        config.check_all(found)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]
     sys.argv[1:] = [*flags, *rest]
-    job()
+    try:
+        with patch.object(utils, "run_and_report", lambda ask: ask()):  # it prints tracebacks
+            job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise config.ConfigError(config.explain(error, overrides)) from error
+
+
+def _refuse_words(arguments: list[str]) -> None:
+    """Refuse verbs and options that there are not; what follows some options is no override."""
+    parser = utils.get_args_parser()
+    options = parser._option_string_actions
+    words = [a for a in arguments[:1] if "=" not in a and a[:1] not in ("-", "~", "")]
+    if words and words[0] not in VERBS:
+        raise config.ConfigError(
+            f"{words[0]}: no such verb{near(words[0], VERBS)}; verbs: {', '.join(VERBS)}; "
+            "everything else is KEY=VALUE"
+        )
+    for argument in arguments:
+        name = argument.split("=")[0]
+        if argument.startswith("-") and name not in options:
+            raise config.ConfigError(
+                f"{name}: no such option{near(name, options)}; python -m rdx --help lists all"
+            )
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.parse_intermixed_args(arguments)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise config.ConfigError(f"{message}; python -m rdx --help lists all options")
 
 
 def _experiment(overrides: list[str]) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from rdx.faults import Mendable
 from rdx.rankings import USABLE
+from rdx.text import counted
 
 USED = "used"
 # Why a training query has no list, in the order in which it is found out.
@@ -22,7 +24,7 @@ NAMES = (
 )  # fmt: skip
 
 
-class TooMany(ValueError):
+class TooMany(Mendable, ValueError):
     """More was lost than the configuration allows; the message names the key."""
 
 
@@ -247,7 +249,8 @@ def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
             if unlike:
                 first = unlike[0]
                 messages.append(
-                    f"{len(unlike):,} query ids are different queries in {where}, e.g. {first!r}: "
+                    f"{where}: {counted(len(unlike), 'query id')} with another text, "
+                    f"e.g. {first!r}: "
                     f"{one.queries[first]!r} and {other.queries[first]!r}"
                 )
             words = {_plain(text): q for q, text in other.queries.items()}
@@ -255,7 +258,7 @@ def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
             if shared:
                 first = shared[0]
                 messages.append(
-                    f"{len(shared):,} queries are in both {where}, e.g. {first!r}: "
+                    f"{where}: {counted(len(shared), 'query')} in both, e.g. {first!r}: "
                     f"{one.queries[first]!r}; a mean over the two counts them twice"
                 )
     return messages

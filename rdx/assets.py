@@ -20,6 +20,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from rdx.faults import Mendable
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -86,7 +88,7 @@ TRUST: dict[str, Any] = {"trust_remote_code": False, "weights_only": True}
 PICKLED = ("*.bin", "*.pt", "*.pth")
 
 
-class AssetError(RuntimeError):
+class AssetError(Mendable, RuntimeError):
     """An asset that cannot be fetched, or whose weights are not the ones that are named."""
 
 

@@ -6,18 +6,19 @@ with the command that fetches them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rdx import config
+from rdx.arguments import Parser
 from rdx.data import catalogue
 from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
 from rdx.data.released import File
 from rdx.data.sources import PARTS, TOPICS
+from rdx.faults import line
 from rdx.rankings import FormatError
 
 Need = DataSet | File
@@ -27,7 +28,7 @@ RECORDED = ("rdx.samplers.Recorded", "rdx.teachers.Recorded")
 
 def data(arguments: Sequence[str]) -> None:
     """Fetch, verify or list the data that cells need."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx data",
         description="Data sets of ir_datasets and released rankings that the cells of a command "
         "line need. fetch: download what is lacking (stop it whenever you like, the same command "
@@ -59,7 +60,7 @@ def data(arguments: Sequence[str]) -> None:
         else:
             print(table(found))
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:

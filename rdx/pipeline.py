@@ -75,7 +75,7 @@ def candidates(cell: Any, split: Collection) -> pd.DataFrame:
         index = indexed(cell, sampler, cell.cfg["data"], split)
         # of a given run, only the queries that it has can be drawn
         known = sampler.covered(split.queries, index)
-        chosen = split.subset(sample_queries(known, depth.queries, depth.seed))
+        chosen = split.subset(sample_queries(known, depth.queries, depth.seed, "depth.queries"))
         ranking = sampler.candidates(chosen, depth.asked, index)
         rankings.write_parquet(ranking, folder / "candidates.parquet")
         sample = {"collection": split.name, "queries": list(chosen.queries)}
@@ -131,7 +131,8 @@ def prefinetune(cell: Any, trial: Any) -> Path:
             # a subset has none; where stage 2 follows, that shows them
             oddities = {} if cell.parts["loss"] else split.counts
             judged = [q for q in split.relevant() if q in split.queries]
-            split = split.subset(sample_queries(judged, stage.queries, stage.seed))
+            key = "prefinetune.queries"
+            split = split.subset(sample_queries(judged, stage.queries, stage.seed, key))
             index = indexed(cell, stage.sampler, cell.cfg["data"], split)
             lists = stage.lists(split, index)
             lost = accounting.left_out(len(lists(0)), len(split.queries))

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,10 +19,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rdx import security
+from rdx import faults
 from rdx.config import Cell
 from rdx.store import MANIFEST, write_json
 from rdx.store.held import lives, note_of, read_note
+from rdx.text import counted
 
 FEWEST_TOKENS = 64  # of a micro-batch that is tried after memory did not suffice
 TO_RETRY = ("failed", "out of memory", "diverged", "killed")
@@ -81,9 +81,7 @@ def recorded(root: Path, signature: str, cfg: dict[str, Any]) -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps: the error itself says so
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(traceback.format_exception(error))
-            log.write_text(security.hidden(text))
+            faults.keep_log(error, log)
             facts = {"state": kind(error), "cause": cause(error), "log": str(log)}
             where = f"{socket.gethostname()}:{os.getpid()}"
             write_json(failed, {**facts, "where": where, "max_tokens": _tokens(cfg)})
@@ -102,8 +100,7 @@ def kind(error: BaseException) -> str:
 
 def cause(error: BaseException) -> str:
     """An exception in one line."""
-    first = (str(error).splitlines() or [""])[0]
-    return security.hidden(f"{type(error).__name__}: {first}")[:300]
+    return faults.line(error)[:500]
 
 
 def smaller(root: Path, signature: str) -> list[str]:
@@ -223,7 +220,7 @@ def text(found: dict[str, Any]) -> str:
     """The table for people: counts, then a line for each cell that runs, failed or was killed."""
     healths = ", ".join(f"{name} {n}" for name, n in found["health"].items())
     counts = ", ".join(f"{n} {state}" for state, n in found["counts"].items())
-    lines = [f"grid {found['grid']}: {len(found['cells'])} cells: {counts}"]
+    lines = [f"grid {found['grid']}: {counted(len(found['cells']), 'cell')}: {counts}"]
     lines += [f"   health of the finished: {healths}"] if healths else []
     if found["seconds_left"] is not None:
         lines.append(f"   about {duration(found['seconds_left'])} left")

@@ -14,6 +14,7 @@ from hydra.core.utils import JobStatus
 from rdx import progress
 from rdx.config import Cell, build, cells, distinct
 from rdx.store import signature
+from rdx.text import counted
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
 MOVED = 0.1  # share by which an axis may move steps and pairs
@@ -50,7 +51,7 @@ def sweep(
     chosen = found if not retry else [c for c in found if _standing(c).state in progress.TO_RETRY]
     if not retry:
         print(
-            f"{grid}: {len(found)} cells; how they stand: python -m rdx status {named}",
+            f"{grid}: {counted(len(found), 'cell')}; how they stand: python -m rdx status {named}",
             flush=True,
         )
     track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
@@ -118,7 +119,7 @@ def report(summaries: list[dict[str, Any]]) -> str:
         return ", ".join(f"{stage} {n}" for stage, n in sorted(counts.items())) or "none"
 
     return (
-        f"{len(summaries)} cells finished. Stages computed: {sum(computed.values())} "
+        f"{counted(len(summaries), 'cell')} finished. Stages computed: {sum(computed.values())} "
         f"({listed(computed)}); taken from the store: {sum(stored.values())} ({listed(stored)})"
     )
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
-    {"rankings", "losses", "assets", "draws", "precision"},
+    {"rankings", "losses", "assets", "draws", "precision", "bars"},
     {"lists", "accounting"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
@@ -29,21 +29,24 @@ LAYERS = (
 )
 # Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
+BASE = {"arguments", "faults", "quiet", "stopping", "text"}  # everybody may use them
 LEAF_USERS = set().union(*LAYERS[5:])
-RDX = LEAVES.union(*LAYERS)
+RDX = LEAVES.union(BASE, *LAYERS)
 
-ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store"}
+ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}
 WITHOUT_TORCH = {"rankings", "config", "store"}
 HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 
 
 def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
+    if module in BASE:
+        return {"__init__", "security", *BASE}
     if module in LEAVES:
         more = ["grids", "precision", "store"] if module == "config" else []
-        return {"__init__", "rankings", "security", module, *more}
+        return {"__init__", "rankings", "security", module, *BASE, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
-    return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
+    return set().union({module}, BASE, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
 
 
 def planning(module: str, target: str) -> bool:

@@ -18,6 +18,7 @@ from analysis.sections.power import plan
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, SECONDS
 from analysis.summary import Summary
+from rdx.text import counted
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
 MOST_PANELS = 4
@@ -217,5 +218,5 @@ def power_curves(summary: Summary) -> dict[str, tuple[list[float], list[float]]]
         x = np.linspace(0, 4.5 * sd / np.sqrt(n), 60)
         noise = power.Assumption(sd=sd, seed_sd=0.0)
         y = power.power_of(x, n, 1, noise, alpha=summary.spec.alpha)
-        curves[f"{one.collection}: {n} queries, SD {sd:.3f}"] = (x.tolist(), y.tolist())
+        curves[f"{one.collection}: {counted(n, 'query')}, SD {sd:.3f}"] = (x.tolist(), y.tolist())
     return curves

@@ -13,6 +13,7 @@ from analysis import factors as fc
 from analysis.sections.common import interval, listed, number, p_value, sentences
 from analysis.summary import Summary
 from analysis.tables import Column, Entry, Table
+from rdx.text import counted
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
     heads = ("df", "F", "p", "ω²", "95 % CI", "p (runs)")
     repeated = any(e.p_runs == e.p_runs for d in designs.values() for e in d.grid.effects)
     sizes = (
-        f"{name}: {found.runs} runs on {found.queries} queries, rest {found.grid.rest_df} df."
+        f"{name}: {counted(found.runs, 'run')} on {counted(found.queries, 'query')}, "
+        f"rest {found.grid.rest_df} df."
         for name, found in designs.items()
     )
     return Table(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rdx.arguments import Parser
 from rdx.commands.measuring import evaluate, import_
 from rdx.commands.standing import retry, status
 from rdx.commands.syncing import sync
@@ -18,7 +18,7 @@ from rdx.plan.command import plan
 
 def export(arguments: Sequence[str]) -> None:
     """Release a finished cell: weights that other libraries load, and a model card."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx export",
         description="Write the weights of a finished cell, a model card and its configuration.",
     )
@@ -46,7 +46,7 @@ def export(arguments: Sequence[str]) -> None:
 
 def doctor(arguments: Sequence[str]) -> None:
     """Find out whether a command line would run here; exit status 1 if something stops it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx doctor",
         description="Examine machine, software, data, places, services and keys for a command "
         "line, with a cure for what is wrong. Nothing is run.",

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rdx import rankings
+from rdx.arguments import Parser
+from rdx.faults import line
+from rdx.text import counted
 
 PER_QUERY = "per_query.parquet"
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Measure TREC runs without a model; or compare what finished cells cost per query."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx evaluate",
         description="Measure TREC runs on a test collection: value, ceiling, Judged@10, missing "
         "queries, ties. With --efficiency: compare time, memory and energy of finished cells.",
@@ -56,7 +59,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def import_(arguments: Sequence[str]) -> None:
     """Register TREC runs of a system in MLflow, so that tables can hold it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx import",
         description="Register the runs of a system as a trial, comparable with the cells that were "
         "evaluated on the same collections and first stages.",
@@ -121,7 +124,8 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
     failed = []
     try:
         with systems.opened(given.archive, given.runs, names) as found:
-            print(f"{len(found.runs)} systems; {found.others} other files are left alone")
+            others = counted(found.others, "other file")
+            print(f"{counted(len(found.runs), 'system')}; {others} left alone")
             for name, where, error in systems.register_all(
                 *(cell, found, naming, given.order, given.outside == "drop", given.source)
             ):
@@ -130,13 +134,13 @@ def _import_all(cell: Any, names: list[str], given: argparse.Namespace) -> None:
                     f"   {'FAILED' if error else 'run:' + name:42} {', '.join(where)}", flush=True
                 )
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
-    print(f"Registered {len(found.runs) - len(failed)} of {len(found.runs)} systems")
+        sys.exit(f"rdx: {line(error)}")
+    print(f"Registered {len(found.runs) - len(failed)} of {counted(len(found.runs), 'system')}")
     if failed:
         sys.exit("\n   ".join(["rdx: not registered:", *failed]))
 
 
-def _of_collection(parser: argparse.ArgumentParser) -> None:
+def _of_collection(parser: Parser) -> None:
     """What says on which collection, by which measures and against which candidates."""
     parser.add_argument(
         "--collection",
@@ -180,7 +184,7 @@ def _told(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def _scores(rows: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:

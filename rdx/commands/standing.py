@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rdx import progress
+from rdx.arguments import Parser
+from rdx.faults import line
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -33,8 +35,8 @@ def retry(arguments: Sequence[str]) -> list[str]:
     return ["-m", *grid["arguments"], *grid["hydra"], "+hydra.sweeper.retry=true"]
 
 
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m rdx {verb}", description=description)
+def _parser(verb: str, description: str) -> Parser:
+    parser = Parser(prog=f"python -m rdx {verb}", description=description)
     parser.add_argument(
         "grid", nargs="?", default="", help="its id, or the beginning of it; default: the newest"
     )
@@ -46,4 +48,4 @@ def _grid(given: argparse.Namespace) -> dict[str, Any]:
     try:
         return progress.read_grid(given.store, given.grid)
     except ValueError as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")

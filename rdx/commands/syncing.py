@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from rdx import config
+from rdx.arguments import Parser
+from rdx.faults import line
+from rdx.text import counted
 
 
 def sync(arguments: Sequence[str]) -> None:
     """Deliver what MLflow has not got yet, and close the runs of dead processes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx sync",
         description="Deliver to MLflow what it could not take while trials ran, and close runs "
         "whose process is gone. Safe to repeat, and while trials run.",
@@ -26,7 +28,9 @@ def sync(arguments: Sequence[str]) -> None:
         cell = config.cells(given.overrides)[0]
         found = config.build(cell.cfg["tracking"], "tracking").sync()
     except ValueError as error:
-        sys.exit(f"rdx: {error}")
-    print(f"{found['delivered']} records delivered, {found['closed']} dead runs closed")
+        sys.exit(f"rdx: {line(error)}")
+    delivered, closed = counted(found["delivered"], "record"), counted(found["closed"], "dead run")
+    print(f"{delivered} delivered, {closed} closed")
     if found["kept"]:
-        sys.exit(f"rdx: {found['kept']} records could not be delivered: MLflow fails, see above")
+        kept = counted(found["kept"], "record")
+        sys.exit(f"rdx: {kept} could not be delivered: MLflow fails, see above")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +12,16 @@ from typing import Any
 import pandas as pd
 
 from rdx import config, rankings
+from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
+from rdx.faults import line
 from rdx.fetching import require
+from rdx.text import counted
 
 
 def teach(arguments: Sequence[str]) -> None:
     """Label without training; or compare a teacher with what others report of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx teach",
         description="Let teachers rank the candidates of the training queries; train nothing. "
         "Answers are kept: stop it whenever you like, and the same command goes on.",
@@ -46,7 +48,7 @@ def teach(arguments: Sequence[str]) -> None:
         found = _distinct(given.overrides)
         other = rankings.read_trec(given.against, order="rank") if given.against else None
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     for cell in found:
         print(f"== {' '.join(cell.overrides) or 'defaults'}", flush=True)
         if given.calibrate:
@@ -63,8 +65,7 @@ def _distinct(overrides: Sequence[str]) -> list[Cell]:
     """The cells of a command line that differ in their labels, checked."""
     found = config.cells(overrides)
     require((cell.cfg for cell in found), overrides)
-    for cell in found:
-        config.check(cell)
+    config.check_all(found)
     return config.distinct(found, "teach")
 
 
@@ -75,7 +76,7 @@ def _asked(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except (Fatal, Stopped, rankings.FormatError, ConfigError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
 
 
 def _label(cell: Cell, again: bool) -> Path:
@@ -123,8 +124,8 @@ def _calibrate(cell: Cell) -> None:
         known = published.get(name)
         print(
             f"   {name}: teacher {found['teacher']:.4f} +- {found['half_width']:.4f} (95 % over "
-            f"{found['queries']} queries), first stage {found['first_stage']:.4f}, oracle "
-            f"{found['oracle']:.4f}, {found['left_out']} lists failed"
+            f"{counted(int(found['queries']), 'query')}), first stage {found['first_stage']:.4f}, "
+            f"oracle {found['oracle']:.4f}, {counted(int(found['left_out']), 'list')} failed"
             + ("" if known is None else f"; published {known:.4f}")
         )
         if known is None:

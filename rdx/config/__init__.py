@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, check
+from rdx.config.building import build, check, check_all
 from rdx.config.composing import composed, explain, load_spec, resolved
 from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "cells",
     "check",
+    "check_all",
     "composed",
     "corpus",
     "distinct",

@@ -6,10 +6,13 @@ import dataclasses
 import importlib
 import inspect
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from rdx import security
-from rdx.config.schema import GROUPS, Cell, ConfigError, near
+from rdx.arguments import near
+from rdx.config.schema import GROUPS, Cell, ConfigError
+from rdx.faults import line
 
 EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
 
@@ -88,9 +91,20 @@ def check(cell: Cell) -> None:
                 if hasattr(one, "check"):
                     one.check()
         except (ValueError, FileNotFoundError) as error:
-            line = security.hidden(f"{error}\n  in: python -m rdx {' '.join(cell.overrides)}")
-            raise ConfigError(line) from error
+            raise ConfigError(line(error)) from error
     _check_limits(cell.cfg.get("limits") or {})
+    _check_dev(cell.cfg)
+
+
+def check_all(every: Sequence[Cell]) -> None:
+    """`check` the cells of a grid; the error names the cell, if there are several."""
+    for cell in every:
+        try:
+            check(cell)
+        except ConfigError as error:
+            if len(every) == 1:
+                raise
+            raise ConfigError(f"{error} (in the cell {' '.join(cell.overrides)})") from error
 
 
 def _check_types(cls: type, arguments: dict[str, Any], where: str) -> None:
@@ -116,3 +130,16 @@ def _check_limits(limits: dict[str, Any]) -> None:
         number = isinstance(limit, int | float) and not isinstance(limit, bool)
         if limit is not None and not (number and 0 <= limit <= 1):
             raise ConfigError(f"limits.{name}={limit!r}: must be a share from 0 to 1, or null")
+
+
+def _check_dev(cfg: dict[str, Any]) -> None:
+    """Refuse what needs dev queries where none are held out, which showed after the training."""
+    wants = {"evaluation.interpolate": cfg["evaluation"].get("interpolate")}
+    if isinstance(cfg["loss"], dict):
+        wants["trainer.validate_every"] = cfg["trainer"].get("validate_every")
+    for key, value in wants.items():
+        if value and cfg["data"].get("dev", 1) == 0:
+            off = "false" if value is True else "null"
+            raise ConfigError(
+                f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"
+            )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from rdx.arguments import near
 from rdx.config.building import allowed
 from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near, nodes
+from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
+from rdx.faults import line
 from rdx.grids import key_of
 
 
@@ -51,14 +55,21 @@ def load_spec(name: str) -> dict[str, Any]:
     known = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
-    whole = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml")
+    where = f"experiments/{name}.yaml"
+    try:
+        whole = OmegaConf.load(ROOT / where)
+    except (UnicodeDecodeError, YAMLError) as error:
+        told = line(error) if hasattr(error, "problem_mark") else f"{where}: {line(error)}"
+        raise ConfigError(told) from error
     # Hydra itself would make those below a spec's node ``hydra``
     for node in nodes(OmegaConf.to_container(whole)):
         target = str(node["_target_"])
         if not allowed(target):
             told = "a spec may name classes of rdx and of declared extensions only"
-            raise ConfigError(f"experiments/{name}.yaml: _target_: {target}: {told}")
+            raise ConfigError(f"{where}: _target_: {target}: {told}")
     spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
+    if not OmegaConf.is_dict(spec):
+        raise ConfigError(f"{where}: spec: keys with values are expected")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
@@ -201,6 +212,13 @@ def cell_of(
     ConfigError
         On an unknown key, option or value.
     """
+    for override in overrides:
+        key = key_of(override)
+        if override.startswith("~") and "." not in key:
+            raise ConfigError(
+                f"{override}: no group or key of the root can be left out; choose another option "
+                f"or value: {key}=..."
+            )
     try:
         values = [o for o in overrides if _is_value(o)]
         options = tuple(o for o in overrides if o not in values)
@@ -213,6 +231,8 @@ def cell_of(
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, overrides)) from error
     known = [f.name for f in dataclasses.fields(Root)]
+    if "experiments" in plain:
+        raise ConfigError(explain(KeyError("experiments"), overrides))
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
@@ -267,8 +287,11 @@ def parsed(override: str) -> Override:
 
 
 def explain(error: BaseException, overrides: Sequence[str]) -> str:
-    """One readable message: what is wrong, what would be right, in which command line."""
+    """One readable message: what is wrong, and what would be right."""
     text = str(error).strip()
+    for override in overrides:
+        if override.startswith("experiments="):
+            return f"{override}: an experiment is added, with a plus: +{override}"
     for override in overrides:
         key = key_of(override)
         if f"Could not override '{key}'" in text or f"full_key: {key}" in text:
@@ -277,12 +300,46 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
             if valid and name not in valid:
                 where = f"{parent}.{name}" if parent else name
                 return f"{where}: no such key{near(name, valid)}; valid: {valid}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    noise = ("Config search path", "Set the env", "provider=")
-    lines = [line for line in lines if not line.startswith(noise)]
+    absent = re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", text)
+    if absent:
+        group, option = absent.groups()
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}={option}: no such option{near(option, options)}; valid: {options}"
+    group = next((g for g in GROUPS if f"{g}=null" in overrides), None)
+    if group and "Config group override must be" in text:
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}: the name of one option is expected; valid: {options}"
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return line(error.__cause__)
+    noise = ("Config search path", "Set the env", "provider=", "full_key:", "reference_type=")
+    lines = [one.strip() for one in text.splitlines()]
+    lines = [one for one in lines if one and not one.startswith((*noise, "object_type="))]
+    lines = lines or [type(error).__name__]
+    named = re.search(r"full_key: (\S+)", text)
+    if named and named[1] not in lines[0]:
+        lines.insert(0, f"{named[1]}:")
+    lines[0] = re.sub(r"^Could not override '(.*)'\.$", r"\1: no such key;", lines[0])
+    lines[0] = re.sub(r"^Error merging override (.*)$", r"\1:", lines[0])
     if error.__cause__ is not None and text.startswith("Error merging override"):
         lines.append(str(error.__cause__).strip().splitlines()[0])
-    return "\n  ".join([*lines, f"in: python -m rdx {' '.join(overrides)}"])
+    return " ".join(dict.fromkeys(lines))
+
+
+def unread(overrides: Sequence[str], error: Exception) -> str:
+    """What is wrong with the first override that Hydra's grammar cannot read, and the cure."""
+    for before, override in zip(("", *overrides), overrides, strict=False):
+        try:
+            parsed(override)
+        except HydraException as fault:
+            key, equals, value = override.partition("=")
+            why = str(fault).strip().splitlines()[0]
+            if not equals:
+                cure = f"{override!r}: KEY=VALUE is expected"
+                whole = shlex.quote(f"{before} {override}")
+                return f"{cure}; of a value with spaces: {whole}" if "=" in before else cure
+            quoted = shlex.quote(f'{key}="{value}"')
+            return f"{override}: {why}; a value with such characters is quoted twice: {quoted}"
+    return str(error)
 
 
 def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
@@ -297,7 +354,8 @@ def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
 def sweep(overrides: Iterable[str]) -> list[list[str]]:
     """Multiply out the sweeps of a command line, as Hydra's own sweeper does."""
     try:
-        every = OverridesParser.create().parse_overrides(list(overrides))
+        loader = GlobalHydra.instance().config_loader()  # glob() looks for options
+        every = OverridesParser.create(loader).parse_overrides(list(overrides))
         return [list(job) for batch in BasicSweeper.split_arguments(every, None) for job in batch]
     except HydraException as error:
-        raise ConfigError(f"{error}\n  in: {' '.join(overrides)}") from error
+        raise ConfigError(unread(list(overrides), error)) from error

@@ -9,8 +9,9 @@ from typing import Any
 from hydra.errors import HydraException
 
 from rdx import grids
-from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep
-from rdx.config.schema import CONF, Cell, ConfigError, Root, near, nodes
+from rdx.arguments import near
+from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
+from rdx.config.schema import CONF, Cell, ConfigError, Root, nodes
 from rdx.grids import SubGrid
 
 # What a loss must have beyond an order of passages, and which teachers give it.
@@ -52,14 +53,31 @@ def split(
     bases: dict[tuple[str, ...], Base] = {}
     with composing():
         for grid in _sub_grids(overrides):
-            own = [cell_of(grid.name, job, bases, precision) for job in grid.jobs(sweep)]
+            jobs = grid.jobs(sweep)
+            own = [_cell(grid.name, job, bases, len(jobs), precision) for job in jobs]
             _check_exclude(grid, own)
             every += own
             reasons += [_excluded(cell, grid) or impossible(cell.cfg) for cell in own]
     if every and all(reasons):
-        raise ConfigError(f"{reasons[0]}\n  in: python -m rdx {' '.join(every[0].overrides)}")
+        raise ConfigError(reasons[0])
     found = list(zip(every, reasons, strict=True))
     return [cell for cell, why in found if not why], [(cell, why) for cell, why in found if why]
+
+
+def _cell(
+    grid: str,
+    job: list[str],
+    bases: dict[tuple[str, ...], Base],
+    number: int,
+    precision: str | None,
+) -> Cell:
+    """`cell_of`; where a grid has several cells, its errors name the cell."""
+    try:
+        return cell_of(grid, job, bases, precision)
+    except ConfigError as error:
+        if number == 1:
+            raise
+        raise ConfigError(f"{error} (in the cell {' '.join(job)})") from error
 
 
 def distinct(every: Sequence[Cell], stage: str = "evaluate") -> list[Cell]:
@@ -151,7 +169,7 @@ def _constraint(overrides: Sequence[str], key: str) -> Any:
     try:
         return parsed(given[0]).value()
     except HydraException as error:
-        raise ConfigError(f"{error}\n  in: {given[0]}") from error
+        raise ConfigError(unread(given, error)) from error
 
 
 def _excluded(cell: Cell, grid: SubGrid) -> str:

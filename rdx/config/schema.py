@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+
+from rdx.faults import Mendable
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -20,7 +21,7 @@ GROUPS = (
 )
 
 
-class ConfigError(ValueError):
+class ConfigError(Mendable, ValueError):
     """A configuration that cannot be run; the message names the key and lists what is valid."""
 
 
@@ -90,9 +91,3 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, list):
         for one in tree:
             yield from nodes(one)
-
-
-def near(key: str, valid: Iterable[str]) -> str:
-    """A hint at the valid key that looks most like a wrong one; "" if none does."""
-    close = difflib.get_close_matches(key, list(valid), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from rdx.bars import bar
 from rdx.data.download import DownloadError, download, locked, md5_of
 from rdx.data.sources import PARTS, files, having, home, sources
 from rdx.rankings import FormatError
@@ -234,7 +233,7 @@ def measure(dataset: Any, parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
             "size": path.stat().st_size,
             "md5": md5_of(path),
         }
-        for path, part in tqdm(kept.items(), desc="checksums", unit="file", disable=None)
+        for path, part in bar(kept.items(), desc="checksums", unit="file", total=len(kept))
     }
     return {"counts": counts, "content": digest.hexdigest()[:16], "files": facts}
 

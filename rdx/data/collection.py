@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from rdx.text import counted
+
 
 @dataclass(frozen=True, eq=False)
 class Collection:
@@ -108,7 +110,7 @@ def split_of(query_id: str, dev: float) -> str:
     return "dev" if fraction < dev else "train"
 
 
-def sample_queries(ids: Iterable[str], n: int | None, seed: int) -> list[str]:
+def sample_queries(ids: Iterable[str], n: int | None, seed: int, key: str = "queries") -> list[str]:
     """Draw a sample of query ids such that smaller samples are contained in larger ones.
 
     Parameters
@@ -119,6 +121,8 @@ def sample_queries(ids: Iterable[str], n: int | None, seed: int) -> list[str]:
         How many to draw; None takes all.
     seed
         Another seed gives another order.
+    key
+        Where `n` was given, for the error.
 
     Returns
     -------
@@ -136,5 +140,5 @@ def sample_queries(ids: Iterable[str], n: int | None, seed: int) -> list[str]:
     if n is None:
         return ordered
     if not 0 <= n <= len(ordered):
-        raise ValueError(f"{n} queries asked for, {len(ordered)} available")
+        raise ValueError(f"{key}={n}: {counted(len(ordered), 'query')} to draw from")
     return ordered[:n]

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
+
+from rdx.bars import bar
+from rdx.faults import Mendable
 
 BLOCK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 TRIES = 5  # without a single new byte
 
 
-class DownloadError(OSError):
+class DownloadError(Mendable, OSError):
     """A file that could not be fetched, or is not the one that was meant."""
 
 
@@ -128,13 +130,11 @@ def _go_on(address: str, part: Path, headers: dict[str, str]) -> bool:
 def _append(answer: Any, part: Path, start: int, total: int | None) -> bool:
     with (
         part.open("ab" if start else "wb") as file,
-        tqdm(
-            *(), initial=start, total=total, unit="B", unit_scale=True, desc=part.stem, disable=None
-        ) as bar,
+        bar(initial=start, total=total, unit="B", unit_scale=True, desc=part.stem) as shown,
     ):
         while block := answer.read(BLOCK):
             file.write(block)
-            bar.update(len(block))
+            shown.update(len(block))
     return total is None or _size(part) == total
 
 

@@ -133,7 +133,7 @@ class Files:
             queries = {q: text for q, text in queries.items() if split_of(q, self.dev) == split}
             qrels = qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
         if not queries:
-            raise ValueError(f"{self.queries}: no query in split {split!r} (data.dev={self.dev})")
+            raise FormatError(f"{self.queries}: no query in split {split!r} (data.dev={self.dev})")
         passages = StoredTexts(folder)
         counts = json.loads((folder / _COUNTS).read_text())
         if self.qrels is not None:

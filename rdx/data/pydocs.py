@@ -18,8 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
+from rdx.bars import bar
 from rdx.data.collection import Collection
 
 LIBRARIES = ("numpy", "scipy", "pandas", "torch", "statsmodels", "matplotlib", "sklearn")
@@ -205,7 +205,7 @@ def _folders(library: str) -> list[str]:
 def _items(library: str) -> Iterator[_Item]:
     root = Path(_folders(library)[0])
     files = sorted(root.rglob("*.py"))
-    for path in tqdm(files, desc=f"reading {library}", unit="file", leave=False):
+    for path in bar(files, desc=f"reading {library}", unit="file", leave=False):
         inner = path.relative_to(root).with_suffix("").parts
         if any(part in ("tests", "test", "testing", "_vendor", "conftest") for part in inner):
             continue

@@ -13,6 +13,7 @@ from rdx import config, fetching
 from rdx.config import Cell, ConfigError
 from rdx.doctor import machine, places
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding, as_json, stops, text
+from rdx.text import counted
 
 __all__ = ["ERROR", "NOTE", "OK", "WARNING", "Finding", "as_json", "examine", "stops", "text"]
 
@@ -76,8 +77,9 @@ def _configuration(cells: list[Cell]) -> Iterator[Finding]:
         except (ConfigError, ValueError, FileNotFoundError) as error:
             yield Finding("configuration", ERROR, str(error))
             return
-    told = "one cell" if len(cells) == 1 else f"{len(cells)} cells"
-    yield Finding("configuration", OK, f"{told}, every value is one that there is")
+    yield Finding(
+        "configuration", OK, f"{counted(len(cells), 'cell')}, every value is one that there is"
+    )
 
 
 def _data(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:

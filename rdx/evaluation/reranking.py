@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from rdx import rankings
+from rdx.bars import bar
 from rdx.batches import micro_batches
 from rdx.evaluation.measures import measured
 from rdx.students import CrossEncoder
@@ -48,13 +48,13 @@ def rerank(
     with (
         torch.inference_mode(),
         accelerator.autocast(),
-        tqdm(total=len(pairs), desc=name, unit="pair") as bar,
+        bar(total=len(pairs), desc=name, unit="pair") as shown,
     ):
         for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
             inputs = {key: value.to(accelerator.device) for key, value in micro.inputs.items()}
             found = student(inputs, micro.parts.to(accelerator.device)).float().cpu()
             scores[micro.positions.numpy()] = found.numpy()
-            bar.update(len(micro.positions))
+            shown.update(len(micro.positions))
     seconds = time.perf_counter() - start
     texts = {text for pair in pairs for text in pair}
     timing = {

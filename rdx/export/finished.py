@@ -11,11 +11,12 @@ import pandas as pd
 import yaml
 
 from rdx import config, pipeline, rankings
+from rdx.faults import Mendable
 from rdx.store import damage
 from rdx.students import Student
 
 
-class ExportError(ValueError):
+class ExportError(Mendable, ValueError):
     """What is asked for cannot be exported; the message says why and what to do."""
 
 

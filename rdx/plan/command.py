@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rdx.arguments import Parser
 from rdx.config import ConfigError
+from rdx.faults import line
 from rdx.plan.evidence import queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as find_out
 from rdx.plan.text import as_json, duration, text
+from rdx.text import counted
 
 
 def plan(arguments: Sequence[str]) -> None:
     """Say what a grid would take, and what it could find; run and write nothing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rdx plan",
         description="Cells, shared stages, time, disk, cost and power of a grid, before "
         "it is run. Nothing is run and nothing is written.",
@@ -44,7 +46,7 @@ def plan(arguments: Sequence[str]) -> None:
         planned = find_out(given.overrides)
         plans, told = power(planned, given.measure, given.difference, given.queries)
     except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+        sys.exit(f"rdx: {line(error)}")
     if given.json:
         print(json.dumps({**as_json(planned), "power": plans}, indent=1))
     else:
@@ -52,7 +54,7 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def power(
-    planned: Plan, measure: str | None, wanted: float | None, counted: Sequence[str]
+    planned: Plan, measure: str | None, wanted: float | None, sizes: Sequence[str]
 ) -> tuple[list[dict[str, Any]], str]:
     """What the planned tests can find, per collection: plain values, and text.
 
@@ -64,20 +66,20 @@ def power(
         Of ir_measures; None: the first of the evaluation.
     wanted
         A difference that should be found.
-    counted
+    sizes
         "COLLECTION=N": its number of test queries.
 
     Raises
     ------
     ConfigError
-        If `counted` is not that, or names no collection of the plan.
+        If `sizes` is not that, or names no collection of the plan.
     ValueError
         If `wanted` is not positive.
     """
     # rdx knows nothing of analysis but for this: a plan is read before anything is run
     from analysis import power as pw
 
-    sized = queries(planned, _counts(counted, planned))
+    sized = queries(planned, _counts(sizes, planned))
     measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
     known = {name: pw.measured(found) for name, found in scores(planned, measure).items()}
     systems, runs = seeds(planned)
@@ -86,8 +88,8 @@ def power(
     plans = pw.planned(there, runs, known, tests=tests, wanted=wanted)
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
-        f"{_n(systems, 'system')} of {_n(runs, 'seed')} or more, "
-        f"{_n(tests, 'test')} against one of them"
+        f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
+        f"{counted(tests, 'test')} against one of them"
     ]
     lines += [pw.report(plans, price(planned, plans, systems))] if plans else []
     lines += [
@@ -105,7 +107,9 @@ def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
     if not needed or max(needed) <= plans[0].seeds:
         return ""
     more = systems * (max(needed) - plans[0].seeds)
-    told = f"{max(needed)} seeds in place of {plans[0].seeds} are {_n(more, 'cell')} more"
+    told = (
+        f"{counted(max(needed), 'seed')} in place of {plans[0].seeds}: {counted(more, 'cell')} more"
+    )
     one = planned.one_more
     if one is None:
         return f"{told}; no stored trial tells how long these take."
@@ -113,11 +117,11 @@ def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
     return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
 
 
-def _counts(counted: Sequence[str], planned: Plan) -> dict[str, int]:
+def _counts(sizes: Sequence[str], planned: Plan) -> dict[str, int]:
     """The numbers of `--queries`."""
     known = {name for one in planned.cells for name in one.cell.cfg["evaluation"]["collections"]}
     found = {}
-    for one in counted:
+    for one in sizes:
         name, _, count = one.partition("=")
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"--queries {one}: must be COLLECTION=N, N at least 1")
@@ -125,7 +129,3 @@ def _counts(counted: Sequence[str], planned: Plan) -> dict[str, int]:
             raise ConfigError(f"--queries {one}: no such collection; there are {sorted(known)}")
         found[name] = int(count)
     return found
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, Plan
 from rdx.plan.work import Span
+from rdx.text import counted
 
 SHOWN = 30  # cells, without --all
 
@@ -92,9 +93,9 @@ def _head(planned: Plan) -> str:
         *([f"{n} stored, not recorded"] if (n := planned.count(UNRECORDED)) else []),
         f"{planned.count(TO_RUN)} to run",
     ]
-    line = f"{len(planned.cells)} cells: {', '.join(states)}"
+    line = f"{counted(len(planned.cells), 'cell')}: {', '.join(states)}"
     if planned.repeated:
-        line += f"; {planned.repeated} more are equal to one of these"
+        line += f"; equal to one of these: {planned.repeated} more"
     if planned.left_out:
         line += f"; {len(planned.left_out)} left out"
     return f"{line}. Nothing was run."
@@ -139,7 +140,9 @@ def _totals(planned: Plan) -> str:
     for one in planned.lacking:
         lines.append(f"lacks {one}")
     if n := planned.count(UNRECORDED):
-        lines.append(f"note  the record of {n} stored cells in MLflow is completed by running them")
+        lines.append(
+            f"note  running {counted(n, 'stored cell')} again completes the record in MLflow"
+        )
     return "\n".join(lines) or "Nothing to do."
 
 
@@ -161,7 +164,8 @@ def _service(service: Any) -> str:
     if service.requests is None:
         return f"{service.teacher}: how often is not known before the queries are loaded"
     tokens = service.input_tokens + service.output_tokens
-    told = f"{service.teacher}: {service.requests:,} requests, about {tokens / 1e6:,.2f} M tokens"
+    requests = counted(service.requests, "request")
+    told = f"{service.teacher}: {requests}, about {tokens / 1e6:,.2f} M tokens"
     if service.cost is None:
         return f"{told}; cost unknown without teacher.prices.input=... and .output=..."
     return f"{told}, costing about {service.cost:,.2f}"

@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rdx.faults import Mendable
+
 COLUMNS = ("query_id", "doc_id", "rank", "score")
 
 # States of a teacher's ranking of a list; only usable ones are labels.
@@ -17,7 +19,7 @@ STATES = ("ok", "repaired", "malformed", "refused", "failed")
 USABLE = ("ok", "repaired")
 
 
-class FormatError(ValueError):
+class FormatError(Mendable, ValueError):
     """Data that break a format; the message starts with `path:line: ` where a line is known."""
 
 

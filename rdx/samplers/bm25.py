@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from rdx.bars import bar, terminal
 from rdx.samplers.indexes import BLOCK, Ids, best, blocks, one_of, prepared, table, write_ids
 
 VARIANTS = ("robertson", "atire", "bm25l", "bm25+", "lucene")
@@ -73,16 +73,16 @@ class BM25:
         """
         import bm25s
 
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs to the console by itself
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it chooses DEBUG at its import
         count = write_ids(folder, collection.passages)
         texts = (text for _, text in collection.passages.items())
         large = count > 5 * BLOCK
-        shown = tqdm(texts, "reading passages", count, unit="passage", disable=not large)
+        shown = bar(texts, desc="reading passages", total=count, unit="passage", disable=not large)
         corpus = _Corpus(self._tokens(block) for block in blocks(shown, BLOCK))
         if not corpus.vocab:
             raise ValueError(f"collection {collection.name!r}: no passage has a term to index")
         index = bm25s.BM25(method=self.variant, k1=self.k1, b=self.b)
-        index.index(corpus, show_progress=large)
+        index.index(corpus, show_progress=large and terminal())
         index.save(folder)
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:

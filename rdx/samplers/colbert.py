@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import PREFIX, check_model, model_path
+from rdx.bars import bar
 from rdx.precision import AUTO, check_precision, chosen
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
@@ -119,7 +119,9 @@ class ColBERT:
             return
         count, device = write_ids(folder, collection.passages), self._device()
         model = None
-        items = tqdm(collection.passages.items(), "encoding passages", count, unit="passage")
+        items = bar(
+            collection.passages.items(), desc="encoding passages", total=count, unit="passage"
+        )
         for number, block in enumerate(blocks(items, BLOCK)):
             name = folder / f"lengths.{number:06}.npy"
             if not name.exists():
@@ -163,7 +165,7 @@ class ColBERT:
             else:
                 import torch
 
-                shown = tqdm(_stored(place), "MaxSim", unit="block", leave=False)
+                shown = bar(_stored(place), desc="MaxSim", unit="block", leave=False)
                 passages = ((torch.from_numpy(v), sizes) for v, sizes in shown)
                 places = torch.from_numpy(np.array(ids.places)).to(self._device())
                 found = maxsim.search(queries, passages, places, k, self._device())
@@ -193,7 +195,7 @@ class ColBERT:
         scores = np.full(len(first), -np.inf, dtype=np.float32)
         rows = np.lexsort((asked, named // BLOCK))  # block by block, and there query by query
         starts = np.flatnonzero(np.diff(named[rows] // BLOCK, prepend=-1))
-        shown = tqdm(np.split(rows, starts[1:]), "encoding passages", unit="block", leave=False)
+        shown = bar(np.split(rows, starts[1:]), desc="encoding passages", unit="block", leave=False)
         for part in shown if len(rows) else ():
             start = named[part[0]] // BLOCK * BLOCK
             texts = [collection.passages[doc_id] for doc_id in doc_ids[start : start + BLOCK]]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.samplers.indexes import one_of, prepared, sha256
+from rdx.text import counted
 
 STORED = "ranking.parquet"
 
@@ -56,7 +57,10 @@ class Recorded:
         """Those of the queries that the run has: what training queries are drawn from."""
         with prepared(self, None, folder) as place:
             stored = rankings.StoredRanking(place / STORED)
-            return [query_id for query_id in queries if query_id in stored]
+            there = [query_id for query_id in queries if query_id in stored]
+        if not there:
+            raise rankings.FormatError(f"{self.run}: none of its queries is in the collection")
+        return there
 
     def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
         """Return the top k passages that the run has for the queries of the collection.
@@ -108,8 +112,11 @@ class Recorded:
         kept = top(_dense(ranking[~absent]), k)
         lost = int(absent.sum())
         if lost:
-            print(f"WARNING  {self.run}: {lost:,} of {len(ranking):,} rows left out, since "
-                  f"{collection.name} has no such passages")  # fmt: skip
+            rows = counted(len(ranking), "row")
+            print(
+                f"WARNING  {self.run}: {lost:,} of {rows} left out, since {collection.name} has no "
+                "such passages"
+            )
             kept.attrs["passages_missing"] = (lost, len(ranking))
         return kept
 

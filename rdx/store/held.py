@@ -19,13 +19,15 @@ from typing import Any
 import psutil
 from filelock import SoftFileLease, Timeout
 
+from rdx.faults import Mendable
+
 LEASE = 120.0
 BEAT = 20.0
 REMIND = 60.0  # seconds between two lines that tell what is waited for
 NOTES = 2.0  # seconds between two notes of how far it is
 
 
-class LockLost(RuntimeError):
+class LockLost(Mendable, RuntimeError):
     """Another process took a lock over: this one stood still for too long."""
 
 

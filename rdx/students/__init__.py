@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -154,6 +155,46 @@ class Student:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"student.{name}={value}: must be at least 1")
+
+    def check(self) -> None:
+        """Check that a model that is a place on this machine is a model's folder.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            Naming the key, if it is none, or its weights are not whole.
+        """
+        folder = Path(self.model)
+        if not (folder.exists() or self.model.startswith(("/", "./", "../", "~"))):
+            return
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "no such folder"
+            raise FileNotFoundError(f"student.model={self.model}: {what} (in {Path.cwd()})")
+        try:
+            known = "model_type" in json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError, TypeError):
+            known = False
+        if not known:
+            raise FileNotFoundError(
+                f"student.model={self.model}: its config.json is missing, or names no model_type; "
+                "give the folder that save_pretrained wrote"
+            )
+        names = [path.name for path in folder.iterdir()]
+        if not any(
+            one.startswith(("tokenizer", "vocab")) or one.endswith(".model") for one in names
+        ):
+            raise FileNotFoundError(
+                f"student.model={self.model}: no tokenizer in this folder; save it there, too: "
+                "tokenizer.save_pretrained(...)"
+            )
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, "pt"):  # reads the header, and compares the size
+                    pass
+            except SafetensorError as error:
+                raise ValueError(
+                    f"student.model={self.model}: {path.name} is damaged ({error}): copy it again"
+                ) from error
 
     def create(self, seed: int) -> CrossEncoder:
         """The student as it comes, to be trained; `seed` decides freshly drawn weights."""

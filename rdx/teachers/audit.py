@@ -15,6 +15,7 @@ import pandas as pd
 import scipy  # its parts load when used; scipy.stats takes half a second
 
 from rdx.rankings import STATES, USABLE
+from rdx.text import counted
 
 P = 0.9  # of RBO: the first ten ranks have 86 % of the weight
 NDCG = ir_measures.nDCG @ 10
@@ -166,7 +167,7 @@ def summary(found: dict[str, Any]) -> str:
         lines.append(
             (
                 "Windows",
-                f"{_counts(windows)}; {windows['answers']:,} answers, "
+                f"{_counts(windows)}; {counted(windows['answers'], 'answer')}, "
                 f"{windows['asked_again']:.1%} of the windows asked again; words of a passage: "
                 + ", ".join(f"{words} ({n:,})" for words, n in windows["words"].items()),
             )
@@ -182,7 +183,7 @@ def summary(found: dict[str, Any]) -> str:
                 (
                     "nDCG@10",
                     f"teacher {one['teacher']:.4f}, input {one['input']:.4f}, oracle "
-                    f"{one['oracle']:.4f} ({said}, {one['queries']:,} queries; "
+                    f"{one['oracle']:.4f} ({said}, {counted(one['queries'], 'query')}; "
                     f"Judged@10 {one['judged_at_10']:.2f})",
                 )
             )
@@ -192,7 +193,7 @@ def summary(found: dict[str, Any]) -> str:
         if one["lists"]:
             text = (
                 f"RBO {one['rbo']:.3f}, Kendall tau {_number(one['kendall_tau'])} "
-                f"({one['lists']:,} lists, {one['shared']:.0%} of their passages shared)"
+                f"({counted(one['lists'], 'list')}, {one['shared']:.0%} of their passages shared)"
             )
         lines.append(("Other teacher", text))
     lines += [("Remark", text) for text in remarks(found)]
@@ -435,6 +436,6 @@ def _slope_text(bias: dict[str, Any]) -> str:
     interval = "" if slope["low"] is None else f" [{slope['low']:.3f}, {slope['high']:.3f}]"
     first, last = bias["mean_rank"][0], bias["mean_rank"][-1]
     return (
-        f"slope {slope['mean']:.3f}{interval} over {slope['queries']:,} queries; of "
+        f"slope {slope['mean']:.3f}{interval} over {counted(slope['queries'], 'query')}; of "
         f"{bias['size']} passages the first comes out at {first:.1f}, the last at {last:.1f}"
     )

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rdx.faults import Mendable
+from rdx.text import counted
+
 TOKENS_PER_CHARACTER = 1 / 3  # before an answer says better; English text has about 1/4
 TOKENS_PER_PASSAGE = 6  # of an answer: "[12] > "
 MARGIN = 1.2  # reserved tokens over the tokens expected
 
 
-class Stopped(RuntimeError):
+class Stopped(Mendable, RuntimeError):
     """A cap is reached, or nothing answers any more; all answers so far are kept."""
 
 
@@ -148,7 +151,7 @@ class Meter:
         taken, given = self.expected(round(characters), round(size))
         total = requests * (taken + given)
         cost = self.prices.cost(requests * taken, requests * given)
-        line = f"up to {requests:,} requests, about {total:,.0f} tokens"
+        line = f"up to {counted(requests, 'request')}, about {total:,.0f} tokens"
         if self.prices != Prices():
             line += f", costing about {cost:,.2f}"
         if self.caps.tokens is not None and self.tokens + total > self.caps.tokens:

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from rdx.teachers.messages import Answer, Backend, BackendError, Failed, Fatal, Message, TooLong
+from rdx.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class _Client:
             if number < s.tries:
                 # Jitter changes when a request is sent, never what it says.
                 await asyncio.sleep(s.longest_wait(number) * random.uniform(0.5, 1))
-        told = f"{trouble.error} ({s.tries} tries)"
+        told = f"{trouble.error} ({counted(s.tries, 'try')})"
         if trouble.unreached and not self._reached:
             raise Fatal(f"{told}; is the server running, and the address right?")
         raise Failed(told)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import check_model
+from rdx.bars import bar
 from rdx.precision import AUTO, check_precision, chosen
 from rdx.teachers.models import load_causal
 from rdx.teachers.tables import taught
@@ -76,12 +76,12 @@ class QueryLikelihood:
         todo = [chunk for chunk in chunks if any(q not in answers for q in chunk)]
         scorer = _Scorer(self) if todo else None
         total = sum(len(lists[q]) for chunk in todo for q in chunk)
-        with tqdm(total=total, desc="teaching", unit="pair", disable=not todo) as bar:
+        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as shown:
             for chunk in todo:
                 assert scorer is not None
                 pairs = [(collection.queries[q], collection.passages[d])
                          for q in chunk for d in lists[q]]  # fmt: skip
-                scores = iter(scorer.scores(pairs, bar))
+                scores = iter(scorer.scores(pairs, shown))
                 fresh = {q: {d: next(scores) for d in lists[q]} for q in chunk}
                 _append_ledger(work / "ledger.jsonl", fresh)
                 answers.update(fresh)

@@ -11,9 +11,9 @@ from string import ascii_uppercase
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from rdx import rankings
+from rdx.bars import bar, tell
 from rdx.rankings import USABLE
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
@@ -21,6 +21,7 @@ from rdx.teachers.ledger import Ledger, key
 from rdx.teachers.messages import Answer, Backend, Failed, Fatal, TooLong
 from rdx.teachers.parsing import RULES, parse
 from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -173,18 +174,18 @@ class _Session:
         jobs = [(q, n) for q in lists for n in range(self.teacher.shuffles)]
         self._announce(lists)
         waiting = iter(jobs)
-        with tqdm(total=len(jobs), desc="teaching", unit="list", smoothing=0.1) as bar:
+        with bar(total=len(jobs), desc="teaching", unit="list", smoothing=0.1) as shown:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.teacher.concurrency, len(jobs))):
-                        group.create_task(self._work(waiting, lists, bar))
+                        group.create_task(self._work(waiting, lists, shown))
             finally:
                 await self.backend.close()
         if self.halted is not None:
             raise self.halted
 
     async def _work(
-        self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], bar: Any
+        self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], shown: Any
     ) -> None:
         for query_id, number in waiting:
             try:
@@ -194,8 +195,8 @@ class _Session:
                 self.halted = self.halted or error
             if self.halted is not None:
                 return
-            bar.update()
-            bar.set_postfix_str(self._progress(bar), refresh=False)
+            shown.update()
+            shown.set_postfix_str(self._progress(shown), refresh=False)
 
     async def _list(self, query_id: str, number: int, doc_ids: list[str]) -> _Result:
         """All passes over one list, from one input order."""
@@ -317,11 +318,13 @@ class _Session:
             sum(chars) / len(chars),
             sum(len(shown) for _, shown in some) / len(some),
         )
-        spent = f"; {self.meter.answers:,} answers are there already" if self.meter.answers else ""
-        tqdm.write(f"teaching {len(lists):,} lists: {estimate}{spent}")
+        spent = (
+            f"; {counted(self.meter.answers, 'answer')} from before" if self.meter.answers else ""
+        )
+        tell(f"teaching {counted(len(lists), 'list')}: {estimate}{spent}")
 
-    def _progress(self, bar: Any) -> str:
-        elapsed = max(bar.format_dict["elapsed"], 1e-9)
+    def _progress(self, shown: Any) -> str:
+        elapsed = max(shown.format_dict["elapsed"], 1e-9)
         parts = [f"{self.fresh / elapsed:.1f} answers/s", f"{self.meter.tokens:,} tokens"]
         if self.fresh:
             parts.insert(1, f"{self.bad / self.fresh:.1%} unusable")

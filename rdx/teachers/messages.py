@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rdx.faults import Mendable
+
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 
 
@@ -34,7 +36,7 @@ class Answer:
     served: str = ""
 
 
-class BackendError(Exception):
+class BackendError(Mendable):
     """No answer."""
 
 

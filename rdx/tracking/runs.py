@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,9 +15,6 @@ from requests import RequestException
 
 from rdx.tracking import database, notes
 from rdx.tracking.outbox import Event, alive
-
-for _chatty in ("mlflow", "alembic"):
-    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 DIGEST_LENGTH = 36  # mlflow.utils.validation.MAX_DATASET_DIGEST_SIZE
 METRICS_PER_BATCH = 1000  # mlflow.utils.validation.MAX_METRICS_PER_BATCH

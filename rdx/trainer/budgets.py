@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rdx.batches import Schedule, pairs_of
+from rdx.text import counted
 
 SAMPLE = 512  # pairs that are tokenised to estimate the length of all
 
@@ -124,9 +125,10 @@ def plan(
 def announcement(name: str, costs: dict[str, Any], processes: int) -> str:
     """The plan in one line."""
     spread = f" over {processes} processes" if processes > 1 else ""
+    largest = counted(costs["batch_pairs"], "pair")
     return (
-        f"{name}: {costs['steps']:,} steps of {costs['batch']} queries "
-        f"(up to {costs['batch_pairs']:,} pairs{spread}), {costs['pairs']:,} pairs, "
+        f"{name}: {counted(costs['steps'], 'step')} of {counted(costs['batch'], 'query')} "
+        f"(up to {largest}{spread}), {counted(costs['pairs'], 'pair')}, "
         f"about {costs['tokens']:.2g} tokens and {costs['flops']:.2g} FLOPs"
     )
 

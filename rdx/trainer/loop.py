@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
+from rdx.bars import bar, tell
 from rdx.batches import Schedule, pairs_of
 from rdx.draws import seed as draw_seed
+from rdx.faults import Mendable
 from rdx.lists import Lists
 from rdx.students import CrossEncoder
 from rdx.trainer import checkpoints, processes
@@ -26,7 +27,7 @@ OnStep = Callable[[int, dict[str, float]], None]
 Validate = Callable[[CrossEncoder], float]
 
 
-class Diverged(RuntimeError):
+class Diverged(Mendable, RuntimeError):
     """The loss is not finite any more."""
 
 
@@ -109,7 +110,7 @@ def fit(
     if validating and progress.start is None:
         progress.start = _validated(validating, engine, name)
     saved = time.monotonic()
-    bar = _bar(name, progress, steps)
+    shown = bar(desc=name, unit="step", initial=progress.step, total=steps)
     while progress.step < steps and not _waited_enough(progress, trainer):
         step = progress.step
         batch, rate = schedule.step(step), trainer.rate(step, steps)
@@ -123,14 +124,14 @@ def fit(
         if validating and due:
             metrics["validation"] = _validated(validating, engine, name)
             progress.validations.append([progress.step, metrics["validation"]])
-        bar.set_postfix(loss=f"{done.loss:.3f}", refresh=False)
-        bar.update()
+        shown.set_postfix(loss=f"{done.loss:.3f}", refresh=False)
+        shown.update()
         on_step(step, metrics)
         late = time.monotonic() - saved >= trainer.checkpoint_seconds and progress.step < steps
         if due or late:
             _checkpoint(work, engine, progress)
             saved = time.monotonic()
-    bar.close()
+    shown.close()
     return _finish(work, engine, progress, before, schedule)
 
 
@@ -153,11 +154,7 @@ def _announce(name: str, engine: Engine, schedule: Schedule, steps: int, collect
     """Print what the training is going to cost."""
     shared = engine.accelerator.num_processes
     costs = plan(engine.student, schedule, steps, collection, engine.kept * shared)
-    tqdm.write(announcement(name, costs, shared))
-
-
-def _bar(name: str, progress: Progress, steps: int) -> Any:
-    return tqdm(desc=name, unit="step", initial=progress.step, total=steps)
+    tell(announcement(name, costs, shared))
 
 
 def _count(progress: Progress, done: Any, batch: Any, engine: Engine) -> None:

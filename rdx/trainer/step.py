@@ -27,9 +27,9 @@ from typing import Any, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from rdx import batches
+from rdx.bars import tell
 from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
 from rdx.lists import TrainingList
@@ -325,7 +325,7 @@ class Engine:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         if self.accelerator.is_main_process:
-            tqdm.write(f"out of memory: {change} from now on")
+            tell(f"out of memory: {change} from now on")
 
     def _together(self, work: Callable[[], T]) -> T:
         """Do this process's part; what is too large for one process is too large for all."""

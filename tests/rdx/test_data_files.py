@@ -104,9 +104,9 @@ def test_samples_follow_the_hash_of_seed_and_id():
 
 
 def test_sample_names_both_numbers():
-    with pytest.raises(ValueError, match="3 queries asked for, 2 available"):
+    with pytest.raises(ValueError, match="queries=3: 2 queries"):
         sample_queries(["a", "b", "a"], 3, 0)
-    with pytest.raises(ValueError, match="-1 queries asked for"):
+    with pytest.raises(ValueError, match="queries=-1: 1 query "):
         sample_queries(["a"], -1, 0)
 
 

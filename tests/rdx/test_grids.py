@@ -143,7 +143,7 @@ REFUSED = {
     "seed=1,2 +zip=[{seed: [1, 2]}]": ["seed is given twice"],
     "+zip=[{seed: [1, 2]}, {seed: [3]}]": ["seed is given twice"],
     "+zip=[{seed: [1]}] +zip=[{loss: [lce]}]": ["+zip is given 2 times"],
-    "+exclude=[{loss: lce": ["in: +exclude=[{loss: lce"],
+    "+exclude=[{loss: lce": ["+exclude=[{loss: lce: "],
 }
 
 

@@ -340,8 +340,8 @@ def test_a_failed_cell_does_not_stop_the_grid(grid, world, rdx):
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
     assert len(failed) == 1 and failed[0].startswith("FAILED  python -m rdx data=files")
     assert "trainer.learning_rate=1e+30" in failed[0] or "learning_rate=1e30" in failed[0]
-    assert "Diverged" in done.stdout and "grid=" not in failed[0]
-    assert "1 cells finished. Stages computed: 0 (none); taken from the store: 1" in done.stdout
+    assert "diverged: " in done.stdout and "grid=" not in failed[0]
+    assert "1 cell finished. Stages computed: 0 (none); taken from the store: 1" in done.stdout
     assert not list((folder / "store").glob("distill/*.partial/manifest.json"))
 
 

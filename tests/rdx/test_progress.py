@@ -66,23 +66,30 @@ def test_a_finished_cell_has_its_health_and_seconds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "state"),
+    ("error", "state", "cause"),
     [
-        (ValueError("no\nmore"), "failed"),
-        (Diverged("nan"), "diverged"),
-        (MemoryError(), "out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 5 bytes"), "out of memory"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "out of memory"),
-        (OSError(12, "Cannot allocate memory"), "out of memory"),
+        (ValueError("no\nmore"), "failed", "no more"),
+        (KeyError("key"), "failed", "KeyError: 'key'"),
+        (Diverged("nan"), "diverged", "Diverged: nan"),
+        (MemoryError(), "out of memory", "MemoryError"),
+        (
+            RuntimeError("can't allocate memory"),
+            "out of memory",
+            "RuntimeError: can't allocate memory",
+        ),
+        (RuntimeError("CUDA out of memory"), "out of memory", "RuntimeError: CUDA out of memory"),
+        (
+            OSError(12, "Cannot allocate memory"),
+            "out of memory",
+            "[Errno 12] Cannot allocate memory",
+        ),
     ],
 )
-def test_a_failed_cell_has_state_cause_and_log(tmp_path, error, state):
+def test_a_failed_cell_has_state_cause_and_log(tmp_path, error, state, cause):
     fail(tmp_path, error)
     stood = progress.standing(tmp_path, "key")
     assert (stood.state, stood.where) == (state, f"{HERE}{os.getpid()}")
-    assert (
-        stood.cause == f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    )
+    assert stood.cause == cause
     log = Path(stood.log).read_text()
     assert "Traceback" in log and "in fail" in log
 
@@ -199,7 +206,7 @@ def test_a_grid_in_all_states(tmp_path):
     ]
     shown = progress.text(found)
     assert shown.startswith("grid g: 5 cells: 2 finished, 1 running, 1 waiting, 1 failed")
-    assert "FAILED  python -m rdx seed=no\n        failed: ValueError: why\n" in shown
+    assert "FAILED  python -m rdx seed=no\n        failed: why\n" in shown
 
 
 # `python -m rdx` on a machine where learning rate 0.002 leaves no memory for over 2,048 tokens.
@@ -233,7 +240,7 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE))
     assert done.returncode == 1, done.stderr
-    assert "diverged: Diverged: distilling" in done.stdout
+    assert "diverged: distilling" in done.stdout
     assert "out of memory: MemoryError: 4096 tokens" in done.stdout
     assert "2 of 3 failed; these again: python -m rdx retry grid-" in done.stdout
     found = told(capsys)
@@ -241,7 +248,7 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     again = rdx(["retry"], tmp_path, module=("-c", SCARCE))
     assert again.returncode == 1, again.stderr
     assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2
-    assert "1 of 2 failed" in again.stdout and "1 cells finished" in again.stdout
+    assert "1 of 2 failed" in again.stdout and "1 cell finished" in again.stdout
     found = told(capsys)
     assert found["counts"] == {"finished": 2, "diverged": 1}
     for row in found["cells"]:

@@ -422,7 +422,7 @@ def test_a_whole_cell_writes_no_key(planted, world, rdx, tmp_path):
         line = asked(server, world, tmp_path / "store")
         line = [one for one in line if one != "tracking=none"] + [*tracked]
         failed = rdx(line, tmp_path)
-        assert failed.returncode == 1 and "Traceback" in failed.stderr, failed.stderr
+        assert failed.returncode == 1 and "traceback: " in failed.stderr, failed.stderr
         server.behave = per_body(*FAULTS[:2])
         done = rdx(["-m", "loss=ranknet,kl", *line], tmp_path)
         assert done.returncode == 0, done.stderr

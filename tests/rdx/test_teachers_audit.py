@@ -384,7 +384,7 @@ def test_nothing_to_say_of_lists_that_all_failed():
 
 def test_the_summary_measures_twice_where_lists_failed():
     text = summary(audit(TAUGHT, FIRST, qrels=judgements({"q1": {"a": 1}, "q3": {"m": 1}})))
-    assert "input 1.0000, oracle 1.0000 (usable lists, 1 queries; Judged@10 0.25)" in text
+    assert "input 1.0000, oracle 1.0000 (usable lists, 1 query; Judged@10 0.25)" in text
     assert "input 1.0000, oracle 1.0000 (all lists, failed as given, 2 queries; Judged" in text
 
 

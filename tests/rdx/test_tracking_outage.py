@@ -296,10 +296,10 @@ def test_the_verb(good, tmp_path, capsys):
 
     run(replace(good, uri="http://127.0.0.1:9", retries=0, wait=1), "aa", tmp_path / "result")
     given = [f"tracking.{k}={getattr(good, k)}" for k in ("artifacts", "outbox")]
-    with pytest.raises(SystemExit, match="1 records could not be delivered"):
+    with pytest.raises(SystemExit, match="1 record could not be delivered"):
         commands.VERBS["sync"](
             [*given, "tracking.uri=http://127.0.0.1:9", "tracking.retries=0", "tracking.wait=1"]
         )
     commands.VERBS["sync"]([*given, f"tracking.uri={good.uri}"])
-    assert "1 records delivered, 0 dead runs closed" in capsys.readouterr().out
+    assert "1 record delivered, 0 dead runs closed" in capsys.readouterr().out
     check_repaired(good)

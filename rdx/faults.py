@@ -1,0 +1,104 @@
+"""Errors as users see them: one line on the screen, the traceback in a log.
+
+What a user can mend is an `Mendable` error or an `OSError`; its message says all. Every other error
+is one of the program: the line also names its class. HYDRA_FULL_ERROR=1 shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rdx import security, stopping
+
+FULL = "HYDRA_FULL_ERROR"
+# The packages of optional dependencies, and the extra that installs each.
+EXTRAS = {"openai": "llm", "peft": "lora", "submitit": "slurm", "ray": "ray", "fast_plaid": "plaid"}
+_LOG = "traceback: "
+
+
+class Mendable(Exception):
+    """What the user can mend: the message names file, line or key, and the cure."""
+
+
+class Ended(BaseException):
+    """A cell has failed that is run alone; no `Exception`, so that Hydra lets it pass."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def line(error: BaseException) -> str:
+    """An error in one line, without keys and passwords."""
+    return security.hidden(" ".join(_message(error).split()))
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        cure = f"pip install -c constraints.txt -e '.[{EXTRAS[error.name]}]'"
+        return f"{error.name} is not installed: {cure}"
+    if (mark := getattr(error, "problem_mark", None)) is not None:  # of a YAML file
+        return f"{mark.name}:{mark.line + 1}: {error.problem}"  # type: ignore[attr-defined]
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is not UTF-8: {error.object[error.start :][:20]!r}"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, Mendable | OSError) or type(error) is ValueError:
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def full() -> bool:
+    """Whether tracebacks are wanted on the screen."""
+    return os.environ.get(FULL, "") not in ("", "0")
+
+
+def keep_log(error: BaseException, path: Path) -> None:
+    """Write the traceback of an error to a file, and let the error name it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(security.hidden("".join(traceback.format_exception(error))))
+    error.add_note(f"{_LOG}{path}")
+
+
+def log_of(error: BaseException) -> str:
+    """Where the traceback of an error was written; "" if nowhere."""
+    notes = getattr(error, "__notes__", [])
+    return next((n.removeprefix(_LOG) for n in reversed(notes) if n.startswith(_LOG)), "")
+
+
+def told(error: BaseException) -> str:
+    """The line of an error, and where its traceback is; that of a fault of the program is kept."""
+    mendable = isinstance(error, Mendable | OSError | ModuleNotFoundError)
+    if not (log_of(error) or mendable or hasattr(error, "problem_mark")):
+        with tempfile.NamedTemporaryFile(prefix="rdx-", suffix=".log", delete=False) as file:
+            keep_log(error, Path(file.name))
+    log = log_of(error)
+    return line(error) + (f" ({_LOG}{log}, or {FULL}=1)" if log else "")
+
+
+@contextmanager
+def ended(program: str = "rdx", status: int = 1) -> Iterator[None]:
+    """End the program with one line and a status when what is inside fails or is stopped."""
+    try:
+        yield
+    except SystemExit as end:
+        if stopping.status() is not None:
+            sys.exit(stopping.status())
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            sys.exit(status)
+        raise
+    except (Exception, KeyboardInterrupt, Ended) as end:
+        if stopping.status() is not None or isinstance(end, KeyboardInterrupt):
+            sys.exit(stopping.status() or 130)
+        error = end.error if isinstance(end, Ended) else end
+        if full():
+            raise error from error.__cause__
+        print(f"{program}: {told(error)}", file=sys.stderr)
+        sys.exit(status)

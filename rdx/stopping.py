@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: one line and an exit status, at any moment.
+
+Imported before anything heavy, so that a program can be stopped while its libraries load.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells number them
+_HOW = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_signal: int | None = None  # that stopped this process
+_gently = False  # whether there is something to close
+
+
+def install() -> None:
+    """End this process on both signals: at once, until `gently`."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        global _signal
+        if os.getpid() != owner:  # a forked worker inherits the handler, not what is to be closed
+            os._exit(STATUS[signal.Signals(number)])
+        if _signal is None:
+            told = f"\nrdx: stopped by {_HOW[signal.Signals(number)]}; the same command goes on\n"
+            os.write(2, told.encode())
+        _signal = number
+        if not _gently:
+            os._exit(STATUS[signal.Signals(number)])
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    for number in STATUS:
+        signal.signal(number, stop)
+
+
+def gently(yes: bool) -> None:
+    """Whether signals raise (KeyboardInterrupt, SystemExit) so that what is open is closed."""
+    global _gently
+    _gently = yes
+
+
+def status() -> int | None:
+    """The exit status of a process that a signal stops; None if none came.
+
+    Some libraries turn the exception of a signal into one of their own.
+    """
+    return None if _signal is None else STATUS[signal.Signals(_signal)]
