@@ -41,7 +41,8 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         )
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
-    plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
+    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
     print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
     signature = config.signatures(plain)["evaluate"]
     with progress.recorded(Path(plain["store"]), signature, plain):

@@ -69,7 +69,10 @@ def sweep(
 
 def option(root: Path) -> str:
     """What `status` and `retry` must be told of a store; nothing of the default one."""
-    return "" if root == Path("store") else f" --store {shlex.quote(str(root))}"
+    if root.absolute() == Path("store").absolute():
+        return ""
+    inside = root.is_relative_to(Path.cwd())
+    return f" --store {shlex.quote(str(root.relative_to(Path.cwd()) if inside else root))}"
 
 
 def _claim(cell: Cell) -> str:

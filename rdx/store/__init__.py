@@ -10,6 +10,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,22 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     os.replace(temporary, path)
 
 
+def share(folder: Path, like: Path) -> None:
+    """Give a folder and all in it the permissions of a file that was written plainly.
+
+    Libraries write through temporary files that only their owner may read, as safetensors does;
+    what others may read is for the umask to say, which `like` shows.
+    """
+    read = like.stat().st_mode & 0o666
+    enter = read | (read & 0o444) >> 2  # a folder that may be read may be entered
+    for path in (folder, *folder.rglob("*")):
+        mode = path.stat().st_mode & 0o7777
+        wanted = mode | (enter if path.is_dir() else read)
+        if mode != wanted:
+            with suppress(OSError):  # a file system without permissions
+                path.chmod(wanted)
+
+
 def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> None:
     """Write the manifest; `own` seconds are those without the results made on the way."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
@@ -161,6 +178,7 @@ def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> Non
     manifest = {"stage": stage, "signature": key, "files": digests}
     times = {"seconds": round(seconds, 3), "own_seconds": round(own, 3)}
     write_json(folder / MANIFEST, {**manifest, **times})
+    share(folder, folder / MANIFEST)
 
 
 def _replace(partial: Path, folder: Path) -> None:
