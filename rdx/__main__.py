@@ -18,6 +18,7 @@ from rdx import config, progress, security
 from rdx.commands import VERBS
 from rdx.fetching import require
 from rdx.grids import key_of
+from rdx.store import Unreadable
 from rdx.sweeper import report
 
 SHOWS = (
@@ -45,8 +46,13 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
     print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
     signature = config.signatures(plain)["evaluate"]
-    with progress.recorded(Path(plain["store"]), signature, plain):
-        summary = pipeline.run(plain, levels)
+    try:
+        with progress.recorded(Path(plain["store"]), signature, plain):
+            summary = pipeline.run(plain, levels)
+    except Unreadable as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            sys.exit(f"rdx: {error}")
+        raise
     for name, value in summary["means"].items():
         print(f"   {name:42} {value:.4f}")
     for name, facts in summary["collections"].items():

@@ -131,7 +131,10 @@ def _row(cell: Cell, result: Any) -> dict[str, Any]:
     if result is None and stood.state == "finished":
         from rdx import pipeline  # loads torch, which only this needs
 
-        means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
+        try:
+            means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
+        except (OSError, ValueError):  # running it says what, or makes it again
+            return {**row, "state": "unreadable", "health": None, "means": {}}
         return {**row, "state": "finished", "health": stood.health, "means": means}
     state = "failed" if stood.state == "finished" else stood.state
     return {**row, "state": state, "health": None, "means": {}}

@@ -29,4 +29,4 @@ def sync(arguments: Sequence[str]) -> None:
         sys.exit(f"rdx: {error}")
     print(f"{found['delivered']} records delivered, {found['closed']} dead runs closed")
     if found["kept"]:
-        sys.exit(f"rdx: {found['kept']} records could not be delivered: MLflow fails, see above")
+        sys.exit(f"rdx: {found['kept']} records could not be delivered: see above")

@@ -231,6 +231,13 @@ def test_a_failed_cell_fails_alone(launcher, basic, world, rdx, tmp_path):
     assert [cell["state"] for cell in cells] == ["finished", "diverged", "finished"]
 
 
+OWN = """
+from rdx.losses import RankNet
+class Loss(RankNet):
+    pass
+"""
+
+
 @pytest.fixture
 def elsewhere(tmp_path_factory, monkeypatch):
     """The folder of a Ray cluster that was started there, and which `address=auto` finds."""
@@ -251,7 +258,8 @@ def elsewhere(tmp_path_factory, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request):
+def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request, monkeypatch):
+    """Relative paths, and a loss of the user's own, with every launcher."""
     import mlflow
 
     folder = request.getfixturevalue("elsewhere") if launcher[0] == "ray" else None
@@ -259,6 +267,9 @@ def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request
     shutil.copytree(world.folder, tmp_path / "world")
     cell = [o for o in World(Path("world")).overrides("store") if o != "tracking=none"]
     cell += ["tracking=mlflow", "tracking.system_metrics=false", "seed=1,2"]
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setenv("RDX_EXTENSIONS", "own")
+    cell += ["loss._target_=own.Loss"]
     done = rdx(["-m", *cell, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(results(tmp_path / "store")) == 2

@@ -62,6 +62,7 @@ def test_a_second_user_reads_a_store_that_only_its_owner_may_write(
     _, folder, signature = finished
     for path in (folder, *folder.rglob("*")):
         os.chown(path, OTHER, OTHER)
+    folder.chmod(0o755)  # pytest's own
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
     def ask(*arguments):
@@ -88,3 +89,19 @@ def test_a_second_user_reads_a_store_that_only_its_owner_may_write(
     _, code, said = ask("-m", "rdx", "plan", *cell)
     assert code == 0 and "2 finished" in said, said
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    hidden = store / "evaluate" / signature / "per_query.parquet"
+    hidden.chmod(0o600)
+    for words in (["export", signature, "out", "--store", store], cell[:-1]):
+        _, code, said = ask("-m", "rdx", *words)
+        assert code == 1 and "Traceback" not in said, said
+        assert said.splitlines()[-1].startswith("rdx: ") and str(hidden) in said, said
+    hidden.parent.chmod(0o700)
+    _, code, said = ask("-m", "rdx", "status", "--store", store)
+    assert code == 0 and "1 finished, 1 unreadable" in said and str(hidden.parent) in said, said
+    (store / "grids").chmod(0o700)
+    for verb in ("status", "retry"):
+        _, code, said = ask("-m", "rdx", verb, "--store", store)
+        assert code == 1 and said == f"{said.splitlines()[0]}\n" and "grids" in said, said
+    (folder / "mlflow.db").chmod(0o600)
+    _, code, said = ask("-m", "analysis", "demo", "--tracking-uri", record)
+    assert code == 2 and said == f"{said.splitlines()[0]}\n" and "mlflow.db" in said, said
