@@ -113,7 +113,11 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]
-    run = trials.log_report(name, pages, arguments.tracking_uri) if pages else ""
+    try:
+        run = trials.log_report(name, pages, arguments.tracking_uri) if pages else ""
+    except OSError as error:  # a record of somebody else
+        run = ""
+        print(f"report.html is not with the grid's run in MLflow: {error}", file=sys.stderr)
     if run:
         print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0

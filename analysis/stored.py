@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rdx import rankings
 from rdx.faults import Mendable
+from rdx.store import read_json
 
 # What run files are called.
 RUN = re.compile(r"\.(run|trec|res)(\.gz|\.zst)?$")
@@ -43,7 +44,7 @@ def read_folder(
         if found["signature"] in signatures or found.get("imported", {}).get("name") in names:
             facts[found["signature"]] = found
             table = path.with_name("per_query.parquet")
-            if not table.is_file():
+            if not table.exists():
                 raise TrialError(f"trial {path.parent} has no per_query.parquet")
             tables[found["signature"]] = read_per_query(table, f"trial {path.parent}")
 
@@ -64,9 +65,9 @@ def _no_trial(folder: Path) -> str:
 def read_facts(path: Path, name: str, signature: str | None = None) -> dict[str, Any]:
     """Read a trial.json; checked against the signature that its MLflow run is tagged with."""
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrialError(f"{name}: {path} is not JSON: {error}") from error
+        facts = read_json(path)
+    except OSError as error:
+        raise TrialError(f"{name}: {error}") from error
     absent = [key for key in ("signature", "levels", "seed", "collections") if key not in facts]
     if absent:
         raise TrialError(f"{name}: {path} lacks {', '.join(absent)}")
@@ -77,7 +78,10 @@ def read_facts(path: Path, name: str, signature: str | None = None) -> dict[str,
 
 def read_per_query(path: Path, name: str) -> pd.DataFrame:
     """Read a per_query.parquet: columns `PER_QUERY`, no value twice, all finite."""
-    table = pd.read_parquet(path)
+    try:
+        table = rankings.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise TrialError(f"{name}: {error}") from error
     absent = [column for column in PER_QUERY if column not in table.columns]
     if absent:
         raise TrialError(f"{name}: {path} lacks the columns {', '.join(absent)}")

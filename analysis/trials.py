@@ -7,12 +7,14 @@ running its cells on another machine does not hide them.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
+from urllib.parse import quote, urlparse
 from urllib.request import url2pathname
 
 import pandas as pd
@@ -25,6 +27,7 @@ from analysis.stored import (
     read_folder,
     read_per_query,
 )
+from rdx.store import Unreadable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -302,6 +305,16 @@ def _require_store(tracking_uri: str) -> None:
         return
     if not path.exists():
         raise NoTrialsError(f"no MLflow store at {tracking_uri}")
+    if parsed.scheme == "sqlite":  # MLflow would try for minutes, and end with a traceback
+        try:
+            address = f"file:{quote(str(path.absolute()))}?mode=ro"
+            with closing(sqlite3.connect(address, uri=True)) as database:
+                database.execute("SELECT name FROM sqlite_master").fetchall()
+        except sqlite3.Error as error:
+            raise TrialError(
+                f"{path} cannot be read: {error}; its owner must let you read it, or move it away, "
+                "and the commands that recorded in it record again"
+            ) from error
 
 
 def _artifact(run: Run, name: str, tracking_uri: str, scratch: str) -> Path:
@@ -311,7 +324,11 @@ def _artifact(run: Run, name: str, tracking_uri: str, scratch: str) -> Path:
         path = Path(url2pathname(parsed.path) if parsed.scheme else uri)
     else:
         path = _downloaded(run, name, uri, tracking_uri, scratch)
-    if not path.is_file():
+    try:
+        absent = not path.is_file()
+    except OSError as error:
+        raise TrialError(f"{_name(run)}: {Unreadable(path, error)}") from error
+    if absent:
         raise TrialError(f"{_name(run)} has no {name} at {uri}")
     return path
 

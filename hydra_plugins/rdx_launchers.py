@@ -31,6 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 CONF = Path(__file__).parents[1] / "conf"
+COMPOSING = threading.Lock()  # cells are sent from several threads
 GRACE = 40.0  # seconds; a record waits 30 for its server
 # Submitit's parameters that all clusters have; the others carry the cluster's name.
 SHARED = (
@@ -57,31 +58,56 @@ class OwnLaunchers(SearchPathPlugin):
 class Cell:
     """One cell as it is sent to another process; called there, it runs.
 
-    It keeps nothing between two calls: what a cell has reached is in the store, so that the same
-    call continues there.
+    It is composed when it is sent, with all paths absolute and all variables resolved: what it
+    means is decided where the user stands, wherever the process is. It keeps nothing between two
+    calls: what a cell has reached is in the store, so that the same call continues there.
     """
 
     def __init__(self, launcher: _Engine, overrides: Sequence[str], number: int) -> None:
-        self.context, self.config = launcher.hydra_context, launcher.config
-        self.task_function = launcher.task_function
+        self.context, self.task_function = launcher.hydra_context, launcher.task_function
         self.overrides, self.number = list(overrides), number
+        self.config, self.composed = launcher.config, False
         self.state = Singleton.get_state()
+        self.folder = os.getcwd()
+        self.variables = {k: v for k, v in os.environ.items() if k.startswith("RDX_")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent; composed late (.1 s each), so that a large grid starts at once."""
+        config = self.config if self.composed else self._compose()
+        return {**vars(self), "config": config, "composed": True}
+
+    def _compose(self) -> DictConfig:
+        from rdx.config import resolved  # Hydra imports every plugin at every start
+
+        with COMPOSING:
+            config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
+            own = [str(key) for key in config if key != "hydra"]
+            plain = resolved(OmegaConf.masked_copy(config, own), Path(self.folder))
+        with open_dict(config):
+            for key in own:
+                config[key] = plain[key]
+            config.hydra.sweep.dir = str(Path(self.folder, config.hydra.sweep.dir))
+            config.hydra.job.num = self.number
+            config.hydra.job.id = f"{config.hydra.job.name}_{self.number}"
+        return config
 
     def __call__(self) -> JobReturn:
         """Run the cell; its exception is returned, and told here."""
         from rdx import faults  # Hydra imports every plugin at every start
 
+        with suppress(OSError):  # another machine may lack the folder; no path needs it
+            os.chdir(self.folder)
+        if self.folder not in sys.path:  # the user's own modules lie there
+            sys.path.insert(0, self.folder)
+        for name, value in self.variables.items():
+            os.environ.setdefault(name, value)
         Singleton.set_state(self.state)
         setup_globals()
-        config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
-        with open_dict(config):
-            config.hydra.job.num = self.number
-            config.hydra.job.id = f"{config.hydra.job.name}_{self.number}"
-        HydraConfig.instance().set_config(config)
+        HydraConfig.instance().set_config(self.config)
         result = run_job(
             hydra_context=self.context,
             task_function=self.task_function,
-            config=config,
+            config=self.config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )

@@ -66,10 +66,11 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
         )
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
-    plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
+    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
     config.resolve_precision(plain)
-    own = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
-    print(f"== {' '.join(own) or 'defaults'}")
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
+    print(f"== {' '.join(given) or 'defaults'}")
     print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(plain).items())}")
     warn_of_emulation(plain)
     signature = config.signatures(plain)["evaluate"]

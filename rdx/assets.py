@@ -113,6 +113,8 @@ def model_path(model: str) -> str:
         return model
     name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
+    if not _wrong(folder, asset):  # to read it needs no lock, and no right to write
+        return str(folder)
     cache().mkdir(parents=True, exist_ok=True)
     with FileLock(cache() / f"{name}.lock"):
         if _wrong(folder, asset):

@@ -23,7 +23,7 @@ from rdx.batches import Schedule
 from rdx.config import precisions
 from rdx.data import Collection, sample_queries
 from rdx.materials import assemble, compared, dev, indexed, load, tested
-from rdx.store import signature, write_json
+from rdx.store import read_json, signature, write_json
 from rdx.teachers import WINDOWS
 from rdx.teachers.audit import audit
 
@@ -31,6 +31,7 @@ PER_QUERY = "per_query.parquet"
 FACTS = "trial.json"
 AUDIT = "audit.json"
 CONFIG = "config.yaml"
+SUMMARISED = ("training", "health", "collections", "timing", "over_collections")  # of FACTS
 
 
 def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
@@ -347,7 +348,7 @@ def numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 def _summary(cell: Any, folder: Path) -> dict[str, Any]:
     """Facts of a finished cell, from its folder in the store."""
-    facts = json.loads((folder / FACTS).read_text())
+    facts = read_json(folder / FACTS, *SUMMARISED)
     training = facts["training"]
     return {
         "signature": cell.keys["evaluate"],
@@ -369,7 +370,7 @@ def _summary(cell: Any, folder: Path) -> dict[str, Any]:
 
 def means(folder: Path) -> dict[str, float]:
     """The means of a finished cell, as COLLECTION/SYSTEM/MEASURE, from its folder in the store."""
-    over = json.loads((folder / FACTS).read_text())["over_collections"]
+    over = read_json(folder / FACTS, *SUMMARISED)["over_collections"]
     table = rankings.read_parquet(folder / PER_QUERY)
     found = table.groupby(["collection", "system", "measure"]).value.mean()
     flat = {"/".join(map(str, key)): float(value) for key, value in found.items()}

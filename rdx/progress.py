@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +22,14 @@ from typing import Any
 
 from rdx import faults
 from rdx.config import Cell
-from rdx.store import MANIFEST, write_json
+from rdx.store import MANIFEST, Unreadable, read_json, write_json
 from rdx.store.held import lives, note_of, read_note
 from rdx.text import counted
 
 FEWEST_TOKENS = 64  # of a micro-batch that is tried after memory did not suffice
 TO_RETRY = ("failed", "out of memory", "diverged", "killed")
-STATES = ("finished", "running", "waiting", *TO_RETRY)
+STATES = ("finished", "running", "waiting", *TO_RETRY, "unreadable")
+GRID = ("grid", "arguments", "hydra", "cells", "launched")  # keys of its file
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -38,9 +40,10 @@ class Standing:
     Attributes
     ----------
     state
-        One of `STATES`; "waiting" if it never began, or was stopped by hand.
+        One of `STATES`; "waiting" if it never began, or was stopped by hand; "unreadable" if what
+        the store has of it cannot be read.
     cause
-        Of one that failed or was killed, in a line.
+        Of one that failed, was killed or is unreadable, in a line.
     log
         File with the traceback; "" without one.
     where
@@ -111,13 +114,24 @@ def smaller(root: Path, signature: str) -> list[str]:
     found = _read(root / "evaluate" / f"{signature}.failed.json") or {}
     if found.get("state") != "out of memory":
         return []
-    halves = {key: max(n // 2, FEWEST_TOKENS) for key, n in found["max_tokens"].items()}
+    halves = {key: max(n // 2, FEWEST_TOKENS) for key, n in found.get("max_tokens", {}).items()}
     return [f"{key}={n}" for key, n in halves.items() if n < found["max_tokens"][key]]
 
 
 def standing(root: Path, signature: str) -> Standing:
     """How a cell stands; the result of a finished one is not verified, which reading it does."""
     folder = root / "evaluate" / signature
+    try:
+        return _standing(folder)
+    except PermissionError as error:
+        return Standing("unreadable", str(Unreadable(error.filename or folder, error)))
+    except FileNotFoundError as error:
+        return Standing("unreadable", str(Unreadable(error.filename, "it is missing")))
+    except Unreadable as error:
+        return Standing("unreadable", str(error))
+
+
+def _standing(folder: Path) -> Standing:
     if (folder / MANIFEST).exists():
         return _finished(folder)
     note = read_note(note_of(folder))
@@ -125,12 +139,13 @@ def standing(root: Path, signature: str) -> Standing:
         return _begun(note, lives(note, folder.with_suffix(".held")))
     failed = _read(folder.with_suffix(".failed.json"))
     if failed is not None and failed.get("state") in TO_RETRY:
-        return Standing(failed["state"], failed["cause"], failed["log"], failed["where"])
+        cause, log, where = (str(failed.get(key, "")) for key in ("cause", "log", "where"))
+        return Standing(failed["state"], cause, log, where)
     return Standing("waiting")
 
 
 def _finished(folder: Path) -> Standing:
-    facts, manifest = _read(folder / "trial.json") or {}, _read(folder / MANIFEST) or {}
+    facts, manifest = read_json(folder / "trial.json"), read_json(folder / MANIFEST, "files")
     return Standing(
         "finished", health=str(facts.get("health", "")), seconds=manifest.get("seconds")
     )
@@ -178,14 +193,37 @@ def read_grid(root: Path, name: str = "") -> dict[str, Any]:
     ------
     ValueError
         If there is none.
+    Unreadable
+        If it cannot be read; of several, one that can be read is taken, with a warning.
     """
-    every = [found for p in (root / "grids").glob("*.json") if (found := _read(p)) is not None]
+    every, unreadable = _grids(root / "grids", name)
     some = [one for one in every if one["grid"].startswith(name)]
+    for error in unreadable:
+        if not some:
+            raise error
+        print(f"rdx: WARNING {error}", file=sys.stderr)
     if not some:
         known = ", ".join(sorted(one["grid"] for one in every)) or "none"
         raise ValueError(f"{root}: no grid {name or 'was launched'}; known: {known}")
     exact = [one for one in some if one["grid"] == name]
     return max(exact or some, key=lambda one: float(one["launched"]))
+
+
+def _grids(folder: Path, name: str) -> tuple[list[dict[str, Any]], list[Unreadable]]:
+    """The grids of a store, and why some of those that are meant cannot be read."""
+    every, unreadable = [], []
+    try:
+        paths = sorted(path for path in os.listdir(folder) if path.endswith(".json"))
+    except FileNotFoundError:
+        paths = []
+    except OSError as error:
+        raise Unreadable(folder, error) from error
+    for path in paths:
+        try:
+            every.append(read_json(folder / path, *GRID))
+        except Unreadable as error:
+            unreadable += [error] if path.startswith(name) else []
+    return every, unreadable
 
 
 def table(root: Path, grid: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +269,7 @@ def text(found: dict[str, Any]) -> str:
             since = duration(time.time() - row["since"])
             lines.append(f"running  {' '.join(row['overrides'])}")
             lines.append(f"         {row['where']} for {since}, {row['stage']}{at}{rest}")
-        elif row["state"] in TO_RETRY:
+        elif row["state"] in (*TO_RETRY, "unreadable"):
             lines += failure(row["overrides"], row["state"], row["cause"], row["log"])
     return "\n".join(lines)
 

@@ -75,7 +75,10 @@ def sweep(
 
 def option(root: Path) -> str:
     """What `status` and `retry` must be told of a store; nothing of the default one."""
-    return "" if root == Path("store") else f" --store {shlex.quote(str(root))}"
+    if root.absolute() == Path("store").absolute():
+        return ""
+    inside = root.is_relative_to(Path.cwd())
+    return f" --store {shlex.quote(str(root.relative_to(Path.cwd()) if inside else root))}"
 
 
 def _claim(cell: Cell) -> str:
@@ -134,7 +137,10 @@ def _row(cell: Cell, result: Any) -> dict[str, Any]:
     if result is None and stood.state == "finished":
         from rdx import pipeline  # loads torch, which only this needs
 
-        means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
+        try:
+            means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
+        except (OSError, ValueError):  # running it says what, or makes it again
+            return {**row, "state": "unreadable", "health": None, "means": {}}
         return {**row, "state": "finished", "health": stood.health, "means": means}
     state = "failed" if stood.state == "finished" else stood.state
     return {**row, "state": state, "health": None, "means": {}}

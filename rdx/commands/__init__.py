@@ -39,7 +39,7 @@ def export(arguments: Sequence[str]) -> None:
         folder = release.export(
             given.store, given.signature, given.out, given.licence, given.name, given.form
         )
-    except release.ExportError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"rdx: {error}")
     print(f"{'Exported':<15}{folder}")
 

@@ -47,5 +47,5 @@ def _parser(verb: str, description: str) -> Parser:
 def _grid(given: argparse.Namespace) -> dict[str, Any]:
     try:
         return progress.read_grid(given.store, given.grid)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")

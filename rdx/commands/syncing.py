@@ -33,4 +33,4 @@ def sync(arguments: Sequence[str]) -> None:
     print(f"{delivered} delivered, {closed} closed")
     if found["kept"]:
         kept = counted(found["kept"], "record")
-        sys.exit(f"rdx: {kept} could not be delivered: MLflow fails, see above")
+        sys.exit(f"rdx: {kept} could not be delivered: see above")

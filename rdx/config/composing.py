@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -28,6 +29,7 @@ from rdx.arguments import near
 from rdx.config.building import allowed
 from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
+from rdx.config.paths import absolute
 from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
 from rdx.faults import line
 from rdx.grids import key_of
@@ -73,8 +75,14 @@ def load_spec(name: str) -> dict[str, Any]:
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Return the configuration as plain values."""
+def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
+    """Return the configuration as plain values, its paths absolute.
+
+    Parameters
+    ----------
+    folder
+        Where the user stands, from which relative paths count; None: the working folder.
+    """
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True, throw_on_missing=True)
     except OmegaConfBaseException:
@@ -83,7 +91,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             raise
         told = f"no value for {', '.join(missing)}: give it as {missing[0]}=..."
         raise ConfigError(told) from None
-    return plain  # type: ignore[return-value]
+    return absolute(plain, folder or Path.cwd())  # type: ignore[arg-type]
 
 
 @contextmanager

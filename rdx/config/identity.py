@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rdx.config.building import allowed
+from rdx.config.paths import reads_file
 from rdx.config.schema import CONF, GROUPS
 from rdx.store import signature
 
@@ -27,8 +28,6 @@ SCHEDULING_OF = {
     "rdx.trainer.Trainer": ("gradient_cache",),
     "rdx.evaluation.Evaluation": ("runs",),  # the files in it are told by their content
 }
-# A text at one of these keys that names a file or folder stands for its content, not its place.
-CONTENT = frozenset(("corpus", "queries", "qrels", "run", "model"))
 # Packages whose version decides a result, by the class that uses them.
 ENGINES = {
     "rdx.samplers.BM25": ("bm25s", "PyStemmer"),
@@ -98,11 +97,11 @@ def signatures(cfg: dict[str, Any]) -> dict[str, str]:
     return stages
 
 
-def _identity(node: Any, key: str = "") -> Any:
+def _identity(node: Any, key: str = "", owner: str = "") -> Any:
     if isinstance(node, dict):
         target = node.get("_target_", "")
         left_out = SCHEDULING.union(SCHEDULING_OF.get(target, ()))
-        plain = {k: _identity(v, k) for k, v in node.items() if k not in left_out}
+        plain = {k: _identity(v, k, str(target)) for k, v in node.items() if k not in left_out}
         if target in ENGINES:
             plain["_versions_"] = {name: _version(name) for name in ENGINES[target]}
         if target and not str(target).startswith("rdx."):
@@ -111,11 +110,11 @@ def _identity(node: Any, key: str = "") -> Any:
     if isinstance(node, list):
         if key == "libraries":
             return {str(one): _version(DISTRIBUTIONS.get(one, str(one))) for one in node}
-        return [_identity(item, key) for item in node]
+        return [_identity(item, key, owner) for item in node]
     if key == "prompt" and isinstance(node, str):
         return _prompt(node)
-    if key in CONTENT and isinstance(node, str) and Path(node).exists():
-        return _content(Path(node))
+    if isinstance(node, str) and reads_file(key, owner) and Path(node).exists():
+        return _content(Path(node))  # not its place
     return node
 
 

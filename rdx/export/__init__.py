@@ -10,6 +10,7 @@ from pathlib import Path
 from rdx.export.card import describe_cell, render
 from rdx.export.finished import ExportError, Finished, find
 from rdx.export.weights import FORMS, write
+from rdx.store import share
 
 __all__ = ["FORMS", "ExportError", "Finished", "export", "find"]
 
@@ -71,6 +72,7 @@ def export(
         (partial / DESCRIPTION).write_text(describe_cell(cell), encoding="utf-8")
         text = render(cell, name or out.name, licence, form)
         (partial / "README.md").write_text(text, encoding="utf-8")
+        share(partial, partial / DESCRIPTION)
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

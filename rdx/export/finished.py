@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 
 from rdx import config, pipeline, rankings
 from rdx.faults import Mendable
-from rdx.store import damage
+from rdx.store import Unreadable, damage, read_json
 from rdx.students import Student
 
 
@@ -60,20 +59,25 @@ def find(store: Path, signature: str) -> Finished:
     ------
     ExportError
         If there is none or more than one, or if it is damaged or lacks its configuration.
+    Unreadable
+        If this user may not read it, or another version of rdx wrote it.
     """
     folder = store / "evaluate" / _complete(store / "evaluate", signature)
     again = "run its command again"
     if problem := damage(folder):
         raise ExportError(f"{folder} is damaged: {problem}; {again}")
-    facts = json.loads((folder / pipeline.FACTS).read_text())
+    facts = read_json(folder / pipeline.FACTS)
     if not (folder / pipeline.CONFIG).exists() or "signatures" not in facts:
         raise ExportError(
             f"{folder} was written by a version of rdx that did not keep the configuration there; "
             f"{again} with force=true"
         )
-    settings = yaml.safe_load((folder / pipeline.CONFIG).read_text(encoding="utf-8"))
-    stage = "distill" if settings["loss"] else "prefinetune"  # as `pipeline.distill`
-    checkpoint = store / stage / facts["signatures"][stage]
+    try:
+        settings = yaml.safe_load((folder / pipeline.CONFIG).read_text(encoding="utf-8"))
+        stage = "distill" if settings["loss"] else "prefinetune"  # as `pipeline.distill`
+        checkpoint = store / stage / facts["signatures"][stage]
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise Unreadable(folder, f"another version of rdx wrote it ({error})") from error
     if problem := damage(checkpoint):
         raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
     table = rankings.read_parquet(folder / pipeline.PER_QUERY)
@@ -82,7 +86,12 @@ def find(store: Path, signature: str) -> Finished:
 
 def _complete(root: Path, beginning: str) -> str:
     """The one signature in a stage's folder that begins so."""
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    try:
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise Unreadable(error.filename or root, error) from error
     same = [name for name in names if name.startswith(beginning)]
     known = [name for name in same if "." not in name]
     if not beginning or len(known) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 
 from rdx import rankings
@@ -10,6 +9,7 @@ from rdx.config import Cell
 from rdx.plan.plans import Plan
 from rdx.plan.shelf import Past, Shelf
 from rdx.plan.work import but_for_the_seed, same
+from rdx.store import read_json
 
 MOST_TRIALS = 40  # that scores are read from; the cells of the plan come first
 
@@ -58,7 +58,7 @@ def queries(planned: Plan, given: dict[str, int]) -> dict[str, int | None]:
         for name, test_set in one.cell.cfg["evaluation"]["collections"].items():
             found.setdefault(name, test_set["queries"])
     for past in _comparable(planned)[:1]:
-        facts = json.loads((past.folder / "trial.json").read_text())["collections"]
+        facts = read_json(past.folder / "trial.json", "collections")["collections"]
         found |= {name: facts[name]["queries"] for name in found if name in facts}
     return {name: given.get(name, count) for name, count in found.items()}
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rdx.config import Cell
-from rdx.store import MANIFEST
+from rdx.store import MANIFEST, Unreadable
 
 MOST = 200  # finished cells of the plan that are looked into; likewise others, newest first
 
@@ -91,6 +91,8 @@ def _entry(folder: Path) -> Entry | None:
         manifest = json.loads((folder / MANIFEST).read_text())
         held = sum((folder / name).stat().st_size for name in manifest["files"])
         own = manifest.get("own_seconds")
+    except PermissionError as error:
+        raise Unreadable(error.filename or folder, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Entry(None if own is None else float(own), held)

@@ -290,4 +290,8 @@ def _write_groups(
 def _unreadable(path: str | Path, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError):
         return error
-    return FormatError(f"{path}: not a readable parquet file: {error}")
+    first = (str(error).splitlines() or [""])[0]
+    return FormatError(
+        f"{path}: not a readable parquet file: {first}; its owner must let you read it, or move it "
+        "away, and the command that made it makes it again"
+    )

@@ -10,6 +10,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ from rdx.store.held import Held
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\.tmp\d+$")  # of write_atomic
+
+
+class Unreadable(OSError):
+    """A stored file that cannot be read; the message names it and the cure, in one line."""
+
+    def __init__(self, path: Path | str, why: object) -> None:
+        denied = isinstance(why, PermissionError)
+        told = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
+        cure = "its owner must let you read it (chmod -R g+rX)" if denied else _CURE
+        super().__init__(f"{path} cannot be read: {(told.splitlines() or [''])[0]}; {cure}")
+
+
+_CURE = "move it away, and the command that made it makes it again"
 
 
 def signature(what: Any) -> str:
@@ -60,6 +74,11 @@ class Store:
         renamed. Of several processes, of one host or of several that share the folder, the first
         computes while the others wait and say for whom (`rdx.store.held`). A stored result whose
         files differ from its manifest is computed again, with a warning.
+
+        Raises
+        ------
+        Unreadable
+            If there is a result that this user may not read.
         """
         folder = self.root / stage / key
         # What is whole stays so: to read it needs no lock, and no right to write.
@@ -115,6 +134,8 @@ class Store:
     def _valid(self, folder: Path) -> bool:
         if not folder.exists():
             return False
+        if not folder.is_dir():
+            raise Unreadable(folder, "a file where a folder should be")
         problem = damage(folder)
         if problem:
             warnings.warn(f"{folder}: {problem}; computing it again", stacklevel=3)
@@ -123,9 +144,24 @@ class Store:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a stored result; "" if its files are as its manifest says."""
+    """What is wrong with a stored result; "" if its files are as its manifest says.
+
+    Raises
+    ------
+    Unreadable
+        If this user may not read it, so that nobody can tell.
+    """
+    try:
+        return _damage(folder)
+    except PermissionError as error:
+        raise Unreadable(error.filename or folder, error) from error
+
+
+def _damage(folder: Path) -> str:
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"].items()
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"no readable manifest ({type(error).__name__})"
     for name, digest in files:
@@ -135,6 +171,31 @@ def damage(folder: Path) -> str:
         if _sha256(path) != digest:
             return f"{name} does not have the checksum that was written"
     return ""
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read the JSON object of a stored file, which must have these keys.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    Unreadable
+        If it cannot be read, or is not that.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(path, error) from error
+    except ValueError as error:
+        raise Unreadable(path, f"damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise Unreadable(path, "not a JSON object")
+    if absent := [key for key in keys if key not in value]:
+        raise Unreadable(path, f"no {absent[0]!r} in it: another version of rdx wrote it")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -151,6 +212,22 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     os.replace(temporary, path)
 
 
+def share(folder: Path, like: Path) -> None:
+    """Give a folder and all in it the permissions of a file that was written plainly.
+
+    Libraries write through temporary files that only their owner may read, as safetensors does;
+    what others may read is for the umask to say, which `like` shows.
+    """
+    read = like.stat().st_mode & 0o666
+    enter = read | (read & 0o444) >> 2  # a folder that may be read may be entered
+    for path in (folder, *folder.rglob("*")):
+        mode = path.stat().st_mode & 0o7777
+        wanted = mode | (enter if path.is_dir() else read)
+        if mode != wanted:
+            with suppress(OSError):  # a file system without permissions
+                path.chmod(wanted)
+
+
 def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> None:
     """Write the manifest; `own` seconds are those without the results made on the way."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
@@ -161,6 +238,7 @@ def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> Non
     manifest = {"stage": stage, "signature": key, "files": digests}
     times = {"seconds": round(seconds, 3), "own_seconds": round(own, 3)}
     write_json(folder / MANIFEST, {**manifest, **times})
+    share(folder, folder / MANIFEST)
 
 
 def _replace(partial: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from rdx import config, materials, pipeline
 from rdx import evaluation as ev
 from rdx.samplers import top
+from rdx.store import read_json
 from rdx.systems.chosen import Run, candidates, outside
 
 
@@ -78,7 +78,7 @@ def timings(store: Path, signatures: Sequence[str]) -> list[dict[str, Any]]:
         found = sorted((store / "evaluate").glob(f"{given}*/{pipeline.FACTS}"))
         if len(found) != 1:
             raise config.ConfigError(f"{given}: {len(found)} finished cells in {store}/evaluate")
-        timing = json.loads(found[0].read_text()).get("timing", {})
+        timing = read_json(found[0]).get("timing", {})
         if not any("single" in one for one in timing.values()):
             raise config.ConfigError(
                 f"{given}: was not timed; run its command with evaluation.efficiency=3"

@@ -266,7 +266,10 @@ def deliver(settings: MLflow, signature: str, seconds: float) -> tuple[int, int]
         if not writer.close(seconds):
             return done, len(left(folder, signature))
         done += 1
-    return done, 0
+    denied = left(folder, signature)  # by the file system: no other process has claimed them
+    for path in denied:
+        log.warning("%s cannot be taken over: its owner must deliver it, or let you write", path)
+    return done, len(denied)
 
 
 def silent(uri: str) -> bool:

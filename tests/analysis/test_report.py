@@ -204,6 +204,8 @@ def test_the_weight_of_an_interpolation_is_said():
 
 def test_files(summary, tmp_path):
     paths = report.write(summary, tmp_path / "deep" / "x")
+    mask = (tmp_path / "deep").stat().st_mode & 0o666  # as the umask has it
+    assert {path.stat().st_mode & 0o777 for path in paths} == {mask}
     names = ["table.md", "table.tex", "table.csv", "report.html"]
     assert [path.name for path in paths[:4]] == names
     drawn = {path.name for path in paths[4:]}

@@ -245,3 +245,24 @@ def test_a_cell_is_found_as_another_machine_computed_it(store):
     trials = collect([here], uri, elsewhere=[elsewhere])
     assert student(trials) == [0.75] and set(trials.facts) == set(trials.runs) == {"p-fp32"}
     assert collect([cell("p-none")], uri, elsewhere=[()]).missing[0].signature == "p-none"
+
+
+@pytest.mark.parametrize("name", ["trial.json", "per_query.parquet"])
+@pytest.mark.parametrize("how", ["truncated", "folder"])
+def test_files_that_cannot_be_read_are_named_in_one_line(tmp_path, name, how):
+    path = copy(tmp_path, "broken", 0.1) / name
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir() if how == "folder" else path.write_bytes(content[:-9])
+    with pytest.raises(TrialError) as raised:
+        collect([cell("broken")], f"sqlite:///{tmp_path}/none.db", folder=tmp_path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("how", ["damaged", "folder"])
+def test_a_record_that_cannot_be_read_is_named_in_one_line(tmp_path, how):
+    path = tmp_path / "mlflow.db"
+    path.mkdir() if how == "folder" else path.write_bytes(b"no database" * 100)
+    with pytest.raises(TrialError) as raised:
+        collect([cell("any")], f"sqlite:///{path}")
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra_plugins.rdx_launchers import JoblibLauncher, RayLauncher
 from rdx.config import CONF
 from rdx.config.composing import composing
+from tests.rdx.conftest import World
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 needs = {
@@ -226,6 +229,59 @@ def test_a_failed_cell_fails_alone(launcher, basic, world, rdx, tmp_path):
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
     cells = json.loads(open(client.download_artifacts(parent.info.run_id, "cells.json")).read())
     assert [cell["state"] for cell in cells] == ["finished", "diverged", "finished"]
+
+
+OWN = """
+from rdx.losses import RankNet
+class Loss(RankNet):
+    pass
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory, monkeypatch):
+    """The folder of a Ray cluster that was started there, and which `address=auto` finds."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    program = os.path.join(os.path.dirname(sys.executable), "ray")
+    command = [program, "start", "--head", "--block", "--port=0", "--num-cpus=2"]
+    with (folder / "ray.log").open("w") as log:
+        head = subprocess.Popen([*command, "--include-dashboard=false"], cwd=folder, stdout=log,
+                                stderr=log, env=os.environ | {"PYTHONPATH": ROOT})  # fmt: skip
+    try:
+        text = until(lambda: "--block" in (t := (folder / "ray.log").read_text()) and t)
+        monkeypatch.setenv("RAY_ADDRESS", re.search(r"\d+\.\d+\.\d+\.\d+:\d+", text).group())
+        yield folder
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request, monkeypatch):
+    """Relative paths, and a loss of the user's own, with every launcher."""
+    import mlflow
+
+    folder = request.getfixturevalue("elsewhere") if launcher[0] == "ray" else None
+    before = set(folder.rglob("*")) if folder else None
+    shutil.copytree(world.folder, tmp_path / "world")
+    cell = [o for o in World(Path("world")).overrides("store") if o != "tracking=none"]
+    cell += ["tracking=mlflow", "tracking.system_metrics=false", "seed=1,2"]
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setenv("RDX_EXTENSIONS", "own")
+    cell += ["loss._target_=own.Loss"]
+    done = rdx(["-m", *cell, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(results(tmp_path / "store")) == 2
+    told = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
+    assert "2 cells: 2 finished" in told.stdout, told.stdout + told.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert {path.name for path in (tmp_path / "mlartifacts").iterdir()} >= {
+        run.info.run_id for run in runs
+    }
+    assert folder is None or set(folder.rglob("*")) == before
 
 
 def disturb_a_cell(store, number):

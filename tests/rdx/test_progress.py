@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rdx import progress
+from rdx import commands, progress
 from rdx.commands import VERBS
 from rdx.config import Cell
-from rdx.store import Store, damage
+from rdx.store import Store, Unreadable, damage
 from rdx.store.held import LEASE
 
 status = VERBS["status"]
@@ -63,6 +63,53 @@ def test_a_finished_cell_has_its_health_and_seconds(tmp_path):
     stood = progress.standing(tmp_path, "key")
     assert (stood.state, stood.health) == ("finished", "constant_scores")
     assert stood.seconds == pytest.approx(0, abs=1)
+
+
+def spoil(path, how):
+    path.unlink(missing_ok=True)
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_text({"truncated": '{"health": "o', "list": "[]", "empty": ""}[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "list", "empty", "folder"])
+@pytest.mark.parametrize("name", ["trial.json", "manifest.json"])
+def test_a_result_that_cannot_be_read_is_named_with_the_cure(tmp_path, name, how):
+    finish(tmp_path)
+    path = tmp_path / "evaluate" / "key" / name
+    spoil(path, how)
+    stood = progress.standing(tmp_path, "key")
+    assert stood.state == "unreadable"
+    assert str(path) in stood.cause and "\n" not in stood.cause
+    grid = {"grid": "g", "cells": [{"overrides": ["seed=1"], "signature": "key"}]}
+    assert stood.cause in progress.text(progress.table(tmp_path, grid))
+
+
+@pytest.mark.parametrize("how", ["truncated", "list", "empty", "folder"])
+def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys, how):
+    for name in ("old", "new"):
+        progress.write_grid(tmp_path, name, [], [], [])
+    spoil(tmp_path / "grids" / "new.json", how)
+    assert progress.read_grid(tmp_path)["grid"] == "old"
+    assert str(tmp_path / "grids" / "new.json") in capsys.readouterr().err
+    assert progress.read_grid(tmp_path, "old")["grid"] == "old"
+    assert capsys.readouterr().err == ""
+    for verb in (commands.status, commands.retry):
+        with pytest.raises(SystemExit) as ended:
+            verb(["new", "--store", str(tmp_path)])
+        assert str(tmp_path / "grids" / "new.json") in str(ended.value)
+        assert "\n" not in str(ended.value)
+
+
+def test_a_grid_of_another_version_is_told_so(tmp_path):
+    progress.write_grid(tmp_path, "g", [], [], [])
+    path = tmp_path / "grids" / "g.json"
+    facts = json.loads(path.read_text())
+    del facts["cells"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(Unreadable, match="cells"):
+        progress.read_grid(tmp_path)
 
 
 @pytest.mark.parametrize(

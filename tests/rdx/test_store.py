@@ -15,7 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdx.store import MANIFEST, Store, damage, signature, write_atomic, write_json
+from rdx.store import (
+    MANIFEST,
+    Store,
+    Unreadable,
+    damage,
+    read_json,
+    share,
+    signature,
+    write_atomic,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[2]
 PLAIN = st.recursive(
@@ -302,3 +312,54 @@ def test_a_process_killed_between_manifest_and_rename_is_not_believed(tmp_path):
     assert not Store(tmp_path).has("stage", "key")
     assert Store(tmp_path).cached("stage", "key", make) == folder
     assert (make.calls, damage(folder)) == (2, "")
+
+
+# --- what others may read, and what cannot be read ---
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_finished_result_is_shared_as_the_umask_says(tmp_path, umask):
+    def make(folder):
+        (folder / "runs").mkdir(mode=0o700)
+        for path in (folder / "weights", folder / "runs" / "one"):
+            os.close(os.open(path, os.O_CREAT, 0o600))  # as safetensors writes
+        write_json(folder / "facts.json", {})
+
+    before = os.umask(umask)
+    try:
+        folder = Store(tmp_path / "store").cached("distill", "key", make)
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+    wanted = {path: (0o777 if path.is_dir() else 0o666) & ~umask for path in modes}
+    assert modes == wanted and len(modes) == 6
+
+
+def test_sharing_takes_nothing_away(tmp_path):
+    for name, mode in (("plain", 0o600), ("program", 0o755)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    tmp_path.chmod(0o2750)
+    share(tmp_path, tmp_path / "plain")
+    assert (tmp_path / "program").stat().st_mode & 0o777 == 0o755
+    assert tmp_path.stat().st_mode & 0o7777 == 0o2750
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"[1]", b"\xff\xfe", b'{"a": 1}', None], ids=str
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "facts.json"
+    with pytest.raises(FileNotFoundError):
+        read_json(path)
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(Unreadable) as raised:
+        read_json(path, "a", "b")
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_file_in_the_place_of_a_result_is_named(tmp_path):
+    (tmp_path / "distill").mkdir()
+    (tmp_path / "distill" / "key").touch()
+    with pytest.raises(Unreadable, match="key cannot be read: a file where"):
+        Store(tmp_path).cached("distill", "key", lambda folder: None)
