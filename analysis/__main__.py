@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+from rdx import folders
+
 DESCRIPTION = """\
 Make the tables and figures of an experiment from the trials that MLflow holds.
 
-NAME is a file of experiments/ without its suffix. The spec in it is expanded to cells again, each
-cell's newest finished trial is found by its signature, and the stored per-query values become
-means, tests and intervals as the spec declares them, tables, figures and one HTML report.
+NAME is a file of experiments/ without its suffix, or the path of a .yaml file that lies anywhere.
+The spec in it is expanded to cells again, each cell's newest finished trial is found by its
+signature, and the stored per-query values become means, tests and intervals as the spec declares
+them, tables, figures and one HTML report.
 Nothing is trained; a cell that has not been run prints as "–" and is listed.
 """
 EPILOG = """\
@@ -63,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 def specs() -> list[str]:
     """Names of the specs in ``experiments/``."""
-    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    return list(folders.options(folders.EXPERIMENTS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.all:
         out = arguments.out or Path("results")
         return max(_one(name, arguments, out / name) for name in specs())
-    if arguments.name not in specs():
+    if folders.experiment(arguments.name) is None:
         return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
-    return _one(arguments.name, arguments, arguments.out or Path("results") / arguments.name)
+    out = arguments.out or Path("results") / folders.title(arguments.name)
+    return _one(arguments.name, arguments, out)
 
 
 def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
@@ -83,8 +86,9 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     from analysis import report, summary, trials
     from analysis.comparability import ComparabilityError
     from analysis.spec import SpecError, parse
-    from rdx.config import ConfigError, load_spec
+    from rdx.config import ConfigError, find_extensions, load_spec
 
+    find_extensions()
     command = f"python -m rdx +experiments={name}"
     try:
         spec = parse(load_spec(name))
@@ -102,7 +106,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]
-    run = trials.log_report(name, pages, arguments.tracking_uri) if pages else ""
+    run = trials.log_report(folders.title(name), pages, arguments.tracking_uri) if pages else ""
     if run:
         print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0

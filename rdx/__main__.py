@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from rdx.grids import key_of
 from rdx.sweeper import report
 
 SHOWS = (
-    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version"),
+    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"),
     *("--shell-completion", "-sc", "--resolve", "--package", "-p"),
 )
 MULTIRUN = ("-m", "--multirun")
@@ -32,6 +33,7 @@ LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun or accelerate launch: perha
 def job(cfg: DictConfig) -> dict[str, Any]:
     """One cell, in whatever process the launcher chose."""
     collect_rarely()
+    config.find_extensions()
     from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
     if LAUNCHED and not trainer.running():
@@ -74,6 +76,7 @@ def main() -> None:
     """Run the program; of several processes in the first, and the others help it to train."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     collect_rarely()
+    config.find_extensions()
     if LAUNCHED:
         from rdx import trainer
 
@@ -95,6 +98,9 @@ def program() -> None:
         arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
         if not arguments:
             return
+    if "--version" in arguments:
+        print(f"rdx {importlib.metadata.version('rdx')}")
+        return
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         try:
             overrides = [a for a in arguments if not a.startswith("-")]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
-    {"__init__"},
+    {"__init__", "folders"},
     {"rankings", "losses", "assets", "draws"},
     {"lists", "accounting"},
     {"data", "samplers", "teachers", "batches", "students"},
@@ -27,13 +27,14 @@ LAYERS = (
     {"commands", "sweeper"},
     {"__main__"},
 )
-# Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
+# Used by the pipeline and whatever is above it; they use nothing but folders and the exceptions of
+# rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
 LEAF_USERS = set().union(*LAYERS[5:])
 RDX = LEAVES.union(*LAYERS)
 
-ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store"}
-WITHOUT_TORCH = {"rankings", "config", "store"}
+ANALYSIS_MAY_USE = {"__init__", "folders", "rankings", "config", "store"}
+WITHOUT_TORCH = {"folders", "rankings", "config", "store"}
 HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 
 
@@ -41,7 +42,7 @@ def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
     if module in LEAVES:
         more = ["grids", "store"] if module == "config" else []
-        return {"__init__", "rankings", "security", module, *more}
+        return {"__init__", "folders", "rankings", "security", module, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
 

@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, check
+from rdx.config.building import build, check, find_extensions
 from rdx.config.composing import composed, explain, load_spec, resolved
 from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
@@ -15,7 +15,8 @@ from rdx.config.identity import (
     identity,
     signatures,
 )
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
+from rdx.folders import CONF, ROOT
 
 __all__ = [
     "CONF",
@@ -36,6 +37,7 @@ __all__ = [
     "distinct",
     "expand",
     "explain",
+    "find_extensions",
     "identity",
     "impossible",
     "load_spec",

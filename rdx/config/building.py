@@ -6,10 +6,11 @@ import dataclasses
 import importlib
 import inspect
 import os
+import sys
 from typing import Any
 
 from rdx import security
-from rdx.config.schema import GROUPS, Cell, ConfigError, near
+from rdx.config.schema import GROUPS, Cell, ConfigError, near, nodes
 
 EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
 
@@ -63,6 +64,24 @@ def allowed(target: str) -> bool:
     """Whether a `_target_` lies in rdx or in a declared package."""
     declared = (name.strip() for name in os.environ.get(EXTENSIONS, "").split(","))
     return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
+
+
+def refuse_targets(tree: Any, file: str, also: tuple[str, ...] = ()) -> None:
+    """Raise if a file of options names what is neither in rdx nor declared, nor in `also`.
+
+    Hydra itself would make what stands below a node ``hydra``.
+    """
+    for node in nodes(tree):
+        target = str(node["_target_"])
+        if not allowed(target) and not target.startswith(also):
+            raise ConfigError(f"{file}: _target_: {target}: {_MUST_BE}")
+
+
+def find_extensions() -> None:
+    """Let declared packages in the working folder be imported by console scripts, as by `-m`."""
+    here = os.getcwd()
+    if os.environ.get(EXTENSIONS) and not sys.flags.safe_path and here not in sys.path:
+        sys.path.append(here)
 
 
 def check(cell: Cell) -> None:

@@ -22,9 +22,10 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rdx.config.building import allowed
+from rdx import folders
+from rdx.config.building import refuse_targets
 from rdx.config.identity import signatures
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near, nodes
+from rdx.config.schema import GROUPS, Cell, ConfigError, Root, near
 from rdx.grids import key_of
 
 
@@ -46,17 +47,14 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def load_spec(name: str) -> dict[str, Any]:
-    """Return the `spec:` node of experiments/NAME.yaml."""
-    known = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-    if name not in known:
-        raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
-    whole = OmegaConf.load(ROOT / "experiments" / f"{name}.yaml")
-    # Hydra itself would make those below a spec's node ``hydra``
-    for node in nodes(OmegaConf.to_container(whole)):
-        target = str(node["_target_"])
-        if not allowed(target):
-            told = "a spec may name classes of rdx and of declared extensions only"
-            raise ConfigError(f"experiments/{name}.yaml: _target_: {target}: {told}")
+    """Return the `spec:` node of experiments/NAME.yaml, or of a file whose path ends in .yaml."""
+    path = folders.experiment(name)
+    if path is None:
+        known = list(folders.options(folders.EXPERIMENTS))
+        told = f"no experiment {name!r}{near(name, known)}"
+        raise ConfigError(f"{told}; known: {', '.join(known)}, or the path of a .yaml file")
+    whole = OmegaConf.load(path)
+    refuse_targets(OmegaConf.to_container(whole), folders.shown(name))
     spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
@@ -84,7 +82,7 @@ def composing() -> Iterator[None]:
     GlobalHydra.instance().clear()
     composing.depth = getattr(composing, "depth", 0) + 1  # type: ignore[attr-defined]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(folders.CONF), version_base="1.3"):
             yield
     finally:
         composing.depth -= 1  # type: ignore[attr-defined]
@@ -247,7 +245,7 @@ def _is_value(override: str) -> bool:
         "=" in override
         and not key.startswith(("~", "hydra", "spec"))
         and not any(c in key for c in "/@")
-        and not (CONF / key).is_dir()
+        and not folders.is_group(key)
     )
 
 
