@@ -43,11 +43,11 @@ class HomeSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """Read an option; an experiment speaks of the whole configuration, and is a grid."""
         file = self._file(config_path)
-        result = FileConfigSource(self.provider, str(file.parent)).load_config(file.name)
         if not file.is_relative_to(folders.ROOT):
-            from rdx.config.building import refuse_targets  # Hydra imports plugins at every start
+            from rdx.config.building import read_options  # Hydra imports plugins at every start
 
-            refuse_targets(OmegaConf.to_container(result.config), str(file), ("hydra_plugins.",))
+            read_options(file, str(file), ("hydra_plugins.",))
+        result = FileConfigSource(self.provider, str(file.parent)).load_config(file.name)
         if config_path.startswith(f"{folders.EXPERIMENTS}/"):
             result.header["package"] = "_global_"
             result.config = OmegaConf.merge({"hydra": {"mode": "MULTIRUN"}}, result.config)

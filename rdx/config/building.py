@@ -7,7 +7,11 @@ import importlib
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from rdx import security
 from rdx.config.schema import GROUPS, Cell, ConfigError, near, nodes
@@ -66,15 +70,34 @@ def allowed(target: str) -> bool:
     return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
 
 
-def refuse_targets(tree: Any, file: str, also: tuple[str, ...] = ()) -> None:
-    """Raise if a file of options names what is neither in rdx nor declared, nor in `also`.
+def read_options(path: Path, name: str, also: tuple[str, ...] = ()) -> DictConfig:
+    """Read a file of options or a spec that anybody may have written.
 
-    Hydra itself would make what stands below a node ``hydra``.
+    Parameters
+    ----------
+    name
+        What errors call the file.
+    also
+        How a `_target_` may begin besides those that `allowed` allows: Hydra itself would make what
+        stands below a node ``hydra``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no YAML file of a mapping, or has another `_target_`.
     """
-    for node in nodes(tree):
+    try:
+        tree = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{name}: not a YAML file of options: {told}") from error
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(f"{name}: must be a mapping of keys, not a list")
+    for node in nodes(OmegaConf.to_container(tree)):
         target = str(node["_target_"])
         if not allowed(target) and not target.startswith(also):
-            raise ConfigError(f"{file}: _target_: {target}: {_MUST_BE}")
+            raise ConfigError(f"{name}: _target_: {target}: {_MUST_BE}")
+    return tree
 
 
 def find_extensions() -> None:

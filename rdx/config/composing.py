@@ -23,7 +23,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rdx import folders
-from rdx.config.building import refuse_targets
+from rdx.config.building import read_options
 from rdx.config.identity import signatures
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root, near
 from rdx.grids import key_of
@@ -53,8 +53,7 @@ def load_spec(name: str) -> dict[str, Any]:
         known = list(folders.options(folders.EXPERIMENTS))
         told = f"no experiment {name!r}{near(name, known)}"
         raise ConfigError(f"{told}; known: {', '.join(known)}, or the path of a .yaml file")
-    whole = OmegaConf.load(path)
-    refuse_targets(OmegaConf.to_container(whole), folders.shown(name))
+    whole = read_options(path, folders.shown(name))
     spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
