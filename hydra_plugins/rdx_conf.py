@@ -42,16 +42,15 @@ class HomeSource(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read an option; an experiment speaks of the whole configuration, and is a grid."""
-        file = self._file(config_path)
-        if not file.is_relative_to(folders.ROOT):
-            from rdx.config.building import read_options  # Hydra imports plugins at every start
+        from rdx.config.files import read  # Hydra imports plugins at every start of any program
 
-            read_options(file, str(file), ("hydra_plugins.",))
-        result = FileConfigSource(self.provider, str(file.parent)).load_config(file.name)
+        file = self._file(config_path)
+        config = read(file)
+        header = self._get_header_dict(file.read_text(encoding="utf-8"))
         if config_path.startswith(f"{folders.EXPERIMENTS}/"):
-            result.header["package"] = "_global_"
-            result.config = OmegaConf.merge({"hydra": {"mode": "MULTIRUN"}}, result.config)
-        return result
+            header["package"] = "_global_"
+            config = OmegaConf.merge({"hydra": {"mode": "MULTIRUN"}}, config)
+        return ConfigResult(self.provider, self.path, config, header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Groups and options below a group."""

@@ -7,14 +7,10 @@ import importlib
 import inspect
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-
 from rdx import security
-from rdx.config.schema import GROUPS, Cell, ConfigError, near, nodes
+from rdx.config.schema import GROUPS, Cell, ConfigError, near
 
 EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
 
@@ -40,13 +36,13 @@ def build(node: Any, where: str) -> Any:
     target = str(node["_target_"])
     module, _, name = target.rpartition(".")
     if not allowed(target):
-        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
+        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (AttributeError, ModuleNotFoundError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from error
     if not (isinstance(cls, type) and allowed(f"{cls.__module__}.{name}")):
-        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
+        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
     valid = list(inspect.signature(cls).parameters)
     for key in arguments:
@@ -61,43 +57,13 @@ def build(node: Any, where: str) -> Any:
         raise ConfigError(f"{prefix}{message}") from error
 
 
-_MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
+MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
 
 
 def allowed(target: str) -> bool:
     """Whether a `_target_` lies in rdx or in a declared package."""
     declared = (name.strip() for name in os.environ.get(EXTENSIONS, "").split(","))
     return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
-
-
-def read_options(path: Path, name: str, also: tuple[str, ...] = ()) -> DictConfig:
-    """Read a file of options or a spec that anybody may have written.
-
-    Parameters
-    ----------
-    name
-        What errors call the file.
-    also
-        How a `_target_` may begin besides those that `allowed` allows: Hydra itself would make what
-        stands below a node ``hydra``.
-
-    Raises
-    ------
-    ConfigError
-        If it is no YAML file of a mapping, or has another `_target_`.
-    """
-    try:
-        tree = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{name}: not a YAML file of options: {told}") from error
-    if not isinstance(tree, DictConfig):
-        raise ConfigError(f"{name}: must be a mapping of keys, not a list")
-    for node in nodes(OmegaConf.to_container(tree)):
-        target = str(node["_target_"])
-        if not allowed(target) and not target.startswith(also):
-            raise ConfigError(f"{name}: _target_: {target}: {_MUST_BE}")
-    return tree
 
 
 def find_extensions() -> None:
@@ -123,6 +89,8 @@ def check(cell: Cell) -> None:
         )
     for group in GROUPS:
         node = cell.cfg[group]
+        if isinstance(node, dict) and "_target_" not in node:
+            raise ConfigError(f"{group}={cell.levels.get(group)}: this option has no _target_")
         try:
             built = build(node, group)
             tests = getattr(built, "collections", {}).values()  # of `evaluation`

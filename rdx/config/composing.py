@@ -23,7 +23,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rdx import folders
-from rdx.config.building import read_options
+from rdx.config.files import read
 from rdx.config.identity import signatures
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root, near
 from rdx.grids import key_of
@@ -53,8 +53,9 @@ def load_spec(name: str) -> dict[str, Any]:
         known = list(folders.options(folders.EXPERIMENTS))
         told = f"no experiment {name!r}{near(name, known)}"
         raise ConfigError(f"{told}; known: {', '.join(known)}, or the path of a .yaml file")
-    whole = read_options(path, folders.shown(name))
-    spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
+    spec = OmegaConf.select(read(path), "spec", default=OmegaConf.create())
+    if not isinstance(spec, DictConfig):
+        raise ConfigError(f"{folders.shown(name)}: spec: must hold keys and values")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
