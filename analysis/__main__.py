@@ -12,16 +12,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdx import faults, quiet
+from rdx import faults, folders, quiet
 from rdx.arguments import Parser
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 DESCRIPTION = """\
 Make the tables and figures of an experiment from the trials that MLflow holds.
 
-NAME is a file of experiments/ without its suffix. The spec in it is expanded to cells again, each
-cell's newest finished trial is found by its signature, and the stored per-query values become
-means, tests and intervals as the spec declares them, tables, figures and one HTML report.
+NAME is a file of experiments/ without its suffix, or the path of a .yaml file that lies anywhere.
+The spec in it is expanded to cells again, each cell's newest finished trial is found by its
+signature, and the stored per-query values become means, tests and intervals as the spec declares
+them, tables, figures and one HTML report.
 Nothing is trained; a cell that has not been run prints as "–" and is listed.
 """
 EPILOG = """\
@@ -71,7 +71,7 @@ def parser() -> Parser:
 
 def specs() -> list[str]:
     """Names of the specs in ``experiments/``."""
-    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    return list(folders.options(folders.EXPERIMENTS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.all:
         out = arguments.out or Path("results")
         return max(_one(name, arguments, out / name) for name in specs())
-    if arguments.name not in specs():
+    if folders.experiment(arguments.name) is None:
         return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
-    return _one(arguments.name, arguments, arguments.out or Path("results") / arguments.name)
+    out = arguments.out or Path("results") / folders.title(arguments.name)
+    return _one(arguments.name, arguments, out)
 
 
 def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
@@ -92,8 +93,9 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     # Late, so that --help and a misspelt name answer at once.
     from analysis import report, summary, trials
     from analysis.spec import parse
-    from rdx.config import load_spec
+    from rdx.config import find_extensions, load_spec
 
+    find_extensions()
     command = f"python -m rdx +experiments={name}"
     try:
         spec = parse(load_spec(name))
@@ -114,7 +116,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]
     try:
-        run = trials.log_report(name, pages, arguments.tracking_uri) if pages else ""
+        run = trials.log_report(folders.title(name), pages, arguments.tracking_uri) if pages else ""
     except OSError as error:  # a record of somebody else
         run = ""
         print(f"report.html is not with the grid's run in MLflow: {error}", file=sys.stderr)

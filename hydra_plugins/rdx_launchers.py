@@ -21,16 +21,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-CONF = Path(__file__).parents[1] / "conf"
 COMPOSING = threading.Lock()  # cells are sent from several threads
 GRACE = 40.0  # seconds; a record waits 30 for its server
 # Submitit's parameters that all clusters have; the others carry the cluster's name.
@@ -38,21 +34,6 @@ SHARED = (
     *("name", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb"),
     *("timeout_min", "stderr_to_stdout"),
 )
-
-
-class OwnLaunchers(SearchPathPlugin):
-    """Lets the options of conf/hydra/launcher win over installed plugins of the same names.
-
-    Hydra would check our settings against the schemas that those plugins have registered. In other
-    programs, whose configurations lie elsewhere, they stay.
-    """
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Forget the other schemas; Hydra has imported all plugins before."""
-        if any(one.path.endswith(str(CONF)) for one in search_path.get_path()):
-            others = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-            for path in (CONF / "hydra" / "launcher").glob("*.yaml"):
-                others.pop(path.name, None)
 
 
 class Cell:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import atexit
 import gc
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ from rdx.sweeper import report
 from rdx.text import counted
 
 SHOWS = (
-    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version"),
+    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"),
     *("--shell-completion", "-sc", "--resolve", "--package", "-p"),
 )
 MULTIRUN = ("-m", "--multirun")
@@ -57,6 +58,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 def _cell(cfg: DictConfig) -> dict[str, Any]:
     collect_rarely()
     quiet.loggers()
+    config.find_extensions()
     from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
     if LAUNCHED and not trainer.running():
@@ -117,6 +119,7 @@ def main() -> None:
     collect_rarely()
     with faults.ended():
         stopping.gently(True)
+        config.find_extensions()
         if LAUNCHED:
             from rdx import trainer
 
@@ -146,6 +149,9 @@ def program() -> None:
         arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
         if not arguments:
             return
+    if "--version" in arguments:
+        print(f"rdx {importlib.metadata.version('rdx')}")
+        return
     _refuse_words(arguments)
     overrides = [a for a in arguments if not a.startswith("-")]
     if not any(a.split("=")[0] in SHOWS for a in arguments):

@@ -35,8 +35,9 @@ class Ended(BaseException):
 
 
 def line(error: BaseException) -> str:
-    """An error in one line, without keys and passwords."""
-    return security.hidden(" ".join(_message(error).split()))
+    """An error in one line, without keys and passwords; paths of the working folder as typed."""
+    text = " ".join(_message(error).split())
+    return security.hidden(text.replace(f"{os.getcwd()}{os.sep}", ""))
 
 
 def _message(error: BaseException) -> str:

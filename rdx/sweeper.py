@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.utils import JobStatus
 
-from rdx import progress
+from rdx import folders, progress
 from rdx.config import Cell, build, cells, distinct
 from rdx.store import signature
 from rdx.text import counted
@@ -149,7 +149,7 @@ def _row(cell: Cell, result: Any) -> dict[str, Any]:
 def _grid_id(arguments: list[str], found: list[Cell]) -> str:
     """The same grid has the same id whenever it is launched."""
     name = next((a.split("=", 1)[1] for a in arguments if a.startswith("+experiments=")), "grid")
-    return f"{name}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
+    return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
 
 
 @dataclass(frozen=True)

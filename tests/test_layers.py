@@ -27,14 +27,15 @@ LAYERS = (
     {"commands", "sweeper"},
     {"__main__"},
 )
-# Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
+# Used by the pipeline and whatever is above it; they use nothing but folders and the exceptions of
+# rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
-BASE = {"arguments", "faults", "quiet", "stopping", "text"}  # everybody may use them
+BASE = {"arguments", "faults", "folders", "quiet", "stopping", "text"}  # everybody may use them
 LEAF_USERS = set().union(*LAYERS[5:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
 ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}
-WITHOUT_TORCH = {"rankings", "config", "store"}
+WITHOUT_TORCH = {"folders", "rankings", "config", "store"}
 HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 
 

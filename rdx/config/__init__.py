@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, check, check_all
+from rdx.config.building import build, check, check_all, find_extensions
 from rdx.config.composing import composed, explain, load_spec, resolved
 from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
@@ -16,7 +16,8 @@ from rdx.config.identity import (
     signatures,
 )
 from rdx.config.machine import emulated, precisions, resolve_precision
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
+from rdx.folders import CONF, ROOT
 
 __all__ = [
     "CONF",
@@ -39,6 +40,7 @@ __all__ = [
     "emulated",
     "expand",
     "explain",
+    "find_extensions",
     "identity",
     "impossible",
     "load_spec",

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,13 +39,13 @@ def build(node: Any, where: str) -> Any:
     target = str(node["_target_"])
     module, _, name = target.rpartition(".")
     if not allowed(target):
-        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
+        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (AttributeError, ModuleNotFoundError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from error
     if not (isinstance(cls, type) and allowed(f"{cls.__module__}.{name}")):
-        raise ConfigError(f"{where}._target_={target}: {_MUST_BE}")
+        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
     valid = list(inspect.signature(cls).parameters)
     for key in arguments:
@@ -59,13 +60,20 @@ def build(node: Any, where: str) -> Any:
         raise ConfigError(f"{prefix}{message}") from error
 
 
-_MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
+MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
 
 
 def allowed(target: str) -> bool:
     """Whether a `_target_` lies in rdx or in a declared package."""
     declared = (name.strip() for name in os.environ.get(EXTENSIONS, "").split(","))
     return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
+
+
+def find_extensions() -> None:
+    """Let declared packages in the working folder be imported by console scripts, as by `-m`."""
+    here = os.getcwd()
+    if os.environ.get(EXTENSIONS) and not sys.flags.safe_path and here not in sys.path:
+        sys.path.append(here)
 
 
 def check(cell: Cell) -> None:
@@ -84,6 +92,8 @@ def check(cell: Cell) -> None:
         )
     for group in GROUPS:
         node = cell.cfg[group]
+        if isinstance(node, dict) and "_target_" not in node:
+            raise ConfigError(f"{group}={cell.levels.get(group)}: this option has no _target_")
         try:
             built = build(node, group)
             tests = getattr(built, "collections", {}).values()  # of `evaluation`

@@ -23,14 +23,14 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from rdx import folders
 from rdx.arguments import near
-from rdx.config.building import allowed
+from rdx.config.files import read
 from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
-from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, Cell, ConfigError, Root
 from rdx.faults import line
 from rdx.grids import key_of
 
@@ -53,25 +53,15 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def load_spec(name: str) -> dict[str, Any]:
-    """Return the `spec:` node of experiments/NAME.yaml."""
-    known = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-    if name not in known:
-        raise ConfigError(f"no experiment {name!r}; known: {', '.join(known)}")
-    where = f"experiments/{name}.yaml"
-    try:
-        whole = OmegaConf.load(ROOT / where)
-    except (UnicodeDecodeError, YAMLError) as error:
-        told = line(error) if hasattr(error, "problem_mark") else f"{where}: {line(error)}"
-        raise ConfigError(told) from error
-    # Hydra itself would make those below a spec's node ``hydra``
-    for node in nodes(OmegaConf.to_container(whole)):
-        target = str(node["_target_"])
-        if not allowed(target):
-            told = "a spec may name classes of rdx and of declared extensions only"
-            raise ConfigError(f"{where}: _target_: {target}: {told}")
-    spec = OmegaConf.select(whole, "spec", default=OmegaConf.create())
-    if not OmegaConf.is_dict(spec):
-        raise ConfigError(f"{where}: spec: keys with values are expected")
+    """Return the `spec:` node of experiments/NAME.yaml, or of a file whose path ends in .yaml."""
+    path = folders.experiment(name)
+    if path is None:
+        known = list(folders.options(folders.EXPERIMENTS))
+        told = f"no experiment {name!r}{near(name, known)}"
+        raise ConfigError(f"{told}; known: {', '.join(known)}, or the path of a .yaml file")
+    spec = OmegaConf.select(read(path), "spec", default=OmegaConf.create())
+    if not isinstance(spec, DictConfig):
+        raise ConfigError(f"{folders.shown(name)}: spec: must hold keys and values")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
@@ -104,7 +94,7 @@ def composing() -> Iterator[None]:
     GlobalHydra.instance().clear()
     composing.depth = getattr(composing, "depth", 0) + 1  # type: ignore[attr-defined]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(folders.CONF), version_base="1.3"):
             yield
     finally:
         composing.depth -= 1  # type: ignore[attr-defined]
@@ -284,7 +274,7 @@ def _is_value(override: str) -> bool:
         "=" in override
         and not key.startswith(("~", "hydra", "spec"))
         and not any(c in key for c in "/@")
-        and not (CONF / key).is_dir()
+        and not folders.is_group(key)
     )
 
 
@@ -311,11 +301,11 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     absent = re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", text)
     if absent:
         group, option = absent.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options = list(folders.options(group))
         return f"{group}={option}: no such option{near(option, options)}; valid: {options}"
     group = next((g for g in GROUPS if f"{g}=null" in overrides), None)
     if group and "Config group override must be" in text:
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options = list(folders.options(group))
         return f"{group}: the name of one option is expected; valid: {options}"
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return line(error.__cause__)

@@ -8,10 +8,10 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from rdx import grids
+from rdx import folders, grids
 from rdx.arguments import near
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
-from rdx.config.schema import CONF, Cell, ConfigError, Root, nodes
+from rdx.config.schema import Cell, ConfigError, Root, nodes
 from rdx.grids import SubGrid
 
 # What a loss must have beyond an order of passages, and which teachers give it.
@@ -138,11 +138,11 @@ def _sub_grids(overrides: Sequence[str]) -> list[SubGrid]:
             return [line]
         nodes = load_spec(name).get("grid") or {}
         if not isinstance(nodes, dict) or not nodes:
-            raise ConfigError(f"experiments/{name}.yaml: spec.grid must name at least one sub-grid")
+            raise ConfigError(f"{folders.shown(name)}: spec.grid must name at least one sub-grid")
         mine = {*map(grids.key_of, plain), *(key for one in line.zipped for key in one)}
         found = []
         for grid, node in nodes.items():
-            where = f"experiments/{name}.yaml: spec.grid.{grid}"
+            where = f"{folders.shown(name)}: spec.grid.{grid}"
             own = grids.sub_grid(str(grid), node, where).without(mine)
             found.append(
                 SubGrid(
@@ -206,7 +206,7 @@ def _check_exclude(grid: SubGrid, every: Sequence[Cell]) -> None:
             if not any(_at(cell, key)[0] for cell in every):
                 valid = [f.name for f in dataclasses.fields(Root)]
                 raise ConfigError(f"{where}: {key}: no such key{near(key, valid)} in any cell")
-            options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            options = list(folders.options(key))
             wrong = [v for v in values if key in every[0].levels and v not in options]
             if wrong:
                 raise ConfigError(f"{where}: {key}={wrong[0]}: no such option; valid: {options}")

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rdx import folders
 from rdx.config.building import allowed
 from rdx.config.paths import reads_file
-from rdx.config.schema import CONF, GROUPS
+from rdx.config.schema import GROUPS
 from rdx.store import signature
 
 # What never changes a result, only when, where and how fast it is computed.
@@ -122,8 +123,7 @@ def _prompt(name: str) -> Any:
     """A prompt's content: of a file, of one of rdx, or of the version of rank-llm that has it."""
     if name.startswith("rank_llm:"):
         return {"name": name, "version": _version("rank-llm")}
-    ours = CONF / "teacher" / "prompts" / f"{name}.yaml"
-    path = ours if ours.is_file() else Path(name)
+    path = folders.options("teacher/prompts").get(name, Path(name))
     return _content(path) if path.is_file() else name
 
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
 from rdx.faults import Mendable
 
-ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf"
-# conf/experiments links to experiments/, which is a config group too: `+experiments=demo`. (The
-# project folder itself must not be searched: its folder store/ would be taken for a group.)
 GROUPS = (
     *("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student"),
     *("budget", "trainer", "evaluation", "tracking"),

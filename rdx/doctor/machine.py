@@ -24,7 +24,8 @@ from rdx.precision import native_bf16
 GB = 10**9
 LITTLE_MEMORY = 2 * GB  # the default recipe takes about 1.5 GB
 CGROUP = Path("/sys/fs/cgroup")
-INSTALL = "pip install -c constraints.txt -e ."
+CHECKOUT = (ROOT / "pyproject.toml").is_file()
+INSTALL = f"{'' if CHECKOUT else 'in the source of rdx: '}pip install -c constraints.txt -e ."
 # Variables that would let models run code.
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
@@ -59,9 +60,7 @@ def optional(needed: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
     for module, extra, why in dict.fromkeys(needed):
         if importlib.util.find_spec(module) is None:
             told = f"{why} needs {module}, which is not installed"
-            yield Finding(
-                "packages", ERROR, told, f"pip install -c constraints.txt -e '.[{extra}]'"
-            )
+            yield Finding("packages", ERROR, told, f"{INSTALL.removesuffix('.')}'.[{extra}]'")
 
 
 def memory() -> Iterator[Finding]:
@@ -191,9 +190,10 @@ def switches() -> Iterator[Finding]:
 
 def _required(root: Path) -> list[Requirement]:
     path = root / "pyproject.toml"
-    if not path.is_file():
-        return []
-    named = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    if path.is_file():
+        named = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        named = importlib.metadata.requires("rdx") or []
     every = map(Requirement, named)
     return [one for one in every if one.marker is None or one.marker.evaluate()]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdx import config, materials, rankings
+from rdx import config, folders, materials, rankings
 from rdx import evaluation as ev
 from rdx.data import Collection
 from rdx.samplers import Recorded
@@ -104,7 +104,7 @@ def collections(
     FileNotFoundError
         If the local folder lacks a file.
     """
-    options = sorted(path.stem for path in (config.CONF / "evaluation").glob("*.yaml"))
+    options = list(folders.options("evaluation"))
     overrides = [f"evaluation={w}" if w in options else w for w in words]
     names = [w for w in overrides if "=" not in w and not w.startswith("~")]
     cfg = config.composed([w for w in overrides if w not in names])

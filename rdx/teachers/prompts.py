@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from rdx import folders
 from rdx.teachers.messages import Message
 
-OURS = Path(__file__).parents[2] / "conf" / "teacher" / "prompts"
+OURS = "teacher/prompts"  # a config group, but for Hydra
 THEIRS = "rank_llm:"
 
 METHODS = ("singleturn_listwise", "multiturn_listwise")
@@ -149,7 +150,7 @@ def load(name: str) -> Prompt:
     Parameters
     ----------
     name
-        One of ours (a file of conf/teacher/prompts without its ".yaml"), the path of a YAML file,
+        A file of conf/teacher/prompts (without its ".yaml"), the path of a YAML file,
         or "rank_llm:TEMPLATE", a file of an installed rank-llm, which is not imported.
 
     Raises
@@ -165,13 +166,13 @@ def load(name: str) -> Prompt:
         if not path.is_file():
             raise ValueError(f"teacher.prompt={name}: no such file")
         return _read(path, name, path.name)
-    known = sorted(path.stem for path in OURS.glob("*.yaml"))
+    known = folders.options(OURS)
     if name not in known:
         raise ValueError(
             f"teacher.prompt={name}: no such prompt; valid: {', '.join(known)}, "
             f"{THEIRS}TEMPLATE (of an installed rank-llm), or the path of a .yaml file"
         )
-    return _read(OURS / f"{name}.yaml", name, "rdx")
+    return _read(known[name], name, "rdx")
 
 
 def shorten(text: str, words: int) -> str:

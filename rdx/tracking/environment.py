@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
+from rdx.folders import ROOT
 from rdx.security import filtered, hidden
 
-ROOT = Path(__file__).parents[2]
 DRIVER = Path("/proc/driver/nvidia/version")
 # What decides versions of packages, whichever of them a checkout has.
 LOCKS = ("constraints.txt", "pyproject.toml")
@@ -155,6 +155,8 @@ def _git() -> dict[str, Any]:
 
 
 def _ask(*arguments: str) -> str:
+    if not (ROOT / "rdx").is_dir():  # installed, perhaps inside a repository of somebody else
+        raise FileNotFoundError("no checkout")
     return subprocess.run(
         ["git", *arguments],
         cwd=ROOT,

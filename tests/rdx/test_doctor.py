@@ -136,8 +136,8 @@ def test_builds_of_a_version_are_that_version(project):
     assert states(found) == [("packages", OK)]
 
 
-def test_no_project_files_no_complaint(tmp_path):
-    assert list(machine.packages(tmp_path)) == []
+def test_without_project_files_the_installed_metadata_tells_what_is_required(tmp_path):
+    assert states(machine.packages(tmp_path)) == [("packages", OK)]
 
 
 def test_optional_packages():

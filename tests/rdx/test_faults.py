@@ -188,10 +188,9 @@ def test_a_fault_in_an_experiment_names_its_file_and_line(tmp_path, name, monkey
     content, told = EXPERIMENTS[name]
     content = content.encode() if isinstance(content, str) else content
     (tmp_path / "experiments" / f"{name}.yaml").write_bytes(content)
-    monkeypatch.setattr("rdx.config.composing.ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     status, [line] = ends([f"+experiments={name}"], monkeypatch, capfd)
     assert status == 1 and told in line and "traceback" not in line
-    monkeypatch.setattr("analysis.__main__.EXPERIMENTS", tmp_path / "experiments")
     assert analysis.main([name]) == 2
     assert told.partition("yaml")[0] in capfd.readouterr().err
 

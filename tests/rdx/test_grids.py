@@ -185,7 +185,9 @@ def by_hydra(overrides):
     levels = {g: str(cfg.hydra.runtime.choices[g]) for g in config.GROUPS if g != "tracking"}
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return config.resolved(cfg), levels
+    plain = config.resolved(cfg)
+    config.resolve_precision(plain)
+    return plain, levels
 
 
 @pytest.mark.parametrize("name", SPECS)

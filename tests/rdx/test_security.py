@@ -18,7 +18,7 @@ from faulty_server import FaultyServer, answer, cut, error, limited, per_body, r
 from transformers import BertModel
 
 from rdx import config, security
-from rdx.config import ConfigError, composing
+from rdx.config import ConfigError
 from rdx.config.building import build
 from rdx.students import Student
 
@@ -228,9 +228,20 @@ def test_a_spec_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
     folder.mkdir()
     spec = {"spec": {"claim": "x"}, "hydra": {"callbacks": {"a": {"_target_": "os.system"}}}}
     (folder / "evil.yaml").write_text(json.dumps(spec))
-    monkeypatch.setattr(composing, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("evil", "experiments/evil.yaml"):
+        with pytest.raises(ConfigError, match=r"evil\.yaml: _target_: os\.system"):
+            config.load_spec(name)
+
+
+def test_an_option_of_the_working_folder_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
+    folder = tmp_path / "conf" / "loss"
+    folder.mkdir(parents=True)
+    option = {"hydra": {"callbacks": {"a": {"_target_": "os.system"}}}}
+    (folder / "evil.yaml").write_text("# @package _global_\n" + json.dumps(option))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"evil\.yaml: _target_: os\.system"):
-        config.load_spec("evil")
+        config.cells(["loss=evil"])
 
 
 def test_python_tags_in_a_stored_configuration_do_nothing(tmp_path):

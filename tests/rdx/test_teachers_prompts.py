@@ -9,9 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdx import folders
 from rdx.teachers.prompts import OURS, load, shorten
 
-NAMES = sorted(path.stem for path in OURS.glob("*.yaml"))
+FILES = folders.options(OURS)
+NAMES = list(FILES)
 TEXT = st.text(max_size=30)
 
 SINGLE = """
@@ -280,7 +282,7 @@ def test_the_identity_is_version_and_content_and_not_the_place(write):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_part_of_a_template_is_in_its_identity(name, write):
-    fields = yaml.safe_load((OURS / f"{name}.yaml").read_text(encoding="utf-8"))
+    fields = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
     assert fields["version"]
     base = load(name).identity()
     assert load(write(yaml.safe_dump(fields))).identity() == base

@@ -1,0 +1,43 @@
+"""Files of options and experiments: read, and refused in one line that names file and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rdx.config.building import MUST_BE, allowed
+from rdx.config.schema import ConfigError, nodes
+
+_LAUNCHERS = "hydra_plugins.rdx_"  # with the sweeper: Hydra makes them, and finds them only there
+
+
+def read(file: Path) -> DictConfig:
+    """Read the keys and values of a file, unresolved.
+
+    Raises
+    ------
+    ConfigError
+        If it is no such YAML, or names a class that is neither rdx's nor declared: Hydra itself
+        would make what stands below a node ``hydra``.
+    """
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    try:
+        tree = OmegaConf.load(file)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{shown}{line}: no YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{shown}: {error}") from error
+    except OSError as error:  # a number alone, too
+        raise ConfigError(f"{shown}: cannot be read as keys and values: {error}") from error
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(f"{shown}: must hold keys and values, as in seed: 1")
+    for node in nodes(OmegaConf.to_container(tree)):
+        target = str(node["_target_"])
+        if not (allowed(target) or target.startswith(_LAUNCHERS)):
+            raise ConfigError(f"{shown}: _target_: {target}: {MUST_BE}")
+    return tree
