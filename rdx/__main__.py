@@ -42,7 +42,9 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
     plain = config.resolved(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
-    print(f"== {' '.join(HydraConfig.get().overrides.task) or 'defaults'}", flush=True)
+    config.resolve_revisions(plain)
+    own = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
+    print(f"== {' '.join(own) or 'defaults'}", flush=True)
     signature = config.signatures(plain)["evaluate"]
     with progress.recorded(Path(plain["store"]), signature, plain):
         summary = pipeline.run(plain, levels)
@@ -111,6 +113,7 @@ def program() -> None:
             require((cell.cfg for cell in found), mine)
             for cell in found:
                 config.check(cell)
+            config.require_models(cell.cfg for cell in found)
         except (config.ConfigError, ValueError, FileNotFoundError) as error:
             sys.exit(f"rdx: {error}")
     # Hydra wants -m before the first override; a user may put it anywhere.

@@ -53,7 +53,10 @@ def sweep(
         )
     track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
     track.log_grid(grid, [_row(cell, None) for cell in found], claim)
-    jobs = [[*c.overrides, *progress.smaller(root, c.signature), f"grid={grid}"] for c in chosen]
+    jobs = [
+        [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
+        for c in chosen
+    ]
     returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]

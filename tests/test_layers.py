@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
+    {"hub"},
     {"rankings", "losses", "assets", "draws"},
-    {"lists", "accounting"},
+    {"lists", "accounting", "loading"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"materials"},
@@ -29,7 +30,7 @@ LAYERS = (
 )
 # Used by the pipeline and whatever is above it; they use nothing but the exceptions of rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
-LEAF_USERS = set().union(*LAYERS[5:])
+LEAF_USERS = set().union(*LAYERS[6:])
 RDX = LEAVES.union(*LAYERS)
 
 ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store"}
@@ -40,7 +41,7 @@ HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 def allowed(module: str) -> set[str]:
     """Return the modules of rdx that a module of rdx may import."""
     if module in LEAVES:
-        more = ["grids", "store"] if module == "config" else []
+        more = ["grids", "hub", "store"] if module == "config" else []
         return {"__init__", "rankings", "security", module, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())

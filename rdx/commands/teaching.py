@@ -65,6 +65,7 @@ def _distinct(overrides: Sequence[str]) -> list[Cell]:
     require((cell.cfg for cell in found), overrides)
     for cell in found:
         config.check(cell)
+    config.require_models(cell.cfg for cell in found)
     return config.distinct(found, "teach")
 
 

@@ -15,6 +15,7 @@ from rdx.config.identity import (
     identity,
     signatures,
 )
+from rdx.config.revisions import loaders, require_models, resolve_revisions
 from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, nodes
 
 __all__ = [
@@ -39,7 +40,10 @@ __all__ = [
     "identity",
     "impossible",
     "load_spec",
+    "loaders",
     "nodes",
+    "require_models",
+    "resolve_revisions",
     "resolved",
     "signatures",
     "split",

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx.config.building import allowed
 from rdx.config.identity import signatures
+from rdx.config.revisions import resolve_revisions
 from rdx.config.schema import CONF, GROUPS, ROOT, Cell, ConfigError, Root, near, nodes
 from rdx.grids import key_of
 
@@ -208,8 +209,9 @@ def cell_of(grid: str, overrides: list[str], bases: dict[tuple[str, ...], Base])
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
+    pinned = resolve_revisions(plain)
     keys = signatures(plain)
-    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys)
+    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys, pinned)
 
 
 def _base(options: tuple[str, ...]) -> Base:

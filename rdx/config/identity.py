@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rdx.config.building import allowed
+from rdx.config.revisions import MODELS
 from rdx.config.schema import CONF, GROUPS
 from rdx.store import signature
 
@@ -103,6 +104,8 @@ def _identity(node: Any, key: str = "") -> Any:
         target = node.get("_target_", "")
         left_out = SCHEDULING.union(SCHEDULING_OF.get(target, ()))
         plain = {k: _identity(v, k) for k, v in node.items() if k not in left_out}
+        if target in MODELS and plain.get("revision") is None:
+            plain.pop("revision", None)  # of an asset or a folder, whose content is told
         if target in ENGINES:
             plain["_versions_"] = {name: _version(name) for name in ENGINES[target]}
         if target and not str(target).startswith("rdx."):

@@ -68,6 +68,8 @@ class Cell:
         Signature of the cell: of its last stage.
     keys
         Signature of every stage (`signatures`).
+    pinned
+        Overrides for what the machine chose (`rdx.config.machine`), for workers elsewhere.
     """
 
     overrides: tuple[str, ...]
@@ -76,6 +78,7 @@ class Cell:
     levels: dict[str, str] = field(default_factory=dict)
     signature: str = ""
     keys: dict[str, str] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
 
 
 def nodes(tree: Any) -> Iterator[dict[str, Any]]:

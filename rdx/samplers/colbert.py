@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import PREFIX, check_model, model_path
+from rdx.loading import quiet
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
     Ids,
@@ -69,6 +70,8 @@ class ColBERT:
         "auto": a GPU if there is one. Not part of the identity.
     max_tokens
         Tokens that are encoded at once, about. Not part of the identity.
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
     model: str = "asset:all-MiniLM-L6-v2"
@@ -81,10 +84,11 @@ class ColBERT:
     precision: str = "fp32"
     device: str = "auto"
     max_tokens: int = 8192
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
-        check_model(self.model)
+        check_model(self.model, self.revision)
         one_of("sampler.kind", self.kind, KINDS)
         one_of("sampler.index", self.index, INDEXES)
         one_of("sampler.precision", self.precision, PRECISIONS)
@@ -221,18 +225,20 @@ class ColBERT:
         from sentence_transformers.base.modules import Normalize, Transformer
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-        path = model_path(self.model)
+        path = model_path(self.model, self.revision)
         if self.kind == "tokens":
             normalise = Normalize(module_input_name="token_embeddings")
             plain = {"trust_remote_code": False}
-            encoder = Transformer(
-                path, model_kwargs=plain, processor_kwargs=plain, config_kwargs=plain
-            )
+            with quiet():
+                encoder = Transformer(
+                    path, model_kwargs=plain, processor_kwargs=plain, config_kwargs=plain
+                )
             modules = [encoder, MultiVectorMask(), normalise]
             model = MultiVectorEncoder(modules=modules, device=self._device())
         else:
             _check_projection(self.model, path)
-            model = MultiVectorEncoder(path, device=self._device(), trust_remote_code=False)
+            with quiet():
+                model = MultiVectorEncoder(path, device=self._device(), trust_remote_code=False)
         first: Any = model[0]
         if self.query_length is not None:
             if first.query_expansion is not None:
@@ -277,6 +283,7 @@ class ColBERT:
         return {
             "model": Path(self.model).name if local else self.model,
             **({"sha256": sha256(self.model)[:16]} if local else {}),
+            **({"revision": self.revision} if self.revision else {}),
             "kind": self.kind,
             "precision": self.precision,
             "query_length": self.query_length,

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 
-from rdx.assets import TRUST, gguf_file, model_path
+from rdx.assets import gguf_file, model_path
+from rdx.loading import pretrained
 
 
-def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
+def load_causal(
+    model: str, precision: str, device: str, revision: str | None = None
+) -> tuple[Any, Any]:
     """Tokeniser and model, in evaluation mode on its device.
 
     Parameters
@@ -20,19 +23,19 @@ def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
         "bf16" or "fp32".
     device
         "auto", "cpu", "cuda", ...
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = model_path(model)
+    folder = model_path(model, revision)
     gguf = gguf_file(folder)
-    source = {"gguf_file": gguf} if gguf else {}
+    source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, **TRUST, **source, **_plain(gguf)
-    )
+    loaded = pretrained(AutoModelForCausalLM, folder, dtype=dtype, **source, **_plain(gguf))
     return tokenizer, loaded.to(torch.device(device), dtype).eval()
 
 
