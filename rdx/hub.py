@@ -192,37 +192,36 @@ def _answer(model: str, revision: str, again: bool = False) -> Listing | HubErro
 
 
 def _ask(model: str, revision: str) -> Listing:
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
     if _offline():
         told = f"model={model}: not in the cache of the Hub, and HF_HUB_OFFLINE forbids to ask it"
         raise Unreachable(told, f"unset HF_HUB_OFFLINE, or give a folder{_near(model)}")
     with _explained(model, revision):
-        info = HfApi(endpoint=constants.ENDPOINT).model_info(
-            model, revision=revision, timeout=SECONDS, files_metadata=True
-        )
+        info = HfApi().model_info(model, revision=revision, timeout=SECONDS, files_metadata=True)
     files = {one.rfilename: one.size for one in info.siblings or ()}
     return Listing(str(info.sha), files)
 
 
 def _head(model: str, commit: str, name: str) -> None:
     """Ask for a file without reading it: a gated model shows its list to all, and no file."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     with _explained(model, commit, name):
-        address = hf_hub_url(model, name, revision=commit, endpoint=constants.ENDPOINT)
-        get_hf_file_metadata(address, timeout=SECONDS)
+        get_hf_file_metadata(hf_hub_url(model, name, revision=commit), timeout=SECONDS)
 
 
 def _download(model: str, commit: str, name: str) -> None:
     """Fetch a file into the cache if it is not there; huggingface_hub resumes what breaks off."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         disable_progress_bars()
     with _explained(model, commit, name):
-        hf_hub_download(model, name, revision=commit, endpoint=constants.ENDPOINT)
+        path = _folder(model, commit) / name
+        damaged = path.is_file() and not _whole(path)
+        hf_hub_download(model, name, revision=commit, force_download=damaged)
 
 
 @contextmanager
@@ -307,11 +306,25 @@ def _cached_commit(model: str, name: str) -> str | None:
 def _cached(model: str, commit: str) -> Listing:
     """What the cache has of a commit, which may be less than the whole."""
     folder = _folder(model, commit)
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _whole(path)]
     if not paths:
         told = f"model={model}: commit {commit[:12]} is not in the cache of the Hub"
         raise HubError(told, f"{_when()}, or give a folder{_near(model)}")
     return Listing(commit, {p.relative_to(folder).as_posix(): p.stat().st_size for p in paths})
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file of safetensors is as long as its header says; others are not looked into."""
+    if path.suffix != ".safetensors":
+        return True
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            tensors = json.loads(file.read(length)) if length < path.stat().st_size else {}
+        except ValueError:
+            return False
+    ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+    return path.stat().st_size == 8 + length + max(ends, default=0)
 
 
 def _when() -> str:

@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(302, b"", headers | {"Location": f"{self.server.address}/large{self.path}"})
             return
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
-        if file in known.short:
+        if file in known.short and self.command == "GET":
             data = data[: len(data) // 2]
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
