@@ -70,7 +70,7 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
     levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
     own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
-    config.resolve_precision(plain)
+    config.settle(plain)
     given = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
     print(f"== {' '.join(given) or 'defaults'}")
     print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(plain).items())}")
@@ -167,6 +167,7 @@ def program() -> None:
             )
         require((cell.cfg for cell in found), mine)
         config.check_all(found)
+        config.require_models(cell.cfg for cell in found)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]

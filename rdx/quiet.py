@@ -16,7 +16,6 @@ RETRIES = "urllib3.connectionpool"  # warns at every one; what fails in the end,
 # Read by the libraries when they are imported, also in processes that this one starts.
 DEFAULTS = {
     "HF_HUB_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # Transformers' bars too: loading, writing weights
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "TOKENIZERS_PARALLELISM": "false",
@@ -25,7 +24,11 @@ DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 # Where nobody watches, bars of libraries show after a minute, and then once a minute.
-UNATTENDED = {"TQDM_DELAY": "60", "TQDM_MININTERVAL": "60"}
+UNATTENDED = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DELAY": "60",
+    "TQDM_MININTERVAL": "60",
+}
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _ABSENT = re.compile(r"^(\S+) *\| *MISSING\b", re.MULTILINE)
 

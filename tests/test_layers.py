@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
+    {"hub"},
     {"rankings", "losses", "assets", "draws", "precision", "bars"},
-    {"lists", "accounting"},
+    {"lists", "accounting", "loading"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"materials"},
@@ -31,7 +32,7 @@ LAYERS = (
 # rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
 BASE = {"arguments", "faults", "folders", "quiet", "stopping", "text"}  # everybody may use them
-LEAF_USERS = set().union(*LAYERS[5:])
+LEAF_USERS = set().union(*LAYERS[6:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
 ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}
@@ -44,7 +45,7 @@ def allowed(module: str) -> set[str]:
     if module in BASE:
         return {"__init__", "security", *BASE}
     if module in LEAVES:
-        more = ["grids", "precision", "store"] if module == "config" else []
+        more = ["grids", "hub", "precision", "store"] if module == "config" else []
         return {"__init__", "rankings", "security", module, *BASE, *more}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, BASE, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())

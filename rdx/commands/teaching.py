@@ -66,6 +66,7 @@ def _distinct(overrides: Sequence[str]) -> list[Cell]:
     found = config.cells(overrides)
     require((cell.cfg for cell in found), overrides)
     config.check_all(found)
+    config.require_models(cell.cfg for cell in found)
     return config.distinct(found, "teach")
 
 

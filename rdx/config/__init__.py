@@ -4,7 +4,7 @@ No torch here: `python -m rdx --help` and `python -m analysis` compose cells wit
 """
 
 from rdx.config.building import build, check, check_all, find_extensions
-from rdx.config.composing import composed, explain, load_spec, resolved
+from rdx.config.composing import composed, explain, load_spec, resolved, settle
 from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
     OF_SPLITS,
@@ -15,7 +15,8 @@ from rdx.config.identity import (
     identity,
     signatures,
 )
-from rdx.config.machine import emulated, precisions, resolve_precision
+from rdx.config.machine import emulated, precisions
+from rdx.config.revisions import loaders, require_models
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
 from rdx.folders import CONF, ROOT
 
@@ -44,10 +45,12 @@ __all__ = [
     "identity",
     "impossible",
     "load_spec",
+    "loaders",
     "nodes",
     "precisions",
-    "resolve_precision",
+    "require_models",
     "resolved",
+    "settle",
     "signatures",
     "split",
 ]

@@ -30,6 +30,7 @@ from rdx.config.files import read
 from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
+from rdx.config.revisions import resolve_revisions
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root
 from rdx.faults import line
 from rdx.grids import key_of
@@ -63,6 +64,22 @@ def load_spec(name: str) -> dict[str, Any]:
     if not isinstance(spec, DictConfig):
         raise ConfigError(f"{folders.shown(name)}: spec: must hold keys and values")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
+
+
+def settle(cfg: dict[str, Any], precision: str | None = None) -> tuple[str, ...]:
+    """Replace, in a resolved configuration, what this machine and the Hub decide, before signing.
+
+    Parameters
+    ----------
+    precision
+        What "auto" stands for; None: what this machine chooses.
+
+    Returns
+    -------
+    tuple of str
+        Overrides that decide the same anywhere: workers of a grid get them.
+    """
+    return (*resolve_precision(cfg, precision), *resolve_revisions(cfg))
 
 
 def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def cell_of(
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
-    pinned = resolve_precision(plain, precision)
+    pinned = settle(plain, precision)
     keys = signatures(plain)
     return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys, pinned)
 

@@ -13,6 +13,7 @@ from typing import Any
 from rdx import folders
 from rdx.config.building import allowed
 from rdx.config.paths import reads_file
+from rdx.config.revisions import MODELS
 from rdx.config.schema import GROUPS
 from rdx.store import signature
 
@@ -103,6 +104,8 @@ def _identity(node: Any, key: str = "", owner: str = "") -> Any:
         target = node.get("_target_", "")
         left_out = SCHEDULING.union(SCHEDULING_OF.get(target, ()))
         plain = {k: _identity(v, k, str(target)) for k, v in node.items() if k not in left_out}
+        if target in MODELS and plain.get("revision") is None:
+            plain.pop("revision", None)  # of an asset or a folder, whose content is told
         if target in ENGINES:
             plain["_versions_"] = {name: _version(name) for name in ENGINES[target]}
         if target and not str(target).startswith("rdx."):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
 from rdx import precision
-from rdx.config.schema import GROUPS
+from rdx.config.schema import located, pinning
 
 # Classes whose precision the machine decides where the configuration has "auto", or does not say.
 PRECISE = frozenset(
@@ -18,7 +16,6 @@ PRECISE = frozenset(
         "rdx.samplers.ColBERT",
     )
 )
-PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")  # what Hydra takes as the key of an override
 
 
 def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[str, ...]:
@@ -35,45 +32,27 @@ def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[
         Overrides that make the same choices on any machine: workers of a grid get them, so that
         all cells of it are computed, signed and found alike, wherever they run.
     """
-    overrides = []
-    for path, node in _precise(cfg):
+    overrides: list[str] = []
+    for path, node in located(cfg, PRECISE):
         if node.get("precision", precision.AUTO) == precision.AUTO:
             node["precision"] = assumed or precision.chosen(precision.AUTO, _device(node))
-            if PATH.fullmatch(path):
-                overrides.append(f"++{path}.precision={node['precision']}")
+            overrides += pinning(f"{path}.precision", node["precision"])
     return tuple(overrides)
 
 
 def precisions(cfg: dict[str, Any]) -> dict[str, str]:
     """Every precision of a resolved configuration, by its key."""
-    return {f"{path}.precision": str(node["precision"]) for path, node in _precise(cfg)}
+    return {f"{path}.precision": str(node["precision"]) for path, node in located(cfg, PRECISE)}
 
 
 def emulated(cfg: dict[str, Any]) -> list[str]:
     """Keys of a precision "bf16" that this machine's CPU would emulate."""
     return [
         f"{path}.precision"
-        for path, node in _precise(cfg)
+        for path, node in located(cfg, PRECISE)
         if node["precision"] == "bf16" and not precision.native_bf16(_device(node))
     ]
 
 
 def _device(node: dict[str, Any]) -> str:
     return str(node.get("device", "auto"))
-
-
-def _precise(cfg: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Nodes with a precision, each with its path, outer ones first."""
-    for group in GROUPS:
-        yield from _nodes(cfg.get(group), group)
-
-
-def _nodes(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(tree, dict):
-        if tree.get("_target_") in PRECISE:
-            yield path, tree
-        for key, value in tree.items():
-            yield from _nodes(value, f"{path}.{key}")
-    elif isinstance(tree, list):
-        for i, value in enumerate(tree):
-            yield from _nodes(value, f"{path}[{i}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,3 +87,29 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, list):
         for one in tree:
             yield from nodes(one)
+
+
+def located(cfg: dict[str, Any], targets: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Nodes of the groups whose `_target_` is one of these, each with its path; outer first."""
+    for group in GROUPS:
+        yield from _located(cfg.get(group), group, targets)
+
+
+def _located(tree: Any, path: str, targets: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(tree, dict):
+        if tree.get("_target_") in targets:
+            yield path, tree
+        for key, value in tree.items():
+            yield from _located(value, f"{path}.{key}", targets)
+    elif isinstance(tree, list):
+        for i, value in enumerate(tree):
+            yield from _located(value, f"{path}[{i}]", targets)
+
+
+# What Hydra takes as the key of an override.
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def pinning(key: str, value: str) -> list[str]:
+    """The override that gives a key a text, if the key can be one of an override."""
+    return [f"++{key}='{value}'"] if _KEY.fullmatch(key) else []

@@ -52,18 +52,13 @@ def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
         yield from places.locks(Path(store))
     yield from _data(cells, overrides)
     models = [
-        (cell.cfg[group]["model"], f"{group}.model")
+        (node["model"], f"{path}.model", node.get("revision"))
         for cell in cells
-        for group in ("student", "teacher", "sampler")
-        if isinstance(cell.cfg[group], dict) and isinstance(cell.cfg[group].get("model"), str)
+        for path, node in config.loaders(cell.cfg)
+        if isinstance(node.get("model"), str)
     ]
-    models += [
-        (node["model"], "teacher.backend.model")
-        for node in nodes
-        if node["_target_"] == "rdx.teachers.Local"
-    ]
-    for name, key in _distinct(models):
-        yield from places.model(name, key)
+    for name, key, revision in _distinct(models):
+        yield from places.model(name, key, revision)
     for one in _unlike(node for node in nodes if node["_target_"] == "rdx.teachers.Endpoint"):
         yield from places.service(one)
     for one in _unlike(cell.cfg["tracking"] for cell in cells):

@@ -7,13 +7,13 @@ import shutil
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
-from rdx import assets
+from rdx import assets, hub
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.security import hidden
 
@@ -84,8 +84,8 @@ def locks(store: Path) -> Iterator[Finding]:
         yield Finding("locks", OK, f"{store}: they keep a second process out")
 
 
-def model(name: str, key: str) -> Iterator[Finding]:
-    """Whether a model is there, or must be fetched."""
+def model(name: str, key: str, revision: str | None = None) -> Iterator[Finding]:
+    """Whether the weights of a model are there, or can be fetched."""
     about = "model"
     if name.startswith(assets.PREFIX):
         if assets.present(name):
@@ -102,24 +102,24 @@ def model(name: str, key: str) -> Iterator[Finding]:
         else:
             yield Finding(about, OK, f"{key}={name}")
         return
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
+    if not hub.is_id(name):
         told = f"{key}={name}: neither a folder nor the name of a model on the Hub"
         yield Finding(about, ERROR, told, f"give a folder that is there: {key}=FOLDER")
         return
-    if isinstance(cached, str):
-        yield Finding(about, OK, f"{key}={name}: in the cache of the Hub")
-    elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        told = f"{key}={name}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it"
-        yield Finding(about, ERROR, told, f"unset HF_HUB_OFFLINE, or {key}=FOLDER")
+    try:
+        weights = hub.available(name, revision)
+    except hub.HubError as error:
+        yield Finding(about, ERROR, f"{key.removesuffix('model')}{error.told}", error.cure)
+        return
+    told = f"{key}={name}: {_counted(weights.files)}, {weights.size / GB:.2g} GB"
+    if weights.cached:
+        yield Finding(about, OK, f"{told}, in the cache of the Hub")
     else:
-        told = f"{key}={name}: not in the cache; the first cell downloads it from the Hub"
-        cure = f"without the Hub: copy it here, and {key}=FOLDER or {key}=asset:all-MiniLM-L6-v2"
-        yield Finding(about, WARNING, told, cure)
+        yield Finding(about, NOTE, f"{told}, to be downloaded from the Hub by the first cell")
+
+
+def _counted(files: Sequence[str]) -> str:
+    return files[0] if len(files) == 1 else f"{len(files)} files of weights"
 
 
 def tracking(node: dict[str, Any]) -> Iterator[Finding]:

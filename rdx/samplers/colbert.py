@@ -69,6 +69,8 @@ class ColBERT:
         "auto": a GPU if there is one. Not part of the identity.
     max_tokens
         Tokens that are encoded at once, about. Not part of the identity.
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
     model: str = "asset:all-MiniLM-L6-v2"
@@ -81,10 +83,11 @@ class ColBERT:
     precision: str = AUTO
     device: str = "auto"
     max_tokens: int = 8192
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
-        check_model(self.model)
+        check_model(self.model, self.revision)
         one_of("sampler.kind", self.kind, KINDS)
         one_of("sampler.index", self.index, INDEXES)
         check_precision("sampler.precision", self.precision)
@@ -224,7 +227,7 @@ class ColBERT:
         from sentence_transformers.base.modules import Normalize, Transformer
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-        path = model_path(self.model)
+        path = model_path(self.model, self.revision)
         if self.kind == "tokens":
             normalise = Normalize(module_input_name="token_embeddings")
             plain = {"trust_remote_code": False}
@@ -280,6 +283,7 @@ class ColBERT:
         return {
             "model": Path(self.model).name if local else self.model,
             **({"sha256": sha256(self.model)[:16]} if local else {}),
+            **({"revision": self.revision} if self.revision else {}),
             "kind": self.kind,
             "precision": self.precision,
             "query_length": self.query_length,

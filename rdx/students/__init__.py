@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from rdx.assets import TRUST, check_model, model_path
+from rdx.assets import check_model, model_path
 from rdx.draws import seed as draw_seed
+from rdx.loading import pretrained
 from rdx.students.apart import refuse_mixing
 from rdx.students.dropout import CheapDropout
 from rdx.students.heads import OWN, Interaction, Linear, Mean, first_position, sparse
@@ -120,6 +121,8 @@ class Student:
     attention_implementation
         How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" for training
         where there is no GPU, else the model's default. Not part of the identity.
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
     model: str
@@ -132,10 +135,11 @@ class Student:
     lora: LoRA | None = None
     compile: bool = False
     attention_implementation: str | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
-        check_model(self.model)
+        check_model(self.model, self.revision)
         for name, known in (
             ("head", HEADS),
             ("attention", ATTENTION),
@@ -198,7 +202,7 @@ class Student:
 
     def create(self, seed: int) -> CrossEncoder:
         """The student as it comes, to be trained; `seed` decides freshly drawn weights."""
-        folder = model_path(self.model)
+        folder = model_path(self.model, self.revision)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed, "weights"))
             return self._assemble(folder, folder, adapt=True)
@@ -228,11 +232,12 @@ class Student:
         if self.dropout is not None:
             extra |= dict.fromkeys(_dropouts(weights), self.dropout)
         if self.head == "cls":
-            encoder = AutoModelForSequenceClassification.from_pretrained(
-                weights, num_labels=1, **TRUST, **extra
+            extra["num_labels"] = 1
+            encoder = pretrained(
+                AutoModelForSequenceClassification, weights, _may_be_fresh, **extra
             )
         else:
-            encoder = AutoModel.from_pretrained(weights, **TRUST, **extra)
+            encoder = pretrained(AutoModel, weights, _may_be_fresh, **extra)
             if getattr(encoder, "pooler", None) is not None:
                 # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
                 encoder.pooler.requires_grad_(False)
@@ -245,6 +250,13 @@ class Student:
         if self.compile:
             compile_encoder(encoder)
         return CrossEncoder(encoder, head, Pairs(tokenizer, self))
+
+
+def _may_be_fresh(model: Any, name: str) -> bool:
+    """Whether a checkpoint may lack a weight: of the head, of which the pooler is part."""
+    base = model.base_model_prefix + "."
+    inner = model.base_model is not model
+    return (inner and not name.startswith(base)) or "pooler" in name.split(".")
 
 
 def compile_encoder(encoder: nn.Module) -> None:

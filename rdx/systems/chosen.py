@@ -129,7 +129,7 @@ def collections(
             own = local / name if (local / name).is_dir() else local
             cfg.evaluation.collections[name].data = copied(own, data.get("id") or name)
     plain = config.resolved(cfg)
-    config.resolve_precision(plain)
+    config.settle(plain)
     parts = {group: config.build(plain[group], group) for group in ("evaluation", "tracking")}
     for one in parts["evaluation"].collections.values():
         if hasattr(one.data, "check"):

@@ -44,6 +44,8 @@ class QueryLikelihood:
         (`rdx.precision.chosen`); log-probabilities are float32.
     device
         "auto", "cpu", "cuda", ...
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
     model: str
@@ -53,12 +55,13 @@ class QueryLikelihood:
     chunk: int = 8
     precision: str = AUTO
     device: str = "auto"
+    revision: str | None = None
 
     ranks_unseen = True
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
-        check_model(self.model)
+        check_model(self.model, self.revision)
         for name in ("passage_length", "query_length", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
@@ -96,7 +99,7 @@ class _Scorer:
     def __init__(self, settings: QueryLikelihood) -> None:
         self.settings = settings
         self.tokenizer, self.model = load_causal(
-            settings.model, settings.precision, settings.device
+            settings.model, settings.precision, settings.device, settings.revision
         )
         self.device = self.model.device
 

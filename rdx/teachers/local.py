@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteriaList
 
+from rdx import hub
 from rdx.assets import ASSETS, PREFIX, check_model
 from rdx.precision import AUTO, check_precision, chosen
 from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Message, TooLong
@@ -73,6 +74,8 @@ class Local:
         Longest prompt and answer together, in tokens; None = the model's number of positions.
     chat_variables
         Given to the model's chat template, such as {enable_thinking: false}.
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
     model: str
@@ -84,10 +87,11 @@ class Local:
     max_new_tokens: int | None = None
     context: int | None = None
     chat_variables: dict[str, Any] = field(default_factory=dict)
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Check values; nothing is fetched."""
-        check_model(self.model)
+        check_model(self.model, self.revision)
         where = "teacher.backend"
         check_precision(f"{where}.precision", self.precision)
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
@@ -158,7 +162,7 @@ class InProcess:
             self._identity = {
                 "engine": "transformers",
                 "model": Path(one.model).name if Path(one.model).is_dir() else one.model,
-                "revision": revision(one.model),
+                "revision": revision(one.model, one.revision),
                 "precision": one.precision,
                 "score": one.score,
                 "context": one.context,
@@ -209,7 +213,7 @@ class InProcess:
                 raise
             except Exception as error:
                 # Not about one request: the model cannot be loaded, or the device has failed.
-                known = isinstance(error, BackendError)
+                known = isinstance(error, BackendError | hub.HubError)
                 text = f"teacher.backend.model={self.settings.model}: {error!r}"
                 _fail(self._running + self._waiting, Fatal, str(error) if known else text)
                 self._running, self._waiting = [], []
@@ -268,7 +272,7 @@ class _Engine:
     def __init__(self, settings: Local) -> None:
         self.settings = settings
         self.tokenizer, self.model = load_causal(
-            settings.model, settings.precision, settings.device
+            settings.model, settings.precision, settings.device, settings.revision
         )
         self.batch = settings.batch
         config = self.model.config.get_text_config()
@@ -503,7 +507,7 @@ def complete(text: str, size: int) -> bool:
     return numbers <= names or set(ascii_uppercase[:size]) <= names and size <= 26
 
 
-def revision(model: str) -> str:
+def revision(model: str, name: str | None = None) -> str:
     """What tells two models of the same name apart.
 
     The checksum of an asset; of a folder, which is read for it; the commit of a model on the Hub.
@@ -513,9 +517,9 @@ def revision(model: str) -> str:
     if Path(model).is_dir():
         return _folder_digest(Path(model))
     try:
-        return str(AutoConfig.from_pretrained(model, trust_remote_code=False)._commit_hash or "")
-    except (OSError, ValueError) as error:
-        raise Fatal(f"teacher.backend.model={model}: {error}") from error
+        return hub.commit(model, name)
+    except hub.HubError as error:
+        raise Fatal(f"teacher.backend.{error}") from error
 
 
 def _folder_digest(folder: Path) -> str:

@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdx.assets import PREFIX, TRUST, gguf_file, model_path, seal, sealed
+from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
+from rdx.loading import pretrained
 
 
-def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
+def load_causal(
+    model: str, precision: str, device: str, revision: str | None = None
+) -> tuple[Any, Any]:
     """Tokeniser and model, in evaluation mode on its device.
 
     Parameters
@@ -25,10 +29,12 @@ def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
         "bf16" or "fp32".
     device
         "auto", "cpu", "cuda", ...
+    revision
+        Of a Hub id: a branch, a tag or a commit; None = "main".
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = model_path(model)
+    folder = model_path(model, revision)
     if model.startswith(PREFIX) and gguf_file(folder):
         folder = str(_as_safetensors(Path(folder)))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -37,15 +43,12 @@ def load_causal(model: str, precision: str, device: str) -> tuple[Any, Any]:
 
 
 def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     gguf = gguf_file(folder)
-    source = {"gguf_file": gguf} if gguf else {}
+    source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, **TRUST, **source, **_plain(gguf)
+    return tokenizer, pretrained(
+        AutoModelForCausalLM, folder, dtype=dtype, **source, **_plain(gguf)
     )
-    return tokenizer, loaded
 
 
 def _as_safetensors(folder: Path) -> Path:

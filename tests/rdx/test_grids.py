@@ -186,7 +186,7 @@ def by_hydra(overrides):
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     plain = config.resolved(cfg)
-    config.resolve_precision(plain)
+    config.settle(plain)
     return plain, levels
 
 

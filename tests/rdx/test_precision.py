@@ -3,6 +3,7 @@
 import pytest
 
 from rdx import config, precision
+from rdx.config.machine import resolve_precision
 from rdx.samplers import ColBERT
 from rdx.teachers import Local, QueryLikelihood
 from rdx.trainer import Trainer
@@ -84,7 +85,7 @@ def test_what_was_chosen_is_in_the_identity_and_goes_to_workers(cpu, text, expec
     (cell,) = config.cells(["sampler=colbert"])
     keys = ("sampler.precision", "teacher.precision", "trainer.precision")
     assert config.precisions(cell.cfg) == dict.fromkeys(keys, expected)
-    assert set(cell.pinned) == {f"++{key}={expected}" for key in keys}
+    assert set(cell.pinned) == {f"++{key}='{expected}'" for key in keys}
     # a worker on a machine of the other kind signs the same cell
     cpu(NEW if expected == "fp32" else OLD)
     (elsewhere,) = config.cells(["sampler=colbert", *cell.pinned])
@@ -102,8 +103,8 @@ def test_a_class_that_is_not_told_is_signed_as_if_it_were(cpu):
         {"trainer": {"_target_": "rdx.trainer.Trainer", **more}}
         for more in ({"precision": "bf16"}, {})
     )
-    assert config.resolve_precision(silent) == ("++trainer.precision=bf16",)
-    assert silent == given and config.resolve_precision(given) == ()
+    assert resolve_precision(silent) == ("++trainer.precision='bf16'",)
+    assert silent == given and resolve_precision(given) == ()
     assert config.emulated(given) == []
     cpu(OLD)
     assert config.emulated(given) == ["trainer.precision"]

@@ -1,0 +1,43 @@
+"""Loading models by Transformers: no checkpoint that lacks weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from transformers.utils import logging
+
+from rdx.assets import TRUST
+
+# Transformers would ask the Hub, from a thread of its own, to convert weights to safetensors.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+logging.disable_progress_bar()  # of reading and writing weights, which takes seconds
+
+
+def pretrained(
+    kind: Any, folder: str, fresh: Callable[[Any, str], bool] | None = None, **options: Any
+) -> Any:
+    """Load a model of a folder.
+
+    Parameters
+    ----------
+    kind
+        A class of Transformers with `from_pretrained`.
+    fresh
+        Whether the weights of a name may be drawn anew; None = no weights may.
+
+    Raises
+    ------
+    ValueError
+        If the folder lacks weights that may not.
+    """
+    model, report = kind.from_pretrained(folder, output_loading_info=True, **TRUST, **options)
+    lacking = sorted(n for n in report["missing_keys"] if fresh is None or not fresh(model, n))
+    if lacking:
+        raise ValueError(
+            f"model={folder}: its weights lack {len(lacking)} tensors of {type(model).__name__}, "
+            f"e.g. {lacking[0]}, which would be random; take a whole checkpoint of this "
+            "architecture"
+        )
+    return model
