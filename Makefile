@@ -11,14 +11,13 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer), WORKERS=$(WORKERS) (test processes), PYTEST_ARGS"
 
 demo: $(VENV)/.installed ## Run a small grid offline (minutes), print its table and where to look
-	$(BIN)/python -m rdx -m loss=ranknet,adr_mse seed=1,2
 	$(BIN)/python -m rdx +experiments=demo
 	$(BIN)/python -m analysis demo
 	@echo

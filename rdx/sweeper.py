@@ -14,7 +14,7 @@ from hydra.core.utils import JobStatus
 from rdx import folders, progress
 from rdx.config import Cell, build, cells, distinct
 from rdx.store import signature
-from rdx.text import counted
+from rdx.text import as_typed, counted
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
 MOVED = 0.1  # share by which an axis may move steps and pairs
@@ -77,8 +77,7 @@ def option(root: Path) -> str:
     """What `status` and `retry` must be told of a store; nothing of the default one."""
     if root.absolute() == Path("store").absolute():
         return ""
-    inside = root.is_relative_to(Path.cwd())
-    return f" --store {shlex.quote(str(root.relative_to(Path.cwd()) if inside else root))}"
+    return f" --store {shlex.quote(str(as_typed(root)))}"
 
 
 def _claim(cell: Cell) -> str:

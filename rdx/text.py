@@ -1,6 +1,7 @@
 """Texts for people."""
 
 import re
+from pathlib import Path
 
 
 def counted(n: int, noun: str) -> str:
@@ -21,3 +22,8 @@ def plural(noun: str) -> str:
     if re.search(r"[^aeiou]y$", noun):
         return f"{noun[:-1]}ies"
     return f"{noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+
+
+def as_typed(path: Path) -> Path:
+    """A path as a user writes it: from the working folder, if it lies there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

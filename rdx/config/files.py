@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx.config.building import MUST_BE, allowed
 from rdx.config.schema import ConfigError, nodes
+from rdx.text import as_typed
 
 _LAUNCHERS = "hydra_plugins.rdx_"  # with the sweeper: Hydra makes them, and finds them only there
 
@@ -23,7 +24,7 @@ def read(file: Path) -> DictConfig:
         If it is no such YAML, or names a class that is neither rdx's nor declared: Hydra itself
         would make what stands below a node ``hydra``.
     """
-    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    shown = as_typed(file)
     try:
         tree = OmegaConf.load(file)
     except yaml.MarkedYAMLError as error:

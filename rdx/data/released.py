@@ -19,6 +19,7 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.data.download import DownloadError, download, locked, md5_of
+from rdx.text import as_typed
 
 ZENODO = "https://zenodo.org/records/15131907/files/"
 HUB = "https://huggingface.co/datasets/webis/rank-distillm/resolve/main/"
@@ -101,7 +102,7 @@ class File:
     @property
     def name(self) -> str:
         """Its path."""
-        return str(self.path)
+        return str(as_typed(self.path))
 
     def parts(self) -> list[Path]:
         """The released files that it is, or is made of; empty if none is known."""

@@ -325,7 +325,7 @@ CHANGES = {
     "prefinetune=none": ["prefinetune", *TRAINED],
     "prefinetune.seed=2": ["prefinetune", *TRAINED],
     "prefinetune.learning_rate=1e-4": ["prefinetune", *TRAINED],
-    "student.layers=3": ["prefinetune", *TRAINED],
+    "student.layers=2": ["prefinetune", *TRAINED],
     # stage 2
     "loss=adr_mse": TRAINED,
     "loss.temperature=2": TRAINED,
