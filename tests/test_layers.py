@@ -26,7 +26,7 @@ LAYERS = (
     {"labels", "export", "systems", "fetching", "plan", "progress"},
     {"doctor"},
     {"commands", "sweeper"},
-    {"__main__"},
+    {"__main__", "cli"},
 )
 # Used by the pipeline and whatever is above it; they use nothing but folders and the exceptions of
 # rankings.
