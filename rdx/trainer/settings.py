@@ -219,7 +219,7 @@ class Prefinetune:
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
+    if not value >= least:  # nan is neither
         raise ValueError(f"{name}={value}: must be at least {least}")
 
 

@@ -10,7 +10,7 @@ from analysis.__main__ import main
 from rdx import commands
 from rdx.config import ROOT
 
-DL19 = Path("/work/shared/data/trec-dl-2019")
+DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
 TEACHERS = ("gpt-3.5-turbo", "rankvicuna-7b", "vicuna-13b-failing")
 
 

@@ -23,7 +23,7 @@ from analysis.trials import COLUMNS, Trials
 from rdx import rankings
 from rdx.evaluation import per_query
 
-DL19 = Path("/work/shared/data/trec-dl-2019")
+DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
 MEASURES = ("nDCG@10", "RR@10", "P@10")
 PEERS = os.environ.get("RDX_PEERS_PYTHON")
 

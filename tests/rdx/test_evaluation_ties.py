@@ -11,7 +11,7 @@ import pytest
 from rdx import rankings
 from rdx.evaluation import Evaluation, TestSet, measured, tie_range, tied
 
-DL19 = Path("/work/shared/data/trec-dl-2019")
+DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
 CLOSED = (
     *("nDCG@1", "nDCG@3", "nDCG@10", "nDCG", "P@2", "P(rel=2)@3", "P@9", "R@3", "R(rel=2)@2"),
     *("RR", "RR@2", "RR(rel=2)", "RR(rel=2)@3", "Success@1", "Success(rel=2)@3", "Success@9"),

@@ -11,7 +11,7 @@ from analysis.costs import costs
 from analysis.spec import BYTES, SECONDS, Row
 from rdx import commands, config, pipeline, rankings, systems
 
-DL19 = Path("/work/shared/data/trec-dl-2019")
+DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
 DOCS = {f"d{i}": f"stone number {i}" for i in range(12)}
 QUERIES = {"q1": "river stone", "q2": "garden stone", "q3": "stone", "unjudged": "sand"}
 FIRST = {"q1": "d1 d2 d3 d4", "q2": "d5 d6", "q3": "d9 d8 d7"}
