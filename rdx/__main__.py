@@ -59,7 +59,8 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
     collect_rarely()
     quiet.loggers()
     config.find_extensions()
-    from rdx import pipeline, trainer  # torch and transformers load here, not for --help
+    with stopping.loading():
+        from rdx import pipeline, trainer  # torch and transformers load here, not for --help
 
     if LAUNCHED and not trainer.running():
         raise config.ConfigError(
