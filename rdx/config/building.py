@@ -47,10 +47,15 @@ def build(node: Any, where: str) -> Any:
     if not (isinstance(cls, type) and allowed(f"{cls.__module__}.{name}")):
         raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
-    valid = list(inspect.signature(cls).parameters)
+    valid = inspect.signature(cls).parameters
     for key in arguments:
         if key not in valid:
-            raise ConfigError(f"{where}.{key}: no such key{near(key, valid)}; valid: {valid}")
+            told = f"{where}.{key}: no such key{near(key, valid)}; valid: {list(valid)}"
+            raise ConfigError(told)
+    for key, parameter in valid.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and key not in arguments and not variadic:
+            raise ConfigError(f"{where}.{key}: no value; give it as {where}.{key}=...")
     _check_types(cls, arguments, where)
     try:
         return cls(**arguments)
@@ -90,6 +95,8 @@ def check(cell: Cell) -> None:
             f"{key}: holds a key or password, and configurations are recorded; leave it in an "
             "environment variable (docs/security.md)"
         )
+    if not cell.cfg["store"]:
+        raise ConfigError("store: no value; give it as store=FOLDER")
     for group in GROUPS:
         node = cell.cfg[group]
         if isinstance(node, dict) and "_target_" not in node:

@@ -618,3 +618,8 @@ def test_nodes_that_refer_to_others_move_with_them():
     assert [mine for _, mine in base._independent(values)] == [
         ("c=2", "a.y=3"), ("f=4",), ("e.x=1", "d=5"),
     ]  # fmt: skip
+
+
+def test_an_argument_without_a_value_is_named():
+    with pytest.raises(ConfigError, match=r"^data\.corpus: "):
+        config.build({"_target_": "rdx.data.Files", "queries": "q", "qrels": "r"}, "data")

@@ -111,6 +111,8 @@ def test_a_fault_in_a_file_is_one_line_and_the_traceback_is_in_a_log(
         ("loss=null", ["loss", "'ranknet'"]),
         ("teachr=oracle", ["teachr", "'teacher'"]),
         ("trackin.uri=x", ["trackin.uri"]),
+        ("store=", ["store: "]),
+        ("trainer.clip=nan", ["trainer.clip=nan"]),
         ("student.model=/no/such/folder", ["student", "model='/no/such/folder'"]),
         ("student.model=./none", ["student", "model='./none'"]),
         ("student.model=no_config", ["student.model=no_config", "config.json"]),
