@@ -95,6 +95,9 @@ def ended(program: str = "rdx", status: int = 1) -> Iterator[None]:
             print(end.code, file=sys.stderr)
             sys.exit(status)
         raise
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(status)
     except (Exception, KeyboardInterrupt, Ended) as end:
         if stopping.status() is not None or isinstance(end, KeyboardInterrupt):
             sys.exit(stopping.status() or 130)

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from rdx.config import ROOT
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.precision import native_bf16
+from rdx.text import counted
 
 GB = 10**9
 LITTLE_MEMORY = 2 * GB  # the default recipe takes about 1.5 GB
@@ -123,8 +124,8 @@ def gpus(devices: set[str], precisions: set[str]) -> Iterator[Finding]:
 def cpu(precisions: set[str]) -> Iterator[Finding]:
     """How fast this CPU trains the offline student, in each precision; a probe of a second."""
     for precision in sorted(precisions & {"bf16", "fp32"}):
-        told = f"none; this CPU trains about {training_rate(precision):.0f} pairs a second with "
-        told += f"MiniLM in {precision}"
+        rate = counted(round(training_rate(precision)), "pair")
+        told = f"none; this CPU trains about {rate} a second with MiniLM in {precision}"
         if precision == "bf16" and not native_bf16("cpu"):
             told += ", which it has no units for"
             yield Finding("GPU", WARNING, told, "trainer.precision=auto")

@@ -271,3 +271,17 @@ def test_an_analysis_without_trials_is_one_line(rdx, tmp_path):
     done = rdx(["demo"], tmp_path, module=("-m", "analysis"))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "python -m rdx +experiments=demo" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    settings = os.environ | {"PYTHONPATH": str(ROOT)}
+    code = (
+        "from rdx import faults\n"
+        "with faults.ended():\n    while True:\n        print('a line' * 1000)\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=settings
+    )
+    writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr.read() == b"" and writer.wait(timeout=30) == 1
