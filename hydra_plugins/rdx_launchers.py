@@ -27,7 +27,6 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-COMPOSING = threading.Lock()  # cells are sent from several threads
 GRACE = 40.0  # seconds; a record waits 30 for its server
 # Submitit's parameters that all clusters have; the others carry the cluster's name.
 SHARED = (
@@ -58,7 +57,7 @@ class Cell:
         return {**vars(self), "config": config, "composed": True}
 
     def _compose(self) -> DictConfig:
-        from rdx.config import resolved  # Hydra imports every plugin at every start
+        from rdx.config import COMPOSING, resolved  # Hydra imports every plugin at every start
 
         with COMPOSING:
             config = self.context.config_loader.load_sweep_config(self.config, self.overrides)

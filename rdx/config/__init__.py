@@ -4,7 +4,7 @@ No torch here: `python -m rdx --help` and `python -m analysis` compose cells wit
 """
 
 from rdx.config.building import build, check, check_all, find_extensions
-from rdx.config.composing import composed, explain, load_spec, resolved, settle
+from rdx.config.composing import COMPOSING, composed, explain, load_spec, resolved, settle
 from rdx.config.grid import cells, distinct, expand, impossible, split
 from rdx.config.identity import (
     OF_SPLITS,
@@ -21,6 +21,7 @@ from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
 from rdx.folders import CONF, ROOT
 
 __all__ = [
+    "COMPOSING",
     "CONF",
     "GROUPS",
     "OF_SPLITS",

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shlex
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ from rdx.config.revisions import resolve_revisions
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root
 from rdx.faults import line
 from rdx.grids import key_of
+
+# Cells are sent from several threads. It lies here, since a worker that sends its cell again
+# pickles the functions of the plugin with all that they name.
+COMPOSING = threading.Lock()
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
