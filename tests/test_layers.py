@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of lower layers only: no siblings, nothing above.
 LAYERS = (
     {"__init__"},
-    {"hub"},
+    {"hub", "collection"},
+    {"parts"},
     {"rankings", "losses", "assets", "draws", "precision", "bars"},
     {"lists", "accounting", "loading"},
     {"data", "samplers", "teachers", "batches", "students"},
@@ -31,8 +32,16 @@ LAYERS = (
 # Used by the pipeline and whatever is above it; they use nothing but folders and the exceptions of
 # rankings.
 LEAVES = {"config", "grids", "security", "store", "tracking"}
-BASE = {"arguments", "faults", "folders", "quiet", "stopping", "text"}  # everybody may use them
-LEAF_USERS = set().union(*LAYERS[6:])
+BASE = {
+    "arguments",
+    "facts",
+    "faults",
+    "folders",
+    "quiet",
+    "stopping",
+    "text",
+}  # everybody may use them
+LEAF_USERS = set().union(*LAYERS[7:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
 ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}

@@ -5,7 +5,7 @@ takes long to make (`prepare`), and gives the collection with the queries of a s
 that folder or, without one, on the spot. None of them downloads anything: `rdx.fetching` does.
 """
 
-from rdx.data.collection import Collection, sample_queries, split_of
+from rdx.collection import Collection, sample_queries, split_of
 from rdx.data.files import Files
 from rdx.data.irds import IrDatasets
 from rdx.data.pydocs import PyDocs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdx.data.collection import Collection, split_of
+from rdx.collection import Collection, split_of
 from rdx.data.texts import ENDINGS, StoredTexts, store_texts, unique
 from rdx.rankings import FormatError, line_of, read_qrels
 

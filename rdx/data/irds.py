@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from rdx.collection import Collection, split_of
 from rdx.data import catalogue
-from rdx.data.collection import Collection, split_of
 from rdx.data.sources import TOPICS
 from rdx.rankings import FormatError
 

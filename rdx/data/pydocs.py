@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdx.bars import bar
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 
 LIBRARIES = ("numpy", "scipy", "pandas", "torch", "statsmodels", "matplotlib", "sklearn")
 SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all": range(0, 10)}

@@ -17,7 +17,7 @@ from rdx.batches import (
     scores_of,
     targets,
 )
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.lists import TrainingList
 
 # --- Schedule ---

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rdx import config
+from rdx.collection import Collection
 from rdx.config import (
     CONF,
     GROUPS,
@@ -24,7 +25,6 @@ from rdx.config import (
     load_spec,
     signatures,
 )
-from rdx.data.collection import Collection
 
 # What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
 PAPER = "docs/paper.md"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rdx import rankings
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.evaluation import (
     WEIGHTS,
     Evaluation,

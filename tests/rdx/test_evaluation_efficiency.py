@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_evaluation import Counting, ranking
 
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.evaluation import ratio, timed
 from rdx.evaluation.efficiency import rapl
 from rdx.trainer import Trainer

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rdx import rankings
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.evaluation import (
     Evaluation,
     Gates,

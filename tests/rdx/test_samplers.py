@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from rdx import config, materials, rankings, samplers
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.samplers import BM25, Random, Recorded, indexes
 from rdx.store import Store
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from rdx import rankings, samplers
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.samplers import BM25, Random, Recorded, maxsim, plaid
 
 ColBERT = partial(samplers.ColBERT, precision="fp32")  # the same values on every machine

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rdx import rankings
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]

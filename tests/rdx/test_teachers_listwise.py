@@ -30,7 +30,7 @@ from faulty_server import (
 )
 
 from rdx import rankings
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
 
 pytest.importorskip("openai")

@@ -10,7 +10,7 @@ import torch
 from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
 from rdx.batches import Schedule
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.lists import TrainingList, fixed
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25

@@ -27,7 +27,7 @@ from trainer_toys import (
     trained,
 )
 
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.lists import TrainingList
 from rdx.losses import LCE, RankNet
 from rdx.samplers import BM25

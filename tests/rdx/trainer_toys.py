@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from rdx.data.collection import Collection
+from rdx.collection import Collection
 from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.students import Student
