@@ -112,7 +112,7 @@ def planning(cells: int, repeat: int) -> list[str]:
         os.chdir(folder)
         try:
             start, busy = time.perf_counter(), time.process_time()
-            every = config.cells(overrides)
+            every = stages.cells(overrides)
             composed = [(time.perf_counter() - start, time.process_time() - busy)]
             for cell in every:
                 finish(cell, queries=320)

@@ -26,6 +26,10 @@ class Mendable(Exception):
     """What the user can mend: the message names file, line or key, and the cure."""
 
 
+class Diverged(Mendable, RuntimeError):
+    """The loss of a training is not finite any more."""
+
+
 class Ended(BaseException):
     """A cell has failed that is run alone; no `Exception`, so that Hydra lets it pass."""
 

@@ -17,6 +17,7 @@ check()
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,6 +102,24 @@ class Schedule(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: optimiser steps and (query, passage) pairs."""
+
+    steps: int
+    pairs: int
+
+
+class Budget(Protocol):
+    """What is held equal between cells."""
+
+    def count(self, schedule: Schedule) -> int:
+        """Number of optimiser steps."""
+
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """How long it is, if every query has a list of k passages; `batch` queries make a step."""
 
 
 class OnStep(Protocol):

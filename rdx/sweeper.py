@@ -5,16 +5,22 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobStatus
 
-from rdx import folders, progress
-from rdx.config import Cell, build, cells, distinct
+from rdx import folders, progress, stages
+from rdx.artifacts import Evaluated
+from rdx.config import Cell, build
+from rdx.facts import TrialFacts
+from rdx.job import Parts
+from rdx.parts import Length
 from rdx.store import signature
 from rdx.text import as_typed, counted
+
+if TYPE_CHECKING:
+    from rdx.pipeline import Summary
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
 MOVED = 0.1  # share by which an axis may move steps and pairs
@@ -40,7 +46,7 @@ def sweep(
     SystemExit
         With status 1 when a cell failed, after all have run.
     """
-    found = distinct(cells(arguments))
+    found = stages.distinct(stages.cells(arguments))
     for line in confounded(found):
         print(f"WARNING  {line}")
     if pinned := sorted({override.lstrip("+") for cell in found for override in cell.pinned}):
@@ -105,12 +111,12 @@ def _failure(cell: Cell, result: Any) -> list[str]:
     return progress.failure(cell.overrides, "failed", f"it is {stood.state}; see above", "")
 
 
-def report(summaries: list[dict[str, Any]]) -> str:
+def report(summaries: list[Summary]) -> str:
     """One line: how many stages were computed, and how many came from the store."""
     seen: dict[str, str] = {}
     stored: Counter[str] = Counter()
     for summary in summaries:
-        for stage, how in summary["stages"].items():
+        for stage, how in summary.stages.items():
             if how == "computed":
                 seen[stage] = how
             else:
@@ -131,16 +137,15 @@ def _row(cell: Cell, result: Any) -> dict[str, Any]:
     stood = _standing(cell)
     row = {"overrides": " ".join(cell.overrides), "signature": cell.signature}
     if _completed(result):
-        found = result.return_value
-        return {**row, "state": "finished", "health": found["health"], "means": found["means"]}
+        facts: TrialFacts = result.return_value.facts
+        return {**row, "state": "finished", "health": facts.health, "means": facts.means}
     if result is None and stood.state == "finished":
-        from rdx import pipeline  # loads torch, which only this needs
-
+        folder = Path(cell.cfg["store"], stages.EVALUATE.name, cell.signature)
         try:
-            means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
-        except (OSError, ValueError):  # running it says what, or makes it again
+            facts = Evaluated(folder).facts
+        except OSError:  # running it says what, or makes it again
             return {**row, "state": "unreadable", "health": None, "means": {}}
-        return {**row, "state": "finished", "health": stood.health, "means": means}
+        return {**row, "state": "finished", "health": facts.health, "means": facts.means}
     state = "failed" if stood.state == "finished" else stood.state
     return {**row, "state": state, "health": None, "means": {}}
 
@@ -151,37 +156,16 @@ def _grid_id(arguments: list[str], found: list[Cell]) -> str:
     return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a distillation is: optimiser steps and (query, passage) pairs."""
-
-    steps: int
-    pairs: int
-
-
-def length(cfg: dict[str, Any]) -> Length | None:
+def length(parts: Parts) -> Length | None:
     """How long a cell's distillation is, from its configuration; None without one.
 
     Every query is taken to have a list, of `depth.k` passages. Where `depth.queries` is null, all
     queries of the collection, the length is that of 1,000 of them.
     """
-    if not isinstance(cfg["loss"], dict):
+    if parts.loss is None:
         return None
-    k, batch, budget = cfg["depth"]["k"], cfg["trainer"]["batch"], cfg["budget"]
-    queries = cfg["depth"]["queries"] or ALL
-    epoch = -(-queries // batch)
-
-    def pairs(steps: int) -> int:
-        return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
-
-    if "steps" in budget:
-        steps = budget["steps"]
-    elif "pairs" in budget:
-        whole = budget["pairs"] // (queries * k) * epoch
-        steps = whole + -(-(budget["pairs"] - pairs(whole)) // (batch * k))
-    else:
-        steps = budget["epochs"] * epoch
-    return Length(steps, pairs(steps))
+    depth = parts.depth
+    return parts.budget.length(depth.queries or ALL, depth.k, parts.trainer.batch)
 
 
 def confounded(found: Sequence[Cell]) -> list[str]:
@@ -190,7 +174,7 @@ def confounded(found: Sequence[Cell]) -> list[str]:
     An axis is a key of the command lines whose value differs between cells; keys that only move
     together are one. Compared are cells that agree in all other axes. The budget itself is none.
     """
-    cells = [(cell, size) for cell in found if (size := length(cell.cfg)) is not None]
+    cells = [(cell, size) for cell in found if (size := length(Parts(cell.cfg))) is not None]
     if not cells:
         return []
     axes = _axes([cell for cell, _ in cells])

@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rdx import progress
 from rdx.arguments import Parser
+from rdx.facts import Grid
 from rdx.faults import line
 
 
@@ -19,8 +19,8 @@ def status(arguments: Sequence[str]) -> None:
     parser = _parser("status", "Show how the cells of a grid stand: finished, running, failed.")
     parser.add_argument("--json", action="store_true", help="every cell, for programs")
     given = parser.parse_args(arguments)
-    found = progress.table(given.store, _grid(given))
-    print(json.dumps(found, indent=1) if given.json else progress.text(found))
+    grid = progress.table(given.store, _grid(given))
+    print(json.dumps(progress.as_json(grid), indent=1) if given.json else progress.text(grid))
 
 
 def retry(arguments: Sequence[str]) -> list[str]:
@@ -28,11 +28,11 @@ def retry(arguments: Sequence[str]) -> list[str]:
     parser = _parser("retry", "Run the cells of a grid that failed or were killed, and no others.")
     given = parser.parse_args(arguments)
     grid = _grid(given)
-    counts = progress.table(given.store, grid)["counts"]
+    counts = progress.table(given.store, grid).counts
     if not any(counts.get(state) for state in progress.TO_RETRY):
-        print(f"grid {grid['grid']}: no cell failed")
+        print(f"grid {grid.grid}: no cell failed")
         return []
-    return ["-m", *grid["arguments"], *grid["hydra"], "+hydra.sweeper.retry=true"]
+    return ["-m", *grid.arguments, *grid.hydra, "+hydra.sweeper.retry=true"]
 
 
 def _parser(verb: str, description: str) -> Parser:
@@ -44,7 +44,7 @@ def _parser(verb: str, description: str) -> Parser:
     return parser
 
 
-def _grid(given: argparse.Namespace) -> dict[str, Any]:
+def _grid(given: argparse.Namespace) -> Grid:
     try:
         return progress.read_grid(given.store, given.grid)
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdx import config, rankings
+from rdx import config, rankings, stages
 from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
 from rdx.faults import line
@@ -63,11 +63,11 @@ def teach(arguments: Sequence[str]) -> None:
 
 def _distinct(overrides: Sequence[str]) -> list[Cell]:
     """The cells of a command line that differ in their labels, checked."""
-    found = config.cells(overrides)
+    found = stages.cells(overrides)
     require((cell.cfg for cell in found), overrides)
     config.check_all(found)
     config.require_models(cell.cfg for cell in found)
-    return config.distinct(found, "teach")
+    return stages.distinct(found, "teach")
 
 
 def _asked(ask: Callable[[], Any]) -> Any:

@@ -5,16 +5,8 @@ No torch here: `python -m rdx --help` and `python -m analysis` compose cells wit
 
 from rdx.config.building import build, check, check_all, find_extensions
 from rdx.config.composing import COMPOSING, composed, explain, load_spec, resolved, settle
-from rdx.config.grid import cells, distinct, expand, impossible, split
-from rdx.config.identity import (
-    OF_SPLITS,
-    SCHEDULING,
-    SCHEDULING_OF,
-    SCHEMA,
-    corpus,
-    identity,
-    signatures,
-)
+from rdx.config.grid import cells, expand, impossible, split
+from rdx.config.identity import CORPUS, LAYOUT, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
 from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
@@ -22,13 +14,11 @@ from rdx.folders import CONF, ROOT
 
 __all__ = [
     "COMPOSING",
+    "CORPUS",
+    "LAYOUT",
     "CONF",
     "GROUPS",
-    "OF_SPLITS",
     "ROOT",
-    "SCHEDULING",
-    "SCHEDULING_OF",
-    "SCHEMA",
     "Cell",
     "ConfigError",
     "Root",
@@ -37,8 +27,6 @@ __all__ = [
     "check",
     "check_all",
     "composed",
-    "corpus",
-    "distinct",
     "emulated",
     "expand",
     "explain",
@@ -52,6 +40,5 @@ __all__ = [
     "require_models",
     "resolved",
     "settle",
-    "signatures",
     "split",
 ]

@@ -28,7 +28,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rdx import folders
 from rdx.arguments import near
 from rdx.config.files import read
-from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
@@ -257,8 +256,7 @@ def cell_of(
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
     pinned = settle(plain, precision)
-    keys = signatures(plain)
-    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys, pinned)
+    return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)
 
 
 def _base(options: tuple[str, ...]) -> Base:

@@ -80,11 +80,6 @@ def _cell(
         raise ConfigError(f"{error} (in the cell {' '.join(job)})") from error
 
 
-def distinct(every: Sequence[Cell], stage: str = "evaluate") -> list[Cell]:
-    """The first cell of each signature of a stage, in the order of the last ones."""
-    return list({cell.keys[stage]: cell for cell in reversed(every)}.values())[::-1]
-
-
 def impossible(cfg: dict[str, Any]) -> str:
     """Why a cell's loss cannot learn from its teacher; "" if it can.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,6 @@ from typing import Any
 from rdx import folders
 from rdx.config.building import allowed
 from rdx.config.paths import reads_file
-from rdx.config.revisions import MODELS
-from rdx.config.schema import GROUPS
-from rdx.store import signature
 
 # What never changes a result, only when, where and how fast it is computed.
 SCHEDULING = frozenset(("device", "threads", "max_tokens", "checkpoint_seconds"))
@@ -46,80 +45,40 @@ STAGE_1_FIELDS = ("learning_rate", "batch", "warmup", "validate_every", "select"
 SCHEMA = 4  # raise it when the meaning of a stored result changes
 
 
-def identity(cfg: dict[str, Any]) -> dict[str, Any]:
-    """What decides a result: the groups without scheduling knobs, files replaced by content."""
-    return {group: _identity(cfg[group]) for group in GROUPS if group != "tracking"} | {
-        "seed": cfg["seed"]
-    }
+LAYOUT, CORPUS = OF_SPLITS, OF_QUERIES
 
 
-def corpus(node: dict[str, Any]) -> dict[str, Any]:
-    """What decides the passages of a collection, given its configuration, whatever its queries."""
-    found = {key: value for key, value in _identity(node).items() if key not in OF_QUERIES}
-    if node["_target_"] == "rdx.data.IrDatasets":
-        import ir_datasets
-
-        found["id"] = ir_datasets.docs_parent_id(node["id"])  # of many data sets one
-    return found
-
-
-def signatures(cfg: dict[str, Any]) -> dict[str, str]:
-    """Signature of every stage of a cell, in the order of `rdx.pipeline`; the last is the cell's.
-
-    Each one covers just what the stage depends on, so that e.g. another loss asks no teacher again.
-    """
-    part = identity(cfg)
-    depth, trainer = part["depth"], part["trainer"]
-    stages: dict[str, str] = {}
-
-    def sign(stage: str, *needs: Any) -> str:
-        return signature({"stage": stage, "schema": SCHEMA, "needs": needs})
-
-    asked = depth["k"] if depth["mode"] == "relabel" else depth["pool"]
-    chosen = {"queries": depth["queries"], "seed": depth["seed"], "asked": asked}
-    stages["candidates"] = sign("candidates", part["data"], part["sampler"], chosen)
-    stages["teach"] = sign("teach", stages["candidates"], part["teacher"])
-    shared = {key: value for key, value in trainer.items() if key not in STAGE_1_FIELDS}
-    stages["prefinetune"] = sign(
-        "prefinetune",
-        part["student"],
-        *((part["prefinetune"], part["data"], shared) if part["prefinetune"] else ()),
-    )
-    evaluation = part["evaluation"]
-    of_dev = ("dev_first_stage", "dev_queries", "k")
-    validated = [*(evaluation[key] for key in of_dev), evaluation["measures"][0]]
-    taught = [part["loss"], stages["teach"], depth, part["budget"], trainer, part["seed"]]
-    taught += validated if trainer.get("validate_every") else []
-    stages["distill"] = sign("distill", stages["prefinetune"], *(taught if part["loss"] else ()))
-    dev = part["data"] if evaluation["interpolate"] else None
-    evaluated = (evaluation, trainer["precision"], dev)
-    stages["reference"] = sign("reference", evaluated, part["teacher"])
-    last = stages["reference"] if part["loss"] else None
-    stages["evaluate"] = sign("evaluate", stages["distill"], evaluated, last)
-    return stages
-
-
-def _identity(node: Any, key: str = "", owner: str = "") -> Any:
-    if isinstance(node, dict):
-        target = node.get("_target_", "")
-        left_out = SCHEDULING.union(SCHEDULING_OF.get(target, ()))
-        plain = {k: _identity(v, k, str(target)) for k, v in node.items() if k not in left_out}
-        if target in MODELS and plain.get("revision") is None:
-            plain.pop("revision", None)  # of an asset or a folder, whose content is told
-        if target in ENGINES:
-            plain["_versions_"] = {name: _version(name) for name in ENGINES[target]}
-        if target and not str(target).startswith("rdx."):
-            plain["_source_"] = _source(str(target).rpartition(".")[0])
+def identity(thing: Any, without: frozenset[str] = frozenset()) -> Any:
+    """What decides the results of an object: its class and fields, defaults included."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        cls = type(thing)
+        target = f"{cls.__module__}.{cls.__qualname__}"
+        short = f"{cls.__module__.rpartition('.')[0]}.{cls.__qualname__}"
+        left_out = SCHEDULING.union(*(SCHEDULING_OF.get(t, ()) for t in (target, short)), without)
+        plain = {"class": short}
+        for f in dataclasses.fields(thing):
+            if f.name not in left_out:
+                plain[f.name] = _field(getattr(thing, f.name), f.name, short)
+        for engine in ENGINES.get(short, ()):
+            plain[engine] = _version(engine)
         return plain
-    if isinstance(node, list):
+    return _field(thing, "", "")
+
+
+def _field(value: Any, key: str, owner: str) -> Any:
+    if dataclasses.is_dataclass(value):
+        return identity(value)
+    if isinstance(value, Mapping):
+        return {str(k): _field(v, str(k), owner) for k, v in value.items()}
+    if isinstance(value, list | tuple):
         if key == "libraries":
-            return {str(one): _version(DISTRIBUTIONS.get(one, str(one))) for one in node}
-        return [_identity(item, key, owner) for item in node]
-    if key == "prompt" and isinstance(node, str):
-        return _prompt(node)
-    if isinstance(node, str) and reads_file(key, owner) and Path(node).exists():
-        return _content(Path(node))  # not its place
-    return node
+            return {str(one): _version(DISTRIBUTIONS.get(one, str(one))) for one in value}
+        return [_field(item, key, owner) for item in value]
+    if key == "prompt" and isinstance(value, str):
+        return _prompt(value)
+    if isinstance(value, str) and reads_file(key, owner) and Path(value).exists():
+        return _content(Path(value))
+    return value
 
 
 def _prompt(name: str) -> Any:

@@ -62,9 +62,9 @@ class Cell:
     levels
         Option chosen per config group, the factor levels of the cell.
     signature
-        Signature of the cell: of its last stage.
+        Signature of the cell: of its last step (`rdx.stages.signed`); "" before it is signed.
     keys
-        Signature of every stage (`signatures`).
+        Signature of every step, by its name.
     pinned
         Overrides for what the machine chose (`rdx.config.machine`), for workers elsewhere.
     """

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["MLflow", "NoTracking", "Trial", "environment"]
 
 
+Tracking = Any
+
+
 class Trial(Protocol):
     """What the pipeline sees of a trial's record. A failing store makes no method raise."""
 
@@ -68,7 +71,7 @@ class NoTracking:
         seed: int,
     ) -> AbstractContextManager[Trial]:
         """Return a context whose trial forgets everything."""
-        return nullcontext(_Unrecorded())
+        return nullcontext(Unrecorded())
 
     def finished(self, signature: str) -> bool:
         """Return True: there is no record to complete."""
@@ -85,7 +88,7 @@ class NoTracking:
         return {"delivered": 0, "kept": 0, "closed": 0}
 
 
-class _Unrecorded:
+class Unrecorded:
     """The trial of `NoTracking`."""
 
     def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:

@@ -6,12 +6,11 @@ than one process.
 """
 
 from rdx.trainer.budgets import Epochs, Pairs, Steps
-from rdx.trainer.loop import Diverged, fit, run
+from rdx.trainer.loop import fit, run
 from rdx.trainer.processes import running
 from rdx.trainer.settings import Prefinetune, Trainer
 
 __all__ = [
-    "Diverged",
     "Epochs",
     "Pairs",
     "Prefinetune",

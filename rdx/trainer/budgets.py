@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rdx.batches import Schedule, pairs_of
+from rdx.parts import Length
 from rdx.text import counted
 
 SAMPLE = 512  # pairs that are tokenised to estimate the length of all
@@ -27,6 +28,10 @@ class Epochs:
         """Number of optimiser steps."""
         return self.epochs * schedule.steps_per_epoch
 
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        return Length(self.epochs * -(-queries // batch), self.epochs * queries * k)
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -41,6 +46,10 @@ class Steps:
     def count(self, schedule: Schedule) -> int:
         """Number of optimiser steps."""
         return self.steps
+
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        return Length(self.steps, _pairs(self.steps, queries, k, batch))
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,19 @@ class Pairs:
             seen += sum(len(one.doc_ids) for one in schedule.step(step))
             step += 1
         return step
+
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        whole = self.pairs // (queries * k) * -(-queries // batch)
+        rest = self.pairs - _pairs(whole, queries, k, batch)
+        steps = whole + -(-rest // (batch * k))
+        return Length(steps, _pairs(steps, queries, k, batch))
+
+
+def _pairs(steps: int, queries: int, k: int, batch: int) -> int:
+    """Pairs of so many steps; the last step of an epoch holds what is left."""
+    epoch = -(-queries // batch)
+    return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
 
 
 def flops(parameters: int, tokens: int, cached: bool) -> int:

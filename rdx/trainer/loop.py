@@ -14,7 +14,7 @@ from torch import Tensor
 from rdx.bars import bar, tell
 from rdx.batches import Schedule, pairs_of
 from rdx.draws import seed as draw_seed
-from rdx.faults import Mendable
+from rdx.faults import Diverged
 from rdx.lists import Lists
 from rdx.students import CrossEncoder
 from rdx.trainer import checkpoints, processes
@@ -25,10 +25,6 @@ from rdx.trainer.step import Engine
 
 OnStep = Callable[[int, dict[str, float]], None]
 Validate = Callable[[CrossEncoder], float]
-
-
-class Diverged(Mendable, RuntimeError):
-    """The loss is not finite any more."""
 
 
 def run(program: Callable[[], None]) -> None:

@@ -8,17 +8,18 @@ clocks are compared, so that a clock that jumps, or differs between hosts, break
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import SoftFileLease, Timeout
 
+from rdx import facts
+from rdx.facts import FactsError, Holder
 from rdx.faults import Mendable
 
 LEASE = 120.0
@@ -31,23 +32,23 @@ class LockLost(Mendable, RuntimeError):
     """Another process took a lock over: this one stood still for too long."""
 
 
-class Held:
+class Lock:
     """The lock of a result, ``KEY.held``, and its note, ``KEY.running.json``, while it is made."""
 
     def __init__(self, folder: Path, lease: float = LEASE, beat: float = BEAT) -> None:
-        self.what = f"{folder.parent.name} {folder.name}"
+        self.stage, self.what = folder.parent.name, f"{folder.parent.name} {folder.name}"
         self.path, self.note = folder.with_suffix(".held"), note_of(folder)
         self._lease = lease
         self._lock = SoftFileLease(self.path, lease_duration=lease, heartbeat_interval=beat)
-        self._told = 0.0
-        self._facts: dict[str, Any] = {}
+        self._noted = 0.0
+        self._holder = Holder(host="", pid=0, since=0.0)
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> Lock:
         try:
             self._lock.acquire(timeout=1)
         except Timeout:
             self._wait()
-        self._facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        self._holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=time.time())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,18 +59,17 @@ class Held:
 
     def tell(self, stage: str, step: int | None = None, steps: int | None = None) -> None:
         """Note what is being made and how far it is; where that cannot be written, it is left."""
-        new = stage != self._facts.get("stage")
-        if not new and time.monotonic() - self._told < NOTES:
+        begins = stage != self._holder.stage
+        if not begins and time.monotonic() - self._noted < NOTES:
             return
-        self._told = time.monotonic()
-        if new:
-            self._facts |= {"stage": stage, "stage_since": time.time(), "first_step": step}
-        elif self._facts["first_step"] is None:
-            self._facts |= {"stage_since": time.time(), "first_step": step}
-        self._facts |= {"step": step, "steps": steps, "now": time.time()}
+        self._noted = time.monotonic()
+        now = time.time()
+        if begins or self._holder.first_step is None:
+            self._holder = replace(self._holder, stage=stage, stage_since=now, first_step=step)
+        self._holder = replace(self._holder, step=step, steps=steps, now=now)
         temporary = self.note.with_name(f"{self.note.name}.tmp{os.getpid()}")
         with suppress(OSError):
-            temporary.write_text(json.dumps(self._facts) + "\n")
+            temporary.write_text(facts.dump(self._holder))
             os.replace(temporary, self.note)
 
     def check(self) -> None:
@@ -111,11 +111,11 @@ class Held:
             with suppress(Timeout):
                 self._lock.acquire(timeout=min(REMIND, self._lease, 10.0), poll_interval=0.2)
                 return
-            found = _empty(self.path)
-            if found is None or found != unwritten:
-                unwritten, since = found, time.monotonic()
+            empty = _empty(self.path)
+            if empty is None or empty != unwritten:
+                unwritten, since = empty, time.monotonic()
             elif time.monotonic() - since >= self._lease:
-                _clear(self.path, found)
+                _clear(self.path, empty)
 
 
 def note_of(folder: Path) -> Path:
@@ -123,47 +123,45 @@ def note_of(folder: Path) -> Path:
     return folder.with_suffix(".running.json")
 
 
-def read_note(note: Path) -> dict[str, Any] | None:
+def read_note(note: Path) -> Holder | None:
     """Who makes a result, and how far it is; None if nobody does, or the note is unreadable."""
     try:
-        found: dict[str, Any] = json.loads(note.read_text())
-        return found if {"host", "pid", "since"} <= found.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return facts.parse(Holder, note.read_text())
+    except (OSError, FactsError):
         return None
 
 
-def lives(note: dict[str, Any], held: Path) -> bool:
-    """Whether the process of a note works on.
+def lives(host: str, pid: int, lock: Path) -> bool:
+    """Whether a process that took a lock works on.
 
     On this host its process is looked for; on another one, the lock must have been touched within
     `LEASE` seconds.
     """
-    if note["host"] != socket.gethostname():
+    if host != socket.gethostname():
         try:
-            return time.time() - held.stat().st_mtime < LEASE
+            return time.time() - lock.stat().st_mtime < LEASE
         except OSError:
             return False
     try:
-        return bool(psutil.Process(note["pid"]).status() != psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def held_by(note: Path) -> str:
     """One line: which process holds a lock, since when, and how far it is."""
-    found = read_note(note)
-    if found is None:
+    holder = read_note(note)
+    if holder is None:
         return "another process holds it"
-    since = time.strftime("%H:%M:%S", time.localtime(found["since"]))
-    return f"{found['host']}:{found['pid']} computes it since {since}{how_far(found)}"
+    since = time.strftime("%H:%M:%S", time.localtime(holder.since))
+    return f"{holder.host}:{holder.pid} computes it since {since}{_progress(holder)}"
 
 
-def how_far(note: dict[str, Any]) -> str:
-    """What of it is known, as in: , distill: step 3 of 10."""
-    if not note.get("stage"):
+def _progress(holder: Holder) -> str:
+    """As in: , distill: step 3 of 10."""
+    if not holder.stage:
         return ""
-    step, steps = note.get("step"), note.get("steps")
-    return f", {note['stage']}" + (f": step {step} of {steps}" if steps else "")
+    return f", {holder.stage}" + (f": step {holder.step} of {holder.steps}" if holder.steps else "")
 
 
 def _unwritable(path: Path) -> str:
@@ -182,8 +180,8 @@ def _unwritable(path: Path) -> str:
 def _works(path: Path) -> bool:
     """Whether the process that a lock file names is there; False if it names none."""
     try:
-        found = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-        return lives({"host": found["host"], "pid": int(found["pid"])}, path)
+        owner = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        return lives(owner["host"], int(owner["pid"]), path)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -194,19 +192,19 @@ def _empty(path: Path) -> tuple[int, int] | None:
     Its maker was killed between creating and writing it: nobody is named whose end could be seen.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return None if found.st_size else (found.st_ino, found.st_ctime_ns)
+    return None if status.st_size else (status.st_ino, status.st_ctime_ns)
 
 
 def _clear(path: Path, seen: tuple[int, int]) -> None:
-    """Take an empty lock file away; what is moved although it is another one is put back."""
+    """Remove an empty lock file; restore it if another process had re-created it."""
     aside = path.with_name(f"{path.name}.empty{os.getpid()}")
     with suppress(OSError):
         os.rename(path, aside)
-        found = aside.stat()
-        if found.st_size == 0 and found.st_ino == seen[0]:
+        status = aside.stat()
+        if status.st_size == 0 and status.st_ino == seen[0]:
             aside.unlink()
         else:
             os.link(aside, path)
