@@ -8,6 +8,7 @@ evaluate/KEY/                 the cell has finished
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -102,7 +103,8 @@ def kind(error: BaseException) -> str:
     """Which of `TO_RETRY` an exception is."""
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, MemoryError) or _of_torch(error):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if no_memory or isinstance(error, MemoryError) or _of_torch(error):
         return "out of memory"
     return "failed"
 

@@ -281,9 +281,10 @@ def _teach(job: Job, inputs: Inputs, folder: Path) -> None:
 
 
 def _labelling(parts: Parts, role: str) -> Work:
-    queries, asked = parts.depth.queries, parts.depth.asked
-    units = None if queries is None else queries * asked
-    return Work(config.identity(parts.teacher), units)
+    queries, teacher = parts.depth.queries, config.identity(parts.teacher)
+    if queries is None:
+        return _open_ended(parts, teacher)
+    return Work(teacher, queries * parts.depth.asked)
 
 
 TEACH: Stage[TeacherRanking] = Stage(
@@ -300,9 +301,17 @@ TEACH: Stage[TeacherRanking] = Stage(
 # --- training ---
 
 
-def _student_work(parts: Parts, units: float | None) -> Work:
+def _open_ended(parts: Parts, like: JsonValue) -> Work:
+    """Work whose size is not known: compared under the same depth and stage 1 only."""
+    depth, stage_1 = config.identity(parts.depth), config.identity(parts.prefinetune)
+    return Work([like, depth, stage_1], None)
+
+
+def _training_work(parts: Parts, kind: str, units: float | None) -> Work:
     student = config.identity(parts.student)
-    return Work({"student": student, "precision": parts.trainer.precision}, units, student)
+    like: JsonValue = [kind, student, parts.trainer.precision]
+    work = Work(like, units) if units is not None else _open_ended(parts, like)
+    return replace(work, size=student)
 
 
 def _tests(parts: Parts, role: str) -> Sequence[Step]:
@@ -380,9 +389,9 @@ def _save(student: CrossEncoder, folder: Path, facts: CheckpointFacts) -> None:
 def _stage_1_work(parts: Parts, role: str) -> Work:
     stage = parts.prefinetune
     if stage is None:
-        return replace(_student_work(parts, 1), like=[config.identity(parts.student), "saved"])
+        return _training_work(parts, "saved as it comes", 1)
     lists = None if stage.queries is None else stage.queries * stage.epochs
-    return _student_work(parts, None if lists is None else lists * (1 + stage.negatives))
+    return _training_work(parts, STAGE_1, None if lists is None else lists * (1 + stage.negatives))
 
 
 PREFINETUNE: Stage[Checkpoint] = Stage(
@@ -500,9 +509,9 @@ def _validation(job: Job, inputs: Inputs) -> Callable[[CrossEncoder], float] | N
 def _distillation_work(parts: Parts, role: str) -> Work:
     depth, budget = parts.depth, parts.budget
     if depth.queries is None:
-        return _student_work(parts, None)
+        return _training_work(parts, "stage 2", None)
     length = budget.length(depth.queries, depth.k, parts.trainer.batch)
-    return _student_work(parts, length.pairs)
+    return _training_work(parts, "stage 2", length.pairs)
 
 
 DISTILL: Stage[Checkpoint] = Stage(
@@ -689,8 +698,8 @@ def setting(parts: Parts, name: str, test: Collection) -> Setting:
 
 
 def _evaluation_work(parts: Parts, role: str) -> Work:
-    work = _student_work(parts, 1)
-    return Work([work.like, config.identity(parts.evaluation)])
+    student, evaluation = config.identity(parts.student), config.identity(parts.evaluation)
+    return Work([student, parts.trainer.precision, evaluation])
 
 
 EVALUATE: Stage[Evaluated] = Stage(

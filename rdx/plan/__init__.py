@@ -3,15 +3,14 @@
 Times and sizes are those of comparable results in the store; what was never done has none.
 """
 
-from rdx.plan.asking import Service
 from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan.history import Span
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, CellPlan, Plan, StagePlan, plan
+from rdx.plan.services import Service
 from rdx.plan.text import aligned, amount, as_json, duration, text
-from rdx.plan.work import STAGES, Span
 
 __all__ = [
     "FINISHED",
-    "STAGES",
     "TO_RUN",
     "UNRECORDED",
     "CellPlan",

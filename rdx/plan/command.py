@@ -11,6 +11,7 @@ from typing import Any
 from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.faults import line
+from rdx.plan import why
 from rdx.plan.evidence import queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as find_out
@@ -29,6 +30,12 @@ def plan(arguments: Sequence[str]) -> None:
     parser.add_argument("--all", action="store_true", help="show every cell")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument(
+        "--why",
+        metavar="CELL",
+        help="explain what a cell does not share with what is stored, stage by stage and field by "
+        "field: its number in the plan, or the beginning of its signature",
+    )
+    parser.add_argument(
         "--difference", type=float, metavar="D", help="how many seeds and queries find it, e.g. .01"
     )
     parser.add_argument(
@@ -44,6 +51,10 @@ def plan(arguments: Sequence[str]) -> None:
     given = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
         planned = find_out(given.overrides)
+        if given.why is not None:
+            cell = why.chosen([one.cell for one in planned.cells], given.why)
+            print(why.text(why.explain(cell)))
+            return
         plans, told = power(planned, given.measure, given.difference, given.queries)
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from rdx import rankings
-from rdx.config import Cell
+from rdx import config
+from rdx.artifacts import Evaluated
+from rdx.job import Parts
+from rdx.plan.history import but_for_the_seed
 from rdx.plan.plans import Plan
-from rdx.plan.shelf import Past, Shelf
-from rdx.plan.work import but_for_the_seed, same
-from rdx.store import read_json
+from rdx.plan.stored import Past, Shelf
+from rdx.store import signature
 
 MOST_TRIALS = 40  # that scores are read from; the cells of the plan come first
 
@@ -26,12 +27,12 @@ def scores(planned: Plan, measure: str) -> Scores:
     """
     found: Scores = defaultdict(lambda: defaultdict(dict))
     for past in _comparable(planned)[:MOST_TRIALS]:
-        table = rankings.read_parquet(past.folder / "per_query.parquet")
+        table = Evaluated(past.folder).per_query
         table = table[(table.system == "student") & (table.measure == measure)]
         for collection, rows in table.groupby("collection"):
             own = dict(zip(rows.query_id.astype(str), map(float, rows.value), strict=True))
-            system = but_for_the_seed(past.cfg)
-            found[str(collection)][system][int(past.cfg["seed"])] = own
+            system = but_for_the_seed(past.parts)
+            found[str(collection)][system][past.parts.seed] = own
     return {collection: dict(systems) for collection, systems in found.items()}
 
 
@@ -40,9 +41,10 @@ def seeds(planned: Plan) -> tuple[int, int]:
     found: dict[str, set[int]] = defaultdict(set)
     trained = set()
     for one in planned.cells:
-        system = but_for_the_seed(one.cell.cfg)
-        found[system].add(one.cell.cfg["seed"])
-        if one.cell.cfg["loss"] is not None:
+        parts = Parts(one.cell.cfg)
+        system = but_for_the_seed(parts)
+        found[system].add(parts.seed)
+        if parts.loss is not None:
             trained.add(system)
     return len(found), min((len(found[system]) for system in trained or found), default=1)
 
@@ -58,24 +60,25 @@ def queries(planned: Plan, given: dict[str, int]) -> dict[str, int | None]:
         for name, test_set in one.cell.cfg["evaluation"]["collections"].items():
             found.setdefault(name, test_set["queries"])
     for past in _comparable(planned)[:1]:
-        facts = read_json(past.folder / "trial.json", "collections")["collections"]
-        found |= {name: facts[name]["queries"] for name in found if name in facts}
+        collections = Evaluated(past.folder).facts.collections
+        found |= {name: collections[name].queries for name in found if name in collections}
     return {name: given.get(name, count) for name, count in found.items()}
 
 
 def _comparable(planned: Plan) -> list[Past]:
     """Finished cells with the same test sets, those of the plan first."""
-    cells: list[Cell] = [one.cell for one in planned.cells]
-    test = {same("evaluation", cell.cfg) for cell in cells}
+    cells = [one.cell for one in planned.cells]
+    tests = {_tests(Parts(cell.cfg)) for cell in cells}
     shelf = Shelf()
-    found = shelf.finished(cells)
-    if len(found) < MOST_TRIALS:
-        found += shelf.others(cells)
-    return [past for past in found if _tests(past) in test]
+    past = shelf.finished(cells)
+    if len(past) < MOST_TRIALS:
+        past += shelf.others(cells)
+    return [cell for cell in past if _tests(cell.parts) in tests]
 
 
-def _tests(past: Past) -> str:
+def _tests(parts: Parts) -> str:
+    """What must be equal before the scores of two cells are compared; "" if it cannot be built."""
     try:
-        return same("evaluation", past.cfg)
-    except (KeyError, TypeError):
+        return signature(config.identity(parts.evaluation))
+    except (KeyError, TypeError, ValueError):
         return ""  # configured for another version of rdx

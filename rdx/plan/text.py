@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rdx.plan.history import Span
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, Plan
-from rdx.plan.work import Span
+from rdx.plan.services import Service
 from rdx.text import counted
 
 SHOWN = 30  # cells, without --all
@@ -103,7 +104,7 @@ def _head(planned: Plan) -> str:
 
 def _stages(planned: Plan) -> str:
     lines = [["stage", "distinct", "stored", "to compute", "time (least to most)", "disk"]]
-    for stage in planned.stages:
+    for stage in (s for s in planned.stages if s.distinct):
         lines.append([
             stage.stage,
             *(str(n) for n in (stage.distinct, stage.stored, stage.compute)),
@@ -160,10 +161,10 @@ def _whole_time(planned: Plan) -> str:
     return told
 
 
-def _service(service: Any) -> str:
+def _service(service: Service) -> str:
     if service.requests is None:
         return f"{service.teacher}: how often is not known before the queries are loaded"
-    tokens = service.input_tokens + service.output_tokens
+    tokens = (service.input_tokens or 0) + (service.output_tokens or 0)
     requests = counted(service.requests, "request")
     told = f"{service.teacher}: {requests}, about {tokens / 1e6:,.2f} M tokens"
     if service.cost is None:

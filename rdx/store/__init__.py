@@ -61,6 +61,26 @@ class Store:
     log: dict[str, str] = field(default_factory=dict)
     locks: list[Lock] = field(default_factory=list)
 
+    def cached(
+        self,
+        stage: str,
+        key: str,
+        write: Callable[[Path], None],
+        anew: bool = False,
+        signed: JsonValue = None,
+    ) -> Path:
+        """The folder of a result that needs no other; made if it is not there (`make`).
+
+        Of several processes, of one host or of several that share the folder, the first makes it
+        while the others wait and say for whom (`rdx.store.locks`). A stored result whose files
+        differ from its manifest is made again, with a warning.
+        """
+        if not anew and (folder := self.find(stage, key)) is not None:
+            return folder
+        with self.lock(stage, key) as lock:
+            folder = None if anew else self.recheck(stage, key)
+            return folder or self.make(stage, key, signed, write, lock, anew)
+
     def folder(self, stage: str, key: str) -> Path:
         """Where a result is, once it is there."""
         return self.root / stage / key
