@@ -108,9 +108,7 @@ class _Walk:
 
     def _work(self, stage: Stage[Artifact], step: Step) -> Callable[[Path], None]:
         """What makes a step, once everything is there that it needs."""
-        parts = self.job.parts
-        needed = (*stage.needs(parts, step.role), *stage.reads(parts, step.role))
-        folders = {need: self.folder(need) for need in needed}
+        folders = {need: self.folder(need) for need in stage.inputs(self.job.parts, step.role)}
         return partial(_make, self.job, step, folders)
 
 
@@ -129,7 +127,7 @@ def _make_here(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path)
 def take_part(order: tuple[Cell, Step, Mapping[Step, Path], Path]) -> None:
     """Do what the main process does in a training, without its record."""
     cell, step, folders, folder = order
-    _make_here(Job.of(cell), step, folders, folder)
+    _make_here(replace(Job.of(cell), main=False), step, folders, folder)
 
 
 # --- labels without training ---

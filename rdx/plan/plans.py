@@ -163,8 +163,7 @@ def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[Cel
         if place in made or shelf.has(cell, step):
             return
         made.add(place)
-        stage, objects = STAGES[step.stage], parts[cell.signature]
-        for need in (*stage.needs(objects, step.role), *stage.reads(objects, step.role)):
+        for need in STAGES[step.stage].inputs(parts[cell.signature], step.role):
             yield from missing(cell, need)
         yield step
 

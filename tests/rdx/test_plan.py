@@ -413,7 +413,7 @@ def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
     assert [d.path for d in by_step["teach"].differences] == ["needs.candidates"]
     # the seed is that of the second cell, which is the nearer one
     assert [d.path for d in by_step["distill"].differences] == ["needs.candidates", "needs.teach"]
-    assert by_step["evaluate"].neighbour == cell.signature
+    assert [d.path for d in by_step["evaluate"].differences] == ["needs.distill"]
     assert why.chosen([cell, other], "2") == why.chosen([cell, other], other.signature[:9]) == other
     for which in ("3", "", "zz"):
         with pytest.raises(config.ConfigError):
