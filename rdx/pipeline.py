@@ -28,12 +28,12 @@ from rdx.stages import (
     RETRIEVE,
     STAGES,
     TEACH,
-    A,
     Inputs,
     Signatures,
     Stage,
     Step,
 )
+from rdx.stages.stage import A
 from rdx.teachers.audit import audit
 from rdx.trainer import processes
 

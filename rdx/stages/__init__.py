@@ -25,11 +25,11 @@ from rdx import config
 from rdx.artifacts import Artifact, Candidates, Checkpoint, Evaluated, Ranking, TeacherRanking
 from rdx.config import Cell
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
-from rdx.stages.stage import A, Inputs, Stage, Step, Work, collection_of
+from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of
 from rdx.store import signature
 
 __all__ = [
-    *("A", "CANDIDATES", "COLLECTION", "DISTILL", "EVALUATE", "INDEX", "Inputs", "LAST"),
+    *("CANDIDATES", "COLLECTION", "DISTILL", "EVALUATE", "INDEX", "Inputs", "LAST"),
     *("PREFINETUNE", "REFERENCE", "RETRIEVE", "SCHEMA", "STAGES", "Signatures", "Stage", "Step"),
     *("TEACH", "Work", "cells", "distinct", "signed", "split", "steps"),
 ]

@@ -1,4 +1,4 @@
-"""Let the teacher rank: training candidates, with an audit, and the first stages of test queries."""
+"""Let the teacher rank: training candidates, with an audit, and first stages of test queries."""
 
 from __future__ import annotations
 
