@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from rdx.facts import Timing
 from rdx.faults import Mendable
 from rdx.rankings import USABLE
 from rdx.text import counted
@@ -144,10 +145,9 @@ def of_truncation(
     }
 
 
-def of_tested(collection: str, timing: Mapping[str, float]) -> Counts:
+def of_tested(collection: str, timing: Timing) -> Counts:
     """Texts of a test collection of which the student saw the beginning only; have no limit."""
-    cut, texts = int(timing["texts_truncated"]), int(timing["texts"])
-    return {f"{collection}/texts_truncated": Count(cut, texts)}
+    return {f"{collection}/texts_truncated": Count(timing.texts_truncated, timing.texts)}
 
 
 def facts(counts: Counts) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from rdx import config, rankings
 from rdx.data import Collection, sample_queries
+from rdx.facts import Setting
 from rdx.store import Store, signature
 
 
@@ -82,20 +83,20 @@ def tested_queries(cell: Any, name: str) -> Collection:
     return test.subset(sample_queries(judged, count, 0))
 
 
-def compared(cell: Any, name: str, test: Collection) -> dict[str, Any]:
+def compared(cell: Any, name: str, test: Collection) -> Setting:
     """What must be equal before two systems may stand in one table, and where it is averaged."""
     evaluation = cell.parts["evaluation"]
     test_set = evaluation.collections[name]
     data = cell.cfg["evaluation"]["collections"][name]["data"]
     identity = config.identity({**cell.cfg, "data": data})["data"]
-    return {
-        "queries": len(test.queries),
-        "k": evaluation.k,
-        "first_stage": test_set.first_stage.fingerprint(),
-        "digest": signature([identity, sorted(test.queries)]),
-        "corpus": test_set.corpus,
-        "in_mean": test_set.in_mean,
-    }
+    return Setting(
+        queries=len(test.queries),
+        k=evaluation.k,
+        first_stage=test_set.first_stage.fingerprint(),
+        digest=signature([identity, sorted(test.queries)]),
+        corpus=test_set.corpus,
+        in_mean=test_set.in_mean,
+    )
 
 
 def dev(cell: Any) -> tuple[Collection, pd.DataFrame]:

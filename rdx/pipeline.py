@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,19 @@ from rdx import evaluation as ev
 from rdx.batches import Schedule
 from rdx.config import precisions
 from rdx.data import Collection, sample_queries
+from rdx.facts import (
+    VERSION,
+    CheckpointFacts,
+    QueryTiming,
+    Setting,
+    Timing,
+    TrialFacts,
+    dump,
+    parse,
+    shallow,
+)
 from rdx.materials import assemble, compared, dev, indexed, load, tested
-from rdx.store import read_json, signature, write_json
+from rdx.store import read_record, signature, write_json
 from rdx.teachers import WINDOWS
 from rdx.teachers.audit import audit
 
@@ -31,7 +43,6 @@ PER_QUERY = "per_query.parquet"
 FACTS = "trial.json"
 AUDIT = "audit.json"
 CONFIG = "config.yaml"
-SUMMARISED = ("training", "health", "collections", "timing", "over_collections")  # of FACTS
 
 
 def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
@@ -61,7 +72,7 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
             trial.set_health("nan")
             raise
         summary = _summary(cell, folder)
-        facts = {"levels": levels, **summary}
+        facts = {**summary, "levels": levels}
         trial.set_health(facts["health"])
         trial.log_result(folder, facts, summary["means"])
     return summary
@@ -257,18 +268,18 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
     student = cell.parts["student"].load(checkpoint)
     weight = _dev_weight(cell, student) if evaluation.interpolate else None
     (folder / "runs").mkdir(exist_ok=True)
-    collections: dict[str, Any] = {}
-    timing: dict[str, Any] = {}
+    compare: dict[str, Setting] = {}
+    timing: dict[str, Timing] = {}
     tests: dict[str, ev.Tested] = {}
     ranking = pd.DataFrame()
     for name in evaluation.collections:
         test, first = tested(cell, name)
-        ranking, timing[name] = ev.rerank(
+        ranking, took = ev.rerank(
             student, first, test, settings, evaluation.max_tokens, f"re-ranking {name}"
         )
-        tally.show(cell, trial, f"re-ranking {name}", accounting.of_tested(name, timing[name]), {})
-        if evaluation.efficiency:
-            timing[name]["single"] = _timed(cell, student, first, test)
+        tally.show(cell, trial, f"re-ranking {name}", accounting.of_tested(name, took), {})
+        single = _timed(cell, student, first, test) if evaluation.efficiency else None
+        timing[name] = replace(took, single=single)
         systems = {"student": ranking}
         if weight is not None:
             systems["student+first_stage"] = ev.interpolated(ranking, first, weight)
@@ -277,25 +288,48 @@ def _evaluate(cell: Any, trial: Any, folder: Path) -> None:
         tests[name] = ev.measure(name, test, first, systems, evaluation, some_queries)
         for system, one in tests[name].systems.items():
             rankings.write_trec(one, folder / "runs" / f"{name}.{system}.run.gz", system)
-        collections[name] = {**compared(cell, name, test), **tests[name].facts, "weight": weight}
-    per_query = ev.by_corpus(evaluation, tests, collections)
+        compare[name] = compared(cell, name, test)
+    per_query, collections = ev.by_corpus(evaluation, tests, compare, weight)
     rankings.write_parquet(per_query, folder / PER_QUERY)
-    trained = _facts(checkpoint)
-    validated = "validation" in trained
-    health = ev.health(
-        per_query,
-        ranking,
-        evaluation.measures[0],
-        trained.get("weight_change"),
-        (trained["validation_start"], trained["validation"]) if validated else None,
+    trained = _checkpoint(_facts(checkpoint))
+    over = ev.over_collections(per_query, collections)
+    outcome = TrialFacts(
+        signature=cell.keys["evaluate"],
+        signatures=cell.keys,
+        levels={},
+        seed=cell.cfg["seed"],
+        health=ev.health(per_query, ranking, evaluation.measures[0], trained.training),
+        precision=precisions(cell.cfg),
+        collections=collections,
+        timing=timing,
+        over_collections=over,
+        means=ev.named_means(per_query, over),
+        checkpoint=trained,
     )
-    facts = {"health": health, "collections": collections, "training": trained, "timing": timing}
-    facts["over_collections"] = ev.all_means(per_query, collections)
-    write_json(folder / FACTS, {**facts, "signatures": cell.keys})
+    (folder / FACTS).write_text(dump(outcome))
     (folder / CONFIG).write_text(yaml.safe_dump(cell.cfg, sort_keys=False, allow_unicode=True))
 
 
-def _timed(cell: Any, student: Any, first: pd.DataFrame, test: Collection) -> dict[str, Any]:
+def _checkpoint(found: dict[str, Any]) -> CheckpointFacts:
+    """The facts of a training as a record."""
+    start, kept = found.get("validation_start"), found.get("validation")
+    steps = {key: found.get(key) for key in ("best_step", "kept_step")}
+    record = {
+        "version": VERSION,
+        "training": {
+            **found,
+            "validation": None if start is None else {"start": start, "kept": kept, **steps},
+        }
+        if "steps" in found
+        else None,
+        "dropped": found.get("accounting", {}),
+        "audit": found.get("audit"),
+        "states": found.get("states", {}),
+    }
+    return parse(CheckpointFacts, json.dumps(record))
+
+
+def _timed(cell: Any, student: Any, first: pd.DataFrame, test: Collection) -> QueryTiming:
     """What re-ranking single queries costs; the settings are those of the evaluation."""
     evaluation = cell.parts["evaluation"]
     return ev.timed(
@@ -348,32 +382,20 @@ def numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 def _summary(cell: Any, folder: Path) -> dict[str, Any]:
     """Facts of a finished cell, from its folder in the store."""
-    facts = read_json(folder / FACTS, *SUMMARISED)
-    training = facts["training"]
+    found = read_record(TrialFacts, folder / FACTS)
+    trained = shallow(found.training) if found.training else {}
+    dropped = found.checkpoint.dropped if found.checkpoint else {}
     return {
-        "signature": cell.keys["evaluate"],
-        "signatures": cell.keys,
-        "seed": cell.cfg["seed"],
+        **json.loads(dump(found)),
         "stages": dict(cell.store.log),
-        "health": facts["health"],
-        "precision": precisions(cell.cfg),
-        "collections": facts["collections"],
-        "timing": facts["timing"],
         "seconds": dict(cell.store.seconds),
-        "steps": training.get("steps", 0),
-        "pairs": training.get("pairs", 0),
-        "counts": {k: v for k, v in training.items() if isinstance(v, int)},
-        "over_collections": facts["over_collections"],
-        "means": means(folder),
+        "steps": trained.get("steps", 0),
+        "pairs": trained.get("pairs", 0),
+        "counts": {k: v for k, v in trained.items() if isinstance(v, int)}
+        | {k: count.n for k, count in dropped.items() if k == "lists_left_out"},
     }
 
 
 def means(folder: Path) -> dict[str, float]:
     """The means of a finished cell, as COLLECTION/SYSTEM/MEASURE, from its folder in the store."""
-    over = read_json(folder / FACTS, *SUMMARISED)["over_collections"]
-    table = rankings.read_parquet(folder / PER_QUERY)
-    found = table.groupby(["collection", "system", "measure"]).value.mean()
-    flat = {"/".join(map(str, key)): float(value) for key, value in found.items()}
-    if len(over["collections"]["corpora"]) > 1:
-        flat |= {f"mean/{name}": v for name, v in over["collections"]["arithmetic"].items()}
-    return flat
+    return read_record(TrialFacts, folder / FACTS).means

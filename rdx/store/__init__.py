@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rdx.facts import FactsError, Record, parse
 from rdx.store.held import Held
 
 MANIFEST = "manifest.json"
@@ -196,6 +197,24 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     if absent := [key for key in keys if key not in value]:
         raise Unreadable(path, f"no {absent[0]!r} in it: another version of rdx wrote it")
     return value
+
+
+def read_record(kind: type[Record], path: Path) -> Record:
+    """Read a record of `rdx.facts` from a stored file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    Unreadable
+        If it cannot be read, or is no such record.
+    """
+    try:
+        return parse(kind, path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, FactsError) as error:
+        raise Unreadable(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:

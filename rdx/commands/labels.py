@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from rdx import config, rankings
 from rdx.arguments import Parser
-from rdx.config import Cell, ConfigError
-from rdx.faults import line
-from rdx.fetching import require
+from rdx.commands.checks import check
+from rdx.config import Cell
 from rdx.text import counted
 
 
@@ -43,48 +39,27 @@ def teach(arguments: Sequence[str]) -> None:
         action="store_true",
         help="rank the first stages of `evaluation` instead; compare with teacher.published",
     )
-    given = parser.parse_intermixed_args(arguments)
-    try:
-        found = _distinct(given.overrides)
-        other = rankings.read_trec(given.against, order="rank") if given.against else None
-    except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {line(error)}")
-    for cell in found:
+    options = parser.parse_intermixed_args(arguments)
+    cells = config.cells(options.overrides)
+    check(cells, options.overrides)
+    cells = config.distinct(cells, "teach")
+    other = rankings.read_trec(options.against, order="rank") if options.against else None
+    for cell in cells:
         print(f"== {' '.join(cell.overrides) or 'defaults'}", flush=True)
-        if given.calibrate:
-            _asked(partial(_calibrate, cell))
+        if options.calibrate:
+            _calibrate(cell)
             continue
-        folder = _asked(partial(_label, cell, given.again))
+        folder = _label(cell, options.again)
         _report(folder, cell, other)
-        if given.export:
-            out = Path(given.export) / (folder.name if len(found) > 1 else "")
-            _export(folder, cell, out)
-
-
-def _distinct(overrides: Sequence[str]) -> list[Cell]:
-    """The cells of a command line that differ in their labels, checked."""
-    found = config.cells(overrides)
-    require((cell.cfg for cell in found), overrides)
-    config.check_all(found)
-    config.require_models(cell.cfg for cell in found)
-    return config.distinct(found, "teach")
-
-
-def _asked(ask: Callable[[], Any]) -> Any:
-    """Whatever `ask` gives; a teacher that stops ends the program with its message."""
-    from rdx.teachers import Fatal, Stopped
-
-    try:
-        return ask()
-    except (Fatal, Stopped, rankings.FormatError, ConfigError) as error:
-        sys.exit(f"rdx: {line(error)}")
+        if options.export:
+            name = folder.name if len(cells) > 1 else ""
+            _export(folder, cell, Path(options.export) / name)
 
 
 def _label(cell: Cell, again: bool) -> Path:
     from rdx import labels
 
-    cfg = {**cell.cfg, "grid": "teach"}
-    return labels.label(cfg, cell.levels, again)
+    return labels.label({**cell.cfg, "grid": "teach"}, cell.levels, again)
 
 
 def _report(folder: Path, cell: Cell, other: pd.DataFrame | None) -> None:
@@ -92,10 +67,10 @@ def _report(folder: Path, cell: Cell, other: pd.DataFrame | None) -> None:
     from rdx import labels, pipeline
     from rdx.teachers.audit import summary
 
-    found = json.loads((folder / pipeline.AUDIT).read_text())
+    audit = json.loads((folder / pipeline.AUDIT).read_text())
     if other is not None:
-        found = labels.audit_against(cell.cfg, folder, other)
-    print(summary(found))
+        audit = labels.audit_against(cell.cfg, folder, other)
+    print(summary(audit))
     print(f"{'Stored':<15}{folder}")
 
 
@@ -106,8 +81,8 @@ def _export(folder: Path, cell: Cell, out: Path) -> None:
     from rdx.teachers.ledger import export
 
     out.mkdir(parents=True, exist_ok=True)
-    taught = rankings.read_parquet(folder / "teacher.parquet")
-    usable = taught[taught.state.isin(rankings.USABLE)]
+    ranking = rankings.read_parquet(folder / "teacher.parquet")
+    usable = ranking[ranking.state.isin(rankings.USABLE)]
     rankings.write_trec(evaluation.as_ranking(usable), out / "teacher.run.gz", "rdx")
     (out / pipeline.AUDIT).write_text((folder / pipeline.AUDIT).read_text())
     if (folder / WINDOWS).exists():
@@ -121,21 +96,22 @@ def _calibrate(cell: Cell) -> None:
     from rdx import labels
 
     published = cell.cfg["teacher"].get("published") or {}
-    for name, found in labels.calibrate(cell.cfg).items():
+    for name, values in labels.calibrate(cell.cfg).items():
         known = published.get(name)
         print(
-            f"   {name}: teacher {found['teacher']:.4f} +- {found['half_width']:.4f} (95 % over "
-            f"{counted(int(found['queries']), 'query')}), first stage {found['first_stage']:.4f}, "
-            f"oracle {found['oracle']:.4f}, {counted(int(found['left_out']), 'list')} failed"
+            f"   {name}: teacher {values['teacher']:.4f} +- {values['half_width']:.4f} (95 % over "
+            f"{counted(int(values['queries']), 'query')}), first stage "
+            f"{values['first_stage']:.4f}, oracle {values['oracle']:.4f}, "
+            f"{counted(int(values['left_out']), 'list')} failed"
             + ("" if known is None else f"; published {known:.4f}")
         )
         if known is None:
             print(f"   (nothing to compare: teacher.published.{name} is not given)")
-        elif abs(found["teacher"] - known) > found["half_width"]:
+        elif abs(values["teacher"] - known) > values["half_width"]:
             print(
-                f"   WARNING: {name}: {found['teacher']:.4f} differs from the published "
+                f"   WARNING: {name}: {values['teacher']:.4f} differs from the published "
                 f"{known:.4f} by more than the 95 % interval. Same first stage, depth, prompt, "
                 "window and judgements? Do not label thousands of queries before this is explained."
             )
-        elif found["left_out"]:
+        elif values["left_out"]:
             print(f"   WARNING: {name}: failed lists stand in the order of the first stage")
