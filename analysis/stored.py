@@ -68,12 +68,24 @@ def read_facts(path: Path, name: str, signature: str | None = None) -> dict[str,
         facts = read_json(path)
     except OSError as error:
         raise TrialError(f"{name}: {error}") from error
+    if "version" in facts:
+        facts = _renamed(facts)
     absent = [key for key in ("signature", "levels", "seed", "collections") if key not in facts]
     if absent:
         raise TrialError(f"{name}: {path} lacks {', '.join(absent)}")
     if signature is not None and facts["signature"] != signature:
         raise TrialError(f"{name} is tagged {signature}, but {path} is of {facts['signature']}")
     return facts
+
+
+def _renamed(facts: dict[str, Any]) -> dict[str, Any]:
+    """The record of a trial by the keys that are read here."""
+    for found in facts.get("collections", {}).values():
+        found["degenerate"] = bool(found["reason"])
+        found["judged@10"] = found["judged_at_10"]
+        if found["passages_of_copy"] is not None:
+            found["local_copy"] = {"passages": found["passages_of_copy"]}
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def read_per_query(path: Path, name: str) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rdx import config, faults, progress, security, stages
 from rdx.arguments import near
 from rdx.commands import VERBS
-from rdx.fetching import require
+from rdx.commands.checks import check
 from rdx.grids import key_of
 from rdx.precision import emulation_factor
 from rdx.stages import signed
@@ -176,9 +176,7 @@ def program() -> None:
             raise config.ConfigError(
                 f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
             )
-        require((cell.cfg for cell in found), mine)
-        config.check_all(found)
-        config.require_models(cell.cfg for cell in found)
+        check(found, mine)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]

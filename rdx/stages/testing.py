@@ -54,14 +54,10 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         tests[name] = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
         settings[name] = setting(job.parts, name, test)
         runs |= {f"{name}.{system}": run for system, run in tests[name].systems.items()}
-    per_query, collections = ev.by_corpus(evaluation, tests, settings)
-    collections = {
-        name: facts if facts.pooled else replace(facts, weight=weight)
-        for name, facts in collections.items()
-    }
+    per_query, collections = ev.by_corpus(evaluation, tests, settings, weight)
     trained = checkpoint.facts
     health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
-    over_collections = ev.all_means(per_query, collections)
+    over_collections = ev.over_collections(per_query, collections)
     facts = TrialFacts(
         signature=job.cell.signature,
         signatures=job.cell.keys,
@@ -70,7 +66,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         health=health,
         collections=collections,
         over_collections=over_collections,
-        means=ev.means(per_query, over_collections),
+        means=ev.named_means(per_query, over_collections),
         precision=config.precisions(job.cell.cfg),
         timing=timing,
         checkpoint=trained,

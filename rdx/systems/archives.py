@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rdx import config, rankings
-from rdx.systems.chosen import Run
+from rdx.rankings.trec import Order
 from rdx.systems.records import register
+from rdx.systems.runs import Run
+from rdx.systems.testbed import Testbed
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PLACES = re.compile(r"(\{name\}|\{collection\}|\*)")
 
 
 @dataclass(frozen=True)
-class Found:
+class Archive:
     """Run files of an archive.
 
     Attributes
@@ -37,7 +38,7 @@ class Found:
 
 
 @contextmanager
-def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> Iterator[Found]:
+def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> Iterator[Archive]:
     """The runs in a folder or tar archive whose paths match.
 
     Parameters
@@ -65,11 +66,11 @@ def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> 
     compiled = [_compiled(pattern, collections) for pattern in patterns]
     if place.is_dir():
         files = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*"))}
-        yield _found({name: path for name, path in files.items() if path.is_file()}, compiled)
+        yield _matching({name: path for name, path in files.items() if path.is_file()}, compiled)
     elif place.is_file() and place.name.endswith(ARCHIVES):
         with TemporaryDirectory(prefix="rdx-import-") as folder:
             wanted = any_of(compiled)
-            yield _found(_unpacked(place, wanted, Path(folder)), compiled)
+            yield _matching(_unpacked(place, wanted, Path(folder)), compiled)
     else:
         raise config.ConfigError(
             f"{place}: neither a folder nor an archive ({', '.join(ARCHIVES)})"
@@ -85,10 +86,10 @@ def any_of(compiled: Sequence[Match]) -> Callable[[str], bool]:
 
 
 def register_all(
-    cell: Any,
-    found: Found,
+    testbed: Testbed,
+    archive: Archive,
     naming: str = "{name}",
-    order: str = "score",
+    order: Order = "score",
     drop_outside: bool = False,
     source: str = "",
 ) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -99,11 +100,11 @@ def register_all(
     name, collections, error
         `naming` with the system's name put in; error is "" if it was registered.
     """
-    for name, files in found.runs.items():
+    for name, files in archive.runs.items():
         own = naming.replace("{name}", name)
         runs = {collection: Run(str(path), order) for collection, path in files.items()}
         try:
-            register(cell, own, runs, drop_outside, source)
+            register(testbed, own, runs, drop_outside, source)
         except (rankings.FormatError, config.ConfigError, OSError) as error:
             yield own, tuple(runs), str(error)
         else:
@@ -178,7 +179,7 @@ def _unpacked(archive: Path, wanted: Callable[[str], bool], folder: Path) -> dic
     return files
 
 
-def _found(files: Mapping[str, Path], compiled: Sequence[Match]) -> Found:
+def _matching(files: Mapping[str, Path], compiled: Sequence[Match]) -> Archive:
     runs: dict[str, dict[str, Path]] = {}
     others = 0
     for name, path in sorted(files.items()):
@@ -194,4 +195,4 @@ def _found(files: Mapping[str, Path], compiled: Sequence[Match]) -> Found:
     if not runs:
         some = ", ".join(sorted(files)[:3]) or "nothing"
         raise config.ConfigError(f"no file matches; there is {some}, ...")
-    return Found(runs, others)
+    return Archive(runs, others)

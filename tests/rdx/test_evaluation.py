@@ -25,6 +25,7 @@ from rdx.evaluation import (
     per_query,
     rerank,
 )
+from rdx.facts import TrainingFacts, Validation
 from rdx.trainer import Trainer
 
 
@@ -243,34 +244,35 @@ def table(**means: tuple[float, float]) -> pd.DataFrame:
 
 SPREAD = ranking({q: {"a": 1.0, "b": 0.0} for q in ("q1", "q2", "q3")})
 FLAT = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 5}, "q3": {"a": 0, "b": 1}})
+MOSTLY_SPREAD = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 4}, "q3": {"a": 0, "b": 1}})
+
+
+def trained(change, start=0.4, kept=None):
+    validation = kept and Validation(start=start, kept=kept, best_step=1, kept_step=1)
+    return TrainingFacts(
+        **dict.fromkeys(("steps", "pairs", "lists", "tokens", "flops", "max_tokens"), 1),
+        **{"padding": 0.0, "truncated_texts": 0, "last_loss": 0.5, "weight_change": change},
+        validation=validation,
+    )
 
 
 @pytest.mark.parametrize(
-    ("one", "student", "change", "state"),
+    ("means", "student", "training", "state"),
     [
-        (table(x=(0.4, 0.5)), SPREAD, 0.1, "ok"),
-        (table(x=(0.4, 0.4)), SPREAD, None, "ok"),
-        (table(x=(0.4, 0.5), y=(0.4, 0.3)), SPREAD, 0.1, "below_first_stage"),
-        (table(x=(0.4, 0.3)), FLAT, 0.1, "constant_scores"),
-        (table(x=(0.4, 0.3)), FLAT, 0.0, "weights_unchanged"),
-        (table(x=(0.4, 0.5)), SPREAD, 0.0, "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1), "ok"),
+        ({"x": (0.4, 0.5)}, MOSTLY_SPREAD, trained(0.1), "ok"),
+        ({"x": (0.4, 0.4)}, SPREAD, None, "ok"),
+        ({"x": (0.4, 0.5), "y": (0.4, 0.3)}, SPREAD, trained(0.1), "below_first_stage"),
+        ({"x": (0.4, 0.3)}, FLAT, trained(0.1), "constant_scores"),
+        ({"x": (0.4, 0.3)}, FLAT, trained(0.0), "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.0), "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1, kept=0.39), "below_start"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1, kept=0.4), "ok"),
+        ({"x": (0.4, 0.3)}, SPREAD, trained(0.1, kept=0.39), "below_first_stage"),
     ],
 )
-def test_health_is_the_gravest_state(one, student, change, state):
-    assert health(one, student, "nDCG@10", change) == state
-
-
-def test_a_student_below_its_start_is_noticed():
-    better = table(x=(0.4, 0.5))
-    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_start"
-    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.4)) == "ok"
-    worse = table(x=(0.4, 0.3))
-    assert health(worse, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_first_stage"
-
-
-def test_health_allows_constant_scores_of_some_queries():
-    most = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 4}, "q3": {"a": 0, "b": 1}})
-    assert health(table(x=(0.4, 0.5)), most, "nDCG@10", 0.1) == "ok"
+def test_health_is_the_gravest_state(means, student, training, state):
+    assert health(table(**means), student, "nDCG@10", training) == state
 
 
 # --- settings ---
@@ -279,6 +281,10 @@ def test_health_allows_constant_scores_of_some_queries():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"ties": "random"}, r"evaluation\.ties='random'.*'expected'"),
+        ({"efficiency": -1}, "efficiency=-1"),
+        ({"efficiency_queries": 0}, "efficiency_queries=0"),
+        ({"collections": {"x.pooled": TestSet(None, None)}}, r"'x\.pooled'.*paper_compat"),
         ({"measures": ("nDCG@10", "nDGC@10")}, "'nDGC@10' is not a measure"),
         ({"measures": ("__import__('os')",)}, "is not a measure"),
         ({"measures": ("nDCG@",)}, "'nDCG@' is not a measure"),
@@ -299,7 +305,11 @@ def test_evaluation_refuses_bad_values(settings, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"split": "dve"}, "split='dve'.*'dev'"), ({"queries": 0}, "queries=0")],
+    [
+        ({"split": "dve"}, "split='dve'.*'dev'"),
+        ({"queries": 0}, "queries=0"),
+        ({"corpus": ""}, "corpus=''"),
+    ],
 )
 def test_test_set_refuses_bad_values(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -355,6 +365,6 @@ def test_rerank_gives_every_pair_its_own_score(max_tokens):
     }
     assert order(found)["q2"] == ["d1", "d2", "d3", "d0"]  # of 8, 5, 2 and 1 letters
     assert all(rows * width <= max_tokens or rows == 1 for rows, width in student.shapes)
-    assert timing["queries"] == 2 and timing["pairs_per_second"] > 0
+    assert timing.queries == 2 and timing.pairs_per_second > 0
     # 12 texts: two queries, and passages of 1 to 10 letters; "unseen" was cut elsewhere
-    assert (timing["texts"], timing["texts_truncated"]) == (12, 1)
+    assert (timing.texts, timing.texts_truncated) == (12, 1)

@@ -161,5 +161,5 @@ def test_import_of_an_archive_registers_what_it_can(folder, tmp_path, monkeypatc
     assert found["good-x"]["RR/run_good-x/dl19_colbert"] == 0.75
     assert found["half-x"]["RR/run_half-x/dl19_colbert"] == 0.5
     assert not list(Path(tmp_path).glob("all/*"))
-    with pytest.raises(SystemExit, match="must hold {name}"):
+    with pytest.raises(ConfigError, match="{name}"):
         commands.import_([*command[:3], "x", *command[4:]])

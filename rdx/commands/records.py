@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from rdx import config
 from rdx.arguments import Parser
-from rdx.faults import line
 from rdx.text import counted
 
 
@@ -23,14 +22,10 @@ def sync(arguments: Sequence[str]) -> None:
         nargs="*",
         help="as of python -m rdx: tracking=..., tracking.uri=..., store=...",
     )
-    given = parser.parse_args(arguments)
-    try:
-        cell = config.cells(given.overrides)[0]
-        found = config.build(cell.cfg["tracking"], "tracking").sync()
-    except ValueError as error:
-        sys.exit(f"rdx: {line(error)}")
-    delivered, closed = counted(found["delivered"], "record"), counted(found["closed"], "dead run")
-    print(f"{delivered} delivered, {closed} closed")
-    if found["kept"]:
-        kept = counted(found["kept"], "record")
+    cell = config.cells(parser.parse_args(arguments).overrides)[0]
+    counts = config.build(cell.cfg["tracking"], "tracking").sync()
+    delivered = counted(counts["delivered"], "record")
+    print(f"{delivered} delivered, {counted(counts['closed'], 'dead run')} closed")
+    if counts["kept"]:
+        kept = counted(counts["kept"], "record")
         sys.exit(f"rdx: {kept} could not be delivered: see above")

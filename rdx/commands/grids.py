@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rdx import progress
 from rdx.arguments import Parser
-from rdx.facts import Grid
-from rdx.faults import line
 
 
 def status(arguments: Sequence[str]) -> None:
     """Show how the cells of a grid stand."""
     parser = _parser("status", "Show how the cells of a grid stand: finished, running, failed.")
     parser.add_argument("--json", action="store_true", help="every cell, for programs")
-    given = parser.parse_args(arguments)
-    grid = progress.table(given.store, _grid(given))
-    print(json.dumps(progress.as_json(grid), indent=1) if given.json else progress.text(grid))
+    options = parser.parse_args(arguments)
+    table = progress.table(options.store, progress.read_grid(options.store, options.grid))
+    print(json.dumps(progress.as_json(table), indent=1) if options.json else progress.text(table))
 
 
 def retry(arguments: Sequence[str]) -> list[str]:
     """Return the command line that runs the cells of a grid that failed or were killed."""
     parser = _parser("retry", "Run the cells of a grid that failed or were killed, and no others.")
-    given = parser.parse_args(arguments)
-    grid = _grid(given)
-    counts = progress.table(given.store, grid).counts
+    options = parser.parse_args(arguments)
+    grid = progress.read_grid(options.store, options.grid)
+    counts = progress.table(options.store, grid).counts
     if not any(counts.get(state) for state in progress.TO_RETRY):
         print(f"grid {grid.grid}: no cell failed")
         return []
@@ -42,10 +38,3 @@ def _parser(verb: str, description: str) -> Parser:
     )
     parser.add_argument("--store", type=Path, default=Path("store"), help="where the cells are")
     return parser
-
-
-def _grid(given: argparse.Namespace) -> Grid:
-    try:
-        return progress.read_grid(given.store, given.grid)
-    except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {line(error)}")
