@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ import pandas as pd
 from rdx import config, rankings
 from rdx.arguments import Parser
 from rdx.config import Cell, ConfigError
+from rdx.facts import Audit, parse
 from rdx.faults import line
 from rdx.fetching import require
 from rdx.text import counted
@@ -92,10 +92,11 @@ def _report(folder: Path, cell: Cell, other: pd.DataFrame | None) -> None:
     from rdx import labels, pipeline
     from rdx.teachers.audit import summary
 
-    found = json.loads((folder / pipeline.AUDIT).read_text())
-    if other is not None:
-        found = labels.audit_against(cell.cfg, folder, other)
-    print(summary(found))
+    if other is None:
+        audit = parse(Audit, (folder / pipeline.AUDIT).read_text())
+    else:
+        audit = labels.audit_against(cell.cfg, folder, other)
+    print(summary(audit))
     print(f"{'Stored':<15}{folder}")
 
 
