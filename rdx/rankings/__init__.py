@@ -12,7 +12,7 @@ What does not fit into memory goes as a stream of blocks, each a ranking of whol
 """
 
 from rdx.rankings.order import joined
-from rdx.rankings.stored import StoredRanking, read_parquet, store_ranking, write_parquet
+from rdx.rankings.parquet import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.table import (
     COLUMNS,
     STATES,
