@@ -352,11 +352,11 @@ def test_a_piece_of_the_released_ranking(tmp_path):
     run = SAMPLE / "rankzephyr-colbert-100.run"
     given = rankings.read_trec(run, order="rank")
     held = rankings.content(rankings.stream_trec(run, order="rank"))
-    assert (held["queries"], held["longest"], held["rows"]) == (100, 100, len(given))
+    assert (held.queries, held.longest, held.rows) == (100, 100, len(given))
     stored = tmp_path / "sample.parquet"
     rankings.store_ranking(rankings.stream_trec(run, order="rank"), stored)
     again = rankings.content(rankings.StoredRanking(stored).blocks())
-    assert again["permutation_hash"] == held["permutation_hash"]
+    assert again.permutation_hash == held.permutation_hash
     # candidates: some queries, in another order than the teacher's
     chosen = given[given.query_id.isin(sorted(given.query_id.unique())[:7])]
     candidates = rankings.rank(chosen.query_id, chosen.doc_id, chosen["rank"])
