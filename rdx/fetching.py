@@ -16,7 +16,7 @@ from rdx.arguments import Parser
 from rdx.data import catalogue
 from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
-from rdx.data.released import File
+from rdx.data.rank_distillm import File
 from rdx.data.sources import PARTS, TOPICS
 from rdx.faults import line
 from rdx.rankings import FormatError

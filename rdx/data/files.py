@@ -1,17 +1,26 @@
-"""Collections from own files: a corpus, queries and, if there are any, qrels."""
+"""Load a collection from files: a corpus, queries and, if there are any, qrels."""
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from rdx.collection import Collection, split_of
+from rdx import facts
+from rdx.collection import Collection
+from rdx.data.splits import of_split, qrels_of
 from rdx.data.texts import ENDINGS, StoredTexts, store_texts, unique
 from rdx.rankings import FormatError, line_of, read_qrels
 
-_QUERIES, _QRELS, _COUNTS = "queries.json", "qrels.parquet", "counts.json"
+_TOPICS, _QRELS = "topics.json", "qrels.parquet"
+
+
+@dataclass(frozen=True)
+class _Topics:
+    """Queries, and how many passages have the text of an earlier one."""
+
+    queries: dict[str, str]
+    repeated_texts: int
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,9 @@ class Files:
         """
         self.check()
         queries = unique(self.queries)
-        (folder / _QUERIES).write_text(json.dumps(queries))
         self._read_qrels(queries).to_parquet(folder / _QRELS, index=False)
-        counts = store_texts(self.corpus, folder, self.max_words)
-        (folder / _COUNTS).write_text(json.dumps(counts))
+        topics = _Topics(queries, store_texts(self.corpus, folder, self.max_words))
+        (folder / _TOPICS).write_text(facts.dump(topics), encoding="utf-8")
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
         """The collection with the queries of a split; passages stay on disk.
@@ -121,34 +129,27 @@ class Files:
         ValueError
             If the split is unknown or has no query.
         """
-        if split not in ("train", "dev", "all"):
-            raise ValueError(f"split {split!r}: expected 'train', 'dev' or 'all'")
         if folder is None:
             with tempfile.TemporaryDirectory() as scratch:
                 self.prepare(Path(scratch))
                 return self.load(split, Path(scratch))  # mapped files outlive their names
-        queries = json.loads((folder / _QUERIES).read_text())
-        qrels = pd.read_parquet(folder / _QRELS)
-        if split != "all":
-            queries = {q: text for q, text in queries.items() if split_of(q, self.dev) == split}
-            qrels = qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
-        if not queries:
-            raise FormatError(f"{self.queries}: no query in split {split!r} (data.dev={self.dev})")
+        topics = facts.parse(_Topics, (folder / _TOPICS).read_bytes())
+        queries, qrels = topics.queries, pd.read_parquet(folder / _QRELS)
+        queries, qrels = of_split(queries, qrels, split, self.dev, self.queries)
         passages = StoredTexts(folder)
-        counts = json.loads((folder / _COUNTS).read_text())
+        counts = {"repeated_texts": topics.repeated_texts}
         if self.qrels is not None:
-            found = set(qrels["query_id"])
-            lacking = sum(doc_id not in passages for doc_id in qrels["doc_id"])
-            counts["qrels_without_passage"] = lacking
-            counts["queries_without_qrels"] = len(queries.keys() - found)
+            judged = set(qrels["query_id"])
+            without = sum(doc_id not in passages for doc_id in qrels["doc_id"])
+            counts["qrels_without_passage"] = without
+            counts["queries_without_qrels"] = len(queries.keys() - judged)
             if self.judged:
-                queries = {q: text for q, text in queries.items() if q in found}
+                queries = {q: text for q, text in queries.items() if q in judged}
         return Collection(self.name, queries, passages, qrels, counts)
 
     def _read_qrels(self, queries: dict[str, str]) -> pd.DataFrame:
         if self.qrels is None:
-            columns = {"query_id": "str", "doc_id": "str", "relevance": "int32"}
-            return pd.DataFrame(columns=list(columns)).astype(columns)
+            return qrels_of()
         qrels = read_qrels(self.qrels)
         unknown = (~qrels["query_id"].isin(list(queries))).to_numpy()
         if unknown.any():

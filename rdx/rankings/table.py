@@ -1,8 +1,9 @@
-"""The ranking table: built from scores, checked, and told apart by content."""
+"""Build ranking tables from scores, check them, and hash their content."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,31 @@ def check(ranking: pd.DataFrame, where: str = "ranking") -> None:
         )
 
 
-def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Content:
+    """The lists of a ranking.
+
+    Attributes
+    ----------
+    queries, rows
+        Numbers of lists and of passages in all of them.
+    shortest, longest
+        Passages of a list; 0 without any.
+    permutation_hash
+        64 hexadecimal digits: the sum modulo 2^256, over queries, of the sha256 of the lines
+        "query id, doc id at rank 1, doc id at rank 2, ..", joined by line feeds. It depends on the
+        set of queries, the lengths of the lists and the order of each; not on the order of the
+        queries, on scores, or on the numbers that ranks are given.
+    """
+
+    queries: int
+    rows: int
+    shortest: int
+    longest: int
+    permutation_hash: str
+
+
+def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> Content:
     """What a ranking holds, apart from how it was written down.
 
     Two files of one ranking can differ in their bytes, by the order of the queries, scores or tags;
@@ -99,15 +124,6 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
     ranking
         A frame with `query_id` and `doc_id` whose rows are in rank order within a query, or blocks
         of such frames, each of whole queries; only one block is held at a time.
-
-    Returns
-    -------
-    dict
-        `queries`, `rows`, `shortest` and `longest` (passages of a list; 0 without any), and
-        `permutation_hash`: 64 hexadecimal digits, the sum modulo 2^256, over queries, of the
-        sha256 of the lines "query id, doc id at rank 1, doc id at rank 2, ..", joined by line
-        feeds. It depends on the set of queries, the lengths of the lists and the order of each;
-        not on the order of the queries, on scores, or on the numbers that ranks are given.
     """
     total, lengths = 0, Counter[int]()
     for block in [ranking] if isinstance(ranking, pd.DataFrame) else ranking:
@@ -115,18 +131,13 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
             digest = hashlib.sha256("\n".join([query_id, *docs]).encode()).digest()
             total += int.from_bytes(digest)
             lengths[len(docs)] += 1
-    return {
-        "queries": lengths.total(),
-        "rows": sum(length * times for length, times in lengths.items()),
-        "shortest": min(lengths, default=0),
-        "longest": max(lengths, default=0),
-        "permutation_hash": f"{total % 2**256:064x}",
-    }
-
-
-def permutation_hash(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> str:
-    """The `permutation_hash` of `content`: equal for equal lists, however they were stored."""
-    return str(content(ranking)["permutation_hash"])
+    return Content(
+        queries=lengths.total(),
+        rows=sum(length * times for length, times in lengths.items()),
+        shortest=min(lengths, default=0),
+        longest=max(lengths, default=0),
+        permutation_hash=f"{total % 2**256:064x}",
+    )
 
 
 def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":

@@ -7,7 +7,7 @@ and what it is itself (`fingerprint`).
 
 from rdx.samplers.bm25 import BM25, VARIANTS
 from rdx.samplers.colbert import ColBERT
-from rdx.samplers.drawn import Random
 from rdx.samplers.recorded import Recorded, top
+from rdx.samplers.uniform import Random
 
 __all__ = ["BM25", "VARIANTS", "ColBERT", "Random", "Recorded", "top"]

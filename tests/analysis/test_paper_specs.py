@@ -10,7 +10,7 @@ from analysis.spec import parse
 from rdx import commands, config, samplers, teachers
 from rdx.batches import Schedule
 from rdx.config import ROOT, ConfigError, expand, load_spec, signatures
-from rdx.data import released
+from rdx.data import rank_distillm
 from rdx.lists import Depth, TrainingList
 from rdx.trainer import Epochs, Pairs
 
@@ -419,7 +419,7 @@ def test_the_files_that_are_fetched_give_the_lists_of_the_paper(tmp_path):
     teacher = tmp_path / "rd-colbert.run.teacher"
     teacher.write_text("".join(taught))
     run = tmp_path / "rd-colbert.run"
-    released.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
+    rank_distillm.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
     passages = {f"d{i}": "text" for i in range(1, 5)}
     collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
     found = samplers.Recorded(str(run), "rank").candidates(collection, 100)

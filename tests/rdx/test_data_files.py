@@ -234,7 +234,7 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "BLOCK", bits)
         whole = hashed(bits)
         monkeypatch.setattr(module, "_hash", whole)
-        assert store_texts(str(path), tmp_path)["repeated_texts"] >= 93
+        assert store_texts(str(path), tmp_path) >= 93
         found = StoredTexts(tmp_path)
         assert list(found) == list(texts) and len(found) == 100
         assert dict(found.items()) == texts == found
@@ -504,7 +504,7 @@ def test_a_registered_data_set_is_loaded(registered):
 
 
 def test_a_data_set_that_was_not_fetched_is_not_downloaded(monkeypatch):
-    monkeypatch.setattr(catalogue, "record", lambda dataset_id: {})
+    monkeypatch.setattr(catalogue, "inventory", lambda dataset_id: catalogue.Inventory())
     message = (
         "data.id=vaswani: not fetched, and no cell downloads anything; run first: python -m rdx "
         "data fetch --without-passages data=ir_datasets data.id=vaswani"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from rdx import rankings
-from rdx.rankings import FormatError, StoredRanking, order, read_parquet, store_ranking, stored
+from rdx.rankings import FormatError, StoredRanking, lookup, order, read_parquet, store_ranking
 
 
 def frame(lists: dict[str, list[str]], **columns) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def test_any_lists_come_back(tmp_path_factory, lengths, random, rows):
     parts = [frame({q: docs}) for q, docs in lists.items()]
     path = tmp_path_factory.mktemp("stored") / "a.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored, "GROUP_ROWS", rows)
+        patch.setattr(lookup, "GROUP_ROWS", rows)
         found = store_ranking(iter(parts), path)
         whole = path.read_bytes()
         store_ranking(pd.concat(parts), path)
@@ -92,7 +92,7 @@ def test_lists_run_over_row_groups_of_other_files(tmp_path):
 
 def test_decoded_row_groups_are_kept_up_to_the_memory(tmp_path, monkeypatch):
     """Least recently used go first; lists are the same whatever is kept."""
-    monkeypatch.setattr(stored, "GROUP_ROWS", 10)
+    monkeypatch.setattr(lookup, "GROUP_ROWS", 10)
     path = store_ranking(many(8, 10), tmp_path / "a.parquet").path
 
     def decoded(memory: int, queries: str) -> list[int]:
@@ -116,20 +116,22 @@ def test_the_content_is_that_of_the_frame(tmp_path):
     turned = frame(dict(reversed(LISTS.items())), score=0.5)
     store_ranking(turned, tmp_path / "b.parquet")
     expected = rankings.content(table)
-    assert (expected["queries"], expected["rows"]) == (3, 6)
+    assert (expected.queries, expected.rows) == (3, 6)
     for other in (path, tmp_path / "b.parquet"):
         assert rankings.content(StoredRanking(other).blocks()) == expected
     changed = frame({**LISTS, "b": ["d1", "d3", "d2"]})
-    assert rankings.permutation_hash(changed) != expected["permutation_hash"]
+    assert rankings.content(changed).permutation_hash != expected.permutation_hash
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.permutations(list(LISTS)), st.permutations(range(3)))
 def test_the_permutation_hash_sees_lists_and_nothing_else(queries, places):
     same = frame({q: LISTS[q] for q in queries}, rank=7)
-    assert rankings.permutation_hash(same) == rankings.permutation_hash(frame(LISTS))
+    assert (
+        rankings.content(same).permutation_hash == rankings.content(frame(LISTS)).permutation_hash
+    )
     moved = frame({**LISTS, "b": [LISTS["b"][i] for i in places]})
-    equal = rankings.permutation_hash(moved) == rankings.permutation_hash(same)
+    equal = rankings.content(moved).permutation_hash == rankings.content(same).permutation_hash
     assert equal == (places == [0, 1, 2])
 
 

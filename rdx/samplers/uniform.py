@@ -1,16 +1,19 @@
-"""Passages drawn at random."""
+"""Draw candidates uniformly at random."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from pydantic import JsonValue
 
 from rdx import rankings
+from rdx.collection import Collection
 from rdx.draws import generator
+from rdx.facts import Fingerprint
 from rdx.samplers.indexes import Ids, prepared, write_ids
 
 
@@ -29,19 +32,21 @@ class Random:
     seed: int = 0
     positives: bool = False
 
-    def index_of(self, corpus: Any) -> Any:
+    def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index, which is the list of the doc ids."""
         return {"ids": corpus}
 
-    def prepare(self, collection: Any, folder: Path) -> None:
+    def prepare(self, collection: Collection, folder: Path) -> None:
         """Write the doc ids of a collection, so that one can be looked up by its position."""
         write_ids(folder, collection.passages)
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Those of the queries that candidates can be drawn for: all."""
+        """Return all queries: there are passages for each."""
         return list(queries)
 
-    def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
+    def candidates(
+        self, collection: Collection, k: int, folder: Path | None = None
+    ) -> pd.DataFrame:
         """Draw k passages for every query; the score is the negative position.
 
         What is drawn are positions in the collection, so that the time does not grow with it.
@@ -59,20 +64,21 @@ class Random:
         query_ids: list[str] = []
         doc_ids: list[str] = []
         scores: list[float] = []
-        with prepared(self, collection, folder) as place:
-            ids = Ids(place)
+        with prepared(partial(self.prepare, collection), folder) as index:
+            ids = Ids(index)
             for query_id in collection.queries:
                 draw = generator(self.seed, query_id)
                 size = min(k, len(ids))
                 drawn = ids.at(draw.choice(len(ids), size=size, replace=False)).tolist()
-                wanted = [d for d in relevant.get(query_id, {}) if d in collection.passages][:k]
-                mixed = wanted + [d for d in drawn if d not in wanted][: size - len(wanted)]
-                order = draw.permutation(len(mixed)) if wanted else range(len(mixed))
-                query_ids += [query_id] * len(mixed)
-                doc_ids += [mixed[i] for i in order]
-                scores += [-float(i) for i in range(len(mixed))]
+                positives = [d for d in relevant.get(query_id, {}) if d in collection.passages][:k]
+                others = [d for d in drawn if d not in positives][: size - len(positives)]
+                passages = positives + others
+                order = draw.permutation(len(passages)) if positives else range(len(passages))
+                query_ids += [query_id] * len(passages)
+                doc_ids += [passages[i] for i in order]
+                scores += [-float(i) for i in range(len(passages))]
         return rankings.rank(query_ids, doc_ids, scores)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """Engine and parameters, for table footers."""
         return {"engine": "random", **asdict(self)}

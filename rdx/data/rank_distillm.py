@@ -1,6 +1,6 @@
-"""Released ranking files: where they are, what they must hold, and what is made of them.
+"""Fetch and check the released rankings of Rank-DistiLLM, and cut training sets out of them.
 
-The files of Rank-DistiLLM (Schlatt et al. 2025), doi 10.5281/zenodo.15131907. One of them has had
+Schlatt et al. (2025), doi 10.5281/zenodo.15131907. One of them has had
 two md5s without a change of name, so what a file holds is checked as well: its number of queries,
 the lengths of its lists, and a hash of all its lists (`rdx.rankings.content`), which agrees between
 two files of one ranking however they were written down.
@@ -8,17 +8,15 @@ two files of one ranking however they were written down.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from rdx import rankings
 from rdx.data.download import DownloadError, download, locked, md5_of
+from rdx.data.records import read_record, replace, write_record
 from rdx.text import as_typed
 
 ZENODO = "https://zenodo.org/records/15131907/files/"
@@ -56,6 +54,15 @@ class Released:
     size: int
     queries: tuple[int, int]
     longest: int
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file was when it was checked: bytes, sum, and the lists that it holds."""
+
+    size: int
+    md5: str
+    content: rankings.Content
 
 
 def _zenodo(name: str, md5: str, size: float, queries: tuple[int, int], longest: int) -> Released:
@@ -123,9 +130,8 @@ class File:
 
     def present(self) -> bool:
         """Whether it is there, of the size that it had when it was fetched (if it was)."""
-        return self.path.is_file() and _recorded(self.path).get("size", _size(self.path)) == _size(
-            self.path
-        )
+        known = _recorded(self.path)
+        return self.path.is_file() and (known is None or known.size == _size(self.path))
 
     def size(self) -> int:
         """Bytes on the disk; 0 if it is not there."""
@@ -144,7 +150,7 @@ class File:
 
     def verified(self) -> bool:
         """Whether it was checked when it was fetched, and has kept its size since."""
-        return self.present() and bool(_recorded(self.path))
+        return self.present() and _recorded(self.path) is not None
 
     def unchecked(self) -> bool:
         """Whether it is a released file that somebody put there, of which nothing is known."""
@@ -175,28 +181,28 @@ class File:
     def _make(self) -> None:
         if self.path.suffix == ".teacher":
             [teacher] = self.parts()
-            _replace(self.path, lambda place: os.symlink(teacher.name, place))
+            replace(self.path, lambda place: place.symlink_to(teacher.name))
         else:
             first, teacher = self.parts()
-            _replace(self.path, lambda place: cut_out(first, teacher, place))
-        _record(self.path)
+            replace(self.path, lambda place: cut_out(first, teacher, place))
+        _record(self.path, _facts(self.path))
 
     def verify(self) -> list[str]:
         """What is wrong with it: sums, number and lengths of lists, and changes since."""
         if not self.path.is_file():
             return [f"{self.path}: no such file"]
-        problems = []
-        known = _recorded(self.path)
         try:
-            found = _facts(self.path)
+            now = _facts(self.path)
             if self.path.name in RELEASED:
-                _check(self.path, found)
+                _check(self.path, now)
         except (rankings.FormatError, DownloadError) as error:
             return [str(error)]
-        for key, value in found.items():
-            if known and known.get(key) != value:
-                problems.append(f"{self.path}: {key} {value}, when fetched {known.get(key)}")
-        return problems
+        before = asdict(_recorded(self.path) or now)
+        return [
+            f"{self.path}: {key} {value}, when fetched {before[key]}"
+            for key, value in asdict(now).items()
+            if value != before[key]
+        ]
 
 
 def cut_out(first_stage: Path, teacher: Path, out: Path) -> int:
@@ -236,52 +242,48 @@ def cut_out(first_stage: Path, teacher: Path, out: Path) -> int:
                     file.write(f"{query_id} Q0 {doc_id} {rank} {score} rdx\n")
                     wanted[query_id].remove(doc_id)
                     rows += 1
-    lacking = [(query_id, docs) for query_id, docs in wanted.items() if docs]
-    if lacking:
-        query_id, docs = lacking[0]
+    missing = [(query_id, docs) for query_id, docs in wanted.items() if docs]
+    if missing:
+        query_id, docs = missing[0]
         raise rankings.FormatError(
             f"{first_stage}: lacks passage {min(docs)!r} of query {query_id!r}, which {teacher} "
-            f"ranks (and {sum(len(d) for _, d in lacking) - 1:,} other pairs)"
+            f"ranks (and {sum(len(d) for _, d in missing) - 1:,} other pairs)"
         )
     return rows
 
 
 def _fetch(path: Path) -> None:
-    known = RELEASED[path.name]
+    released = RELEASED[path.name]
     if File(path).verified():
         return
     if not path.is_file():
-        download(known.address, path, known.md5)
-    found = _facts(path)
-    _check(path, found)
-    _record(path, found)
+        download(released.address, path, released.md5)
+    facts = _facts(path)
+    _check(path, facts)
+    _record(path, facts)
 
 
-def _check(path: Path, found: dict[str, Any]) -> None:
+def _check(path: Path, facts: FileFacts) -> None:
     """Compare a file with what is known of the released one."""
-    known = RELEASED[path.name]
-    if found["md5"] not in known.md5:
+    released = RELEASED[path.name]
+    if facts.md5 not in released.md5:
         raise DownloadError(
-            f"{path}: md5 {found['md5']}, expected {' or '.join(known.md5)}; remove the file and "
+            f"{path}: md5 {facts.md5}, expected {' or '.join(released.md5)}; remove the file and "
             "fetch it again"
         )
-    fewest, most = known.queries
-    held = found["content"]
-    if not fewest <= held["queries"] <= most or held["longest"] != known.longest:
+    fewest, most = released.queries
+    content = facts.content
+    if not fewest <= content.queries <= most or content.longest != released.longest:
         wanted = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         raise rankings.FormatError(
-            f"{path}: {held['queries']:,} lists, the longest of {held['longest']} passages; "
-            f"expected {wanted} lists, the longest of {known.longest}"
+            f"{path}: {content.queries:,} lists, the longest of {content.longest} passages; "
+            f"expected {wanted} lists, the longest of {released.longest}"
         )
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: Path) -> FileFacts:
     """Size, md5 and content, read in blocks."""
-    return {
-        "size": _size(path),
-        "md5": md5_of(path),
-        "content": rankings.content(_blocks(path)),
-    }
+    return FileFacts(_size(path), md5_of(path), rankings.content(_blocks(path)))
 
 
 def _blocks(path: Path) -> Iterator[pd.DataFrame]:
@@ -291,30 +293,12 @@ def _blocks(path: Path) -> Iterator[pd.DataFrame]:
         yield from rankings.stream_trec(path, order="rank")
 
 
-def _record(path: Path, found: dict[str, Any] | None = None) -> None:
-    place = path.parent / RECORDS / f"{path.name}.json"
-    place.parent.mkdir(exist_ok=True)
-    text = json.dumps(found or _facts(path), indent=1) + "\n"
-    _replace(place, lambda temporary: temporary.write_text(text))
+def _record(path: Path, facts: FileFacts) -> None:
+    write_record(path.parent / RECORDS / f"{path.name}.json", facts)
 
 
-def _recorded(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((path.parent / RECORDS / f"{path.name}.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Let `write` fill a temporary path, and rename it."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _recorded(path: Path) -> FileFacts | None:
+    return read_record(FileFacts, path.parent / RECORDS / f"{path.name}.json")
 
 
 def _size(path: Path) -> int:
