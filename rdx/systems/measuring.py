@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdx import config, pipeline
+from rdx import config
 from rdx import evaluation as ev
+from rdx import store as stores
+from rdx.artifacts import TRIAL
 from rdx.facts import Quality, QueryTiming, TrialFacts
 from rdx.samplers import top
-from rdx.store import read_record
 from rdx.systems.runs import Run, outside
 from rdx.systems.testbed import Testbed
 
@@ -107,12 +108,12 @@ def timings(store: Path, signatures: Sequence[str]) -> list[Cost]:
     costs: list[Cost] = []
     first: dict[str, QueryTiming] = {}
     for beginning in signatures:
-        paths = sorted((store / "evaluate").glob(f"{beginning}*/{pipeline.FACTS}"))
+        paths = sorted((store / "evaluate").glob(f"{beginning}*/{TRIAL}"))
         if len(paths) != 1:
             raise config.ConfigError(
                 f"{beginning}: {len(paths)} finished cells in {store}/evaluate"
             )
-        timing = read_record(TrialFacts, paths[0]).timing
+        timing = stores.read(TrialFacts, paths[0]).timing
         timed = {name: one.single for name, one in timing.items() if one.single is not None}
         if not timed:
             raise config.ConfigError(
