@@ -124,7 +124,7 @@ def main() -> None:
         if LAUNCHED:
             from rdx import trainer
 
-            trainer.run(program)
+            trainer.run(program, lambda training: training())
         else:
             program()
     stopping.gently(False)

@@ -9,7 +9,7 @@ Each stage is computed once per signature (`rdx.config.signatures`) and kept in 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from rdx import evaluation as ev
 from rdx.batches import Schedule
 from rdx.config import precisions
 from rdx.data import Collection, sample_queries
+from rdx.facts import TrainingFacts, shallow
 from rdx.materials import assemble, compared, dev, indexed, load, tested
+from rdx.parts import OnStep
 from rdx.store import read_json, signature, write_json
 from rdx.teachers import WINDOWS
 from rdx.teachers.audit import audit
@@ -140,17 +142,13 @@ def prefinetune(cell: Any, trial: Any) -> Path:
             lost |= tally.overlaps(cell, split.name, split.queries)
             tally.show(cell, trial, "data of stage 1", lost, oddities)
             budget, own = trainer.Epochs(stage.epochs), stage.trainer(settings)
-            facts |= trainer.fit(
-                student,
-                stage.loss,
-                lists,
-                split,
-                budget,
-                own,
-                stage.seed,
-                folder,
-                on_step=_followed(cell, budget.count(Schedule(lists, own.batch, stage.seed))),
-                name="stage 1",
+            facts |= _fit(
+                partial(
+                    trainer.fit,
+                    *(student, stage.loss, lists, split, budget, own, stage.seed, folder),
+                    name="stage 1",
+                ),
+                _followed(cell, budget.count(Schedule(lists, own.batch, stage.seed))),
             )
             facts["accounting"] = accounting.facts(lost)
         student.save(folder)
@@ -183,18 +181,15 @@ def distill(cell: Any, trial: Any) -> Path:
         student = cell.parts["student"].load(start, cell.cfg["seed"])
         schedule = Schedule(lists, cell.parts["trainer"].batch, cell.cfg["seed"])
         budget = cell.parts["budget"]
-        facts: dict[str, Any] = trainer.fit(
-            student,
-            cell.parts["loss"],
-            lists,
-            split,
-            budget,
-            cell.parts["trainer"],
-            cell.cfg["seed"],
-            folder,
-            on_step=_followed(cell, budget.count(schedule), partial(trial.log_step, "distill")),
-            name="distilling",
-            validate=_validation(cell),
+        loss, settings, seed = cell.parts["loss"], cell.parts["trainer"], cell.cfg["seed"]
+        facts = _fit(
+            partial(
+                trainer.fit,
+                *(student, loss, lists, split, budget, settings, seed, folder),
+                name="distilling",
+            ),
+            _followed(cell, budget.count(schedule), partial(trial.log_step, "distill")),
+            _validation(cell),
         )
         cut = accounting.of_truncation(
             student.pairs.truncated,
@@ -217,10 +212,23 @@ def distill(cell: Any, trial: Any) -> Path:
     return folder
 
 
-def _followed(cell: Any, steps: int, log: Any = None) -> Callable[[int, dict[str, float]], None]:
+def _fit(
+    order: partial[TrainingFacts], on_step: OnStep, validate: Callable[[Any], float] | None = None
+) -> dict[str, Any]:
+    """Train in all processes; `on_step` and `validate` are called in this one."""
+    trainer.together(order)
+    training = order(on_step=on_step, validate=validate)
+    facts = shallow(training)
+    if validation := facts.pop("validation"):
+        facts |= shallow(validation)
+        facts |= {"validation_start": facts.pop("start"), "validation": facts.pop("kept")}
+    return facts
+
+
+def _followed(cell: Any, steps: int, log: Any = None) -> OnStep:
     """After each of so many steps, let others see in the store how far a training is; `log` it."""
 
-    def told(step: int, metrics: dict[str, float]) -> None:
+    def told(step: int, metrics: Mapping[str, float]) -> None:
         if log is not None:
             log(step, metrics)
         cell.store.tell(step + 1, steps)

@@ -5,12 +5,13 @@ weights (micro-batches, gradient cache, several processes); `processes` and `sha
 than one process.
 """
 
-from rdx.trainer.budgets import Epochs, Pairs, Steps
-from rdx.trainer.loop import Diverged, fit, run
-from rdx.trainer.processes import running
+from rdx.trainer.budgets import Budget, Epochs, Pairs, Steps
+from rdx.trainer.loop import Diverged, fit
+from rdx.trainer.processes import in_step, run, running, together
 from rdx.trainer.settings import Prefinetune, Trainer
 
 __all__ = [
+    "Budget",
     "Diverged",
     "Epochs",
     "Pairs",
@@ -18,6 +19,8 @@ __all__ = [
     "Steps",
     "Trainer",
     "fit",
+    "in_step",
     "run",
     "running",
+    "together",
 ]
