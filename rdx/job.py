@@ -162,15 +162,12 @@ class Job:
         Where results are kept.
     trial
         The record of this execution.
-    main
-        Whether this is the main process of a training.
     """
 
     cell: Cell
     parts: Parts
     store: Store
     trial: Trial = field(default_factory=Unrecorded)
-    main: bool = True
     _splits: dict[tuple[Path, str], Collection] = field(default_factory=dict)
 
     @classmethod
@@ -186,7 +183,7 @@ class Job:
 
     def report(self, title: str, counts: Counts, oddities: dict[str, int] | None = None) -> None:
         """Print and log counts of dropped data, and stop if one is beyond its limit."""
-        if counts and self.main:
+        if counts:
             print(accounting.block(title, counts, oddities or {}))
             shares = {f"lost/{name}": float(count.n) for name, count in counts.items()}
             self.trial.log_step("labels", 0, shares)

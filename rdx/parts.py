@@ -103,6 +103,9 @@ class Schedule(Protocol):
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
 
+    def pairs(self, step: int) -> int:
+        """(Query, passage) pairs of a step."""
+
 
 @dataclass(frozen=True)
 class Length:

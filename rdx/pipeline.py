@@ -127,7 +127,7 @@ def _make_here(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path)
 def take_part(order: tuple[Cell, Step, Mapping[Step, Path], Path]) -> None:
     """Do what the main process does in a training, without its record."""
     cell, step, folders, folder = order
-    _make_here(replace(Job.of(cell), main=False), step, folders, folder)
+    _make_here(Job.of(cell), step, folders, folder)
 
 
 # --- labels without training ---

@@ -109,9 +109,14 @@ class StoredTexts(Mapping[str, str]):
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._table = pa.ipc.open_file(pa.memory_map(str(folder / _TEXTS))).read_all()
         self._hashes = np.load(folder / _HASHES, mmap_mode="r")
         self._places = np.load(folder / _PLACES, mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type[StoredTexts], tuple[Path]]:
+        """Let another process map the same files."""
+        return StoredTexts, (self._folder,)
 
     def __getitem__(self, key: str) -> str:
         """Return the text of a passage; KeyError if there is none with this id."""

@@ -35,7 +35,7 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
         lists = stage.lists(queries, inputs.index(STAGE_1))
         dropped = accounting.left_out(len(lists(0)), len(queries.queries))
         dropped |= _leaks(job, inputs, QuerySet(queries.name, queries.queries))
-        job.report("data of stage 1", dropped, oddities)
+        processes.by_main(lambda: job.report("data of stage 1", dropped, oddities))
         budget, settings = trainer.Epochs(stage.epochs), stage.trainer(parts.trainer)
         training = trainer.fit(
             student,
@@ -77,12 +77,16 @@ def distill(job: Job, inputs: Inputs, folder: Path) -> None:
         used,
         parts.depth.k,
     )
-    Checkpoint.write_fates(folder, fates)
     train = QuerySet(
         queries.name, {query_id: queries.queries[query_id] for query_id in fates.queries}
     )
     dropped |= _leaks(job, inputs, train)
-    job.report("training data", dropped, queries.counts)
+
+    def report() -> None:
+        Checkpoint.write_fates(folder, fates)
+        job.report("training data", dropped, queries.counts)
+
+    processes.by_main(report)
     start = inputs.start
     show_curve(job, start)
     student = parts.student.load(start.folder, parts.seed)

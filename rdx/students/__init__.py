@@ -265,6 +265,11 @@ def compile_encoder(encoder: nn.Module) -> None:
     encoder.compile(dynamic=True, options={"fallback_random": True})
 
 
+def is_compiled(encoder: nn.Module) -> bool:
+    """Whether `compile_encoder` was called on an encoder."""
+    return getattr(encoder, "_compiled_call_impl", None) is not None
+
+
 def _layers(weights: str, count: int) -> dict[str, Any]:
     """What cuts a model's configuration down to its first layers."""
     config = AutoConfig.from_pretrained(weights, trust_remote_code=False)

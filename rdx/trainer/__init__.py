@@ -6,8 +6,8 @@ than one process.
 """
 
 from rdx.trainer.budgets import Epochs, Pairs, Steps
-from rdx.trainer.loop import fit, run
-from rdx.trainer.processes import running
+from rdx.trainer.loop import fit
+from rdx.trainer.processes import in_step, run, running, together
 from rdx.trainer.settings import Prefinetune, Trainer
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "Steps",
     "Trainer",
     "fit",
+    "in_step",
     "run",
     "running",
+    "together",
 ]

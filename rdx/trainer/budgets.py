@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
+from rdx import parts
 from rdx.batches import Schedule, pairs_of
+from rdx.collection import Collection
 from rdx.parts import Length
+from rdx.students import CrossEncoder
 from rdx.text import counted
 
 SAMPLE = 512  # pairs that are tokenised to estimate the length of all
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a training is going to cost, before it starts.
+
+    Attributes
+    ----------
+    steps, batch, batch_pairs
+        Optimiser steps; queries per step; pairs per full step.
+    pairs
+        Those of the first epoch, continued.
+    tokens, flops
+        An estimate from the first `SAMPLE` pairs, without padding.
+    """
+
+    steps: int
+    batch: int
+    batch_pairs: int
+    pairs: int
+    tokens: int
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -24,7 +48,7 @@ class Epochs:
         """Check the value."""
         _at_least_one("budget.epochs", self.epochs)
 
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         return self.epochs * schedule.steps_per_epoch
 
@@ -43,7 +67,7 @@ class Steps:
         """Check the value."""
         _at_least_one("budget.steps", self.steps)
 
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         return self.steps
 
@@ -62,11 +86,11 @@ class Pairs:
         """Check the value."""
         _at_least_one("budget.pairs", self.pairs)
 
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         seen = step = 0
         while seen < self.pairs:
-            seen += sum(len(one.doc_ids) for one in schedule.step(step))
+            seen += schedule.pairs(step)
             step += 1
         return step
 
@@ -111,47 +135,34 @@ def computing(student: nn.Module) -> int:
 
 
 def plan(
-    student: Any, schedule: Schedule, steps: int, collection: Any, kept: float
-) -> dict[str, Any]:
-    """What a training is going to cost, before it starts.
+    student: CrossEncoder, schedule: Schedule, steps: int, collection: Collection, kept: float
+) -> Costs:
+    """What a training is going to cost.
 
-    Parameters
-    ----------
-    kept
-        Tokens of a step up to which graphs are kept; beyond, the gradient cache is used.
-
-    Returns
-    -------
-    dict
-        steps, batch (queries per step), batch_pairs (pairs per full step), pairs, tokens, flops.
-        The pairs are those of the first epoch, continued; the tokens an estimate from the
-        first `SAMPLE` pairs, without padding.
+    `kept`: tokens of a step up to which graphs are kept; beyond, the gradient cache is used.
     """
-    first = [
-        sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(schedule.steps_per_epoch)
-    ]
-    epochs, rest = divmod(steps, len(first))
-    pairs = epochs * sum(first) + sum(first[:rest])
+    epoch = [schedule.pairs(i) for i in range(schedule.steps_per_epoch)]
+    epochs, rest = divmod(steps, len(epoch))
+    pairs = epochs * sum(epoch) + sum(epoch[:rest])
     encoded = student.pairs.encode(pairs_of(schedule.step(0), collection)[:SAMPLE])
-    tokens = round(pairs * sum(len(one["input_ids"]) for one in encoded) / len(encoded))
-    return {
-        "steps": steps,
-        "batch": min(schedule.batch, schedule.size),
-        "batch_pairs": max(first),
-        "pairs": pairs,
-        "tokens": tokens,
-        "flops": flops(computing(student), tokens, tokens / steps > kept),
-    }
+    tokens = round(pairs * sum(len(pair["input_ids"]) for pair in encoded) / len(encoded))
+    return Costs(
+        steps=steps,
+        batch=min(schedule.batch, schedule.size),
+        batch_pairs=max(epoch),
+        pairs=pairs,
+        tokens=tokens,
+        flops=flops(computing(student), tokens, tokens / steps > kept),
+    )
 
 
-def announcement(name: str, costs: dict[str, Any], processes: int) -> str:
-    """The plan in one line."""
+def announcement(name: str, costs: Costs, processes: int) -> str:
+    """The costs in one line."""
     spread = f" over {processes} processes" if processes > 1 else ""
-    largest = counted(costs["batch_pairs"], "pair")
     return (
-        f"{name}: {counted(costs['steps'], 'step')} of {counted(costs['batch'], 'query')} "
-        f"(up to {largest}{spread}), {counted(costs['pairs'], 'pair')}, "
-        f"about {costs['tokens']:.2g} tokens and {costs['flops']:.2g} FLOPs"
+        f"{name}: {counted(costs.steps, 'step')} of {counted(costs.batch, 'query')} "
+        f"(up to {counted(costs.batch_pairs, 'pair')}{spread}), {counted(costs.pairs, 'pair')}, "
+        f"about {costs.tokens:.2g} tokens and {costs.flops:.2g} FLOPs"
     )
 
 

@@ -121,7 +121,7 @@ def test_a_failed_cell_does_not_stop_the_grid(world, rdx, tmp_path):
 
 def test_what_trains_nothing_runs_once(rdx, tmp_path):
     printed = ran(rdx, ["--version"], tmp_path, torchrun())
-    assert len([line for line in printed if line.startswith("Hydra")]) == 1
+    assert len([line for line in printed if line.startswith("rdx ")]) == 1
     done = rdx(["losss=ranknet"], tmp_path, module=torchrun())
     assert done.returncode != 0 and done.stderr.count("rdx: ") == 1
 

@@ -133,7 +133,7 @@ def test_on_step_is_told_loss_and_rate(train):
     assert [m["lr"] for _, m in seen] == pytest.approx(
         [peak * share for share in (1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3)]
     )
-    assert seen[-1][1]["loss"] == facts["last_loss"]
+    assert seen[-1][1]["loss"] == facts.last_loss
 
 
 def test_the_rate_is_that_of_the_optimiser(train):
@@ -236,16 +236,16 @@ def test_weight_decay_and_clipping_have_an_effect(train):
 def test_the_loss_falls(train, loss, tmp_path):
     _, facts = train(loss=loss, budget=Epochs(12), head="interaction")
     curve = json.loads((tmp_path / "work" / "curve.json").read_text())
-    assert len(curve) == 36 == facts["steps"]
+    assert len(curve) == 36 == facts.steps
     assert sum(curve[-3:]) < 0.6 * sum(curve[:3])
-    assert curve[-1] == facts["last_loss"]
+    assert curve[-1] == facts.last_loss
 
 
 def test_facts(train, tmp_path):
     student, facts = train(budget=Epochs(2))
-    assert facts["pairs"] == 2 * sum(len(one.doc_ids) for one in LISTS)
-    assert (facts["steps"], facts["lists"], facts["truncated_texts"]) == (6, 7, 0)
-    assert facts["weight_change"] > 1e-3
+    assert facts.pairs == 2 * sum(len(one.doc_ids) for one in LISTS)
+    assert (facts.steps, facts.lists, facts.truncated_texts) == (6, 7, 0)
+    assert facts.weight_change > 1e-3
     assert not student.training
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["curve.json"]
 
@@ -263,15 +263,15 @@ def test_tokens_padding_and_flops_are_counted(train, tmp_path):
     multiplied = sum(p.numel() for p in student.parameters()) - tables
     assert computing(student) == multiplied
     whole = train(batch=7, budget=Epochs(2), max_tokens=100_000, work="whole")[1]
-    assert whole["tokens"] == 2 * sum(lengths)
+    assert whole.tokens == 2 * sum(lengths)
     padded = 2 * len(lengths) * max(lengths)
-    assert whole["padding"] == pytest.approx(1 - 2 * sum(lengths) / padded)
-    assert whole["flops"] == 6 * multiplied * padded
+    assert whole.padding == pytest.approx(1 - 2 * sum(lengths) / padded)
+    assert whole.flops == 6 * multiplied * padded
     single = train(batch=7, budget=Epochs(2), max_tokens=1, work="single", gradient_cache="on")[1]
-    assert (single["tokens"], single["padding"]) == (whole["tokens"], 0)
-    assert single["flops"] == 8 * multiplied * single["tokens"]
+    assert (single.tokens, single.padding) == (whole.tokens, 0)
+    assert single.flops == 8 * multiplied * single.tokens
     uncached = train(batch=7, budget=Epochs(2), max_tokens=1, work="b", gradient_cache="off")[1]
-    assert uncached["flops"] == 6 * multiplied * single["tokens"]
+    assert uncached.flops == 6 * multiplied * single.tokens
     assert flops(10, 7, False) == 420 and flops(10, 7, True) == 560
 
 
@@ -290,11 +290,11 @@ def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
     student = toy_student(tmp_path)
     costs = plan(student, schedule, 7, TOY, kept=0)
     first = [sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(3)]
-    assert costs["pairs"] == 2 * 23 + first[0] and costs["batch_pairs"] == max(first)
-    assert costs["tokens"] == pytest.approx(facts["tokens"] * costs["pairs"] / 46, rel=0.3)
-    assert costs["flops"] == 8 * computing(student) * costs["tokens"]
+    assert costs.pairs == 2 * 23 + first[0] and costs.batch_pairs == max(first)
+    assert costs.tokens == pytest.approx(facts.tokens * costs.pairs / 46, rel=0.3)
+    assert costs.flops == 8 * computing(student) * costs.tokens
     never = plan(student, schedule, 7, TOY, kept=math.inf)
-    assert never["flops"] == 6 * computing(student) * costs["tokens"]
+    assert never.flops == 6 * computing(student) * costs.tokens
     assert "over 4 processes" in announcement("x", costs, 4)
 
 
@@ -303,13 +303,13 @@ def test_weight_change_tells_a_training_without_effect(train):
         def __call__(self, scores, ranks, mask):
             return (scores * 0).sum()
 
-    assert train(loss=Nothing(), weight_decay=0.0)[1]["weight_change"] == 0
+    assert train(loss=Nothing(), weight_decay=0.0)[1].weight_change == 0
     # only what is zero at the start can move by so little
     tiny = train(learning_rate=1e-30, weight_decay=0.0, work="b", model="dry")[1]
-    assert 0 < tiny["weight_change"] < 1e-28
+    assert 0 < tiny.weight_change < 1e-28
     lists = [TrainingList("q0", ("d0", "d1"), (3, 3))]  # tied
     tied = train(lists=lambda epoch: lists, weight_decay=0.0, work="c")[1]
-    assert tied["weight_change"] == 0
+    assert tied.weight_change == 0
 
 
 def test_the_first_loss_is_that_of_the_untrained_student(train, tmp_path):
@@ -382,7 +382,7 @@ def test_bf16_keeps_weights_and_losses_in_float32(train):
     assert set(kinds) == {torch.float32}
     assert {p.dtype for p in student.parameters()} == {torch.float32}
     full, _ = train(budget=Steps(2), work="b")
-    assert not equal(student, full) and math.isfinite(facts["last_loss"])
+    assert not equal(student, full) and math.isfinite(facts.last_loss)
 
 
 # --- stage 1 ---
