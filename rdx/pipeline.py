@@ -6,6 +6,7 @@ The file to read first, with `rdx.stages`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from rdx.stages import (
 )
 from rdx.stages.stage import A
 from rdx.teachers.audit import audit
+from rdx.tracking import Trial
 from rdx.trainer import processes
 
 
@@ -50,11 +52,11 @@ def run(cell: Cell) -> Summary:
     """Run one cell, or find it finished; with ``force=true`` distil and evaluate it again."""
     job, force = Job.of(cell), bool(cell.cfg["force"])
     tracking = job.parts.tracking
-    if not force and tracking.finished(job.store, cell.signature):
+    if not force and tracking.finished(job.store.root, cell.signature):
         stored = job.store.find(EVALUATE.name, cell.signature)
         if stored is not None:
             return Summary(Evaluated(stored).facts, dict(job.store.log))
-    with tracking.trial(job.store, cell) as job.trial:
+    with _recorded(job, cell.signature, cell.cfg["grid"]) as job.trial:
         try:
             anew = {name for name, stage in STAGES.items() if stage.again} if force else set()
             evaluated = obtain(job, EVALUATE, anew=anew)
@@ -64,6 +66,18 @@ def run(cell: Cell) -> Summary:
         job.trial.set_health(evaluated.facts.health)
         job.trial.log_result(evaluated.folder, evaluated.facts)
     return Summary(evaluated.facts, dict(job.store.log))
+
+
+def _recorded(job: Job, signature: str, grid: str) -> AbstractContextManager[Trial]:
+    """The record of this execution of a cell."""
+    return job.parts.tracking.trial(
+        store=job.store.root,
+        signature=signature,
+        levels=job.cell.levels,
+        config=job.cell.cfg,
+        grid=grid,
+        seed=job.parts.seed,
+    )
 
 
 def obtain(job: Job, stage: Stage[A], role: str = "", anew: set[str] | None = None) -> A:
@@ -143,9 +157,9 @@ def label(cell: Cell, again: bool = False) -> TeacherRanking:
         is asked.
     """
     job = Job.of(cell)
-    with job.parts.tracking.trial(job.store, cell, labels=True) as job.trial:
+    with _recorded(job, cell.keys[TEACH.name], "teach") as job.trial:
         labels = obtain(job, TEACH, anew={TEACH.name} if again else None)
-        job.trial.log_labels(labels.folder, labels.audit)
+        job.trial.log_result(labels.folder, labels.audit)
     return labels
 
 

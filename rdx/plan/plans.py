@@ -170,7 +170,8 @@ def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[Cel
     planned = []
     for cell in cells:
         if shelf.has(cell):
-            recorded = parts[cell.signature].tracking.finished(cell)
+            tracking, root = parts[cell.signature].tracking, Path(cell.cfg["store"])
+            recorded = tracking.finished(root, cell.signature)
             planned.append(CellPlan(cell, FINISHED if recorded else UNRECORDED, ()))
         else:
             planned.append(CellPlan(cell, TO_RUN, tuple(missing(cell, LAST))))

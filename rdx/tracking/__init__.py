@@ -67,6 +67,7 @@ class NoTracking:
     def trial(
         self,
         *,
+        store: Path,
         signature: str,
         levels: dict[str, str],
         config: dict[str, Any],
@@ -76,14 +77,14 @@ class NoTracking:
         """Return a context whose trial forgets everything."""
         return nullcontext(Unrecorded())
 
-    def finished(self, signature: str) -> bool:
+    def finished(self, store: Path, signature: str) -> bool:
         """Return True: there is no record to complete."""
         return True
 
-    def recorded(self) -> None:
+    def recorded(self, store: Path) -> None:
         """Return None: there is no record, so none lacks."""
 
-    def log_grid(self, grid: str, cells: list[dict[str, Any]], claim: str = "") -> None:
+    def log_grid(self, store: Path, grid: str, rows: Any, claim: str = "") -> None:
         """Do nothing."""
 
     def sync(self) -> dict[str, int]:
@@ -97,7 +98,7 @@ class Unrecorded:
     def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
         """Do nothing."""
 
-    def log_result(self, folder: Path, facts: dict[str, Any], metrics: Mapping[str, float]) -> None:
+    def log_result(self, folder: Path, facts: Any) -> None:
         """Do nothing."""
 
     def set_health(self, state: str) -> None:
