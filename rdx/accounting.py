@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rdx.collection import Collection
-from rdx.facts import Count, Counts, QueryFates, QuerySample, Timing
+from rdx.facts import Count, Counts, QuerySample, Selection, Timing
 from rdx.faults import Mendable
 from rdx.rankings import USABLE
 from rdx.text import counted
@@ -40,7 +40,7 @@ def of_training(
     selected: pd.DataFrame,
     used: Sequence[str],
     k: int,
-) -> tuple[QueryFates, Counts]:
+) -> Selection:
     """The fate of every sampled training query, and counts of all that was dropped.
 
     Parameters
@@ -60,7 +60,7 @@ def of_training(
     counts["passages_missing"] = sample.passages_missing or Count(0, len(candidates))
     counts |= of_labels(candidates, teacher_ranking, kept, k)
     counts |= of_texts(kept, split.queries, split.passages)
-    return QueryFates(split.name, fate_of), counts
+    return Selection(split.name, fate_of, counts)
 
 
 def fates(

@@ -18,10 +18,9 @@ from rdx import rankings, store
 from rdx.facts import (
     Audit,
     CheckpointFacts,
-    CollectionFacts,
     Fingerprint,
-    QueryFates,
     QuerySample,
+    Selection,
     TrialFacts,
 )
 
@@ -110,10 +109,27 @@ class TeacherRanking(Artifact):
         store.write(folder / cls.AUDIT, audit)
 
 
+class Selected(Ranking):
+    """The passages of the training lists [..., teacher_rank, teacher_score], and what was dropped."""
+
+    SELECTION = "selection.json"
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What became of the sampled queries."""
+        return store.read(Selection, self.folder / self.SELECTION)
+
+    @classmethod
+    def write_all(cls, folder: Path, ranking: pd.DataFrame, selection: Selection) -> None:
+        """Write the files of this artifact."""
+        cls.write(folder, ranking)
+        store.write(folder / cls.SELECTION, selection)
+
+
 class Checkpoint(Artifact):
     """A student's weights and tokeniser as Hugging Face writes them, and how they came about."""
 
-    FACTS, CURVE, FATES = "facts.json", "curve.json", "queries.json"
+    FACTS, CURVE = "facts.json", "curve.json"
 
     @cached_property
     def facts(self) -> CheckpointFacts:
@@ -130,11 +146,6 @@ class Checkpoint(Artifact):
     def write_facts(cls, folder: Path, facts: CheckpointFacts) -> None:
         """Write the facts beside the weights."""
         store.write(folder / cls.FACTS, facts)
-
-    @classmethod
-    def write_fates(cls, folder: Path, fates: QueryFates) -> None:
-        """Write what became of every training query."""
-        store.write(folder / cls.FATES, fates)
 
 
 class Evaluated(Artifact):
@@ -186,14 +197,3 @@ class Evaluated(Artifact):
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (folder / CONFIG).write_text(text, encoding="utf-8")
         store.write(folder / TRIAL, facts)
-
-
-__all__ = [
-    "Artifact",
-    "Candidates",
-    "Checkpoint",
-    "CollectionFacts",
-    "Evaluated",
-    "Ranking",
-    "TeacherRanking",
-]

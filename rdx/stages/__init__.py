@@ -1,8 +1,8 @@
 """The table of stages: what each needs, what decides its result, and what makes it.
 
-    collection -> index -> candidates -> teach -> distill -> evaluate
-                        -> retrieve --> reference ------------^
-                        -> prefinetune -----------^
+    collection -> index -> candidates -> teach -> select -> distill -> evaluate
+                        -> prefinetune ---------------------^          ^
+                        -> retrieve --> reference ---------------------^
 
 A cell is a few of these stages, some of them once for each of its collections (the *role*,
 `rdx.job`). A step's signature covers what the stage's `decides` gives and the signatures of what it
@@ -22,7 +22,15 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from rdx import config
-from rdx.artifacts import Artifact, Candidates, Checkpoint, Evaluated, Ranking, TeacherRanking
+from rdx.artifacts import (
+    Artifact,
+    Candidates,
+    Checkpoint,
+    Evaluated,
+    Ranking,
+    Selected,
+    TeacherRanking,
+)
 from rdx.config import Cell
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
 from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of
@@ -30,7 +38,17 @@ from rdx.store import signature
 
 __all__ = [
     *("CANDIDATES", "COLLECTION", "DISTILL", "EVALUATE", "INDEX", "Inputs", "LAST"),
-    *("PREFINETUNE", "REFERENCE", "RETRIEVE", "SCHEMA", "STAGES", "Signatures", "Stage", "Step"),
+    *(
+        "PREFINETUNE",
+        "REFERENCE",
+        "RETRIEVE",
+        "SCHEMA",
+        "SELECT",
+        "STAGES",
+        "Signatures",
+        "Stage",
+        "Step",
+    ),
     *("TEACH", "Work", "cells", "distinct", "signed", "split", "steps"),
 ]
 
@@ -184,7 +202,6 @@ def _stage_2(parts: Parts, role: str) -> JsonValue:
     validated = parts.trainer.validate_every is not None
     return {
         "loss": config.identity(parts.loss),
-        "depth": config.identity(parts.depth),
         "budget": config.identity(parts.budget),
         "trainer": config.identity(parts.trainer),
         "seed": parts.seed,
@@ -205,7 +222,7 @@ def _stage_1_reads(parts: Parts, role: str) -> Sequence[Step]:
 
 def _stage_2_needs(parts: Parts, role: str) -> Sequence[Step]:
     dev = (Step("retrieve", DEV),) if parts.trainer.validate_every is not None else ()
-    return (Step("prefinetune"), Step("candidates"), Step("teach"), *dev)
+    return (Step("teach"), Step("select"), Step("prefinetune"), *dev)
 
 
 def _training(parts: Parts, kind: str, pairs: float | None) -> Work:
@@ -231,6 +248,15 @@ def _stage_2_work(parts: Parts, role: str) -> Work:
     return _training(parts, "stage 2", length.pairs)
 
 
+SELECT = Stage(
+    "select",
+    Selected,
+    decides=lambda parts, role: config.identity(parts.depth),
+    make=_late("training", "select"),
+    needs=lambda parts, role: (Step("candidates"), Step("teach")),
+    reads=lambda parts, role: (collection_of(TRAINING), *_tests(parts)),
+    work=lambda parts, role: Work(["select", config.identity(parts.depth)]),
+)
 PREFINETUNE = Stage(
     "prefinetune",
     Checkpoint,
@@ -246,7 +272,7 @@ DISTILL = Stage(
     decides=_stage_2,
     make=_late("training", "distill"),
     needs=_stage_2_needs,
-    reads=lambda parts, role: (collection_of(TRAINING), *_tests(parts)),
+    reads=lambda parts, role: (collection_of(TRAINING),),
     work=_stage_2_work,
     again=True,
     together=True,
@@ -294,7 +320,8 @@ EVALUATE = Stage(
 )
 
 _TABLE: tuple[Stage[Artifact], ...] = (
-    *(COLLECTION, INDEX, RETRIEVE, CANDIDATES, TEACH, PREFINETUNE, DISTILL, REFERENCE, EVALUATE),
+    *(COLLECTION, INDEX, RETRIEVE, CANDIDATES, TEACH, SELECT),
+    *(PREFINETUNE, DISTILL, REFERENCE, EVALUATE),
 )
 STAGES = {stage.name: stage for stage in _TABLE}
 LAST = Step("evaluate")

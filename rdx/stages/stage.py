@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import pandas as pd
 from pydantic import JsonValue
 
-from rdx.artifacts import Artifact, Candidates, Checkpoint, Ranking, TeacherRanking
+from rdx.artifacts import Artifact, Candidates, Checkpoint, Ranking, Selected, TeacherRanking
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, test_role
 
 A = TypeVar("A", bound=Artifact)
@@ -84,6 +84,11 @@ class Inputs:
     def labels(self) -> TeacherRanking:
         """The teacher's ranking of the candidates."""
         return self._of(TeacherRanking, "teach")
+
+    @property
+    def selected(self) -> Selected:
+        """The passages of the training lists."""
+        return self._of(Selected, "select")
 
     @property
     def start(self) -> Checkpoint:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rdx import accounting, trainer
 from rdx import evaluation as ev
 from rdx.accounting import QuerySet
-from rdx.artifacts import Checkpoint
+from rdx.artifacts import Checkpoint, Selected
 from rdx.batches import Schedule
-from rdx.collection import sample_queries
+from rdx.collection import Collection, sample_queries
 from rdx.facts import CheckpointFacts, Counts, numbers
 from rdx.job import DEV, STAGE_1, TRAINING, Job, test_name, test_roles
 from rdx.stages.retrieval import judged, split
@@ -34,7 +35,7 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
         )
         lists = stage.lists(queries, inputs.index(STAGE_1))
         dropped = accounting.left_out(len(lists(0)), len(queries.queries))
-        dropped |= _leaks(job, inputs, QuerySet(queries.name, queries.queries))
+        dropped |= _leaks(job, inputs, queries)
         processes.by_main(lambda: job.report("data of stage 1", dropped, oddities))
         budget, settings = trainer.Epochs(stage.epochs), stage.trainer(parts.trainer)
         training = trainer.fit(
@@ -60,52 +61,42 @@ def _save(student: CrossEncoder, folder: Path, facts: CheckpointFacts) -> None:
         Checkpoint.write_facts(folder, facts)
 
 
+def select(job: Job, inputs: Inputs, folder: Path) -> None:
+    """Select the passages of the training lists, and count what is dropped on the way."""
+    depth, queries = job.parts.depth, split(job, inputs, TRAINING)
+    candidates, labels = inputs.candidates, inputs.labels
+    selected = depth.select(candidates.ranking, labels.ranking)
+    lists = depth.draws(
+        selected, queries.relevant(), seed=0
+    )  # whatever the seed, of as many queries
+    selection = accounting.of_training(
+        *(candidates.sample, queries, candidates.ranking, labels.ranking, selected),
+        [training_list.query_id for training_list in lists(0)],
+        depth.k,
+    )
+    leaks = _leaks(job, inputs, queries.subset(selection.fates))
+    selection = replace(selection, dropped=selection.dropped | leaks)
+    job.report("training data", selection.dropped, queries.counts)
+    Selected.write_all(folder, selected, selection)
+
+
 def distill(job: Job, inputs: Inputs, folder: Path) -> None:
     """Stage 2: train the student of stage 1 on the teacher's rankings."""
-    parts, queries = job.parts, split(job, inputs, TRAINING)
-    candidates, labels = inputs.candidates, inputs.labels
+    parts, queries, labels = job.parts, split(job, inputs, TRAINING), inputs.labels
     job.trial.log_step("labels", 0, numbers(labels.audit))
-    selected = parts.depth.select(candidates.ranking, labels.ranking)
+    show_curve(job, inputs.start)
+    selected, selection = inputs.selected.ranking, inputs.selected.selection
     lists = parts.depth.draws(selected, queries.relevant(), parts.seed)
-    used = [training_list.query_id for training_list in lists(0)]
-    fates, dropped = accounting.of_training(
-        candidates.sample,
-        queries,
-        candidates.ranking,
-        labels.ranking,
-        selected,
-        used,
-        parts.depth.k,
-    )
-    train = QuerySet(
-        queries.name, {query_id: queries.queries[query_id] for query_id in fates.queries}
-    )
-    dropped |= _leaks(job, inputs, train)
-
-    def report() -> None:
-        Checkpoint.write_fates(folder, fates)
-        job.report("training data", dropped, queries.counts)
-
-    processes.by_main(report)
-    start = inputs.start
-    show_curve(job, start)
-    student = parts.student.load(start.folder, parts.seed)
+    student = parts.student.load(inputs.start.folder, parts.seed)
     assert parts.loss is not None  # without one, there is no such stage
+    steps = parts.budget.count(Schedule(lists, parts.trainer.batch, parts.seed))
     training = trainer.fit(
-        student,
-        parts.loss,
-        lists,
-        queries,
-        parts.budget,
-        parts.trainer,
-        parts.seed,
-        folder,
-        on_step=job.on_step(
-            parts.budget.count(Schedule(lists, parts.trainer.batch, parts.seed)), "distill"
-        ),
+        *(student, parts.loss, lists, queries, parts.budget, parts.trainer, parts.seed, folder),
+        on_step=job.on_step(steps, "distill"),
         name="distilling",
         validate=_validation(job, inputs),
     )
+    used = [query_id for query_id, fate in selection.fates.items() if fate == accounting.USED]
     cut = accounting.of_truncation(
         student.pairs.truncated,
         training.truncated_texts,
@@ -115,7 +106,7 @@ def distill(job: Job, inputs: Inputs, folder: Path) -> None:
     states = labels.ranking.state.value_counts()
     facts = CheckpointFacts(
         training=training,
-        dropped=dropped | cut,
+        dropped=selection.dropped | cut,
         audit=labels.audit,
         states={str(state): int(n) for state, n in states.items()},
     )
@@ -145,10 +136,10 @@ def _validation(job: Job, inputs: Inputs) -> Callable[[CrossEncoder], float] | N
     return score
 
 
-def _leaks(job: Job, inputs: Inputs, train: QuerySet) -> Counts:
+def _leaks(job: Job, inputs: Inputs, train: Collection) -> Counts:
     """Count training queries that are tested, and warn of them."""
     tests = {}
     for role in test_roles(job.parts):
         test = judged(job, inputs, role)
         tests[test_name(role)] = QuerySet(test.name, test.queries)
-    return accounting.of_leaks(train, tests)
+    return accounting.of_leaks(QuerySet(train.name, train.queries), tests)

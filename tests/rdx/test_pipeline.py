@@ -66,7 +66,7 @@ def cell(world, store):
 
 
 def test_a_cell_computes_every_stage(cell, store):
-    signed = ["candidates", "distill", "evaluate", "prefinetune", "teach"]
+    signed = ["candidates", "distill", "evaluate", "prefinetune", "select", "teach"]
     # one index for training, dev and test queries; first stages of the dev and of the test queries
     assert computed(cell) == sorted([*signed, "collection", "index", "retrieve", "retrieve"])
     for stage in signed:
@@ -249,7 +249,7 @@ def test_a_recorded_teacher_teaches_what_was_recorded(cell, store, world, tmp_pa
     rankings.write_trec(ranked, tmp_path / "teacher.run", "oracle")
     given = (f"teacher.run={tmp_path / 'teacher.run'}", "teacher=recorded")
     recorded = run(world, store, *reversed(given))
-    assert computed(recorded) == ["distill", "evaluate", "teach"]
+    assert computed(recorded) == ["distill", "evaluate", "select", "teach"]
     for name in ("model.safetensors", "head.safetensors"):
         weights = [(folder_of(store, one, "distill") / name).read_bytes()
                    for one in (cell, recorded)]  # fmt: skip
@@ -319,14 +319,15 @@ def results(folder):
 def test_a_grid_computes_shared_stages_once(grid):
     folder, printed = grid
     assert printed[-2] == (
-        "4 cells finished. Stages computed: 15 (candidates 1, collection 1, distill 4, evaluate 4, "
-        "index 1, prefinetune 1, retrieve 2, teach 1); taken from the store: 18 (candidates 3, "
-        "collection 3, prefinetune 3, retrieve 6, teach 3)"
+        "4 cells finished. Stages computed: 16 (candidates 1, collection 1, distill 4, evaluate 4, "
+        "index 1, prefinetune 1, retrieve 2, select 1, teach 1); taken from the store: 18 "
+        "(collection 3, prefinetune 3, retrieve 6, select 3, teach 3)"
     )
     assert len([line for line in printed if line.startswith("== ")]) == 4
     counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])
               for p in (folder / "store").iterdir()}  # fmt: skip
-    once = dict.fromkeys(("candidates", "collection", "index", "teach", "prefinetune"), 1)
+    names = ("candidates", "collection", "index", "teach", "select", "prefinetune")
+    once = dict.fromkeys(names, 1)
     assert counts == {**once, "retrieve": 2, "distill": 4, "evaluate": 4, "grids": 0}
     [saved] = (folder / "multirun").rglob("multirun.yaml")
     assert "GridSweeper" in saved.read_text()

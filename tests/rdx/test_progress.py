@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from records import trial
 
 from rdx import commands, facts, progress
