@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from rdx import evaluation as ev
 from rdx import materials, pipeline, rankings
+from rdx.facts import Audit, numbers, parse
 
 
 def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> Path:
@@ -34,16 +35,16 @@ def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> P
         signature=key, levels=levels, config=cfg, grid="teach", seed=cfg["seed"]
     ) as trial:
         split = materials.load(cell, "data", "train")
-        taught = pipeline.teach(cell, split, pipeline.candidates(cell, split), again)
+        pipeline.teach(cell, split, pipeline.candidates(cell, split), again)
         folder = Path(cfg["store"]) / "teach" / key
-        found = json.loads((folder / pipeline.AUDIT).read_text())
+        audit = parse(Audit, (folder / pipeline.AUDIT).read_text())
         trial.log_result(
-            folder, {"audit": found, "lists": taught.query_id.nunique()}, pipeline.numbers(found)
+            folder, {"audit": asdict(audit), "lists": audit.lists.total}, numbers(audit)
         )
     return folder
 
 
-def audit_against(cfg: dict[str, Any], folder: Path, other: pd.DataFrame) -> dict[str, Any]:
+def audit_against(cfg: dict[str, Any], folder: Path, other: pd.DataFrame) -> Audit:
     """The audit of a finished teacher ranking, with its agreement with another ranking."""
     cell = materials.assemble(cfg)
     split = materials.load(cell, "data", "train")

@@ -25,12 +25,14 @@ from rdx.config import precisions
 from rdx.data import Collection, sample_queries
 from rdx.facts import (
     VERSION,
+    Audit,
     CheckpointFacts,
     QueryTiming,
     Setting,
     Timing,
     TrialFacts,
     dump,
+    numbers,
     parse,
     shallow,
 )
@@ -104,7 +106,7 @@ def teach(cell: Any, split: Collection, ranking: pd.DataFrame, again: bool = Fal
     def make(folder: Path) -> None:
         taught = cell.parts["teacher"].rank(ranking, split, folder)
         rankings.write_parquet(taught, folder / "teacher.parquet")
-        write_json(folder / AUDIT, label_audit(folder, taught, ranking, split))
+        (folder / AUDIT).write_text(dump(label_audit(folder, taught, ranking, split)))
 
     folder = cell.store.cached("teach", cell.keys["teach"], make, again)
     return rankings.read_parquet(folder / "teacher.parquet")
@@ -116,7 +118,7 @@ def label_audit(
     ranking: pd.DataFrame,
     split: Collection,
     other: pd.DataFrame | None = None,
-) -> dict[str, Any]:
+) -> Audit:
     """The audit of a teacher ranking; `folder` holds the table of windows, if there were any."""
     asked = folder / WINDOWS
     return audit(
@@ -183,8 +185,8 @@ def distill(cell: Any, trial: Any) -> Path:
         split, depth = load(cell, "data", "train"), cell.parts["depth"]
         ranking = candidates(cell, split)
         taught = teach(cell, split, ranking)
-        found = json.loads((cell.store.root / "teach" / cell.keys["teach"] / AUDIT).read_text())
-        trial.log_step("labels", 0, numbers(found))
+        labels = (cell.store.root / "teach" / cell.keys["teach"] / AUDIT).read_text()
+        trial.log_step("labels", 0, numbers(parse(Audit, labels)))
         selected = depth.select(ranking, taught)
         lists = depth.draws(selected, split.relevant(), cell.cfg["seed"])
         used = [one.query_id for one in lists(0)]
@@ -215,7 +217,7 @@ def distill(cell: Any, trial: Any) -> Path:
         )
         facts["lists_left_out"] = counts["lists_left_out"].n
         facts["accounting"] = accounting.facts(counts | cut)
-        facts["audit"] = found
+        facts["audit"] = json.loads(labels)
         facts["states"] = {str(k): int(n) for k, n in taught.state.value_counts().items()}
         student.save(folder)
         write_json(folder / "facts.json", facts)
@@ -367,17 +369,6 @@ def _validation(cell: Any) -> Callable[[Any], float] | None:
 def _facts(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "facts.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of nested facts, by their path: what MLflow takes as metrics."""
-    flat: dict[str, float] = {}
-    for name, value in found.items():
-        if isinstance(value, dict):
-            flat |= numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float):
-            flat[f"{prefix}{name}"] = float(value)
-    return flat
 
 
 def _summary(cell: Any, folder: Path) -> dict[str, Any]:

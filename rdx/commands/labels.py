@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from rdx import config, rankings
 from rdx.arguments import Parser
 from rdx.commands.checks import check
 from rdx.config import Cell
+from rdx.facts import Audit
+from rdx.store import read_record
 from rdx.text import counted
 
 
@@ -67,8 +68,9 @@ def _report(folder: Path, cell: Cell, other: pd.DataFrame | None) -> None:
     from rdx import labels, pipeline
     from rdx.teachers.audit import summary
 
-    audit = json.loads((folder / pipeline.AUDIT).read_text())
-    if other is not None:
+    if other is None:
+        audit = read_record(Audit, folder / pipeline.AUDIT)
+    else:
         audit = labels.audit_against(cell.cfg, folder, other)
     print(summary(audit))
     print(f"{'Stored':<15}{folder}")

@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from pydantic import TypeAdapter
 
 from rdx import config
 from rdx import evaluation as ev
 from rdx.export.finished import Finished
 from rdx.export.weights import plain
+from rdx.facts import Audit
 from rdx.students import Student
 from rdx.teachers.audit import summary
 
@@ -230,7 +232,8 @@ def _labels(cell: Finished) -> str:
     found = cell.facts["training"].get("audit")
     if not cell.config["loss"] or not found:
         return "No teacher: the student is as its first stage left it."
-    return f"What the teacher's rankings were worth, before training:\n\n```\n{summary(found)}\n```"
+    text = summary(TypeAdapter(Audit).validate_python(found))
+    return f"What the teacher's rankings were worth, before training:\n\n```\n{text}\n```"
 
 
 def _licence(cell: Finished, licence: str | None) -> str:

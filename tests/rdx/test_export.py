@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -189,7 +190,8 @@ def store_of(folder, model, loss=True, **settings):
     rows = [(f"q{q}", f"d{d}", d + 1, 3 - d, "ok") for q in range(3) for d in range(3)]
     taught = pd.DataFrame(rows, columns=["query_id", "doc_id", "rank", "teacher_rank", "state"])
     found = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
-    training = {"steps": 1234, "pairs": 98765, "lists": 3, "lists_left_out": 1, "audit": found}
+    training = {"steps": 1234, "pairs": 98765, "lists": 3, "lists_left_out": 1}
+    training["audit"] = asdict(found)
     first = {"_target_": "rdx.samplers.BM25", "k1": 0.9}
     facts = {
         "health": "ok",
