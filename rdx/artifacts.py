@@ -110,7 +110,7 @@ class TeacherRanking(Artifact):
 
 
 class Selected(Ranking):
-    """The passages of the training lists [..., teacher_rank, teacher_score], and what was dropped."""
+    """The passages of training lists [..., teacher_rank, teacher_score], and what was dropped."""
 
     SELECTION = "selection.json"
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from rdx import config, pipeline, rankings
+from rdx import config
+from rdx.artifacts import Evaluated
+from rdx.facts import TrialFacts
 from rdx.faults import Mendable
-from rdx.store import Unreadable, damage, read_json
+from rdx.stages import DISTILL, PREFINETUNE
+from rdx.store import Unreadable, damage
 from rdx.students import Student
 
 
@@ -25,22 +27,18 @@ class Finished:
 
     Attributes
     ----------
-    signature, signatures
-        Of the cell, and of each of its stages.
     config
         Its resolved configuration.
     facts
-        Its `trial.json`: health, collections, training.
+        Its `trial.json`.
     per_query
         Values [collection, system, query_id, measure, value].
     checkpoint
         Folder of the trained student.
     """
 
-    signature: str
-    signatures: dict[str, str]
     config: dict[str, Any]
-    facts: dict[str, Any]
+    facts: TrialFacts
     per_query: pd.DataFrame
     checkpoint: Path
 
@@ -48,8 +46,8 @@ class Finished:
     def student(self) -> Student:
         """What loads the checkpoint for scoring, on whatever machine this is."""
         plain = {"lora": None, "compile": False, "attention_implementation": None}
-        found: Student = config.build(self.config["student"] | plain, "student")
-        return found
+        student: Student = config.build(self.config["student"] | plain, "student")
+        return student
 
 
 def find(store: Path, signature: str) -> Finished:
@@ -66,22 +64,15 @@ def find(store: Path, signature: str) -> Finished:
     again = "run its command again"
     if problem := damage(folder):
         raise ExportError(f"{folder} is damaged: {problem}; {again}")
-    facts = read_json(folder / pipeline.FACTS)
-    if not (folder / pipeline.CONFIG).exists() or "signatures" not in facts:
-        raise ExportError(
-            f"{folder} was written by a version of rdx that did not keep the configuration there; "
-            f"{again} with force=true"
-        )
+    cell = Evaluated(folder)
     try:
-        settings = yaml.safe_load((folder / pipeline.CONFIG).read_text(encoding="utf-8"))
-        stage = "distill" if settings["loss"] else "prefinetune"  # as `pipeline.distill`
-        checkpoint = store / stage / facts["signatures"][stage]
-    except (KeyError, TypeError, yaml.YAMLError) as error:
-        raise Unreadable(folder, f"another version of rdx wrote it ({error})") from error
+        stage = DISTILL if cell.config["loss"] else PREFINETUNE
+        checkpoint = store / stage.name / cell.facts.signatures[stage.name]
+    except KeyError as error:
+        raise Unreadable(folder, f"another version of rdx wrote it (no {error})") from error
     if problem := damage(checkpoint):
         raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
-    table = rankings.read_parquet(folder / pipeline.PER_QUERY)
-    return Finished(folder.name, facts["signatures"], settings, facts, table, checkpoint)
+    return Finished(cell.config, cell.facts, cell.per_query, checkpoint)
 
 
 def _complete(root: Path, beginning: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rdx.export.finished import ExportError
 from rdx.export.lightning import nameless, write_lightning
@@ -79,13 +79,13 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
 
 
 @torch.inference_mode()
-def _check(student: CrossEncoder, model: Any) -> None:
+def _check(student: CrossEncoder, model: PreTrainedModel) -> None:
     """Compare what was written with the student."""
     inputs, parts = student.pairs.pad(student.pairs.encode(PROBES))
     expected: Tensor = student(inputs, parts)
-    found = model(**inputs).logits.squeeze(1)
-    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+    scores = model(**inputs).logits.squeeze(1)
+    if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise ExportError(
-            f"the written model scores {found.tolist()} where the student scores "
+            f"the written model scores {scores.tolist()} where the student scores "
             f"{expected.tolist()}: this encoder does not survive saving and loading"
         )

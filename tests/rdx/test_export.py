@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +34,19 @@ from transformers import (
 
 from rdx import config
 from rdx.export import ExportError, export, find
-from rdx.export.card import citation, public
+from rdx.export.card import card, citation, public
+from rdx.facts import (
+    CheckpointFacts,
+    CollectionFacts,
+    Count,
+    Means,
+    OverCollections,
+    Ties,
+    TrainingFacts,
+    TrialFacts,
+    dump,
+)
+from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
 
@@ -156,7 +168,7 @@ def make_model(kind, folder):
 
 def store_of(folder, model, loss=True, **settings):
     """A store with one finished cell, as the pipeline writes it, and its student."""
-    from rdx.store import Store, write_json
+    from rdx.store import Store
 
     node = {"_target_": "rdx.students.Student", "model": model}
     node |= {"query_length": QUERY, "passage_length": PASSAGE, **settings}
@@ -189,16 +201,27 @@ def store_of(folder, model, loss=True, **settings):
     }
     rows = [(f"q{q}", f"d{d}", d + 1, 3 - d, "ok") for q in range(3) for d in range(3)]
     taught = pd.DataFrame(rows, columns=["query_id", "doc_id", "rank", "teacher_rank", "state"])
-    found = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
-    training = {"steps": 1234, "pairs": 98765, "lists": 3, "lists_left_out": 1}
-    training["audit"] = asdict(found)
-    first = {"_target_": "rdx.samplers.BM25", "k1": 0.9}
-    facts = {
-        "health": "ok",
-        "collections": {"tiny": {"k": 10, "first_stage": first, "judged@10": 0.5}},
-        "training": training if loss else {},
-        "signatures": {"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
-    }
+    labels = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
+    training = TrainingFacts(
+        steps=1234, pairs=98765, lists=3, tokens=9, padding=0.1, flops=9, max_tokens=9,
+        truncated_texts=0, last_loss=0.1, weight_change=0.1,
+    )  # fmt: skip
+    tiny = CollectionFacts(
+        queries=4, k=10, digest="d", first_stage={"_target_": "rdx.samplers.BM25", "k1": 0.9},
+        judged_at_10=0.5, judged_at_10_first_stage=0.5, ceiling=0.9, reason="", missing_queries=0,
+        ties=Ties("trec_eval", 0.0, 0.0), weight=0.3,
+    )  # fmt: skip
+    nothing = Means(corpora=(), left_out={}, arithmetic={}, geometric={})
+    trained = CheckpointFacts(
+        training=training, dropped={"lists_left_out": Count(1, 4)}, audit=labels
+    )
+    facts = TrialFacts(
+        signature="ab12" * 4,
+        signatures={"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
+        levels={}, seed=7, health="ok", collections={"tiny": tiny}, means={},
+        over_collections=OverCollections(collections=nothing),
+        checkpoint=trained if loss else CheckpointFacts(),
+    )  # fmt: skip
     table = pd.DataFrame(
         [
             ("tiny", system, f"q{i}", "nDCG@10", value + i / 10)
@@ -210,13 +233,13 @@ def store_of(folder, model, loss=True, **settings):
     store = Store(folder)
 
     def evaluated(to):
-        write_json(to / "trial.json", facts)
+        (to / "trial.json").write_text(dump(facts))
         (to / "config.yaml").write_text(yaml.safe_dump(cfg, sort_keys=False))
         table.to_parquet(to / "per_query.parquet")
 
     stage = "distill" if loss else "prefinetune"
-    store.cached(stage, facts["signatures"][stage], student.save)
-    store.cached("evaluate", facts["signatures"]["evaluate"], evaluated)
+    store.cached(stage, facts.signatures[stage], student.save)
+    store.cached("evaluate", facts.signature, evaluated)
     return folder, student
 
 
@@ -334,6 +357,7 @@ def test_the_card_is_complete_and_its_front_matter_valid(tmp_path):
     half = 3.182446 * 0.1290994 / 2
     assert f"| tiny | **student** | 4 | 0.5500 ± {half:.4f} |" in card.text
     assert f"| tiny | first_stage | 4 | 0.3500 ± {half:.4f} |" in card.text
+    assert "student+first_stage is 0.3 of the student's and 0.7 of the first" in card.text
     for said in (
         *("corpus.tsv", "BM25(k1=0.9, b=0.4)", "Depth(k=10, queries=3)", "gpt-99", "single_turn"),
         *("RankNet(temperature=1.0)", "Epochs(epochs=2)", "| seed | 7 |", "Health: `ok`"),
@@ -363,28 +387,14 @@ def test_nothing_of_the_machine_is_published(tmp_path, form, settings):
                 assert private not in text, (path.name, private)
 
 
-def test_a_hub_model_is_named_as_base_model(tmp_path):
-    from rdx.export.card import _front_matter
-
-    model = make_model("bert", tmp_path / "model")
-    store, _ = store_of(tmp_path / "store", model)
-    cell = find(store, "ab12")
+def test_a_hub_model_is_the_base_model_and_bad_health_is_marked(two):
+    cell = find(two, "ab12")
     cell.config["student"]["model"] = "google/electra-base-discriminator"
-    front = yaml.safe_load(_front_matter(cell, "one", None, "transformers"))
-    assert front["base_model"] == "google/electra-base-discriminator"
-    assert front["license"] == "unknown"
-
-
-@pytest.mark.parametrize("health", ["below_first_stage", "constant_scores"])
-def test_a_student_that_is_not_healthy_is_marked(tmp_path, health):
-    model = make_model("bert", tmp_path / "model")
-    store, _ = store_of(tmp_path / "store", model)
-    cell = find(store, "ab12")
-    cell.facts["health"] = health
-    from rdx.export.card import render
-
-    assert f"**Health: `{health}`. Do not use" in render(cell, "one", None, "transformers")
-    assert "To be filled in" in render(cell, "one", None, "transformers")
+    cell = replace(cell, facts=replace(cell.facts, health="constant_scores"))
+    made = card(cell, "one", None, "transformers")
+    assert made.data.base_model == "google/electra-base-discriminator"
+    assert made.data.license == "unknown" and "To be filled in" in made.text
+    assert "**Health: `constant_scores`. Do not use" in made.text
 
 
 def test_citation_has_the_paper_and_rdx():
@@ -466,14 +476,14 @@ def test_bad_values_name_their_key(two, tmp_path, values, message):
 
 
 def test_what_is_missing_in_the_store_is_named(two, tmp_path):
-    def broken(name, change):
+    def broken(name, change, error=ExportError):
         store = tmp_path / name
         shutil.copytree(two, store)
         change(store)
-        with pytest.raises(ExportError) as error:
+        with pytest.raises(error) as raised:
             export(store, "ab12", tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        return str(error.value)
+        return str(raised.value)
 
     def old(store):
         folder = store / "evaluate" / ("ab12" * 4)
@@ -483,7 +493,7 @@ def test_what_is_missing_in_the_store_is_named(two, tmp_path):
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     weights = Path("distill") / ("bb" * 8)
-    assert "force=true" in broken("old", old)
+    assert "config.yaml" in broken("old", old, Unreadable)
     assert "weights" in broken("gone", lambda store: shutil.rmtree(store / weights))
     touched = broken("touched", lambda s: (s / weights / "config.json").write_text("{}"))
     assert "checksum" in touched
@@ -518,7 +528,7 @@ def test_a_cell_of_the_pipeline_is_exported(world, rdx, tmp_path):
     torch.testing.assert_close(found, expected(student_of(cell), pairs), atol=1e-4, rtol=1e-4)
     text = (out / "README.md").read_text()
     assert "Lists" in text
-    weight = cell.facts["collections"]["files"]["weight"]
+    weight = cell.facts.collections["files"].weight
     assert f"student+first_stage is {weight:g} of the student's" in text
 
 
