@@ -1,13 +1,12 @@
-"""What asking an LLM costs: an estimate before the first request, and caps that hold."""
+"""Cost of an LLM's answers: an estimate before the first request, and caps that hold."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from rdx.faults import Mendable
+from rdx.teachers.messages import Answer
 from rdx.text import counted
 
 TOKENS_PER_CHARACTER = 1 / 3  # before an answer says better; English text has about 1/4
@@ -96,10 +95,10 @@ class Meter:
         """Money so far."""
         return self.prices.cost(self.input_tokens, self.output_tokens)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count an answer of the ledger."""
-        self.input_tokens += row.get("input_tokens", 0)
-        self.output_tokens += row.get("output_tokens", 0)
+    def add(self, input_tokens: int, output_tokens: int) -> None:
+        """Count an answer."""
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
         self.answers += 1
 
     def expected(self, characters: int, size: int) -> tuple[float, float]:
@@ -114,10 +113,11 @@ class Meter:
         Stopped
             If a cap could be passed.
         """
-        taken, given = (MARGIN * n for n in self.expected(characters, size))
-        waiting = self._reserved.values()
-        input_tokens = self.input_tokens + sum(one for one, _ in waiting) + taken
-        output_tokens = self.output_tokens + sum(one for _, one in waiting) + given
+        prompt, answer = self.expected(characters, size)
+        request = (MARGIN * prompt, MARGIN * answer)
+        in_flight = self._reserved.values()
+        input_tokens = self.input_tokens + sum(n for n, _ in in_flight) + request[0]
+        output_tokens = self.output_tokens + sum(n for _, n in in_flight) + request[1]
         hours = (time.monotonic() - self._start) / 3600
         after = {
             "tokens": (self.caps.tokens, input_tokens + output_tokens, self.tokens),
@@ -132,25 +132,25 @@ class Meter:
                     "to go on"
                 )
         self._ticket += 1
-        self._reserved[self._ticket] = (taken, given)
+        self._reserved[self._ticket] = request
         return self._ticket
 
-    def settle(self, ticket: int, characters: int, row: Mapping[str, Any] | None) -> None:
+    def settle(self, ticket: int, characters: int, answer: Answer | None) -> None:
         """End a request: count its answer, None if there was none."""
         del self._reserved[ticket]
-        if row is None:
+        if answer is None:
             return
-        self.add(row)
-        if row.get("input_tokens"):
+        self.add(answer.input_tokens, answer.output_tokens)
+        if answer.input_tokens:
             self._characters += characters
-            self._counted += row["input_tokens"]
+            self._counted += answer.input_tokens
             self._ratio = self._counted / self._characters
 
     def estimate(self, requests: int, characters: float, size: float) -> str:
         """One line about requests still to be asked; characters and passages are means."""
-        taken, given = self.expected(round(characters), round(size))
-        total = requests * (taken + given)
-        cost = self.prices.cost(requests * taken, requests * given)
+        input_tokens, output_tokens = self.expected(round(characters), round(size))
+        total = requests * (input_tokens + output_tokens)
+        cost = self.prices.cost(requests * input_tokens, requests * output_tokens)
         line = f"up to {counted(requests, 'request')}, about {total:,.0f} tokens"
         if self.prices != Prices():
             line += f", costing about {cost:,.2f}"

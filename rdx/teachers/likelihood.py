@@ -7,17 +7,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from rdx import rankings
 from rdx.assets import check_model
 from rdx.bars import bar
+from rdx.collection import Collection
 from rdx.precision import AUTO, check_precision, chosen
-from rdx.teachers.models import load_causal
-from rdx.teachers.tables import taught
+from rdx.teachers.models import left_padded, load_causal, positions
+from rdx.teachers.tables import as_teacher_ranking
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class QueryLikelihood:
         check_precision("teacher.precision", self.precision)
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
 
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+    def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score."""
         answers = dict(_read_ledger(work / "ledger.jsonl"))
         queries = list(dict.fromkeys(candidates.query_id))
@@ -79,17 +80,17 @@ class QueryLikelihood:
         todo = [chunk for chunk in chunks if any(q not in answers for q in chunk)]
         scorer = _Scorer(self) if todo else None
         total = sum(len(lists[q]) for chunk in todo for q in chunk)
-        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as shown:
+        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as progress:
             for chunk in todo:
                 assert scorer is not None
                 pairs = [(collection.queries[q], collection.passages[d])
                          for q in chunk for d in lists[q]]  # fmt: skip
-                scores = iter(scorer.scores(pairs, shown))
+                scores = iter(scorer.scores(pairs, progress))
                 fresh = {q: {d: next(scores) for d in lists[q]} for q in chunk}
                 _append_ledger(work / "ledger.jsonl", fresh)
                 answers.update(fresh)
-        wanted = zip(candidates.query_id, candidates.doc_id, strict=True)
-        likelihood = [answers[q][d] for q, d in wanted]
+        rows = zip(candidates.query_id, candidates.doc_id, strict=True)
+        likelihood = [answers[q][d] for q, d in rows]
         return _by_score(candidates.assign(llm=likelihood), self.interpolation)
 
 
@@ -101,9 +102,8 @@ class _Scorer:
         self.tokenizer, self.model = load_causal(
             settings.model, settings.precision, settings.device, settings.revision
         )
-        self.device = self.model.device
 
-    def scores(self, pairs: list[tuple[str, str]], bar: Any) -> list[float]:
+    def scores(self, pairs: list[tuple[str, str]], progress: tqdm) -> list[float]:
         """Mean log-probability of the query tokens, per (query, passage) pair."""
         encoded = [self._encode(query, passage) for query, passage in pairs]
         order = sorted(range(len(pairs)), key=lambda i: (len(encoded[i][0]), i))
@@ -112,7 +112,7 @@ class _Scorer:
             batch = order[start : start + 16]
             for i, value in zip(batch, self._batch([encoded[i] for i in batch]), strict=True):
                 result[i] = value
-            bar.update(len(batch))
+            progress.update(len(batch))
         return result
 
     def _encode(self, query: str, passage: str) -> tuple[list[int], int]:
@@ -127,17 +127,14 @@ class _Scorer:
 
     @torch.inference_mode()
     def _batch(self, encoded: list[tuple[list[int], int]]) -> list[float]:
-        width = max(len(ids) for ids, _ in encoded)
         longest = max(n for _, n in encoded)
-        # Left padding: every query ends at the last position, and only the last positions that
-        # some query needs go through the vocabulary matrix.
-        tokens = torch.tensor([[0] * (width - len(ids)) + ids for ids, _ in encoded])
-        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in encoded])
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        # Every query ends at the last position, and only the last positions that some query needs
+        # go through the vocabulary matrix.
+        tokens, mask = left_padded([ids for ids, _ in encoded], self.model.device)
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            position_ids=positions(mask),
             logits_to_keep=longest + 1,
             use_cache=False,
         )
@@ -151,7 +148,7 @@ def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
     mixed = (1 - interpolation) * rankings.z_scores(candidates, "llm")
     mixed += interpolation * rankings.z_scores(candidates, "score")
     ranked = rankings.rank(candidates.query_id, candidates.doc_id, mixed)
-    return taught(ranked.rename(columns={"rank": "teacher_rank"}))
+    return as_teacher_ranking(ranked.rename(columns={"rank": "teacher_rank"}))
 
 
 def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -162,13 +159,13 @@ def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
         if lines[-1]:
             path.write_bytes(whole)
         for line in whole.splitlines():
-            row = json.loads(line)
-            yield row["query_id"], row["log_likelihood"]
+            entry = json.loads(line)
+            yield entry["query_id"], entry["log_likelihood"]
 
 
 def _append_ledger(path: Path, answers: dict[str, dict[str, float]]) -> None:
-    rows = [{"query_id": q, "log_likelihood": scores} for q, scores in answers.items()]
+    entries = [{"query_id": q, "log_likelihood": scores} for q, scores in answers.items()]
     with path.open("ab") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
         file.flush()
         os.fsync(file.fileno())

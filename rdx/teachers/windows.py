@@ -1,4 +1,4 @@
-"""A list that is too long for one question: its windows, its shuffles, and how they are merged."""
+"""Sliding windows over a list, shuffles of it, and the central ranking of several rankings."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def positions(size: int, window: int, stride: int) -> list[tuple[int, int]]:
     [(3, 7), (1, 5), (0, 3)]
     """
     check(window, stride)
-    found = []
+    spans = []
     end = size
     while end > 1:
         start = max(end - window, 0)
-        found.append((start, end))
+        spans.append((start, end))
         if start == 0:
             break
         end -= stride
-    return found
+    return spans
 
 
 def applied(order: Sequence[T], start: int, permutation: Sequence[int]) -> list[T]:
