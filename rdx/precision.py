@@ -86,7 +86,7 @@ def _seconds(dtype: torch.dtype, size: int) -> float:
 
 
 def _cpu_has_bf16() -> bool:
-    """What the CPU says, unless a variable holds torch or oneDNN to older instructions."""
+    """Whether the CPU says so, unless a variable holds torch or oneDNN to older instructions."""
     aten = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
     onednn = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
     limit = onednn.upper()
@@ -135,8 +135,8 @@ def _compute_capabilities(visible: str | None) -> list[float]:
         return []
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     command += [f"--id={visible}"] if visible else []
-    told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
     try:
-        return [float(line) for line in told.stdout.split()] if told.returncode == 0 else []
+        return [float(line) for line in answer.stdout.split()] if answer.returncode == 0 else []
     except ValueError:
         return []

@@ -51,7 +51,7 @@ def read_texts(path: str, max_words: int | None = None) -> Iterator[tuple[str, s
 
 
 def unique(path: str) -> dict[str, str]:
-    """The texts of a file by id, in memory.
+    """Read the texts of a file by id, into memory.
 
     Raises
     ------

@@ -109,7 +109,7 @@ def model(name: str, key: str, revision: str | None = None) -> Iterator[Finding]
     try:
         weights = hub.available(name, revision)
     except hub.HubError as error:
-        yield Finding(about, ERROR, f"{key.removesuffix('model')}{error.told}", error.cure)
+        yield Finding(about, ERROR, f"{key.removesuffix('model')}{error.problem}", error.cure)
         return
     told = f"{key}={name}: {_counted(weights.files)}, {weights.size / GB:.2g} GB"
     if weights.cached:

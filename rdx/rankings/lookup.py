@@ -1,11 +1,10 @@
-"""Rankings and other frames in parquet files, whole or looked up query by query."""
+"""Store rankings and other frames in parquet files; read them whole or query by query."""
 
 import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,11 +120,6 @@ class StoredRanking:
         """Return whether the query has a list."""
         return query_id in self._at
 
-    def length(self, query_id: str) -> int:
-        """Return the number of passages of a query's list."""
-        start, end = self._rows(query_id)
-        return end - start
-
     def of(self, query_ids: Iterable[str]) -> pd.DataFrame:
         """Return the lists of some queries, in the order in which they are asked for.
 
@@ -150,25 +144,6 @@ class StoredRanking:
         back[order] = np.arange(len(order))
         return table.take(back).to_pandas()
 
-    def one(self, query_id: str) -> dict[str, list[Any]]:
-        """Return the list of a query as columns: the quickest way to a single list.
-
-        Raises
-        ------
-        FormatError
-            If the query has no list.
-        """
-        start, end = self._rows(query_id)
-        first = int(np.searchsorted(self._group_starts, start, side="right")) - 1
-        columns: dict[str, list[Any]] = {name: [] for name in self._file.schema_arrow.names}
-        while start < end:
-            offset = int(self._group_starts[first])
-            part = self._group(first).slice(start - offset, end - start)
-            for name, column in zip(columns, part.columns, strict=True):
-                columns[name] += column.to_pylist()
-            start, first = start + part.num_rows, first + 1
-        return columns
-
     def blocks(self) -> Iterator[pd.DataFrame]:
         """Yield all lists in the order of the file, as blocks of whole queries."""
         for start in range(0, len(self.queries), 1000):
@@ -189,11 +164,11 @@ class StoredRanking:
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.path, error) from error
         self._decoded[i] = table
-        while len(self._decoded) > 1 and self._held() > self.memory:
+        while len(self._decoded) > 1 and self._bytes() > self.memory:
             self._decoded.popitem(last=False)
         return table
 
-    def _held(self) -> int:
+    def _bytes(self) -> int:
         return sum(table.nbytes for table in self._decoded.values())
 
     def _index(self) -> tuple[list[str], list[int]]:
@@ -209,11 +184,11 @@ class StoredRanking:
         for i in range(self._file.num_row_groups):
             column = self._file.read_row_group(i, ["query_id"]).column(0).combine_chunks()
             starts = query_starts(column)
-            found, sizes = column.take(starts[:-1]).to_pylist(), np.diff(starts).tolist()
-            if queries and found and queries[-1] == found[0]:
+            in_group, sizes = column.take(starts[:-1]).to_pylist(), np.diff(starts).tolist()
+            if queries and in_group and queries[-1] == in_group[0]:
                 lengths[-1] += sizes.pop(0)
-                del found[0]
-            queries += found
+                del in_group[0]
+            queries += in_group
             lengths += sizes
         return queries, lengths
 

@@ -309,13 +309,13 @@ def problems(name, **more):
     """What each way to find a model says of one that cannot be had."""
     with pytest.raises(hub.HubError) as loading:
         hub.snapshot(name, **more)
-    with pytest.raises(hub.HubError) as finding:
+    with pytest.raises(hub.HubError) as listing:
         hub.available(name, **more)
-    [told] = places.model(name, "student.model", **more)
-    assert told.state == ERROR
-    lines = {str(loading.value), str(finding.value)}
+    [finding] = places.model(name, "student.model", **more)
+    assert finding.state == ERROR
+    lines = {str(loading.value), str(listing.value)}
     assert not any("\n" in line for line in lines) and all(name in line for line in lines)
-    return lines | {f"{told.told}; {told.cure}"}
+    return lines | {f"{finding.told}; {finding.cure}"}
 
 
 def test_missing_gated_and_wrong(online, monkeypatch):

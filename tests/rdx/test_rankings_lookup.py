@@ -38,23 +38,22 @@ def test_lists_are_looked_up(tmp_path):
         score=np.array([3, 2, 1, 9, 8, np.nan], np.float32),
         state=["ok", "ok", "ok", "repaired", "ok", "ok"],
     )
-    found = store_ranking(table, tmp_path / "a.parquet")
-    assert found.queries == ["b", "a", "é"]
-    assert len(found) == 3
-    assert [found.length(q) for q in ("b", "a", "é")] == [3, 1, 2]
-    assert "a" in found and "c" not in found and 3 not in found
-    assert found.one("a") == {
+    stored = store_ranking(table, tmp_path / "a.parquet")
+    assert stored.queries == ["b", "a", "é"]
+    assert len(stored) == 3
+    assert "a" in stored and "c" not in stored and 3 not in stored
+    assert stored.of(["a"]).to_dict("list") == {
         "query_id": ["a"], "doc_id": ["d2"], "teacher_rank": [1], "score": [9.0],
         "state": ["repaired"],
     }  # fmt: skip
-    assert found.one("é")["score"] == [8.0, None]
-    picked = found.of(["é", "b", "é"])
+    assert stored.of(["é"]).score.isna().tolist() == [False, True]
+    picked = stored.of(["é", "b", "é"])
     assert picked.doc_id.tolist() == ["d3", "d1", "d1", "d2", "d3", "d3", "d1"]
     assert picked.index.tolist() == list(range(7))
     assert picked.dtypes.to_dict() == table.dtypes.to_dict()
-    assert len(found.of([])) == 0 and list(found.of([])) == list(table)
-    pd.testing.assert_frame_equal(pd.concat(found.blocks()), table)
-    pd.testing.assert_frame_equal(read_parquet(found.path), table)
+    assert len(stored.of([])) == 0 and list(stored.of([])) == list(table)
+    pd.testing.assert_frame_equal(pd.concat(stored.blocks()), table)
+    pd.testing.assert_frame_equal(read_parquet(stored.path), table)
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,14 +65,14 @@ def test_any_lists_come_back(tmp_path_factory, lengths, random, rows):
     path = tmp_path_factory.mktemp("stored") / "a.parquet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lookup, "GROUP_ROWS", rows)
-        found = store_ranking(iter(parts), path)
+        stored = store_ranking(iter(parts), path)
         whole = path.read_bytes()
         store_ranking(pd.concat(parts), path)
     assert path.read_bytes() == whole
     asked = random.choices(list(lists), k=5)
-    assert found.of(asked).doc_id.tolist() == [d for q in asked for d in lists[q]]
-    assert all(found.one(q)["doc_id"] == lists[q] for q in asked)
-    assert [set(b.query_id) <= set(lists) for b in found.blocks()] == [True]
+    assert stored.of(asked).doc_id.tolist() == [d for q in asked for d in lists[q]]
+    assert all(stored.of([q]).doc_id.tolist() == lists[q] for q in asked)
+    assert [set(b.query_id) <= set(lists) for b in stored.blocks()] == [True]
 
 
 def test_lists_run_over_row_groups_of_other_files(tmp_path):
@@ -83,11 +82,10 @@ def test_lists_run_over_row_groups_of_other_files(tmp_path):
         parquet.write_table(
             pa.Table.from_pandas(table), tmp_path / "a.parquet", row_group_size=rows
         )
-        found = StoredRanking(tmp_path / "a.parquet", memory=0)
-        assert found.queries == ["a", "b", "c"]
-        assert [found.length(q) for q in "abc"] == [6, 1, 3]
-        assert found.one("a")["doc_id"] == list("uvwxyz")
-        assert found.of(["c", "a"]).doc_id.tolist() == list("xyzuvwxyz")
+        stored = StoredRanking(tmp_path / "a.parquet", memory=0)
+        assert stored.queries == ["a", "b", "c"]
+        assert stored.of(["a"]).doc_id.tolist() == list("uvwxyz")
+        assert stored.of(["c", "a"]).doc_id.tolist() == list("xyzuvwxyz")
 
 
 def test_decoded_row_groups_are_kept_up_to_the_memory(tmp_path, monkeypatch):
@@ -96,14 +94,14 @@ def test_decoded_row_groups_are_kept_up_to_the_memory(tmp_path, monkeypatch):
     path = store_ranking(many(8, 10), tmp_path / "a.parquet").path
 
     def decoded(memory: int, queries: str) -> list[int]:
-        found = StoredRanking(path, memory)
+        stored = StoredRanking(path, memory)
         for i in queries:
-            assert found.one(f"q{i}")["doc_id"] == [f"d{i}-{j}" for j in range(10)]
-        return list(found._decoded)
+            assert stored.of([f"q{i}"]).doc_id.tolist() == [f"d{i}-{j}" for j in range(10)]
+        return list(stored._decoded)
 
     probe = StoredRanking(path)
-    probe.one("q0")
-    group = probe._held()
+    probe.of(["q0"])
+    group = probe._bytes()
     assert decoded(2**20, "01230") == [1, 2, 3, 0]
     assert decoded(0, "0123") == [3]
     assert decoded(2 * group, "0102") == [0, 2]
@@ -165,10 +163,9 @@ def test_what_is_no_ranking_is_not_stored(tmp_path, blocks, message):
 
 
 def test_unknown_queries_are_named(tmp_path):
-    found = store_ranking(frame(LISTS), tmp_path / "a.parquet")
-    for ask in (found.length, found.one, lambda q: found.of(["a", q])):
-        with pytest.raises(FormatError, match="a.parquet: query 'z' has no list here"):
-            ask("z")
+    stored = store_ranking(frame(LISTS), tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match="a.parquet: query 'z'"):
+        stored.of(["a", "z"])
 
 
 def test_other_files_are_refused(tmp_path):
@@ -192,7 +189,7 @@ def test_damaged_files_are_refused(tmp_path):
                 read(path)
     path.write_bytes(whole[:4] + b"\xff" * 200 + whole[204:])
     with pytest.raises(FormatError, match=re.escape(str(path))):
-        StoredRanking(path).one("q0")
+        StoredRanking(path).of(["q0"])
     with pytest.raises(FormatError, match=re.escape(str(path))):
         read_parquet(path)
 
