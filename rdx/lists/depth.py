@@ -67,8 +67,8 @@ class Depth:
         """How many candidates the teacher is given."""
         return self.k if self.mode == "relabel" else self.pool
 
-    def select(self, candidates: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
-        """Keep the passages that training lists are made of.
+    def select(self, candidates: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
+        """Keep the passages that training lists are made of, out of a teacher ranking.
 
         Columns: query_id, doc_id, rank, score (both of the first stage), teacher_rank,
         teacher_score (NaN where the teacher gives an order only). Where lists are drawn, all that
@@ -78,21 +78,21 @@ class Depth:
         than two passages are left out. Teacher ranks are those of the longer list, so that they
         may have gaps; every loss only compares them or ranks them again.
         """
-        usable = taught[taught.state.isin(rankings.USABLE)]
+        usable = ranking[ranking.state.isin(rankings.USABLE)]
         labels = usable.rename(columns={"score": "teacher_score"})
         columns = ["query_id", "doc_id", "teacher_rank", "teacher_score"]
-        found = rankings.joined(candidates, labels[columns])
+        kept = rankings.joined(candidates, labels[columns])
         if self.mode == "teacher":
-            by_teacher = found.sort_values(["teacher_rank", "rank"], kind="stable")
+            by_teacher = kept.sort_values(["teacher_rank", "rank"], kind="stable")
             if self.lists.changes:
-                found = by_teacher
+                kept = by_teacher
             else:
                 place = by_teacher.groupby("query_id").cumcount()
-                found = found[place.reindex(found.index) < self.k]
+                kept = kept[place.reindex(kept.index) < self.k]
         elif not self.lists.changes:
-            found = found[found["rank"] <= self.k]
-        size = found.groupby("query_id").doc_id.transform("size")
-        return found[size >= 2].reset_index(drop=True)
+            kept = kept[kept["rank"] <= self.k]
+        size = kept.groupby("query_id").doc_id.transform("size")
+        return kept[size >= 2].reset_index(drop=True)
 
     def draws(
         self, selected: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], seed: int

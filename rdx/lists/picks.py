@@ -153,8 +153,8 @@ class SingleRelevant:
     def _positives(self, pool: Pool) -> np.ndarray:
         """The relevant passages that have a negative, by doc id."""
         negatives, relevant = np.flatnonzero(~pool.relevant), np.flatnonzero(pool.relevant)
-        found = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
-        return np.array(sorted(found, key=lambda i: pool.doc_ids[i]), dtype=int)
+        usable = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
+        return np.array(sorted(usable, key=lambda i: pool.doc_ids[i]), dtype=int)
 
     def _apart(self, pool: Pool, positive: int, negatives: np.ndarray) -> np.ndarray:
         """Which negatives the filter leaves."""

@@ -91,11 +91,11 @@ def drawn(table: pd.DataFrame, picker: Picker, k: int, seed: int) -> Lists:
 
 def with_relevance(table: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """The table with a column `relevant`."""
-    found = [
+    judged = [
         doc_id in relevant.get(query_id, {})
         for query_id, doc_id in zip(table.query_id, table.doc_id, strict=True)
     ]
-    return table.assign(relevant=np.array(found, dtype=bool))
+    return table.assign(relevant=np.array(judged, dtype=bool))
 
 
 def labelled(candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:

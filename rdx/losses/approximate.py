@@ -120,8 +120,8 @@ class ApproxNDCG:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ApproxNDCG()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # both at rank 1.5: 1 - 1 / log2(2.5)
+    >>> loss = ApproxNDCG()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # both at rank 1.5: 1 - 1 / log2(2.5)
     0.2435
     """
 
@@ -146,8 +146,8 @@ class ApproxNDCG:
         scores, ranks = prepare(student_scores, teacher_ranks, mask)
         ordered = ordered_pairs(ranks, mask)
         gain = gains(ordered, mask, self.gain, scores.dtype)
-        found = approximate_ranks(scores, mask, self.temperature)
-        ndcg = (gain / ideal_dcg(gain) / torch.log2(1 + found)).sum(1)
+        places = approximate_ranks(scores, mask, self.temperature)
+        ndcg = (gain / ideal_dcg(gain) / torch.log2(1 + places)).sum(1)
         return mean(1 - ndcg, ordered.any(2).any(1))
 
 
@@ -174,8 +174,8 @@ class ApproxMRR:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ApproxMRR()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # 1 - 1 / 1.5
+    >>> loss = ApproxMRR()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # 1 - 1 / 1.5
     0.3333
     """
 

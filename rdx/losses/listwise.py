@@ -46,8 +46,8 @@ class ListNet:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ListNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # the entropy of softmax([1, 0]): the best there is
+    >>> loss = ListNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # the entropy of softmax([1, 0]): the best there is
     0.5822
     """
 
@@ -73,8 +73,8 @@ class ListNet:
         ordered = ordered_pairs(ranks, mask)
         below = ordered.sum(2).to(scores.dtype)
         target = log_softmax(below / self.teacher_temperature, mask).exp()
-        found = log_softmax(scores / self.temperature, mask)  # 0 at padding
-        return mean(-(target * found).sum(1), ordered.any(2).any(1))
+        student = log_softmax(scores / self.temperature, mask)  # 0 at padding
+        return mean(-(target * student).sum(1), ordered.any(2).any(1))
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class ListMLE:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 3, dtype=torch.bool)
-    >>> one = ListMLE()(torch.zeros(1, 3), torch.tensor([[1, 2, 3]]), mask)
-    >>> round(one.item(), 4)  # ln 3 + ln 2 + ln 1
+    >>> loss = ListMLE()(torch.zeros(1, 3), torch.tensor([[1, 2, 3]]), mask)
+    >>> round(loss.item(), 4)  # ln 3 + ln 2 + ln 1
     1.7918
     """
 
@@ -161,8 +161,8 @@ class KL:
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
     >>> teacher = torch.tensor([[3.0, 0.0]]).log1p()  # softmax .8, .2
-    >>> one = KL()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask, teacher)
-    >>> round(one.item(), 4)  # .8 ln(.8 / .5) + .2 ln(.2 / .5)
+    >>> loss = KL()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask, teacher)
+    >>> round(loss.item(), 4)  # .8 ln(.8 / .5) + .2 ln(.2 / .5)
     0.1927
     """
 
@@ -193,8 +193,8 @@ class KL:
         scores, ranks = prepare(student_scores, teacher_ranks, mask)
         teacher = teachers(teacher_scores, mask, scores, self)
         target = log_softmax(teacher / self.teacher_temperature, mask)
-        found = log_softmax(scores / self.temperature, mask)
-        divergence = (target.exp() * (target - found)).sum(1)  # padding: 1 * (0 - 0)
+        student = log_softmax(scores / self.temperature, mask)
+        divergence = (target.exp() * (target - student)).sum(1)  # padding: 1 * (0 - 0)
         return mean(divergence, ordered_pairs(ranks, mask).any(2).any(1))
 
 

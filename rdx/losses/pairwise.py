@@ -44,8 +44,8 @@ class RankNet:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # ln(1 + e^-1)
+    >>> loss = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # ln(1 + e^-1)
     0.3133
     """
 
@@ -113,8 +113,8 @@ class LambdaRank:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = LambdaRank()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # (1 - 1 / log2(3)) ln(1 + e^-1)
+    >>> loss = LambdaRank()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # (1 - 1 / log2(3)) ln(1 + e^-1)
     0.1156
     """
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from rdx.collection import Collection
 from rdx.lists import Lists, SingleRelevant, drawn, labelled
 from rdx.precision import AUTO, chosen
 
@@ -134,10 +135,10 @@ class Trainer:
         AcceleratorState._reset_state(reset_partial_state=True)
         # Without this, Accelerate takes the processes of a machine without GPUs for unrelated ones.
         cpu = self.device == "cpu" or not torch.accelerator.is_available()
-        made = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
+        accelerator = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         torch.backends.cudnn.allow_tf32 = self.tf32
-        return made
+        return accelerator
 
     def tokens(self, device: str) -> int:
         """Tokens of a micro-batch to begin with, on a kind of device."""
@@ -203,7 +204,7 @@ class Prefinetune:
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}
         return replace(trainer, **own, validate_every=None, select="last", patience=None)
 
-    def lists(self, collection: Any, index: Path | None = None) -> Lists:
+    def lists(self, collection: Collection, index: Path | None = None) -> Lists:
         """Training lists of a collection whose queries all have a relevant passage.
 
         `index` is the folder of the sampler's index of the collection; None makes it now.

@@ -17,6 +17,7 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as `accelerate la
 
 PROGRAM = """
 import json, os, sys
+from contextlib import nullcontext, suppress
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 import torch
@@ -83,6 +84,7 @@ if os.environ.get("SCALED") == "overflow" and RANK > 0:
 
 
 def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **settings):
+    settings.pop("goes_on", None)
     if lora:
         settings["lora"] = LoRA(rank=2)
     options = {{k: settings.pop(k) for k in ("lora",) if k in settings}}
@@ -115,7 +117,8 @@ def program():
     for work, job in jobs.items():
         bert(Path(folder), job.get("model", "dry"), 2)  # before the others look for it
         together(work)
-        take_part(work)
+        with suppress(Stop) if job.get("goes_on") else nullcontext():
+            take_part(work)
 
 
 run(program, take_part) if "RANK" in os.environ else program()
@@ -145,14 +148,12 @@ def launch(folder, processes, jobs, fails="", **environment):
         assert fails in done.stderr, done.stderr
         return {}
     weights = {}
-    for name in jobs:
-        weights[name], *others = (
-            load_file(f) for f in sorted(folder.glob(f"{name}-*.safetensors"))
-        )
-        assert len(others) == processes - 1
+    for name in (name for name, job in jobs.items() if "stop" not in job):
+        files = [folder / f"{name}-{rank}.safetensors" for rank in range(processes)]
+        weights[name], *others = map(load_file, files)
         assert all(difference(weights[name], same) == 0 for same in others)
-    facts = {name: parse(TrainingFacts, (folder / f"{name}.json").read_text()) for name in jobs}
-    return {name: (facts[name], weights[name]) for name in jobs}
+    facts = {name: parse(TrainingFacts, (folder / f"{name}.json").read_text()) for name in weights}
+    return {name: (facts[name], weights[name]) for name in weights}
 
 
 def held(folder, processes):
@@ -273,6 +274,14 @@ def test_the_gradient_scaler_sees_what_any_process_sees(tmp_path):
         settings = environment | {"SCALED": "overflow"}
         facts, _ = launch(tmp_path / f"{kind} inf", 2, jobs, **settings)["one"]
         assert facts.weight_change == 0
+
+
+@pytest.mark.slow
+def test_what_fails_in_the_main_process_alone_ends_its_training_only(tmp_path):
+    jobs = {"stopped": {"stop": 2, "goes_on": True}, "next": DESCENT}
+    after, weights = launch(tmp_path / "after", 2, jobs)["next"]
+    alone, same = launch(tmp_path / "alone", 2, {"next": DESCENT})["next"]
+    assert after == alone and difference(weights, same) == 0
 
 
 @pytest.mark.slow
