@@ -270,8 +270,8 @@ def _trials_of(summary: Summary, row: Row) -> list[tuple[str, str, str, str]]:
     for signature in summary.signatures[row.name]:
         facts = summary.trials.facts[signature]
         trained = row.system not in REFERENCES and not row.imported
-        seed = str(facts.get("seed", MISSING)) if trained else MISSING
-        health = str(facts.get("health", "ok")) if trained else MISSING
+        seed = str(facts.seed) if trained else MISSING
+        health = facts.health if trained else MISSING
         found.append((signature, seed, health, summary.trials.runs.get(signature, MISSING)))
     return found
 

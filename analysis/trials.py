@@ -1,7 +1,8 @@
-"""Spec -> cells -> MLflow runs -> one tidy per-query frame. The only file here that knows MLflow.
+"""Spec -> cells -> finished trials -> one tidy per-query frame.
 
 A trial is found by the signature of its cell and by nothing else: renaming an experiment or
-running its cells on another machine does not hide them.
+running its cells on another machine does not hide them. Copies in a folder come first, then the
+cell's own store; MLflow is asked for what neither has.
 """
 
 from __future__ import annotations
@@ -13,21 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlparse
 from urllib.request import url2pathname
 
 import pandas as pd
 
-from analysis.stored import (
-    PER_QUERY,
-    NoTrialsError,
-    TrialError,
-    read_facts,
-    read_folder,
-    read_per_query,
-)
-from rdx.store import Unreadable
+from analysis import stored
+from analysis.stored import PER_QUERY, NoTrialsError, Trial, TrialError
+from rdx.facts import TrialFacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMNS",
     "EXPERIMENT",
-    "LEVELS",
     "TRACKING_URI",
     "NoTrialsError",
     "TrialError",
@@ -54,8 +48,7 @@ EXPERIMENT = "rdx"
 TRACKING_URI = "sqlite:///mlflow.db"
 COMMIT = "mlflow.source.git.commit"
 PRECISIONS = ("bf16", "fp32")  # what "auto" becomes
-LEVELS = ("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student")
-COLUMNS = ("grid", "signature", *LEVELS, "seed", *PER_QUERY)
+COLUMNS = ("grid", "signature", "seed", *PER_QUERY)
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class Trials:
     missing : tuple of Cell
         The cells without a finished trial.
     facts : dict
-        signature -> the trial's ``trial.json``.
+        signature -> what the trial says of itself.
     runs : dict
         signature -> MLflow run id, so that a number can be traced to its run; a trial that was
         read from a folder has none.
@@ -85,7 +78,7 @@ class Trials:
     frame: pd.DataFrame
     cells: tuple[Cell, ...]
     missing: tuple[Cell, ...]
-    facts: dict[str, dict[str, Any]]
+    facts: dict[str, TrialFacts]
     runs: dict[str, str]
     left_out: tuple[tuple[Cell, str], ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
@@ -113,7 +106,7 @@ def load(
     Raises
     ------
     NoTrialsError
-        If nothing has been tracked there yet.
+        If there is no trial anywhere, and nothing has been tracked there yet.
     TrialError
         If a finished trial lacks its files or they are not what they should be.
     """
@@ -134,20 +127,20 @@ def collect(
     folder: Path | None = None,
     elsewhere: Sequence[Sequence[Cell]] = (),
 ) -> Trials:
-    """Trials of the given cells: for each signature the newest finished one.
+    """Trials of the given cells.
 
     Parameters
     ----------
     cells : sequence of Cell
         What to look for.
     tracking_uri : str
-        Where MLflow keeps its runs.
+        Where MLflow keeps its runs; of several finished ones of a signature, the newest.
     imported : iterable of str
         Names of imported runs to look for; one that is not there is just absent.
     folder : Path, optional
         Holds copies of trials anywhere below it: a ``trial.json`` with its ``per_query.parquet``
-        beside it, as MLflow's artifacts are. Those are taken before MLflow's; with a folder there
-        need be no MLflow store.
+        beside it, as MLflow's artifacts are. Those are taken before all others; of two with one
+        signature, the last path's.
     elsewhere : sequence of sequences of Cell, optional
         For each cell, what it is on machines that choose another precision; the first that has a
         trial stands for a cell that has none.
@@ -158,53 +151,47 @@ def collect(
         As `load`.
     """
     # The same cell may be listed twice in one sub-grid; in two sub-grids it counts in both.
-    unique = tuple({(cell.grid, cell.signature): cell for cell in cells}.values())
-    others = {
-        (cell.grid, cell.signature): alike for cell, alike in zip(cells, elsewhere, strict=False)
-    }
-    every = [*unique, *(cell for alike in others.values() for cell in alike)]
+    unique: dict[tuple[str, str], tuple[Cell, ...]] = {}
+    unique |= {(cell.grid, cell.signature): (cell,) for cell in cells}
+    for cell, alike in zip(cells, elsewhere, strict=False):
+        unique[cell.grid, cell.signature] = (cell, *alike)
+    every = [cell for alike in unique.values() for cell in alike]
     signatures, names = {cell.signature for cell in every}, set(imported)
-    facts: dict[str, dict[str, Any]] = {}
-    tables: dict[str, pd.DataFrame] = {}
+    trials: dict[str, Trial] = {}
     if folder is not None:
-        read_folder(folder, signatures, names, facts, tables)
-        names -= {trial["imported"]["name"] for trial in facts.values() if "imported" in trial}
+        trials = {t.facts.signature: t for t in stored.in_folder(folder, signatures, names)}
+    copied = set(trials)
+    rest = {cell.signature: cell for cell in every if cell.signature not in trials}
+    trials |= {t.facts.signature: t for t in stored.in_stores(rest.values())}
+    names -= {trial.imported for trial in trials.values()}
     runs: dict[str, Run] = {}
     try:
-        runs = newest_finished(tracking_uri, signatures - set(facts), names)
+        runs = newest_finished(tracking_uri, signatures - copied, names)
     except NoTrialsError:
-        if folder is None:
+        if folder is None and not trials:
             raise
-    unique = tuple(
-        next((c for c in (cell, *alike) if c.signature in facts or c.signature in runs), cell)
-        for cell in unique
-        for alike in [others.get((cell.grid, cell.signature), ())]
+    available = {*trials, *runs}
+    chosen = tuple(
+        next((cell for cell in alike if cell.signature in available), alike[0])
+        for alike in unique.values()
     )
-    unused = signatures - {cell.signature for cell in unique}
-    facts = {key: trial for key, trial in facts.items() if key not in unused}
-    runs = {key: run for key, run in runs.items() if key not in unused}
+    unused = signatures - {cell.signature for cell in chosen}
+    runs = {signature: run for signature, run in runs.items() if signature not in unused}
     with TemporaryDirectory() as scratch:
-        for signature, run in runs.items():
-            path = _artifact(run, "trial.json", tracking_uri, scratch)
-            facts[signature] = read_facts(path, _name(run), signature)
-            path = _artifact(run, "per_query.parquet", tracking_uri, scratch)
-            tables[signature] = read_per_query(path, _name(run))
-    parts = [
-        _tidy(cell.grid, cell.signature, tables[cell.signature], facts[cell.signature])
-        for cell in unique
-        if cell.signature in tables
-    ]
-    parts += [
-        _tidy("", signature, tables[signature], trial)
-        for signature, trial in facts.items()
-        if "imported" in trial
-    ]
+        for signature in runs.keys() - trials:
+            run = runs[signature]
+            trials[signature] = stored.read(
+                _artifacts(run, tracking_uri, scratch), _label(run), signature
+            )
+    trials = {signature: t for signature, t in trials.items() if signature not in unused}
+    parts = [(c.grid, trials[c.signature]) for c in chosen if c.signature in trials]
+    parts += [("", trial) for trial in trials.values() if trial.imported]
     tags = {signature: run.data.tags for signature, run in runs.items()}
     return Trials(
-        frame=_concat(parts),
-        cells=unique,
-        missing=tuple(cell for cell in unique if cell.signature not in tables),
-        facts=facts,
+        frame=_frame(parts),
+        cells=chosen,
+        missing=tuple(cell for cell in chosen if cell.signature not in trials),
+        facts={signature: trial.facts for signature, trial in trials.items()},
         runs={signature: run.info.run_id for signature, run in runs.items()},
         commits={key: own[COMMIT] for key, own in tags.items() if own.get(COMMIT)},
     )
@@ -215,7 +202,7 @@ def imported_as(trials: Trials, name: str) -> tuple[str, ...]:
     return tuple(
         signature
         for signature, trial in trials.facts.items()
-        if trial.get("imported", {}).get("name") == name
+        if trial.imported and trial.imported.name == name
     )
 
 
@@ -317,52 +304,35 @@ def _require_store(tracking_uri: str) -> None:
             ) from error
 
 
-def _artifact(run: Run, name: str, tracking_uri: str, scratch: str) -> Path:
-    uri = f"{run.info.artifact_uri}/{name}"
-    parsed = urlparse(uri)
-    if parsed.scheme in ("", "file"):  # the file itself; MLflow's own way takes a second to import
-        path = Path(url2pathname(parsed.path) if parsed.scheme else uri)
-    else:
-        path = _downloaded(run, name, uri, tracking_uri, scratch)
-    try:
-        absent = not path.is_file()
-    except OSError as error:
-        raise TrialError(f"{_name(run)}: {Unreadable(path, error)}") from error
-    if absent:
-        raise TrialError(f"{_name(run)} has no {name} at {uri}")
-    return path
-
-
-def _downloaded(run: Run, name: str, uri: str, tracking_uri: str, scratch: str) -> Path:
+def _artifacts(run: Run, tracking_uri: str, scratch: str) -> Path:
+    """Folder with the files of a trial."""
+    parsed = urlparse(run.info.artifact_uri)
+    if parsed.scheme in ("", "file"):  # the files themselves: MLflow takes a second to import
+        return Path(url2pathname(parsed.path) if parsed.scheme else run.info.artifact_uri)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     target = Path(scratch) / run.info.run_id
     target.mkdir(exist_ok=True)
-    try:
-        return Path(
+    for name in (stored.FACTS, stored.SCORES):
+        uri = f"{run.info.artifact_uri}/{name}"
+        try:
             download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=tracking_uri)
-        )
-    except (OSError, MlflowException) as error:
-        raise TrialError(f"{_name(run)} has no {name} at {uri}: {error}") from error
+        except (OSError, MlflowException) as error:
+            raise TrialError(f"{_label(run)} has no {name} at {uri}: {error}") from error
+    return target
 
 
-def _tidy(grid: str, signature: str, table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
-    levels = {level: str(facts["levels"].get(level, "")) for level in LEVELS}
-    constants = {
-        "grid": grid,
-        "signature": signature,
-        **levels,
-        "seed": int(facts["seed"]),
-    }
-    return table.assign(**constants)[list(COLUMNS)]
-
-
-def _concat(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _frame(trials: Sequence[tuple[str, Trial]]) -> pd.DataFrame:
+    """The tidy frame of trials with their sub-grids."""
+    parts = [
+        trial.scores.assign(grid=grid, signature=trial.facts.signature, seed=trial.facts.seed)
+        for grid, trial in trials
+    ]
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
-def _name(run: Run) -> str:
+def _label(run: Run) -> str:
     return f"trial {run.data.tags.get('rdx.signature', '?')[:12]} (MLflow run {run.info.run_id})"

@@ -136,7 +136,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
             scores.append(one.mean)
             for signature in summary.signatures[row.name]:
                 if measured := single(summary.trials.facts[signature], collection):
-                    machines[str(measured["hardware"]["device"])] = None
+                    machines[measured.hardware.device] = None
         if seconds:
             found.append((row.name, float(np.mean(seconds)), float(np.mean(scores))))
     best = data.pareto([s for _, s, _ in found], [score for _, _, score in found])
