@@ -102,8 +102,7 @@ def violations(name: str, source: str) -> list[str]:
                     (top == "rdx" and part not in ANALYSIS_MAY_USE)
                     and (module, part) != ("trials", "tracking")
                 )
-                or (top == "mlflow" and module != "trials")
-                or (top in HEAVY - {"mlflow"})
+                or top in HEAVY
             )
         if bad:
             wrong.append(f"{name} -> {target}")
