@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from analysis.costs import ratio, single
+from analysis.render.entry import DASH as MISSING
+from analysis.render.entry import Column, Entry, Table
 from analysis.sections.common import interval, listed, number, sentences
 from analysis.spec import BYTES, SECONDS
 from analysis.summary import Summary
-from analysis.tables import MISSING, Column, Entry, Table
 
 RULE = (
     "Single queries, after a warm-up, tokenisation included, reading of texts not: per query the "
