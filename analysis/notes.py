@@ -45,10 +45,7 @@ def footer(summary: Summary) -> tuple[str, ...]:
             *_mean_notes(summary),
             _tie_note(summary),
             _precision_note(summary),
-            *health_notes(summary),
-            *label_notes(summary),
-            *absent_notes(summary),
-            missing_note(summary),
+            *alarms(summary),
             _comparisons_note(summary),
             impossible_note(summary),
             *_imported_notes(summary),
@@ -58,6 +55,17 @@ def footer(summary: Summary) -> tuple[str, ...]:
         )
         if note
     )
+
+
+def alarms(summary: Summary) -> list[str]:
+    """Everything that a reader must see before the numbers."""
+    missing = missing_note(summary)
+    return [
+        *health_notes(summary),
+        *label_notes(summary),
+        *absent_notes(summary),
+        *([missing] if missing else []),
+    ]
 
 
 def missing_cells(summary: Summary) -> tuple[str, ...]:

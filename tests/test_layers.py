@@ -98,12 +98,9 @@ def violations(name: str, source: str) -> list[str]:
             )
         else:
             bad = (
-                (
-                    (top == "rdx" and part not in ANALYSIS_MAY_USE)
-                    and (module, part) != ("trials", "tracking")
-                )
-                or top in HEAVY
-            )
+                (top == "rdx" and part not in ANALYSIS_MAY_USE)
+                and (module, part) != ("trials", "tracking")
+            ) or top in HEAVY
         if bad:
             wrong.append(f"{name} -> {target}")
     return sorted(wrong)

@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 DASH = "–"  # shown for what does not exist
+ALARM = "(!)"  # shown behind what rests on a trial that is not healthy
+MARKS = "†‡§¶‖"  # differs significantly from the first, second, … baseline
+EQUIVALENT = "≈"
 
 
 class Flag(StrEnum):
@@ -45,6 +48,8 @@ class Entry:
         behind the numbers of the same line.
     marks : str
         Signs raised behind the text, after the dagger of a significant one.
+    detail : tuple of str
+        Lines that the report shows about the number itself, before its trials.
     """
 
     text: str
@@ -52,6 +57,17 @@ class Entry:
     flags: frozenset[Flag] = frozenset()
     rows: tuple[str, ...] = ()
     marks: str = ""
+    detail: tuple[str, ...] = ()
+
+    @property
+    def suffix(self) -> str:
+        """All signs that are raised behind the text."""
+        return (MARKS[0] if Flag.SIGNIFICANT in self.flags else "") + self.marks
+
+    @property
+    def alarm(self) -> str:
+        """What stands behind the text of an entry with an alarm; else empty."""
+        return f" {ALARM}" if Flag.ALARM in self.flags else ""
 
     def flagged(self, *flags: Flag) -> Entry:
         """The same entry with more flags."""
@@ -66,13 +82,21 @@ def system(name: str, *, alarm: bool = False) -> Entry:
     return Entry(name, rows=(name,), flags=frozenset({Flag.ALARM} if alarm else ()))
 
 
+def significant(difference: bool) -> frozenset[Flag]:
+    """Flags of a difference that a test finds significant, or not."""
+    return frozenset({Flag.SIGNIFICANT} if difference else ())
+
+
 def number(
-    value: float | None, digits: int = 3, *, sign: bool = False, significant: bool = False
+    value: float | None,
+    digits: int = 3,
+    *,
+    sign: bool = False,
+    flags: frozenset[Flag] = frozenset(),
 ) -> Entry:
     """Entry of a number with fixed decimals and a true minus; `ABSENT` for None and NaN."""
     if value is None or math.isnan(value):
         return ABSENT
-    flags = frozenset({Flag.SIGNIFICANT} if significant else ())
     return Entry(fixed(value, digits, sign=sign), float(value), flags)
 
 
@@ -172,6 +196,13 @@ class Table:
             else:
                 spans.append((column.group, 1))
         return spans if any(group for group, _ in spans) else []
+
+    def suffix_widths(self) -> list[int]:
+        """Characters of the longest suffix in each column, so that numbers without keep place."""
+        return [
+            max((len(row[i].suffix) for row in self.rows), default=0)
+            for i in range(len(self.columns))
+        ]
 
 
 def words(*names: str) -> tuple[Column, ...]:

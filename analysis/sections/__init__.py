@@ -6,13 +6,13 @@ was assumed, on how many runs it rests and what is left out stands in the notes 
 
 from __future__ import annotations
 
+from analysis.render.entry import Table
 from analysis.sections.efficiency import efficiency_table
 from analysis.sections.factors import factor_tables
 from analysis.sections.power import assumptions, power_table
 from analysis.sections.replication import replication_table
 from analysis.sections.seeds import seed_tables
 from analysis.summary import Summary
-from analysis.tables import Table
 
 __all__ = [
     "assumptions",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from analysis.power import ASSUMED_SEED_SD
+from analysis.render.entry import DASH as MISSING
 from analysis.replication import pooled_seed_sd
 from analysis.spec import Row
 from analysis.summary import Scores, Summary
-from analysis.tables import MISSING
 from rdx.facts import OK
 
 TRAINED = ("student", "student+first_stage")

@@ -7,10 +7,11 @@ from dataclasses import asdict
 import numpy as np
 
 from analysis.costs import ratio, single
+from analysis.render.entry import DASH as MISSING
+from analysis.render.entry import Column, Entry, Table
 from analysis.sections.common import interval, listed, number, sentences
 from analysis.spec import BYTES, SECONDS
 from analysis.summary import Summary
-from analysis.tables import MISSING, Column, Entry, Table
 from rdx.facts import QueryTiming
 
 RULE = (

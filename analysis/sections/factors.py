@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import factors as fc
+from analysis.render.entry import Column, Entry, Table, significant
 from analysis.sections.common import interval, listed, number, p_value, sentences
 from analysis.summary import Summary
-from analysis.tables import Column, Entry, Table
 from rdx.text import counted
 
 
@@ -192,7 +192,7 @@ def _effect_row(collection: str, name: str, effect: fc.Effect, alpha: float) -> 
         Entry(name),
         Entry(str(effect.df)),
         Entry(number(effect.f, 2)),
-        Entry(p_value(effect.p), significant=effect.p <= alpha),
+        Entry(p_value(effect.p), flags=significant(effect.p <= alpha)),
         Entry(number(effect.omega)),
         Entry(interval(effect.low, effect.high, sign=False)),
         Entry(p_value(effect.p_runs)),
@@ -212,7 +212,7 @@ def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
                     Entry(f"{pair.first} − {pair.second}"),
                     Entry(number(means[pair.first])),
                     Entry(number(means[pair.second])),
-                    Entry(number(pair.difference, sign=True), significant=pair.p <= alpha),
+                    Entry(number(pair.difference, sign=True), flags=significant(pair.p <= alpha)),
                     Entry(interval(pair.low, pair.high)),
                     Entry(p_value(pair.p)),
                 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import median
 
 from analysis import power as pw
+from analysis.render.entry import Column, Entry, Table
 from analysis.sections.common import is_trained, number, runs, seed_sd, sentences
 from analysis.spec import Row
 from analysis.summary import Summary
-from analysis.tables import Column, Entry, Table
 
 POWER = 0.8
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from analysis import replication as rp
+from analysis.render.entry import DASH as MISSING
+from analysis.render.entry import Column, Entry, Table
 from analysis.sections.common import (
     interval,
     is_trained,
@@ -15,7 +17,6 @@ from analysis.sections.common import (
 )
 from analysis.spec import BYTES, COSTS, Expected
 from analysis.summary import Summary
-from analysis.tables import MISSING, Column, Entry, Table
 
 RULE = (
     "Reproduced: the difference is at most the tolerance, that of the spec or half a unit of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from analysis import seeds as sd
+from analysis.render.entry import Column, Entry, Table, significant
 from analysis.sections.common import (
     healthy,
     interval,
@@ -17,7 +18,6 @@ from analysis.sections.common import (
 from analysis.significance import holm
 from analysis.spec import Row
 from analysis.summary import Summary
-from analysis.tables import Column, Entry, Table
 
 
 def seed_tables(summary: Summary) -> tuple[Table, ...]:
@@ -110,7 +110,7 @@ def _differences(summary: Summary) -> Table | None:
         ),
         rows=tuple(
             (
-                Entry(row.name, significant=p <= summary.spec.alpha),
+                Entry(row.name, flags=significant(p <= summary.spec.alpha)),
                 Entry(collection),
                 Entry(number(d.difference, sign=True)),
                 Entry(interval(d.low, d.high)),

@@ -81,7 +81,7 @@ def test_a_mean_is_a_column_without_tests_and_can_be_expected():
     assert one.mean == pytest.approx(sum(parts) / 2)
     table = main_table(found)
     assert [column.group for column in table.columns[1:4]] == ["c1", "c2", "both"]
-    assert table.rows[1][3].text == f"{one.mean:.3f}" and not table.rows[1][3].significant
+    assert table.rows[1][3].value == one.mean and "significant" not in table.rows[1][3].flags
     assert "both: arithmetic mean over c1, c2, each weighing the same; not tested." in table.notes
     assert {c.collection for c in found.against} == {"c1", "c2"}
 

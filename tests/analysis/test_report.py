@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import notes, records, report
+from analysis import notes, report
+from analysis.render import csv as records
+from analysis.render.entry import DASH, Flag
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.tables import MISSING
+from analysis.tables import comparison_table, main_table
 from analysis.trials import Trials
 from rdx.config import Cell
 from rdx.facts import CheckpointFacts, Count
@@ -93,14 +95,14 @@ def cell(table, row, column):
 
 
 def test_main_table(summary):
-    table = report.main_table(summary)
+    table = main_table(summary)
     a = cell(table, "A", "docs nDCG@10")
     mean = summary.scores["A", "docs", "nDCG@10"].mean
-    assert (a.text, a.best, a.significant) == (f"{mean:.3f}", True, True)
-    assert cell(table, "B", "docs nDCG@10").second
+    assert (a.text, a.value, a.flags) == (f"{mean:.3f}", mean, {Flag.BEST, Flag.SIGNIFICANT})
+    assert Flag.SECOND in cell(table, "B", "docs nDCG@10").flags
     assert cell(table, "First", "docs nDCG@10").text == "0.400"
     oracle = cell(table, "Oracle", "docs RR@10")
-    assert (oracle.text, oracle.best, oracle.significant) == ("0.900", False, False)
+    assert (oracle.text, oracle.flags) == ("0.900", set())
     assert [cell(table, row, "Queries").text for row in ("A", "Teacher")] == ["40", "10"]
     assert [cell(table, row, "Seeds").text for row in ("A", "B", "First")] == ["2", "1 seed", "–"]
 
@@ -124,46 +126,43 @@ def test_notes_say_what_the_numbers_rest_on(summary):
 
 
 def test_comparison_table(summary):
-    table = report.comparison_table(summary)
+    table = comparison_table(summary)
     assert len(table.rows) == 4  # two pairs x two measures, all in one family
     assert "over all 4 tests" in table.notes[0]
     first = table.rows[0]
     assert first[0].text == "A − B"
-    assert first[2].text.startswith("+0.") and first[2].significant
+    assert first[2].value > 0 and Flag.SIGNIFICANT in first[2].flags
     assert first[4].text == "< 0.001"
     assert first[6].text == "2 vs 1 (1 seed)"
-    assert (
-        report.comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials))
-        is None
-    )
+    assert comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials)) is None
 
 
 def test_comparisons_not_run_are_a_line_of_the_footer():
     summary = build(missing=("none",))
     assert notes.comparisons_not_run(summary) == [("A", "Stage_1 only")]
-    assert [row[0].text for row in report.comparison_table(summary).rows] == ["A − B"] * 2
-    assert "Declared comparisons not run: A − Stage_1 only." in report.main_table(summary).notes
+    assert [row[0].text for row in comparison_table(summary).rows] == ["A − B"] * 2
+    assert "Declared comparisons not run: A − Stage_1 only." in main_table(summary).notes
     summary = build(missing=("b", "none"))
-    assert report.comparison_table(summary) is None
+    assert comparison_table(summary) is None
     told = "Declared comparisons not run: A − B; A − Stage_1 only."
-    assert told in report.main_table(summary).notes
+    assert told in main_table(summary).notes
 
 
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
-    table = report.main_table(summary)
+    table = main_table(summary)
     row = [entry.text for entry in table.rows[-1]]
-    assert row == ["B", MISSING, MISSING, MISSING, MISSING]
+    assert row == ["B", DASH, DASH, DASH, DASH]
     assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
     note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
     assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
-    lines = [line for line in records.csv_rows(summary) if line["row"] == "B"]
-    assert lines and all("mean" not in line for line in lines)
+    lines = [line for line in records.lines(summary) if line.row == "B"]
+    assert lines and all(line.mean is None for line in lines)
 
 
 def test_a_sick_trial_is_flagged():
-    table = report.main_table(build(health="below_first_stage"))
-    assert [entries[0].text for entries in table.rows][-1] == "B (!)"
+    table = main_table(build(health="below_first_stage"))
+    assert [entries[0].text for entries in table.rows][-1] == "B"
     assert "(!) Health of B: below_first_stage (seed 1)." in table.notes
     assert "(!) First" not in "".join(table.notes)
 
@@ -175,7 +174,7 @@ def test_lists_without_a_usable_label_are_counted():
         checkpoint = CheckpointFacts(dropped={"lists_left_out": lost})
         found.facts[signature] = dataclasses.replace(facts, checkpoint=checkpoint)
     summary = summarise(parse(SPEC), found)
-    said = [note for note in report.main_table(summary).notes if note.startswith("(!) Labels")]
+    said = [note for note in main_table(summary).notes if note.startswith("(!) Labels")]
     assert said == [
         "(!) Labels of A: 5 of 50 training lists were left out, since the teacher gave no usable "
         "ranking of them."
@@ -261,13 +260,13 @@ def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     assert "table.md" in names and not any("differences" in name for name in names)
     said = " ".join(notes.footer(bare))
     assert "†" not in said and "intervals" not in said
-    assert {line.get("p", "") for line in records.csv_rows(bare)} == {""}
+    assert {line.p for line in records.lines(bare)} == {None}
 
 
 def test_before_the_first_trial_the_table_has_its_rows():
     found = build().trials
     empty = Trials(found.frame.iloc[:0], found.cells, found.cells, {}, {})
-    table = report.main_table(summarise(parse(SPEC), empty))
+    table = main_table(summarise(parse(SPEC), empty))
     assert [column.name for column in table.columns] == [
         "System",
         "nDCG@10",
@@ -275,7 +274,7 @@ def test_before_the_first_trial_the_table_has_its_rows():
         "Queries",
         "Seeds",
     ]
-    assert {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
+    assert {entry.text for row in table.rows for entry in row[1:]} == {DASH}
 
 
 def again(summary, **changes):
@@ -284,9 +283,9 @@ def again(summary, **changes):
 
 def test_each_baseline_has_its_mark(summary):
     both = again(summary, baseline=["First", "Stage_1 only"])
-    table = report.main_table(both)
+    table = main_table(both)
     a = cell(table, "A", "docs nDCG@10")
-    assert (a.significant, a.marks, a.suffix) == (True, "‡", "†‡")
+    assert (a.marks, a.suffix) == ("‡", "†‡") and Flag.SIGNIFICANT in a.flags
     b = cell(table, "B", "docs nDCG@10")  # near the first stage, far from stage 1
     assert b.suffix == "‡"
     assert cell(table, "Stage_1 only", "docs nDCG@10").suffix == "†"  # once, not from both sides
@@ -294,8 +293,8 @@ def test_each_baseline_has_its_mark(summary):
     (note,) = [n for n in table.notes if n.startswith("Differs significantly")]
     assert "from First (†), Stage_1 only (‡): two-sided paired t-test" in note
     assert "(family of 7)" in note
-    lines = [line for line in records.csv_rows(both) if line["table"] == "baselines"]
-    assert {line["baseline"] for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
+    lines = [line for line in records.lines(both) if line.table == "baselines"]
+    assert {line.baseline for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
 
 
 @pytest.mark.parametrize(
@@ -313,50 +312,48 @@ def test_the_footer_names_what_the_spec_chose(summary, changes, said):
     chosen = again(summary, **changes)
     footer = " ".join(notes.footer(chosen))
     assert said in footer and said not in " ".join(notes.footer(summary))
-    table = report.comparison_table(chosen)
+    table = comparison_table(chosen)
     if "correction" in changes:
         assert table.columns[4].name == "p (Benjamini-Hochberg)"
     if changes.get("family") == "grid":
         assert "over all 12 tests of this spec" in table.notes[0]
-    assert {line["test"] for line in records.csv_rows(chosen) if "test" in line} == {
-        changes.get("test", "t")
-    }
+    assert {line.test for line in records.lines(chosen) if line.test} == {changes.get("test", "t")}
 
 
 def test_equivalence_within_the_margin(summary):
     wide = again(summary, margin=0.05)
-    b = cell(report.main_table(wide), "B", "docs nDCG@10")
+    b = cell(main_table(wide), "B", "docs nDCG@10")
     assert b.suffix == "≈"
-    assert cell(report.main_table(wide), "A", "docs nDCG@10").suffix == "†"
+    assert cell(main_table(wide), "A", "docs nDCG@10").suffix == "†"
     (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
     assert "within ±0.05" in note and note.endswith("(non-inferior): none.")  # A is better
     strict = again(summary, margin=0.05, alpha=1e-9)
     (note,) = [n for n in notes.footer(strict) if n.startswith("≈")]
     assert note.endswith("none.")
     narrow = again(summary, margin=0.001)
-    assert cell(report.main_table(narrow), "B", "docs nDCG@10").suffix == ""
+    assert cell(main_table(narrow), "B", "docs nDCG@10").suffix == ""
     two = again(summary, margin=0.05, baseline=["Teacher", "First"])
-    assert "≈‡" in cell(report.main_table(two), "B", "docs nDCG@10").suffix
+    assert "≈‡" in cell(main_table(two), "B", "docs nDCG@10").suffix
     (line,) = [
         line
-        for line in records.csv_rows(wide)
-        if (line["table"], line["row"], line["measure"]) == ("main", "B", "nDCG@10")
+        for line in records.lines(wide)
+        if (line.table, line.row, line.measure) == ("main", "B", "nDCG@10")
     ]
-    assert (line["equivalent"], line["margin"]) == (True, 0.05)
+    assert (line.equivalent, line.margin) == (True, 0.05)
 
 
 def test_all_pairs_have_letters_in_a_column(summary):
     lettered = again(summary, all_pairs=True)
-    table = report.main_table(lettered)
+    table = main_table(lettered)
     names = [column.name for column in table.columns]
     assert names == ["System", "nDCG@10", "all pairs", "RR@10", "all pairs", "Queries", "Seeds"]
     letters = {row[0].text: row[2].text for row in table.rows}
     assert letters["A"] == "a" and letters["Stage_1 only"] == "c"
     assert letters["B"] == letters["First"] == "b"
-    assert letters["Oracle"] == letters["Teacher"] == MISSING  # not tested; other queries
+    assert letters["Oracle"] == letters["Teacher"] == DASH  # not tested; other queries
     (note,) = [n for n in table.notes if n.startswith("All pairs")]
     assert "(family of 6)" in note and "not among them: Teacher; Oracle." in note
-    lines = [line for line in records.csv_rows(lettered) if line["table"] == "pairs"]
+    lines = [line for line in records.lines(lettered) if line.table == "pairs"]
     assert len(lines) == 6 * 2
 
 
@@ -384,11 +381,11 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         {"key": "batch", "value": 16, "source": "paper"},
     ]
     numbers = summarise(parse({**SPEC, "rows": rows, "fields": fields}), more)
-    table = report.main_table(numbers)
+    table = main_table(numbers)
     shown = cell(table, "Theirs", "docs nDCG@10").text
     assert shown == cell(table, "B", "docs nDCG@10").text
-    assert cell(table, "Theirs", "Seeds").text == MISSING
-    assert cell(table, "Nobody's", "docs nDCG@10").text == MISSING
+    assert cell(table, "Theirs", "Seeds").text == DASH
+    assert cell(table, "Nobody's", "docs nDCG@10").text == DASH
     for note in (
         "Impossible cells (1): loss=bce (b): needs labels.",
         "Theirs was imported: run.trec, them, sha256 abababababab.",
@@ -399,11 +396,9 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         assert note in table.notes
     assert "Impossible cells (1)" in report.terminal(numbers)
     (line,) = [
-        line
-        for line in records.csv_rows(numbers)
-        if (line["row"], line["measure"]) == ("Theirs", "RR@10")
+        line for line in records.lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
     ]
-    assert line["runs"] == "run-7"
+    assert line.runs == ("run-7",)
 
 
 def test_rows_that_differ_in_precision_are_marked():

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import seeds, tables
+from analysis import seeds
 from analysis.factors import analyse, tukey
 from analysis.power import ASSUMED_SEED_SD, detectable
+from analysis.render import latex, markdown, text
+from analysis.render.entry import DASH, Flag
 from analysis.sections import (
     assumptions,
     factor_tables,
@@ -116,7 +118,7 @@ def test_every_table_renders():
     )
     for table in sections(full):
         assert table.caption and table.notes
-        for render in (tables.markdown, tables.latex, tables.text):
+        for render in (markdown.render, latex.render, text.render):
             assert "nan" not in render(table).lower().replace("significan", "")
 
 
@@ -126,7 +128,7 @@ def test_nothing_run_yet():
     numbers = summary(empty, factors=["loss"], expected=[expected("First", 0.5)])
     (table,) = sections(numbers)
     assert column(table, "Verdict") == ["not run"]
-    assert column(table, "Ours") == [tables.MISSING]
+    assert column(table, "Ours") == [DASH]
 
 
 def test_replication():
@@ -255,7 +257,7 @@ def test_variances_and_differences_of_runs():
         "2 vs –",
         "1 vs – (1 seed)",
     ]
-    assert [row[0].significant for row in differences.rows] == reject.tolist()
+    assert [Flag.SIGNIFICANT in row[0].flags for row in differences.rows] == reject.tolist()
     assert column(differences, "SE, both") == [f"{d.error:.4f}" for d in found]
     assert "A single training run: Shuffled" in " ".join(differences.notes)
     assert min(adjusted) < 0.05
