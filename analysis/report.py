@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, drawn, notes, sections
+from analysis import claims, costs, drawn, factors, notes, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
@@ -17,9 +17,21 @@ from analysis.tables import comparison_table, main_table
 
 
 def shown(summary: Summary) -> list[Table]:
-    """Every table of a summary, the main one first."""
-    own = [table for table in (main_table(summary), comparison_table(summary)) if table]
-    return [*own, *sections.tables(summary)]
+    """Tables that the spec asks for or the trials allow, the main one first.
+
+    Replication if the spec has `expected`, costs if trials were timed, factors if it has `factors`,
+    training runs if a row has at least two seeds, power if a row was tested against the baseline.
+    """
+    tables = (
+        main_table(summary),
+        comparison_table(summary),
+        replication.table(summary),
+        costs.table(summary),
+        *factors.tables(summary),
+        *seeds.tables(summary),
+        power.table(summary),
+    )
+    return [table for table in tables if table is not None]
 
 
 def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
