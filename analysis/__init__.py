@@ -14,11 +14,11 @@
     summary.py       all numbers of the table
     claims.py, notes.py    the sentences below it
     sections         further tables: replication, factors, seeds, power
-    report.py        numbers -> cells and marks; the files of ``results/NAME/``
-    records.py       every number at full precision, for table.csv
+    tables.py        numbers -> the main table and that of declared comparisons
+    report.py        the files of ``results/NAME/``, the page, the terminal
     drawn.py         whether figures are still those that would be drawn
-    tables.py        a table of finished cells -> Markdown, LaTeX, plain text
-    figures, html.py finished numbers -> figures, one self-contained page
+    render/          tables of typed entries -> Markdown, LaTeX, plain text, HTML; table.csv
+    figures          finished numbers -> figures
 
 Nothing here needs a GPU stack: of ``rdx`` only ``config``, ``store`` and ``rankings`` may be
 imported, and only ``trials.py`` imports MLflow.

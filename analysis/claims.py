@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from analysis.render.entry import MARKS
 from analysis.significance import RANDOMISATIONS, RESAMPLES, SEED
 from analysis.summary import Summary
-from analysis.tables import MARKS
 
 TESTS = {
     "t": "two-sided paired t-test over queries",

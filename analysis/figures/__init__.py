@@ -10,13 +10,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -30,6 +30,7 @@ from analysis.summary import Summary
 
 __all__ = ["COLUMN_WIDTH", "Point", "differences", "Sketch", "draw", "save", "sketches", "svg"]
 
+Item = TypeVar("Item")
 SUFFIXES = (".pdf", ".svg", ".png")
 STEM = "figure-"
 # Panels beyond these go to a further figure, so that one fits on a page.
@@ -39,11 +40,12 @@ MOST_WINS = 16
 
 @dataclass(frozen=True)
 class Sketch:
-    """A figure before it is drawn: the function, and all that it is given."""
+    """A figure before it is drawn: the function, all that it is given, and the caption."""
 
     function: Callable[..., Figure]
     shown: Any
     words: Mapping[str, Any] = field(default_factory=dict)
+    caption: str = ""
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -91,50 +93,70 @@ def sketches(summary: Summary) -> dict[str, Sketch]:
     """
     spec = summary.spec
     measure = {"measure": spec.figure}
-    found = conditions(summary, spec.figure) if spec.x or spec.factors else None
-    drawn: dict[str, Sketch] = {}
-    for i, page in enumerate(_pages(inputs.overview(summary)), 1):
-        drawn["differences" + (f"-{i}" if i > 1 else "")] = Sketch(
+    settings = conditions(summary, spec.figure) if spec.x or spec.factors else None
+    shown: dict[str, Sketch] = {}
+
+    def add(
+        kind: str, place: str, function: Callable[..., Figure], data: Any, **words: Any
+    ) -> None:
+        name = f"{kind}-{place}" if place else kind
+        shown[name] = Sketch(function, data, words, f"{CAPTIONS[kind]} {place}".rstrip())
+
+    for i, panels in enumerate(_pages(inputs.overview(summary)), 1):
+        add(
+            "differences",
+            str(i) if i > 1 else "",
             overview.differences,
-            page,
-            {
-                "baseline": str(spec.baseline),
-                "measure": spec.figure,
-                "correction": CORRECTIONS[spec.correction],
-                "margin": spec.margin,
-            },
+            panels,
+            baseline=str(spec.baseline),
+            correction=CORRECTIONS[spec.correction],
+            margin=spec.margin,
+            **measure,
         )
-    if lines := inputs.lines(summary, found):
-        drawn["lines"] = Sketch(curves.lines, lines, measure)
-    if pairs := inputs.interactions(summary, found):
-        drawn["interaction"] = Sketch(curves.interaction, pairs, measure)
-    rows, columns, grids = inputs.heat_maps(summary, found)
+    if lines := inputs.lines(summary, settings):
+        add("lines", "", curves.lines, lines, **measure)
+    if pairs := inputs.interactions(summary, settings):
+        add("interaction", "", curves.interaction, pairs, **measure)
+    rows, columns, grids = inputs.heat_maps(summary, settings)
     if grids:
-        drawn["grid"] = Sketch(maps.heat_map, grids, {"rows": rows, "columns": columns, **measure})
-    won = inputs.wins(summary)
-    for collection, row in won.items():
-        names = list(row)
-        for start in range(0, len(names), MOST_WINS):
-            name = "queries" + (f"-{collection}" if len(won) > 1 else "")
-            drawn[name + (f"-{1 + start // MOST_WINS}" if start else "")] = Sketch(
-                maps.wins,
-                {n: row[n] for n in names[start : start + MOST_WINS]},
-                {"baseline": str(spec.baseline), **measure},
-            )
+        add("grid", "", maps.heat_map, grids, rows=rows, columns=columns, **measure)
+    wins = inputs.wins(summary)
+    for collection, by_row in wins.items():
+        for i, part in enumerate(_parts(by_row, MOST_WINS), 1):
+            place = [collection] * (len(wins) > 1) + [str(i)] * (i > 1)
+            baseline = {"baseline": str(spec.baseline)}
+            add("queries", "-".join(place), maps.wins, part, **baseline, **measure)
     timed, hardware = inputs.costs(summary)
     if len(timed) > 1:
-        drawn["efficiency"] = Sketch(systems.costs, timed, {"hardware": hardware, **measure})
+        add("efficiency", "", systems.costs, timed, hardware=hardware, **measure)
     ranks, distance, note = inputs.rankings(summary)
     if ranks:
-        drawn["ranks"] = Sketch(
-            systems.critical_differences, ranks, {"note": note, "distance": distance}
-        )
+        add("ranks", "", systems.critical_differences, ranks, note=note, distance=distance)
     if power := inputs.power_curves(summary):
-        drawn["power"] = Sketch(curves.power, power, measure)
-    return drawn
+        add("power", "", curves.power, power, **measure)
+    return shown
 
 
 CORRECTIONS = {"holm": "Holm", "hochberg": "Hochberg", "bh": "Benjamini–Hochberg"}
+
+
+CAPTIONS = {
+    "differences": "Difference of each row to the baseline.",
+    "lines": "Scores over the levels of the grid; 95 % intervals without what queries share.",
+    "interaction": "Interactions: lines that are not parallel. Means over all else that was "
+    "crossed; 95 % intervals without what queries share.",
+    "grid": "Mean score of every cell of the grid.",
+    "queries": "Difference to the baseline of every query, sorted; wins / ties / losses.",
+    "efficiency": "Effectiveness against time per query.",
+    "ranks": "Mean ranks over queries; a bar joins systems that are not told apart.",
+    "power": "Probability that one uncorrected test finds a true difference.",
+}
+
+
+def _parts(entries: Mapping[str, Item], size: int) -> list[dict[str, Item]]:
+    """Consecutive parts of a mapping, of at most `size` entries each."""
+    items = list(entries.items())
+    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def _pages(panels: Mapping[str, list[Point]]) -> list[dict[str, list[Point]]]:
@@ -186,6 +208,11 @@ def save(
         if old.suffix in SUFFIXES and old not in kept:
             old.unlink()
     return paths
+
+
+def vector(files: Sequence[Path]) -> Path:
+    """The SVG among the files of a figure."""
+    return next(path for path in files if path.suffix == ".svg")
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -7,17 +7,17 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from analysis import power
 from analysis.costs import single
 from analysis.figures import data
 from analysis.figures.grid import Conditions, by_level, crossed, groups, number, varied
 from analysis.figures.maps import Grid
 from analysis.figures.overview import Point
 from analysis.figures.systems import Cost, Ranking
-from analysis.sections.power import plan
+from analysis.power import sensitivities
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, SECONDS
 from analysis.summary import Summary
+from rdx import power
 from rdx.text import counted
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
@@ -136,7 +136,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
             scores.append(one.mean)
             for signature in summary.signatures[row.name]:
                 if measured := single(summary.trials.facts[signature], collection):
-                    machines[str(measured["hardware"]["device"])] = None
+                    machines[measured.hardware.device] = None
         if seconds:
             found.append((row.name, float(np.mean(seconds)), float(np.mean(scores))))
     best = data.pareto([s for _, s, _ in found], [score for _, _, score in found])
@@ -207,11 +207,11 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
 def power_curves(summary: Summary) -> dict[str, tuple[list[float], list[float]]]:
     """Collection -> true differences and the power of one uncorrected test at each.
 
-    With the noise and the queries of `analysis.sections.power_table`; runs of other seeds are not
+    With the noise and the queries of `analysis.power`; runs of other seeds are not
     drawn, which the test over queries does not see.
     """
     curves = {}
-    for one in plan(summary)[:MOST_PANELS]:
+    for one in sensitivities(summary)[:MOST_PANELS]:
         n, sd = one.queries, one.assumption.sd
         if n < 2:
             continue

@@ -269,7 +269,11 @@ class MLflow:
         return {"delivered": delivered, "kept": kept, "closed": closed}
 
     def fetch(
-        self, signatures: Collection[str], scratch: Path, imported: Iterable[str] = ()
+        self,
+        signatures: Collection[str],
+        scratch: Path,
+        imported: Iterable[str] = (),
+        stored: Collection[str] = (),
     ) -> dict[str, Fetched]:
         """The files of the newest FINISHED trial of each signature; those without one are absent.
 
@@ -279,6 +283,8 @@ class MLflow:
             Folder into which files on other machines are downloaded.
         imported
             Names of imported runs to fetch too; the newest of each name.
+        stored
+            Signatures of trials whose files are at hand: only their runs are looked up.
 
         Raises
         ------
@@ -290,7 +296,7 @@ class MLflow:
         self._recording()
         from rdx.tracking import fetching
 
-        return fetching.fetch(self.uri, self.experiment, signatures, scratch, imported)
+        return fetching.fetch(self.uri, self.experiment, signatures, scratch, imported, stored)
 
     def log_report(self, spec: str, paths: Iterable[Path]) -> str:
         """Log files to the newest parent run of a spec's grids, under ``analysis/``.

@@ -20,7 +20,7 @@ from analysis.figures import (
     systems,
 )
 from analysis.figures.data import Line
-from analysis.sections.power import plan
+from analysis.power import sensitivities
 from analysis.spec import Spec
 from analysis.trials import Trials
 
@@ -272,7 +272,7 @@ def test_power_rises_with_the_difference(table):
         assert x[0] == 0 and y[0] == pytest.approx(0.05) and y[-1] > 0.95, label
         assert all(a <= b + 1e-12 for a, b in zip(y, y[1:], strict=False))
     # the noise is that of the table of power: untrained rows have no part in it
-    for one, label in zip(plan(table), found, strict=True):
+    for one, label in zip(sensitivities(table), found, strict=True):
         assert label == f"{one.collection}: {one.queries} queries, SD {one.assumption.sd:.3f}"
     figure = curves.power(found, measure="m", wanted=0.9)
     (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "wanted"]

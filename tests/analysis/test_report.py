@@ -6,12 +6,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import notes, records, report
+from analysis import notes, report
+from analysis.render import csv as records
+from analysis.render.entry import DASH, Flag
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.tables import MISSING
-from analysis.trials import LEVELS, Trials
+from analysis.tables import comparison_table, main_table
+from analysis.trials import Trials
 from rdx.config import Cell
+from rdx.facts import CheckpointFacts, Count
+from tests.analysis import facts as made
 
 SPEC = {
     "name": "x",
@@ -30,13 +34,12 @@ SPEC = {
     "comparisons": [["A", "B"], ["A", "Stage_1 only"]],
 }
 QUERIES = [f"q{i:02}" for i in range(40)]
-COLLECTION = {
-    "queries": 40,
-    "k": 20,
-    "digest": "0123456789abcdef0123",
-    "judged@10": 0.5,
-    "first_stage": {"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
-}
+COLLECTION = made.collection(
+    queries=40,
+    k=20,
+    digest="0123456789abcdef0123",
+    first_stage={"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
+)
 
 
 def systems(shift, generator):
@@ -60,17 +63,13 @@ def build(health="ok", missing=()):
         if grid in missing:
             lost.append(cells[-1])
             continue
-        facts[signature] = {
-            "signature": signature,
-            "seed": seed,
-            "health": health if grid == "b" else "ok",
-            "collections": {"docs": {**COLLECTION, "judged@10": 0.5 + 0.1 * (grid == "b")}},
-        }
+        here = dataclasses.replace(COLLECTION, judged_at_10=0.5 + 0.1 * (grid == "b"))
+        state = health if grid == "b" else "ok"
+        facts[signature] = made.trial(signature, seed, {"docs": here}, state)
         frames += [
             pd.DataFrame({"query_id": QUERIES[: len(v)], "value": v}).assign(
                 grid=grid,
                 signature=signature,
-                **dict.fromkeys(LEVELS, "x"),
                 seed=seed,
                 collection="docs",
                 system=system,
@@ -96,14 +95,14 @@ def cell(table, row, column):
 
 
 def test_main_table(summary):
-    table = report.main_table(summary)
+    table = main_table(summary)
     a = cell(table, "A", "docs nDCG@10")
     mean = summary.scores["A", "docs", "nDCG@10"].mean
-    assert (a.text, a.best, a.significant) == (f"{mean:.3f}", True, True)
-    assert cell(table, "B", "docs nDCG@10").second
+    assert (a.text, a.value, a.flags) == (f"{mean:.3f}", mean, {Flag.BEST, Flag.SIGNIFICANT})
+    assert Flag.SECOND in cell(table, "B", "docs nDCG@10").flags
     assert cell(table, "First", "docs nDCG@10").text == "0.400"
     oracle = cell(table, "Oracle", "docs RR@10")
-    assert (oracle.text, oracle.best, oracle.significant) == ("0.900", False, False)
+    assert (oracle.text, oracle.flags) == ("0.900", set())
     assert [cell(table, row, "Queries").text for row in ("A", "Teacher")] == ["40", "10"]
     assert [cell(table, row, "Seeds").text for row in ("A", "B", "First")] == ["2", "1 seed", "–"]
 
@@ -118,7 +117,7 @@ def test_notes_say_what_the_numbers_rest_on(summary):
         "1 seed = a single training run (Stage_1 only; B)",
         "Teacher: 10 of the 40 queries of docs",
         "docs: 40 queries, top 20 re-ranked, first stage bm25s 0.3 (k1=0.9, stem=english), "
-        "Judged@10 of the trials 0.500 to 0.600, data 0123456789abcdef.",
+        "Judged@10 of the trials 0.500 to 0.600, best possible order 0.900, data 0123456789abcdef.",
         "trec_eval",
         "A: a1000000 a2000000; B: b1000000",
     ):
@@ -127,46 +126,43 @@ def test_notes_say_what_the_numbers_rest_on(summary):
 
 
 def test_comparison_table(summary):
-    table = report.comparison_table(summary)
+    table = comparison_table(summary)
     assert len(table.rows) == 4  # two pairs x two measures, all in one family
     assert "over all 4 tests" in table.notes[0]
     first = table.rows[0]
     assert first[0].text == "A − B"
-    assert first[2].text.startswith("+0.") and first[2].significant
+    assert first[2].value > 0 and Flag.SIGNIFICANT in first[2].flags
     assert first[4].text == "< 0.001"
     assert first[6].text == "2 vs 1 (1 seed)"
-    assert (
-        report.comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials))
-        is None
-    )
+    assert comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials)) is None
 
 
 def test_comparisons_not_run_are_a_line_of_the_footer():
     summary = build(missing=("none",))
     assert notes.comparisons_not_run(summary) == [("A", "Stage_1 only")]
-    assert [row[0].text for row in report.comparison_table(summary).rows] == ["A − B"] * 2
-    assert "Declared comparisons not run: A − Stage_1 only." in report.main_table(summary).notes
+    assert [row[0].text for row in comparison_table(summary).rows] == ["A − B"] * 2
+    assert "Declared comparisons not run: A − Stage_1 only." in main_table(summary).notes
     summary = build(missing=("b", "none"))
-    assert report.comparison_table(summary) is None
+    assert comparison_table(summary) is None
     told = "Declared comparisons not run: A − B; A − Stage_1 only."
-    assert told in report.main_table(summary).notes
+    assert told in main_table(summary).notes
 
 
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
-    table = report.main_table(summary)
+    table = main_table(summary)
     row = [entry.text for entry in table.rows[-1]]
-    assert row == ["B", MISSING, MISSING, MISSING, MISSING]
+    assert row == ["B", DASH, DASH, DASH, DASH]
     assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
     note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
     assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
-    lines = [line for line in records.csv_rows(summary) if line["row"] == "B"]
-    assert lines and all("mean" not in line for line in lines)
+    lines = [line for line in records.lines(summary) if line.row == "B"]
+    assert lines and all(line.mean is None for line in lines)
 
 
 def test_a_sick_trial_is_flagged():
-    table = report.main_table(build(health="below_first_stage"))
-    assert [entries[0].text for entries in table.rows][-1] == "B (!)"
+    table = main_table(build(health="below_first_stage"))
+    assert [entries[0].text for entries in table.rows][-1] == "B"
     assert "(!) Health of B: below_first_stage (seed 1)." in table.notes
     assert "(!) First" not in "".join(table.notes)
 
@@ -174,9 +170,11 @@ def test_a_sick_trial_is_flagged():
 def test_lists_without_a_usable_label_are_counted():
     found = build().trials
     for signature, facts in found.facts.items():
-        facts["counts"] = {"lists": 45, "lists_left_out": 5 if signature.startswith("a") else 0}
+        lost = Count(5 if signature.startswith("a") else 0, 50)
+        checkpoint = CheckpointFacts(dropped={"lists_left_out": lost})
+        found.facts[signature] = dataclasses.replace(facts, checkpoint=checkpoint)
     summary = summarise(parse(SPEC), found)
-    said = [note for note in report.main_table(summary).notes if note.startswith("(!) Labels")]
+    said = [note for note in main_table(summary).notes if note.startswith("(!) Labels")]
     assert said == [
         "(!) Labels of A: 5 of 50 training lists were left out, since the teacher gave no usable "
         "ranking of them."
@@ -193,7 +191,7 @@ def test_a_system_that_no_trial_holds_is_said():
 def test_the_weight_of_an_interpolation_is_said():
     found = build().trials
     for facts in found.facts.values():
-        facts["collections"] = {"docs": {**COLLECTION, "weight": 0.4}}
+        facts.collections["docs"] = dataclasses.replace(COLLECTION, weight=0.4)
     mixed = found.frame[found.frame["system"] == "student"].assign(system="student+first_stage")
     frame = pd.concat([found.frame, mixed], ignore_index=True)
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
@@ -262,13 +260,13 @@ def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     assert "table.md" in names and not any("differences" in name for name in names)
     said = " ".join(notes.footer(bare))
     assert "†" not in said and "intervals" not in said
-    assert {line.get("p", "") for line in records.csv_rows(bare)} == {""}
+    assert {line.p for line in records.lines(bare)} == {None}
 
 
 def test_before_the_first_trial_the_table_has_its_rows():
     found = build().trials
     empty = Trials(found.frame.iloc[:0], found.cells, found.cells, {}, {})
-    table = report.main_table(summarise(parse(SPEC), empty))
+    table = main_table(summarise(parse(SPEC), empty))
     assert [column.name for column in table.columns] == [
         "System",
         "nDCG@10",
@@ -276,7 +274,7 @@ def test_before_the_first_trial_the_table_has_its_rows():
         "Queries",
         "Seeds",
     ]
-    assert {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
+    assert {entry.text for row in table.rows for entry in row[1:]} == {DASH}
 
 
 def again(summary, **changes):
@@ -285,9 +283,9 @@ def again(summary, **changes):
 
 def test_each_baseline_has_its_mark(summary):
     both = again(summary, baseline=["First", "Stage_1 only"])
-    table = report.main_table(both)
+    table = main_table(both)
     a = cell(table, "A", "docs nDCG@10")
-    assert (a.significant, a.marks, a.suffix) == (True, "‡", "†‡")
+    assert (a.marks, a.suffix) == ("‡", "†‡") and Flag.SIGNIFICANT in a.flags
     b = cell(table, "B", "docs nDCG@10")  # near the first stage, far from stage 1
     assert b.suffix == "‡"
     assert cell(table, "Stage_1 only", "docs nDCG@10").suffix == "†"  # once, not from both sides
@@ -295,8 +293,8 @@ def test_each_baseline_has_its_mark(summary):
     (note,) = [n for n in table.notes if n.startswith("Differs significantly")]
     assert "from First (†), Stage_1 only (‡): two-sided paired t-test" in note
     assert "(family of 7)" in note
-    lines = [line for line in records.csv_rows(both) if line["table"] == "baselines"]
-    assert {line["baseline"] for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
+    lines = [line for line in records.lines(both) if line.table == "baselines"]
+    assert {line.baseline for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
 
 
 @pytest.mark.parametrize(
@@ -314,61 +312,55 @@ def test_the_footer_names_what_the_spec_chose(summary, changes, said):
     chosen = again(summary, **changes)
     footer = " ".join(notes.footer(chosen))
     assert said in footer and said not in " ".join(notes.footer(summary))
-    table = report.comparison_table(chosen)
+    table = comparison_table(chosen)
     if "correction" in changes:
         assert table.columns[4].name == "p (Benjamini-Hochberg)"
     if changes.get("family") == "grid":
         assert "over all 12 tests of this spec" in table.notes[0]
-    assert {line["test"] for line in records.csv_rows(chosen) if "test" in line} == {
-        changes.get("test", "t")
-    }
+    assert {line.test for line in records.lines(chosen) if line.test} == {changes.get("test", "t")}
 
 
 def test_equivalence_within_the_margin(summary):
     wide = again(summary, margin=0.05)
-    b = cell(report.main_table(wide), "B", "docs nDCG@10")
+    b = cell(main_table(wide), "B", "docs nDCG@10")
     assert b.suffix == "≈"
-    assert cell(report.main_table(wide), "A", "docs nDCG@10").suffix == "†"
+    assert cell(main_table(wide), "A", "docs nDCG@10").suffix == "†"
     (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
     assert "within ±0.05" in note and note.endswith("(non-inferior): none.")  # A is better
     strict = again(summary, margin=0.05, alpha=1e-9)
     (note,) = [n for n in notes.footer(strict) if n.startswith("≈")]
     assert note.endswith("none.")
     narrow = again(summary, margin=0.001)
-    assert cell(report.main_table(narrow), "B", "docs nDCG@10").suffix == ""
+    assert cell(main_table(narrow), "B", "docs nDCG@10").suffix == ""
     two = again(summary, margin=0.05, baseline=["Teacher", "First"])
-    assert "≈‡" in cell(report.main_table(two), "B", "docs nDCG@10").suffix
+    assert "≈‡" in cell(main_table(two), "B", "docs nDCG@10").suffix
     (line,) = [
         line
-        for line in records.csv_rows(wide)
-        if (line["table"], line["row"], line["measure"]) == ("main", "B", "nDCG@10")
+        for line in records.lines(wide)
+        if (line.table, line.row, line.measure) == ("main", "B", "nDCG@10")
     ]
-    assert (line["equivalent"], line["margin"]) == (True, 0.05)
+    assert (line.equivalent, line.margin) == (True, 0.05)
 
 
 def test_all_pairs_have_letters_in_a_column(summary):
     lettered = again(summary, all_pairs=True)
-    table = report.main_table(lettered)
+    table = main_table(lettered)
     names = [column.name for column in table.columns]
     assert names == ["System", "nDCG@10", "all pairs", "RR@10", "all pairs", "Queries", "Seeds"]
     letters = {row[0].text: row[2].text for row in table.rows}
     assert letters["A"] == "a" and letters["Stage_1 only"] == "c"
     assert letters["B"] == letters["First"] == "b"
-    assert letters["Oracle"] == letters["Teacher"] == MISSING  # not tested; other queries
+    assert letters["Oracle"] == letters["Teacher"] == DASH  # not tested; other queries
     (note,) = [n for n in table.notes if n.startswith("All pairs")]
     assert "(family of 6)" in note and "not among them: Teacher; Oracle." in note
-    lines = [line for line in records.csv_rows(lettered) if line["table"] == "pairs"]
+    lines = [line for line in records.lines(lettered) if line.table == "pairs"]
     assert len(lines) == 6 * 2
 
 
 def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
     found = summary.trials
-    imported = {
-        "signature": "c" * 32,
-        "seed": 0,
-        "collections": {"docs": {**COLLECTION, "k": None, "first_stage": None}},
-        "imported": {"name": "theirs", "file": "run.trec", "sha256": "ab" * 32, "source": "them"},
-    }
+    run = made.imported("theirs", file="run.trec", sha256="ab" * 32, source="them")
+    imported = made.trial("c" * 32, 0, {"docs": COLLECTION}, imported=run)
     part = found.frame[(found.frame["system"] == "student") & (found.frame["grid"] == "b")]
     part = part.assign(grid="", signature="c" * 32, system="run:theirs", seed=0)
     more = dataclasses.replace(
@@ -389,11 +381,11 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         {"key": "batch", "value": 16, "source": "paper"},
     ]
     numbers = summarise(parse({**SPEC, "rows": rows, "fields": fields}), more)
-    table = report.main_table(numbers)
+    table = main_table(numbers)
     shown = cell(table, "Theirs", "docs nDCG@10").text
     assert shown == cell(table, "B", "docs nDCG@10").text
-    assert cell(table, "Theirs", "Seeds").text == MISSING
-    assert cell(table, "Nobody's", "docs nDCG@10").text == MISSING
+    assert cell(table, "Theirs", "Seeds").text == DASH
+    assert cell(table, "Nobody's", "docs nDCG@10").text == DASH
     for note in (
         "Impossible cells (1): loss=bce (b): needs labels.",
         "Theirs was imported: run.trec, them, sha256 abababababab.",
@@ -404,19 +396,17 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         assert note in table.notes
     assert "Impossible cells (1)" in report.terminal(numbers)
     (line,) = [
-        line
-        for line in records.csv_rows(numbers)
-        if (line["row"], line["measure"]) == ("Theirs", "RR@10")
+        line for line in records.lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
     ]
-    assert line["runs"] == "run-7"
+    assert line.runs == ("run-7",)
 
 
 def test_rows_that_differ_in_precision_are_marked():
     summary = build()
     for facts in summary.trials.facts.values():
-        facts["precision"] = {"trainer.precision": "bf16"}
+        facts.precision["trainer.precision"] = "bf16"
     assert "Precision: trainer bf16." in notes.footer(summary)
-    summary.trials.facts[summary.signatures["B"][0]]["precision"] = {"trainer.precision": "fp32"}
+    summary.trials.facts[summary.signatures["B"][0]].precision["trainer.precision"] = "fp32"
     (note,) = [line for line in notes.footer(summary) if "trainer.precision" in line]
     before, after = note.split("fp32")
     assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before
