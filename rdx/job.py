@@ -11,7 +11,7 @@ from rdx import accounting, config
 from rdx.collection import Collection, sample_queries
 from rdx.config import Cell
 from rdx.facts import Counts
-from rdx.parts import DataSource, Loss, OnStep, Sampler, Teacher
+from rdx.parts import Budget, DataSource, Loss, OnStep, Sampler, Teacher
 from rdx.store import Store
 from rdx.tracking import Tracking, Trial, Unrecorded
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rdx.evaluation import Evaluation
     from rdx.lists import Depth
     from rdx.students import Student
-    from rdx.trainer import Budget, Prefinetune, Trainer
+    from rdx.trainer import Prefinetune, Trainer
 
 TRAINING, STAGE_1, DEV = "training", "stage 1", "dev"
 _TEST = "test "
@@ -200,9 +200,3 @@ class Job:
         if curve:
             self.trial.log_step(curve, step, metrics)
         self.store.tell(step + 1, steps)
-
-
-__all__ = [
-    *("DEV", "STAGE_1", "TRAINING", "Job", "Parts", "Source"),
-    *("source", "test_name", "test_role", "test_roles"),
-]

@@ -222,9 +222,3 @@ def test_queries(job: Job, name: str) -> Collection:
     folder = obtain(job, COLLECTION, role).folder
     place = source(job.parts, role)
     return place.judged(job.split(place, folder))
-
-
-__all__ = [
-    *("LAST", "Calibration", "Summary", "audit_against", "calibrate", "label", "obtain", "run"),
-    *("take_part", "test_queries"),
-]

@@ -37,19 +37,29 @@ from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of
 from rdx.store import signature
 
 __all__ = [
-    *("CANDIDATES", "COLLECTION", "DISTILL", "EVALUATE", "INDEX", "Inputs", "LAST"),
-    *(
-        "PREFINETUNE",
-        "REFERENCE",
-        "RETRIEVE",
-        "SCHEMA",
-        "SELECT",
-        "STAGES",
-        "Signatures",
-        "Stage",
-        "Step",
-    ),
-    *("TEACH", "Work", "cells", "distinct", "signed", "split", "steps"),
+    "CANDIDATES",
+    "COLLECTION",
+    "DISTILL",
+    "EVALUATE",
+    "INDEX",
+    "LAST",
+    "PREFINETUNE",
+    "REFERENCE",
+    "RETRIEVE",
+    "SCHEMA",
+    "SELECT",
+    "STAGES",
+    "TEACH",
+    "Inputs",
+    "Signatures",
+    "Stage",
+    "Step",
+    "Work",
+    "cells",
+    "distinct",
+    "signed",
+    "split",
+    "steps",
 ]
 
 SCHEMA = 5  # raise it when the meaning of a stored result changes

@@ -14,6 +14,7 @@ from rdx.artifacts import Artifact, Candidates, Checkpoint, Ranking, Selected, T
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, test_role
 
 A = TypeVar("A", bound=Artifact)
+A_co = TypeVar("A_co", bound=Artifact, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _nothing(parts: Parts, role: str) -> Sequence[Step]:
 
 
 @dataclass(frozen=True)
-class Stage(Generic[A]):
+class Stage(Generic[A_co]):
     """One stage.
 
     Attributes
@@ -141,7 +142,7 @@ class Stage(Generic[A]):
     """
 
     name: str
-    artifact: type[A]
+    artifact: type[A_co]
     decides: Callable[[Parts, str], JsonValue]
     make: Callable[[Job, Inputs, Path], None]
     needs: Steps = _nothing
