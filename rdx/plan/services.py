@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from rdx import config
 from rdx.job import Parts, source
 from rdx.stages import REFERENCE, TEACH, Step
+from rdx.store import signature
 
 # Tokens of a prompt per passage that is shown, its share of query and instructions included, and
 # of its place in the answer: counted over TREC DL 2019 (docs/teachers.md).
@@ -54,12 +56,15 @@ class Service:
 
 def services(to_make: Iterable[tuple[Parts, Step]]) -> tuple[Service, ...]:
     """What services are asked for the rankings that are to be made."""
-    lists: dict[Paid, list[tuple[int | None, int]]] = defaultdict(list)
+    teachers: dict[str, Paid] = {}
+    lists: dict[str, list[tuple[int | None, int]]] = defaultdict(list)
     for parts, step in to_make:
         teacher = parts.teacher if step.stage in (TEACH.name, REFERENCE.name) else None
         if isinstance(teacher, Paid) and teacher.service:
-            lists[teacher].append(_lists(parts, step))
-    return tuple(_service(teacher, own) for teacher, own in lists.items())
+            key = signature([config.identity(teacher), teacher.service])
+            teachers[key] = teacher
+            lists[key].append(_lists(parts, step))
+    return tuple(_service(teacher, lists[key]) for key, teacher in teachers.items())
 
 
 def _lists(parts: Parts, step: Step) -> tuple[int | None, int]:

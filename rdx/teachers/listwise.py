@@ -135,6 +135,24 @@ class Listwise:
                 f"letters, so at most {len(ascii_uppercase)}"
             )
 
+    @property
+    def service(self) -> str:
+        """Model and address of a backend whose answers may cost money; "" of any other."""
+        if not getattr(self.backend, "paid", False):
+            return ""
+        return f"{self.backend.model} at {self.backend.base_url or 'the default address'}"
+
+    def requests(self, length: int) -> tuple[int, int]:
+        """Requests, and passages that they show, of a list of so many passages."""
+        spans = windows.positions(length, self.window, self.stride)
+        times = self.passes * self.shuffles
+        return times * len(spans), times * sum(end - start for start, end in spans)
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float | None:
+        """In the currency of `prices`; None if these are not given."""
+        known = self.prices.input or self.prices.output
+        return self.prices.cost(input_tokens, output_tokens) if known else None
+
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Ask for every list; write what was asked to windows.parquet in `work`.
 
