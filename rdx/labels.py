@@ -31,15 +31,19 @@ def label(cfg: dict[str, Any], levels: dict[str, str], again: bool = False) -> P
     cell = materials.assemble(cfg)
     key = cell.keys["teach"]
     with cell.parts["tracking"].trial(
-        signature=key, levels=levels, config=cfg, grid="teach", seed=cfg["seed"]
+        store=cell.store.root,
+        signature=key,
+        levels=levels,
+        config=cfg,
+        grid="teach",
+        seed=cfg["seed"],
     ) as trial:
         split = materials.load(cell, "data", "train")
         taught = pipeline.teach(cell, split, pipeline.candidates(cell, split), again)
         folder = Path(cfg["store"]) / "teach" / key
         found = json.loads((folder / pipeline.AUDIT).read_text())
-        trial.log_result(
-            folder, {"audit": found, "lists": taught.query_id.nunique()}, pipeline.numbers(found)
-        )
+        facts = {"audit": found, "lists": taught.query_id.nunique()}
+        trial.log_result(folder, {**facts, "means": pipeline.numbers(found)})
     return folder
 
 

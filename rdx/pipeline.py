@@ -47,11 +47,16 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
     cell = assemble(cfg)
     keys, track = cell.keys, cell.parts["tracking"]
     done = cell.store.has("evaluate", keys["evaluate"]) and not cfg["force"]
-    if done and track.finished(keys["evaluate"]):
+    if done and track.finished(cell.store.root, keys["evaluate"]):
         folder = cell.store.cached("evaluate", keys["evaluate"], partial(_evaluate, cell, None))
         return _summary(cell, folder)
     with track.trial(
-        signature=keys["evaluate"], levels=levels, config=cfg, grid=cfg["grid"], seed=cfg["seed"]
+        store=cell.store.root,
+        signature=keys["evaluate"],
+        levels=levels,
+        config=cfg,
+        grid=cfg["grid"],
+        seed=cfg["seed"],
     ) as trial:
         try:
             folder = cell.store.cached(
@@ -63,7 +68,7 @@ def run(cfg: dict[str, Any], levels: dict[str, str]) -> dict[str, Any]:
         summary = _summary(cell, folder)
         facts = {"levels": levels, **summary}
         trial.set_health(facts["health"])
-        trial.log_result(folder, facts, summary["means"])
+        trial.log_result(folder, facts)
     return summary
 
 

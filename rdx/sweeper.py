@@ -15,6 +15,7 @@ from rdx import folders, progress
 from rdx.config import Cell, build, cells, distinct
 from rdx.store import signature
 from rdx.text import as_typed, counted
+from rdx.tracking import Row
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
 MOVED = 0.1  # share by which an axis may move steps and pairs
@@ -55,7 +56,7 @@ def sweep(
             flush=True,
         )
     track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
-    track.log_grid(grid, [_row(cell, None) for cell in found], claim)
+    track.log_grid(root, grid, [Row(**_row(cell, None)) for cell in found], claim)
     jobs = [
         [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
         for c in chosen
@@ -63,7 +64,8 @@ def sweep(
     returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
-    track.log_grid(grid, [_row(cell, results.get(cell.signature)) for cell in found], claim)
+    rows = [Row(**_row(cell, results.get(cell.signature))) for cell in found]
+    track.log_grid(root, grid, rows, claim)
     print(report([r.return_value for r in done]))
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:

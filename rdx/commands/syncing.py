@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rdx import config
 from rdx.arguments import Parser
@@ -12,11 +13,12 @@ from rdx.text import counted
 
 
 def sync(arguments: Sequence[str]) -> None:
-    """Deliver what MLflow has not got yet, and close the runs of dead processes."""
+    """Write to MLflow what it lacks of a store's trials, and close those of dead processes."""
     parser = Parser(
         prog="python -m rdx sync",
-        description="Deliver to MLflow what it could not take while trials ran, and close runs "
-        "whose process is gone. Safe to repeat, and while trials run.",
+        description="Write to MLflow what it lacks of a store's trials: what it could not take "
+        "while they ran, or all of them where MLflow is new or another one; and close trials whose "
+        "process is gone. Safe to repeat, and while trials run.",
     )
     parser.add_argument(
         "overrides",
@@ -26,7 +28,7 @@ def sync(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     try:
         cell = config.cells(given.overrides)[0]
-        found = config.build(cell.cfg["tracking"], "tracking").sync()
+        found = config.build(cell.cfg["tracking"], "tracking").sync(Path(cell.cfg["store"]))
     except ValueError as error:
         sys.exit(f"rdx: {line(error)}")
     delivered, closed = counted(found["delivered"], "record"), counted(found["closed"], "dead run")

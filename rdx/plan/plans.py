@@ -247,9 +247,11 @@ def _recorded(cells: list[Cell]) -> dict[str, bool]:
     looked: dict[str, set[str] | None] = {}
     found = {}
     for cell in cells:
-        node = json.dumps(cell.cfg["tracking"], sort_keys=True)
+        node = json.dumps([cell.cfg["tracking"], cell.cfg["store"]], sort_keys=True)
         if node not in looked:
-            looked[node] = config.build(cell.cfg["tracking"], "tracking").recorded()
+            looked[node] = config.build(cell.cfg["tracking"], "tracking").recorded(
+                Path(cell.cfg["store"])
+            )
         there = looked[node]
         found[cell.signature] = there is None or cell.signature in there
     return found

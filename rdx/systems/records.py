@@ -131,12 +131,15 @@ def _record(
 
     folder = cell.store.cached("import", key, make)
     track = replace(cell.parts["tracking"], system_metrics=False)
-    if track.finished(key):
+    if track.finished(cell.store.root, key):
         return
     name = facts["imported"]["name"]
     means = table.groupby(["collection", "system", "measure"]).value.mean()
-    with track.trial(signature=key, levels={}, config=given, grid="", seed=0) as trial:
+    with track.trial(
+        store=cell.store.root, signature=key, levels={}, config=given, grid="", seed=0
+    ) as trial:
         trial.set_tag("rdx.imported", name)
         trial.set_tag("mlflow.runName", f"run:{name}")
         trial.set_health(facts["health"])
-        trial.log_result(folder, facts, {"/".join(i): float(v) for i, v in means.items()})
+        flat = {"/".join(i): float(v) for i, v in means.items()}
+        trial.log_result(folder, {**facts, "means": flat})
