@@ -64,6 +64,7 @@ def finish(cell: Cell, queries: int) -> None:
         store.cached(stage, cell.keys[stage], make)
     tracking = config.build(cell.cfg["tracking"], "tracking")
     with tracking.trial(
+        store=store.root,
         signature=cell.signature,
         levels=cell.levels,
         config=cell.cfg,
@@ -72,8 +73,7 @@ def finish(cell: Cell, queries: int) -> None:
     ) as trial:
         trial.log_result(
             store.root / "evaluate" / cell.signature,
-            {"collections": {}},
-            {"pydocs/student/nDCG@10": 0.4},
+            {"means": {"pydocs/student/nDCG@10": 0.4}},
         )
 
 
@@ -147,7 +147,7 @@ def lost(uri: str, folder: str) -> None:
     """Print the seconds that each of three trials of 200 steps waits for its record."""
     from rdx.tracking import MLflow
 
-    settings = MLflow(uri=uri, artifacts=f"{folder}/a", outbox=f"{folder}/outbox")
+    settings = MLflow(uri=uri, artifacts=f"{folder}/a")
     if "://" in uri and not uri.startswith("sqlite"):
         settings = dataclasses.replace(settings, artifacts="")
     results = Path(folder, "results")
@@ -157,7 +157,7 @@ def lost(uri: str, folder: str) -> None:
         pause = 6.0
         start = time.perf_counter()
         with settings.trial(
-            signature=f"{os.getpid():x}{number}", levels={"loss": "ranknet"},
+            store=Path(folder), signature=f"{os.getpid():x}{number}", levels={"loss": "ranknet"},
             config={"a": {str(i): i for i in range(150)}}, grid="benchmark", seed=1,
         ) as trial:  # fmt: skip
             for step in range(200):
@@ -165,7 +165,7 @@ def lost(uri: str, folder: str) -> None:
             time.sleep(pause)
             trial.set_health("ok")
             facts = {"collections": {"pydocs": {"queries": 320, "digest": "d"}}}
-            trial.log_result(results, facts, {"pydocs/student/nDCG@10": 0.4})
+            trial.log_result(results, {**facts, "means": {"pydocs/student/nDCG@10": 0.4}})
         print(time.perf_counter() - start - pause)
 
 

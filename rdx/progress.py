@@ -2,7 +2,7 @@
 
 grids/GRID.json               its cells, written when it is launched
 evaluate/KEY/                 the cell has finished
-        /KEY.running.json     it runs, or its process was killed (`rdx.store.held`)
+        /KEY.running.json     it runs, or its process was killed (`rdx.store.locks`)
         /KEY.failed.json      its last try failed; KEY.log has the traceback
 """
 

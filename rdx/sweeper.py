@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rdx.job import Parts
 from rdx.parts import Length
 from rdx.store import signature
 from rdx.text import as_typed, counted
+from rdx.tracking import Row
 
 if TYPE_CHECKING:
     from rdx.pipeline import Summary
@@ -61,7 +63,7 @@ def sweep(
             flush=True,
         )
     track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
-    track.log_grid(grid, [_row(cell, None) for cell in found], claim)
+    track.log_grid(root, grid, [_row(cell, None) for cell in found], claim)
     jobs = [
         [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
         for c in chosen
@@ -69,7 +71,8 @@ def sweep(
     returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
-    track.log_grid(grid, [_row(cell, results.get(cell.signature)) for cell in found], claim)
+    rows = [_row(cell, results.get(cell.signature)) for cell in found]
+    track.log_grid(root, grid, rows, claim)
     print(report([r.return_value for r in done]))
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:
@@ -132,22 +135,21 @@ def report(summaries: list[Summary]) -> str:
     )
 
 
-def _row(cell: Cell, result: Any) -> dict[str, Any]:
+def _row(cell: Cell, result: Any) -> Row:
     """What is recorded of a cell of a grid, launched just now or not."""
     stood = _standing(cell)
-    row = {"overrides": " ".join(cell.overrides), "signature": cell.signature}
+    row = Row(signature=cell.signature, overrides=" ".join(cell.overrides))
     if _completed(result):
         facts: TrialFacts = result.return_value.facts
-        return {**row, "state": "finished", "health": facts.health, "means": facts.means}
+        return replace(row, state="finished", health=facts.health, means=facts.means)
     if result is None and stood.state == "finished":
         folder = Path(cell.cfg["store"], stages.EVALUATE.name, cell.signature)
         try:
             facts = Evaluated(folder).facts
         except OSError:  # running it says what, or makes it again
-            return {**row, "state": "unreadable", "health": None, "means": {}}
-        return {**row, "state": "finished", "health": facts.health, "means": facts.means}
-    state = "failed" if stood.state == "finished" else stood.state
-    return {**row, "state": state, "health": None, "means": {}}
+            return replace(row, state="unreadable")
+        return replace(row, state="finished", health=facts.health, means=facts.means)
+    return replace(row, state="failed" if stood.state == "finished" else stood.state)
 
 
 def _grid_id(arguments: list[str], found: list[Cell]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rdx import config
 from rdx.arguments import Parser
@@ -11,11 +12,12 @@ from rdx.text import counted
 
 
 def sync(arguments: Sequence[str]) -> None:
-    """Deliver what MLflow has not got yet, and close the runs of dead processes."""
+    """Write to MLflow what it lacks of a store's trials, and close those of dead processes."""
     parser = Parser(
         prog="python -m rdx sync",
-        description="Deliver to MLflow what it could not take while trials ran, and close runs "
-        "whose process is gone. Safe to repeat, and while trials run.",
+        description="Write to MLflow what it lacks of a store's trials: what it could not take "
+        "while they ran, or all of them where MLflow is new or another one; and close trials whose "
+        "process is gone. Safe to repeat, and while trials run.",
     )
     parser.add_argument(
         "overrides",
@@ -23,7 +25,7 @@ def sync(arguments: Sequence[str]) -> None:
         help="as of python -m rdx: tracking=..., tracking.uri=..., store=...",
     )
     cell = config.cells(parser.parse_args(arguments).overrides)[0]
-    counts = config.build(cell.cfg["tracking"], "tracking").sync()
+    counts = config.build(cell.cfg["tracking"], "tracking").sync(Path(cell.cfg["store"]))
     delivered = counted(counts["delivered"], "record")
     print(f"{delivered} delivered, {counted(counts['closed'], 'dead run')} closed")
     if counts["kept"]:

@@ -143,7 +143,7 @@ class Base:
         All of `cfg` as plain values, pickled likewise; None if it lacks values, or if some
         reference in it is not a plain path.
     refers
-        Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``.
+        Name of a node of `cfg` to those that its values refer to, as in ``${store}/ledger``.
     parts
         `cfg` with some of its nodes only, by their names.
     known

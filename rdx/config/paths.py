@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # What is written: always a path, but for a URI.
-WRITTEN = frozenset(("store", "ledger", "outbox", "artifacts"))
+WRITTEN = frozenset(("store", "ledger", "artifacts"))
 # What is read: a path if it is there, else the name of something else, as of a model of the Hub.
 READ = frozenset(("corpus", "queries", "qrels", "run", "runs", "model", "prompt"))
 # Keys of the same spelling that never name a file, by their class.

@@ -67,7 +67,7 @@ def locks(store: Path) -> Iterator[Finding]:
     probe = store / f".rdx-doctor-{os.getpid()}.held"
     try:
         # a second object stands for a second process: what holds it off is the file alone
-        with SoftFileLease(probe):  # as `rdx.store.held` has it
+        with SoftFileLease(probe):  # as `rdx.store.locks` has it
             try:
                 SoftFileLease(probe).acquire(timeout=0)
                 told = "locks are granted twice here"

@@ -144,14 +144,15 @@ def _record(
     def make(folder: Path) -> None:
         Evaluated.write(folder, trial, table, dict(runs), made_of)
 
-    folder = testbed.job.store.cached("import", trial.signature, make)
+    store = testbed.job.store
+    folder = store.cached("import", trial.signature, make)
     tracking = replace(tracking, system_metrics=False)
-    if tracking.finished(trial.signature):
+    if tracking.finished(store.root, trial.signature):
         return
     with tracking.trial(
-        signature=trial.signature, levels={}, config=made_of, grid="", seed=0
+        store=store.root, signature=trial.signature, levels={}, config=made_of, grid="", seed=0
     ) as recorded:
         recorded.set_tag("rdx.imported", imported.name)
         recorded.set_tag("mlflow.runName", f"run:{imported.name}")
         recorded.set_health(trial.health)
-        recorded.log_result(folder, json.loads(dump(trial)), trial.means)
+        recorded.log_result(folder, trial)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
-from pathlib import Path
 
 from mlflow import MlflowClient
 
-from rdx.tracking.lookup import SQLITE
+from rdx.tracking.places import SQLITE, database_file
 
 
 def client(uri: str) -> MlflowClient:
@@ -19,8 +18,8 @@ def client(uri: str) -> MlflowClient:
     all but one fail, and so does everyone after a process that was killed meanwhile. So each makes
     a file of its own, and the first one that is complete gets the name.
     """
-    path = Path(uri.removeprefix(SQLITE).partition("?")[0])
-    if uri.startswith(SQLITE) and not path.exists():
+    path = database_file(uri)
+    if path is not None and not path.exists():
         own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         own.parent.mkdir(parents=True, exist_ok=True)
         try:

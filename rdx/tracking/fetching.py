@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from rdx.tracking.errors import NoRecords, RecordError
+from rdx.tracking.places import NoRecords, RecordError
 
 FILES = ("trial.json", "per_query.parquet")
 COMMIT = "mlflow.source.git.commit"

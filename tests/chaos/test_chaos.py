@@ -63,7 +63,9 @@ def context():
     }
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["rdx.pipeline", "rdx.progress", "rdx.tracking.runs", "attempts"])
+    found.set_forkserver_preload(
+        ["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"]
+    )
     return found
 
 

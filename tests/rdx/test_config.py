@@ -590,8 +590,8 @@ def test_no_yaml_line_is_long():
         ([], ["seed=3"]),
         ([], ["depth.k=7"]),  # depth.pool refers to it
         ([], ["depth.pool=50", "depth.k=7", "trainer.batch=4"]),
-        ([], ["store=/elsewhere"]),  # tracking.outbox refers to it
-        ([], ["store=/elsewhere", "tracking.outbox=/there"]),
+        (["teacher=rankgpt"], ["store=/elsewhere"]),  # teacher.ledger refers to it
+        (["teacher=rankgpt"], ["store=/elsewhere", "teacher.ledger=/there"]),
         (["evaluation=trec_dl"], ["evaluation.runs=/runs", "seed=2"]),
         (["sampler=recorded"], ["sampler.run=a.run"]),  # lacks a value
         ([], ["depth.seed=${seed}", "seed=9"]),

@@ -16,8 +16,7 @@ def test_what_is_written_becomes_absolute_and_addresses_stay():
     cfg = {
         "store": "store",
         "teacher": listwise,
-        "tracking": {"uri": "sqlite:///mlflow.db?timeout=9", "artifacts": "mlartifacts",
-                     "outbox": "/elsewhere/outbox"},
+        "tracking": {"uri": "sqlite:///mlflow.db?timeout=9", "artifacts": "mlartifacts"},
         "spec": {"store": "store"},
     }  # fmt: skip
     found = absolute(cfg, HERE)
@@ -26,11 +25,10 @@ def test_what_is_written_becomes_absolute_and_addresses_stay():
     assert found["tracking"] == {
         "uri": f"sqlite:///{HERE}/mlflow.db?timeout=9",
         "artifacts": f"{HERE}/mlartifacts",
-        "outbox": "/elsewhere/outbox",
     }
     assert found["spec"] == cfg["spec"]
     assert absolute(found, Path("/")) == found
-    served = {"tracking": {"uri": "http://host:5000", "artifacts": "s3://bucket/a", "outbox": ""}}
+    served = {"tracking": {"uri": "http://host:5000", "artifacts": "s3://bucket/a"}}
     assert absolute(served, HERE) == served
     proxied = {"artifacts": "mlflow-artifacts:/a", "uri": "sqlite://"}
     assert absolute({"tracking": proxied}, HERE) == {"tracking": proxied}
@@ -89,5 +87,4 @@ def test_a_cell_is_the_same_from_another_folder(folders, world, monkeypatch):
         assert found[-1].cfg["store"] == f"{folder}/store"
         assert found[-1].cfg["data"]["corpus"] == f"{folder}/corpus.tsv"
         assert found[-1].cfg["tracking"]["uri"] == f"sqlite:///{folder}/mlflow.db"
-        assert found[-1].cfg["tracking"]["outbox"] == f"{folder}/store/outbox"
     assert found[0].keys == found[1].keys and found[0].overrides == found[1].overrides
