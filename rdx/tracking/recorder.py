@@ -199,7 +199,7 @@ class Record:
         named = {f"{prefix}/{name}": float(value) for name, value in metrics.items()}
         self._writer.add(Points(time=now(), step=step, values=named))
 
-    def log_result(self, folder: Path, facts: TrialFacts | Audit | dict[str, Any]) -> None:
+    def log_result(self, folder: Path, facts: TrialFacts | Audit) -> None:
         """Keep final metrics, artifacts and dataset inputs; see `rdx.tracking.Trial`."""
         signatures: dict[str, str] = {}
         inputs: list[Input] = []
@@ -212,13 +212,6 @@ class Record:
                     inputs.append(self._test(name, setting.digest, setting.first_stage, size))
             case Audit():
                 metrics = numbers(facts)
-            case _:  # of the pipeline as it was: its facts are not in the folder
-                self._log.attach("trial.json", _json(facts))
-                signatures, metrics = facts.get("signatures", {}), facts.get("means", {})
-                for name, one in facts.get("collections", {}).items():
-                    size = {key: one[key] for key in ("queries", "k") if key in one}
-                    if one.get("digest"):
-                        inputs.append(self._test(name, one["digest"], one.get("first_stage"), size))
         self._writer.add(
             Result(
                 time=now(),
