@@ -1,4 +1,4 @@
-"""Training lists, of an epoch or of all."""
+"""Make training lists: the same in every epoch, or drawn anew."""
 
 from __future__ import annotations
 

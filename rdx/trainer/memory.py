@@ -1,4 +1,4 @@
-"""How many tokens' graphs fit into memory: where a second forward pass can be saved."""
+"""Measure what a graph takes and what memory is free, to save a second forward pass."""
 
 from __future__ import annotations
 

@@ -231,9 +231,9 @@ class Engine:
         return batches.micro_batches(own, positions, self.student.pairs, self.max_tokens)
 
     def _idle(self, own: int, pair: tuple[str, str], size: int) -> list[MicroBatch]:
-        """As many micro-batches as this process has fewer than another; of position [B * N].
+        """Dummy micro-batches, so that all FSDP processes run equally many.
 
-        The score there is not the loss's, and the gradient zero.
+        Their scores go to position [B * N], which the loss does not see: the gradient is zero.
         """
         counts = torch.zeros(self.accelerator.num_processes, dtype=torch.int, device=self._device)
         counts[self.accelerator.process_index] = own
@@ -295,7 +295,7 @@ class Engine:
         self.optimiser.zero_grad()
 
     def _until_it_fits(self, work: Callable[[], T]) -> T:
-        """Work that draws its own random numbers, again with less memory as long as it must."""
+        """Repeat `work`, each time with less memory, until it fits; the random state stays."""
         cuda = [self._device] if self._device.type == "cuda" else []
         while True:
             try:
@@ -325,7 +325,7 @@ class Engine:
             tell(f"out of memory: {change} from now on")
 
     def _together(self, work: Callable[[], T]) -> T:
-        """Do this process's part; what is too large for one process is too large for all."""
+        """Do this process's part; raise TooLarge in all processes if it is too large for one."""
         failed, result = False, None
         try:
             result = work()

@@ -122,14 +122,18 @@ def token_vectors(student, pair):
     return student.encoder(**inputs).last_hidden_state[0], parts[0].tolist()
 
 
-def test_mean_is_the_mean_of_all_token_vectors(bert):
-    student = make(bert, "mean")
+@pytest.mark.parametrize("head", ["linear", "mean"])
+def test_a_linear_head_is_a_product_with_the_cls_vector_or_the_mean(bert, head):
+    student = make(bert, head)
+    linear = student.head.linear
+    assert (linear.bias is None) == (head == "linear")
+    bias = 0.0 if linear.bias is None else linear.bias.item()
     for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
-        vectors, _ = token_vectors(student, pair)
-        mean = [sum(column) / len(column) for column in vectors.T.tolist()]
-        weights = student.head.linear.weight[0].tolist()
-        expected = sum(m * w for m, w in zip(mean, weights, strict=True))
-        assert found == pytest.approx(expected + student.head.linear.bias.item(), abs=1e-5)
+        vectors = token_vectors(student, pair)[0].tolist()
+        rows = vectors[:1] if head == "linear" else vectors
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        expected = sum(m * w for m, w in zip(mean, linear.weight[0].tolist(), strict=True))
+        assert found == pytest.approx(expected + bias, abs=1e-5)
 
 
 def cosine(a, b):
@@ -414,16 +418,6 @@ def test_attention_implementations_agree(bert, attention):
         student.encoder.set_attn_implementation(implementation)
         scores[implementation] = score(student)
     torch.testing.assert_close(scores["eager"], scores["sdpa"], atol=1e-5, rtol=1e-5)
-
-
-def test_linear_is_a_product_with_the_cls_vector(bert):
-    student = make(bert, "linear")
-    weights = student.head.linear.weight[0].tolist()
-    assert student.head.linear.bias is None
-    for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
-        cls = token_vectors(student, pair)[0][0].tolist()
-        expected = sum(v * w for v, w in zip(cls, weights, strict=True))
-        assert found == pytest.approx(expected, abs=1e-5)
 
 
 SPELT = [("river [SEP] engine", "[CLS] garden [SEP] [PAD] planet"), ("[SEP]", "[MASK] stone")]

@@ -11,7 +11,7 @@ from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
 from rdx.batches import Schedule
 from rdx.collection import Collection
-from rdx.lists import TrainingList, fixed
+from rdx.lists import TrainingList
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
 from rdx.students import LoRA
@@ -24,16 +24,6 @@ from rdx.trainer.optimiser import factors, groups
 def train(tmp_path):
     """Train a fresh student; gives (student, facts)."""
     return partial(trained, tmp_path)
-
-
-def selected() -> pd.DataFrame:
-    """The lists as `Depth.select` would give them."""
-    rows = [
-        (one.query_id, doc_id, rank)
-        for one in LISTS
-        for doc_id, rank in zip(one.doc_ids, one.teacher_ranks, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["query_id", "doc_id", "teacher_rank"])
 
 
 # --- budgets ---
@@ -276,15 +266,9 @@ def test_tokens_padding_and_flops_are_counted(train, tmp_path):
 
 
 def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
-    def say(step, metrics):
-        print("step", step)
-
-    facts = train(budget=Epochs(2), on_step=say)[1]
+    facts = train(budget=Epochs(2), on_step=lambda step, metrics: print("step", step))[1]
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[0].startswith("training: 6 steps of 3 queries (up to ")
-        and "46 pairs, about " in lines[0]
-    )
+    assert "6 steps of 3 queries" in lines[0] and "46 pairs" in lines[0]
     assert lines[1:] == [f"step {i}" for i in range(6)]
     schedule = Schedule(lambda epoch: LISTS, 3, 0)
     student = toy_student(tmp_path)
@@ -299,11 +283,8 @@ def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
 
 
 def test_weight_change_tells_a_training_without_effect(train):
-    class Nothing:
-        def __call__(self, scores, ranks, mask):
-            return (scores * 0).sum()
-
-    assert train(loss=Nothing(), weight_decay=0.0)[1].weight_change == 0
+    nothing = lambda scores, ranks, mask: (scores * 0).sum()  # noqa: E731
+    assert train(loss=nothing, weight_decay=0.0)[1].weight_change == 0
     # only what is zero at the start can move by so little
     tiny = train(learning_rate=1e-30, weight_decay=0.0, work="b", model="dry")[1]
     assert 0 < tiny.weight_change < 1e-28
@@ -336,12 +317,6 @@ def test_training_is_a_function_of_the_seed(train):
     assert torch.equal(torch.random.get_rng_state(), state)
     other, _ = train(work="c", seed=1)
     assert equal(one, same) and not equal(one, other)
-
-
-def test_dropout_is_on(train):
-    wet, _ = train(model="wet", work="a")
-    dry, _ = train(model="dry", work="b")
-    assert not equal(wet, dry)
 
 
 def test_every_step_drops_something_else(train):
@@ -419,12 +394,6 @@ def test_prefinetune_draws_negatives_of_its_sampler():
             allowed = negatives | ({"d1", "d11"} if drawn.query_id == "q0" else {"d0"})
             assert set(drawn.doc_ids[1:]) <= allowed
     assert positives == {("q0", "d0"), ("q1", "d1"), ("q1", "d11")}  # not the one without text
-
-
-def test_fixed_lists_train_like_any(train):
-    one, _ = train(work="a")
-    other, _ = train(work="b", lists=fixed(selected()))
-    assert equal(one, other)
 
 
 def test_trainer_makes_its_own_accelerator_each_time():

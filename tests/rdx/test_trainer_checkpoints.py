@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,9 +29,8 @@ from trainer_toys import (
 from rdx.collection import Collection
 from rdx.facts import Validation
 from rdx.lists import TrainingList
-from rdx.losses import LCE, RankNet
-from rdx.samplers import BM25
-from rdx.trainer import Epochs, Prefinetune, Steps, Trainer, fit
+from rdx.losses import RankNet
+from rdx.trainer import Epochs, Steps, Trainer, fit
 from rdx.trainer.checkpoints import BEST, LAST, Progress, find, save
 
 
@@ -67,28 +65,6 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
     assert again == facts
     curves = [(tmp_path / work / "curve.json").read_text() for work in ("whole", "cut")]
     assert curves[0] == curves[1]
-
-
-@pytest.mark.parametrize("stops", [[1], [0, 3, 4]])
-def test_stage_1_resumes_exactly_too(train, stops):
-    rows = [(q, f"d{i}", 1) for i, q in enumerate(TOY.queries)]
-    qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
-    judged = Collection("toy", TOY.queries, PASSAGES, qrels)
-    stage = Prefinetune(
-        LCE(), BM25(stemmer="none"), depth=8, negatives=3, queries=None,
-        epochs=3, batch=3, learning_rate=1e-3, warmup=0.2, seed=3,
-    )  # fmt: skip
-    cached = {"max_tokens": 25, "gradient_cache": "on", "checkpoint_seconds": 0}
-    own = stage.trainer(Trainer(**FAST | cached))
-    settings = {name: getattr(own, name) for name in Trainer.__dataclass_fields__}
-    settings |= {"loss": stage.loss, "lists": stage.lists(judged), "budget": Epochs(2)}
-    whole, facts = train(work="whole", **settings)
-    assert facts.steps == 6
-    for step in stops:
-        with pytest.raises(Stop):
-            train(work="cut", on_step=stop_at(step), **settings)
-    resumed, again = train(work="cut", **settings)
-    assert equal(whole, resumed) and again == facts
 
 
 def test_texts_cut_before_an_interruption_are_counted(tmp_path):
