@@ -429,7 +429,7 @@ def test_a_grid_killed_at_many_moments_gives_the_same_bytes(grid, world, rdx, tm
 
 def test_the_facts_of_a_trial_are_json(cell, store):
     facts = json.loads((folder_of(store, cell, "evaluate") / "trial.json").read_text())
-    assert facts["health"] == "ok" and facts["training"]["steps"] == 4
+    assert facts["health"] == "ok" and facts["checkpoint"]["training"]["steps"] == 4
     assert facts["collections"]["files"]["first_stage"]["engine"] == "bm25s"
     # seconds differ: another test may have evaluated the cell again
     assert facts["timing"]["files"]["queries"] == cell["timing"]["files"]["queries"] == 24
