@@ -32,20 +32,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from rdx import config
+from rdx import config, facts
 from rdx.export import ExportError, export, find
 from rdx.export.card import card, citation, public
-from rdx.facts import (
-    CheckpointFacts,
-    CollectionFacts,
-    Count,
-    Means,
-    OverCollections,
-    Ties,
-    TrainingFacts,
-    TrialFacts,
-    dump,
-)
 from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
@@ -202,25 +191,25 @@ def store_of(folder, model, loss=True, **settings):
     rows = [(f"q{q}", f"d{d}", d + 1, 3 - d, "ok") for q in range(3) for d in range(3)]
     taught = pd.DataFrame(rows, columns=["query_id", "doc_id", "rank", "teacher_rank", "state"])
     labels = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
-    training = TrainingFacts(
+    training = facts.TrainingFacts(
         steps=1234, pairs=98765, lists=3, tokens=9, padding=0.1, flops=9, max_tokens=9,
         truncated_texts=0, last_loss=0.1, weight_change=0.1,
     )  # fmt: skip
-    tiny = CollectionFacts(
+    tiny = facts.CollectionFacts(
         queries=4, k=10, digest="d", first_stage={"_target_": "rdx.samplers.BM25", "k1": 0.9},
         judged_at_10=0.5, judged_at_10_first_stage=0.5, ceiling=0.9, reason="", missing_queries=0,
-        ties=Ties("trec_eval", 0.0, 0.0), weight=0.3,
+        ties=facts.Ties("trec_eval", 0.0, 0.0), weight=0.3,
     )  # fmt: skip
-    nothing = Means(corpora=(), left_out={}, arithmetic={}, geometric={})
-    trained = CheckpointFacts(
-        training=training, dropped={"lists_left_out": Count(1, 4)}, audit=labels
+    nothing = facts.Means(corpora=(), left_out={}, arithmetic={}, geometric={})
+    trained = facts.CheckpointFacts(
+        training=training, dropped={"lists_left_out": facts.Count(1, 4)}, audit=labels
     )
-    facts = TrialFacts(
+    trial = facts.TrialFacts(
         signature="ab12" * 4,
         signatures={"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
         levels={}, seed=7, health="ok", collections={"tiny": tiny}, means={},
-        over_collections=OverCollections(collections=nothing),
-        checkpoint=trained if loss else CheckpointFacts(),
+        over_collections=facts.OverCollections(collections=nothing),
+        checkpoint=trained if loss else facts.CheckpointFacts(),
     )  # fmt: skip
     table = pd.DataFrame(
         [
@@ -233,13 +222,13 @@ def store_of(folder, model, loss=True, **settings):
     store = Store(folder)
 
     def evaluated(to):
-        (to / "trial.json").write_text(dump(facts))
+        (to / "trial.json").write_text(facts.dump(trial))
         (to / "config.yaml").write_text(yaml.safe_dump(cfg, sort_keys=False))
         table.to_parquet(to / "per_query.parquet")
 
     stage = "distill" if loss else "prefinetune"
-    store.cached(stage, facts.signatures[stage], student.save)
-    store.cached("evaluate", facts.signature, evaluated)
+    store.cached(stage, trial.signatures[stage], student.save)
+    store.cached("evaluate", trial.signature, evaluated)
     return folder, student
 
 
