@@ -10,6 +10,7 @@ from rdx.evaluation.corpora import (
     pool,
 )
 from rdx.evaluation.efficiency import ratio, timed
+from rdx.evaluation.measurement import Baselines, Tested, baselines, measure
 from rdx.evaluation.measures import (
     JUDGED,
     half_width,
@@ -30,7 +31,6 @@ from rdx.evaluation.reranking import (
     rerank,
 )
 from rdx.evaluation.settings import Evaluation, TestSet, check_measures
-from rdx.evaluation.tested import Baselines, Tested, baselines, measure
 
 __all__ = [
     "Baselines",

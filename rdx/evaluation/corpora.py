@@ -11,10 +11,10 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.evaluation.measurement import Tested
 from rdx.evaluation.measures import per_query
 from rdx.evaluation.quality import quality_of
 from rdx.evaluation.settings import Evaluation, TestSet
-from rdx.evaluation.tested import Tested
 from rdx.facts import CollectionFacts, Means, OverCollections, Setting, shallow
 
 POOLED = ".pooled"

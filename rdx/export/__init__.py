@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from rdx.export.card import card, describe_cell
-from rdx.export.finished import ExportError, Finished, find
+from rdx.export.cells import ExportError, Finished, find
 from rdx.export.weights import FORMS, write
 from rdx.store import share
 

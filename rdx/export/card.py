@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from rdx import config
 from rdx import evaluation as ev
-from rdx.export.finished import Finished
+from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
 from rdx.teachers.audit import summary

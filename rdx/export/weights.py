@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rdx.export.finished import ExportError
+from rdx.export.cells import ExportError
 from rdx.export.lightning import nameless, write_lightning
 from rdx.students import CrossEncoder, Student
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification

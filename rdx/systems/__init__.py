@@ -1,9 +1,9 @@
 """Other people's systems: TREC runs, measured without a model and registered as trials."""
 
 from rdx.systems.archives import Archive, opened, register_all
-from rdx.systems.measuring import Cost, Scored, evaluate, timings
 from rdx.systems.records import register
 from rdx.systems.runs import Run, outside
+from rdx.systems.scores import Cost, Scored, evaluate, timings
 from rdx.systems.testbed import Testbed, compose, copied
 
 __all__ = [

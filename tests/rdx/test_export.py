@@ -32,20 +32,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from rdx import config
+from rdx import config, facts
 from rdx.export import ExportError, export, find
 from rdx.export.card import card, citation, public
-from rdx.facts import (
-    CheckpointFacts,
-    CollectionFacts,
-    Count,
-    Means,
-    OverCollections,
-    Ties,
-    TrainingFacts,
-    TrialFacts,
-    dump,
-)
 from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
@@ -202,25 +191,25 @@ def store_of(folder, model, loss=True, **settings):
     rows = [(f"q{q}", f"d{d}", d + 1, 3 - d, "ok") for q in range(3) for d in range(3)]
     taught = pd.DataFrame(rows, columns=["query_id", "doc_id", "rank", "teacher_rank", "state"])
     labels = audit(taught.drop(columns="rank"), taught[["query_id", "doc_id", "rank"]])
-    training = TrainingFacts(
+    training = facts.TrainingFacts(
         steps=1234, pairs=98765, lists=3, tokens=9, padding=0.1, flops=9, max_tokens=9,
         truncated_texts=0, last_loss=0.1, weight_change=0.1,
     )  # fmt: skip
-    tiny = CollectionFacts(
+    tiny = facts.CollectionFacts(
         queries=4, k=10, digest="d", first_stage={"_target_": "rdx.samplers.BM25", "k1": 0.9},
         judged_at_10=0.5, judged_at_10_first_stage=0.5, ceiling=0.9, reason="", missing_queries=0,
-        ties=Ties("trec_eval", 0.0, 0.0), weight=0.3,
+        ties=facts.Ties("trec_eval", 0.0, 0.0), weight=0.3,
     )  # fmt: skip
-    nothing = Means(corpora=(), left_out={}, arithmetic={}, geometric={})
-    trained = CheckpointFacts(
-        training=training, dropped={"lists_left_out": Count(1, 4)}, audit=labels
+    nothing = facts.Means(corpora=(), left_out={}, arithmetic={}, geometric={})
+    trained = facts.CheckpointFacts(
+        training=training, dropped={"lists_left_out": facts.Count(1, 4)}, audit=labels
     )
-    facts = TrialFacts(
+    trial = facts.TrialFacts(
         signature="ab12" * 4,
         signatures={"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
         levels={}, seed=7, health="ok", collections={"tiny": tiny}, means={},
-        over_collections=OverCollections(collections=nothing),
-        checkpoint=trained if loss else CheckpointFacts(),
+        over_collections=facts.OverCollections(collections=nothing),
+        checkpoint=trained if loss else facts.CheckpointFacts(),
     )  # fmt: skip
     table = pd.DataFrame(
         [
@@ -233,13 +222,13 @@ def store_of(folder, model, loss=True, **settings):
     store = Store(folder)
 
     def evaluated(to):
-        (to / "trial.json").write_text(dump(facts))
+        (to / "trial.json").write_text(facts.dump(trial))
         (to / "config.yaml").write_text(yaml.safe_dump(cfg, sort_keys=False))
         table.to_parquet(to / "per_query.parquet")
 
     stage = "distill" if loss else "prefinetune"
-    store.cached(stage, facts.signatures[stage], student.save)
-    store.cached("evaluate", facts.signature, evaluated)
+    store.cached(stage, trial.signatures[stage], student.save)
+    store.cached("evaluate", trial.signature, evaluated)
     return folder, student
 
 
@@ -265,27 +254,19 @@ OWN = [
 ]
 
 
-def test_transformers_gives_the_same_scores(model, tmp_path):
-    store, student = store_of(tmp_path / "store", model)
-    out = export(store, "ab12", tmp_path / "out")
-    pairs = PAIRS + SPELT
-    found = plain_scores(out, pairs)
-    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
-    assert found.unique().numel() == len(pairs)
-    assert not list(out.glob("*.py"))  # nothing but what Transformers knows
-
-
-@pytest.mark.parametrize("settings", OWN, ids=lambda s: "-".join(s.values()))
-def test_transformers_gives_the_same_scores_with_our_heads(model, tmp_path, settings):
+@pytest.mark.parametrize("settings", [{}, *OWN], ids=lambda s: "-".join(s.values()) or "plain")
+def test_transformers_gives_the_same_scores(model, tmp_path, settings):
     store, student = store_of(tmp_path / "store", model, **settings)
     out = export(store, "ab12", tmp_path / "out")
     pairs = PAIRS + SPELT
-    found = plain_scores(out, pairs, trust_remote_code=True)
-    torch.testing.assert_close(found, expected(student, pairs), atol=1e-5, rtol=1e-5)
-    assert found.unique().numel() == len(pairs)
-    assert {path.name for path in out.glob("*.py")} == {"modeling_rdx.py", "heads.py"}
-    with pytest.raises(ValueError, match="trust_remote_code"):  # not a silent, untrained head
-        plain_scores(out, PAIRS, trust_remote_code=False)
+    scores = plain_scores(out, pairs, trust_remote_code=bool(settings))
+    torch.testing.assert_close(scores, expected(student, pairs), atol=1e-5, rtol=1e-5)
+    assert scores.unique().numel() == len(pairs)
+    code = {"modeling_rdx.py", "heads.py"} if settings else set()
+    assert {path.name for path in out.glob("*.py")} == code
+    if settings:
+        with pytest.raises(ValueError, match="trust_remote_code"):  # not a silent, untrained head
+            plain_scores(out, PAIRS, trust_remote_code=False)
 
 
 @pytest.mark.parametrize("settings", [{}, OWN[3]], ids=["plain", "own"])
@@ -434,31 +415,27 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("signature", "message"),
+    ("signature", "names"),
     [
-        ("ff", r"no finished cell .* begins with 'ff'; there are 2: ab12.*, ab13"),
-        ("ab1", r"'ab1' is the beginning of 2 signatures: ab12.*, ab13.*; give more of it"),
-        ("", r"beginning of 0|beginning of 2"),
-        ("cd34", r"cd34cd34cd34cd34 is not finished: run its command again"),
-        ("../distill/bb", r"no finished cell"),
+        ("ff", "'ff'.* ab12.*, ab13"),
+        ("ab1", "'ab1'.* 2 .*ab12.*, ab13"),
+        ("", "''"),
+        ("cd34", "cd34cd34cd34cd34 is not finished"),
+        ("../distill/bb", "distill"),
     ],
 )
-def test_signatures_that_name_no_one_cell(two, tmp_path, signature, message):
-    with pytest.raises(ExportError, match=message):
-        export(two, signature, tmp_path / "out")
+def test_signatures_that_name_no_one_cell(two, tmp_path, signature, names):
+    for store in (two, tmp_path / "nowhere") if signature == "ff" else (two,):
+        with pytest.raises(ExportError, match=names if store == two else "nowhere"):
+            export(store, signature, tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_store_that_is_not_there(tmp_path):
-    with pytest.raises(ExportError, match=r"no finished cell in .*nowhere.*there are 0"):
-        export(tmp_path / "nowhere", "ab", tmp_path / "out")
 
 
 def test_folders_that_are_in_the_way(two, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for name in ("full", "full/file"):
-        with pytest.raises(ExportError, match="not an empty folder"):
+        with pytest.raises(ExportError, match=name):
             export(two, "ab12", tmp_path / name)
     (tmp_path / "empty").mkdir()
     assert export(two, "ab12", tmp_path / "empty").name == "empty"
@@ -466,12 +443,10 @@ def test_folders_that_are_in_the_way(two, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"full", "empty"}
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [({"licence": "Apache 2.0!"}, "licence='Apache 2.0!'"), ({"form": "onnx"}, "form='onnx'")],
-)
-def test_bad_values_name_their_key(two, tmp_path, values, message):
-    with pytest.raises(ExportError, match=re.escape(message)):
+@pytest.mark.parametrize("values", [{"licence": "Apache 2.0!"}, {"form": "onnx"}])
+def test_bad_values_name_their_key(two, tmp_path, values):
+    [(key, value)] = values.items()
+    with pytest.raises(ExportError, match=re.escape(f"{key}={value!r}")):
         export(two, "ab12", tmp_path / "out", **values)
 
 
@@ -509,7 +484,7 @@ def test_a_tokeniser_without_separators_is_refused(tmp_path):
     settings = find(store, "ab12").student
     student = settings.load(find(store, "ab12").checkpoint).eval()
     student.pairs.tokenizer.sep_token = None
-    with pytest.raises(ExportError, match="head=cls with attention=full can be exported"):
+    with pytest.raises(ExportError, match="head='mean'"):
         write(student, settings, "transformers", tmp_path)
 
 
@@ -603,6 +578,6 @@ def test_the_form_of_lightning_ir_has_its_names(tmp_path, kind, head):
 )
 def test_what_lightning_ir_has_no_model_for_is_refused(tmp_path, kind, settings):
     store, _ = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), **settings)
-    with pytest.raises(ExportError, match=r"Lightning IR has no such model; it has head=linear"):
+    with pytest.raises(ExportError, match="student.head="):
         export(store, "ab12", tmp_path / "out", form="lightning_ir")
     assert not (tmp_path / "out").exists()

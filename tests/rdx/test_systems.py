@@ -11,23 +11,8 @@ import pytest
 
 from analysis.costs import costs
 from analysis.spec import BYTES, SECONDS, Row
-from rdx import commands, config, pipeline, rankings, systems
+from rdx import commands, config, facts, pipeline, rankings, systems
 from rdx.config import ConfigError
-from rdx.facts import (
-    Energy,
-    Hardware,
-    Imported,
-    ImportedFile,
-    Latency,
-    Means,
-    OverCollections,
-    Peak,
-    QueryTiming,
-    Timing,
-    TrialFacts,
-    dump,
-    parse,
-)
 from rdx.rankings import FormatError
 
 DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
@@ -37,7 +22,7 @@ FIRST = {"q1": "d1 d2 d3 d4", "q2": "d5 d6", "q3": "d9 d8 d7"}
 
 
 def trial_of(folder):
-    return parse(TrialFacts, (Path(folder) / "trial.json").read_bytes())
+    return facts.parse(facts.TrialFacts, (Path(folder) / "trial.json").read_bytes())
 
 
 def write_run(path, lists):
@@ -178,8 +163,8 @@ def test_import_registers_a_trial(files, mlflow, capsys):
     assert trial.signature == tags["rdx.signature"]
     assert (trial.levels, trial.seed, trial.health) == ({}, 0, "ok")
     sha = hashlib.sha256((files / "better.run.gz").read_bytes()).hexdigest()
-    of_files = {"files": ImportedFile("better.run.gz", sha, "score")}
-    assert trial.imported == Imported(
+    of_files = {"files": facts.ImportedFile("better.run.gz", sha, "score")}
+    assert trial.imported == facts.Imported(
         name="Better", file="better.run.gz", sha256=sha, files=of_files, source="us"
     )
     table = pd.read_parquet(f"{folder}/per_query.parquet")
@@ -219,9 +204,9 @@ def test_an_import_is_comparable_with_a_trained_cell(world, tmp_path, monkeypatc
     words = ["--collection", *chosen, f"store={tmp_path / 'store'}", uri]
     commands.import_([str(run), "--name", "BM25", *words])
     [record] = imported("BM25")
-    facts = trial_of(record.info.artifact_uri).collections["files"]
+    imported_facts = trial_of(record.info.artifact_uri).collections["files"]
     for key in ("digest", "k", "first_stage", "queries", "ceiling", "reason"):
-        assert getattr(facts, key) == getattr(trained, key), key
+        assert getattr(imported_facts, key) == getattr(trained, key), key
     first = record.data.metrics
     assert first["RR_at_10/run_BM25/files"] == first["RR_at_10/first_stage/files"]
 
@@ -261,20 +246,22 @@ def test_costs_of_cells_are_compared(tmp_path, capsys):
     def cell(name, seconds):
         folder = tmp_path / "evaluate" / name
         folder.mkdir(parents=True)
-        single = QueryTiming(
+        single = facts.QueryTiming(
             seconds={q: (s,) for q, s in seconds.items()}, pairs={}, pairs_per_second=50.0,
-            latency=Latency(p50=0.1, p95=0.2, mean=0.1), peak_memory=Peak(rss=10**9),
-            energy=Energy(), warm_up=3, repetitions=1, precision="fp32", max_tokens=9,
-            hardware=Hardware(device="CPU", cpu="?", cores=2, threads=2, torch="2"),
+            latency=facts.Latency(p50=0.1, p95=0.2, mean=0.1), peak_memory=facts.Peak(rss=10**9),
+            energy=facts.Energy(), warm_up=3, repetitions=1, precision="fp32", max_tokens=9,
+            hardware=facts.Hardware(device="CPU", cpu="?", cores=2, threads=2, torch="2"),
         )  # fmt: skip
-        timing = Timing(seconds=1.0, pairs_per_second=9.0, queries=2, texts=4, texts_truncated=0)
-        nothing = Means(corpora=(), left_out={}, arithmetic={}, geometric={})
-        trial = TrialFacts(
+        timing = facts.Timing(
+            seconds=1.0, pairs_per_second=9.0, queries=2, texts=4, texts_truncated=0
+        )
+        nothing = facts.Means(corpora=(), left_out={}, arithmetic={}, geometric={})
+        trial = facts.TrialFacts(
             signature=name, signatures={}, levels={}, seed=1, health="ok", collections={}, means={},
-            over_collections=OverCollections(collections=nothing),
+            over_collections=facts.OverCollections(collections=nothing),
             timing={"dl19": replace(timing, single=single if seconds else None)},
         )  # fmt: skip
-        (folder / "trial.json").write_text(dump(trial))
+        (folder / "trial.json").write_text(facts.dump(trial))
 
     cell("aaaa", {"p": 1.0, "q": 1.0})
     cell("bbbb", {"p": 2.0, "q": 4.0})
@@ -307,6 +294,6 @@ def test_a_cell_is_evaluated_on_dl19(world, tmp_path):
     [folder] = (tmp_path / "evaluate").glob("*[0-9a-f]")
     trial = trial_of(folder)
     assert trial.means["files/first_stage/nDCG@10"] == pytest.approx(0.5058, abs=5e-5)
-    facts = trial.collections["files"]
-    assert facts.queries == 43 and not facts.degenerate
-    assert facts.judged_at_10 == facts.judged_at_10_first_stage == pytest.approx(1.0)
+    own = trial.collections["files"]
+    assert own.queries == 43 and not own.degenerate
+    assert own.judged_at_10 == own.judged_at_10_first_stage == pytest.approx(1.0)
