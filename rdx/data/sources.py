@@ -103,7 +103,7 @@ class Source:
 def sources(
     dataset: Dataset, parts: tuple[str, ...] = PARTS, missing: bool = False
 ) -> list[Source]:
-    """The downloads of documents, queries and judgements.
+    """List the downloads of documents, queries and judgements.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def sources(
 
 
 def files(dataset: Dataset, parts: tuple[str, ...] = PARTS) -> dict[Path, str]:
-    """The files that a data set keeps in ir_datasets' home, each with the part it belongs to.
+    """List the files of a data set in ir_datasets' home, each with the part it belongs to.
 
     Downloads, what was taken out of them, and the store of passages.
     """

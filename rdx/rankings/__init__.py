@@ -1,4 +1,4 @@
-"""Ranking tables and qrels: built, checked, and moved in and out of TREC and parquet files.
+"""Build and check ranking tables and qrels; read and write TREC and parquet files.
 
 A ranking is a data frame with the columns `query_id` (str), `doc_id` (str), `rank` (int32,
 1 = best, dense) and `score` (float32, finite). The rows of a query are contiguous and in rank

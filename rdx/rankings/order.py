@@ -72,7 +72,7 @@ def may_repeat(starts: np.ndarray, docs: pa.Array) -> bool:
 
 
 def joined(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """What `left.merge(right, on=["query_id", "doc_id"])` gives, for other columns of other names.
+    """Merge two frames on query and doc ids; their other columns have different names.
 
     Hashes are joined, and the rows kept whose ids agree: faster than a join of strings.
     """

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,9 @@ class FormatError(Mendable, ValueError):
     """Data that break a format; the message starts with `path:line: ` where a line is known."""
 
 
-def rank(query_id: Iterable[Any], doc_id: Iterable[Any], score: Iterable[float]) -> pd.DataFrame:
+def rank(
+    query_id: Iterable[object], doc_id: Iterable[object], score: Iterable[float]
+) -> pd.DataFrame:
     """Rank the passages of each query by score.
 
     Parameters
@@ -114,7 +115,7 @@ class Content:
 
 
 def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> Content:
-    """What a ranking holds, apart from how it was written down.
+    """Count and hash the lists of a ranking, however it was written down.
 
     Two files of one ranking can differ in their bytes, by the order of the queries, scores or tags;
     they agree here.
@@ -140,14 +141,14 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> Content:
     )
 
 
-def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":
+def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Z-scores of a column within each query (population SD); 0 where a query has no spread."""
     groups = frame.groupby("query_id")[column]
     spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
     return (frame[column] - groups.transform("mean")) / spread
 
 
-def query_starts(query_id: "pd.Series[Any] | pa.Array | pa.ChunkedArray") -> np.ndarray:
+def query_starts(query_id: "pd.Series[str] | pa.Array | pa.ChunkedArray") -> np.ndarray:
     """Row at which each stretch of equal query ids starts, then the number of rows."""
     ids = pa.array(query_id) if isinstance(query_id, pd.Series) else query_id
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
@@ -167,7 +168,7 @@ def _lists(block: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         yield query_id, docs[start:end]
 
 
-def _strings(ids: Iterable[Any]) -> "pd.Series[Any]":
+def _strings(ids: Iterable[object]) -> "pd.Series[str]":
     series = ids if isinstance(ids, pd.Series) else pd.Series(list(ids), dtype=object)
     return series.reset_index(drop=True).astype("str")
 

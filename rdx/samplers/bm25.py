@@ -1,4 +1,4 @@
-"""BM25 over an index on disk."""
+"""Retrieve with BM25, from an index on disk."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def table(
 
 @contextmanager
 def prepared(prepare: Callable[[Path], None], folder: Path | None) -> Iterator[Path]:
-    """The folder of an index; without one, a temporary folder that `prepare` fills."""
+    """Give the folder of an index; without one, a temporary folder that `prepare` fills."""
     if folder is not None:
         yield folder
         return

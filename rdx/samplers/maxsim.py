@@ -1,4 +1,4 @@
-"""Late interaction: MaxSim of token vectors, exactly and in blocks (Khattab and Zaharia 2020).
+"""Score and search by MaxSim of token vectors, exactly and in blocks (Khattab and Zaharia 2020).
 
     score(q, d) = sum over query tokens i of max over passage tokens j of  q_i . d_j
 

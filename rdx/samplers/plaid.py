@@ -1,4 +1,4 @@
-"""PLAID (Santhanam et al. 2022) by fast-plaid: an approximate index of token vectors."""
+"""Search token vectors approximately: PLAID (Santhanam et al. 2022) by fast-plaid."""
 
 from __future__ import annotations
 
