@@ -1,4 +1,4 @@
-"""Texts for people."""
+"""Numbers with nouns, and paths, as people read them."""
 
 import re
 from pathlib import Path

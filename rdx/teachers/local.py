@@ -450,7 +450,7 @@ class _Watch:
         self.tokens: list[list[int]] = [[] for _ in rows]
         self.finish = [""] * len(rows)
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Whether each row is done [B], after one more token."""
         for i, token in enumerate(input_ids[:, -1].tolist()):
             if not self.finish[i]:

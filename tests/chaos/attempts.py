@@ -1,4 +1,4 @@
-"""What the processes of the chaos test run: a grid cell by cell, each in a process of its own.
+"""Run a grid for the chaos test, cell by cell, each in a process of its own.
 
 A fork server has imported torch and rdx once; the processes it forks are real ones, and are killed.
 """

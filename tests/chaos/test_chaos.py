@@ -56,17 +56,11 @@ def disk(tmp_path_factory):
 @pytest.fixture(scope="module")
 def context():
     """A server that has imported everything once and forks from then on."""
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MKL_NUM_THREADS": "1",
-    }
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        ["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"]
-    )
-    return found
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"])
+    return server
 
 
 class Grid:
@@ -94,33 +88,32 @@ class Grid:
     def working(self):
         """The processes of cells that are alive."""
         text = self.pids.read_text() if self.pids.exists() else ""
-        found = []
+        alive = []
         for pid in map(int, text.split()):
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    alive.append(process)
+        return alive
+
+    def kill_cells(self):
+        for process in self.working():
+            with suppress(psutil.Error):
+                process.kill()
 
     def end(self, process):
         """Wait for an attempt, and for what a killed launcher left; nothing hangs."""
         process.join(HANGS)
         hangs = process.is_alive()
         left = psutil.wait_procs(self.working(), timeout=HANGS)[1]
-        if hangs or any(one.status() != psutil.STATUS_ZOMBIE for one in left):
+        if hangs or any(process.status() != psutil.STATUS_ZOMBIE for process in left):
             pytest.fail(f"an attempt hangs:\n{self.log.read_text()[-3000:]}")
 
     def results(self):
         """The bytes of every file of every result; without what holds times and places."""
-        found = {}
-        for stage in STAGES:
-            for folder in (self.store / stage).glob("*"):
-                if folder.suffix or not folder.is_dir():
-                    continue
-                for path in folder.rglob("*"):
-                    if path.is_file():
-                        found[str(path.relative_to(self.store))] = comparable(path)
-        return found
+        folders = [f for stage in STAGES for f in (self.store / stage).glob("*") if not f.suffix]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.store)): comparable(path) for path in files}
 
 
 def comparable(path):
@@ -137,8 +130,8 @@ def values(path):
     if path.suffix == ".json":
         return without_times(json.loads(path.read_text()))
     if path.name == "config.yaml":
-        found = yaml.safe_load(path.read_text())
-        return {key: value for key, value in found.items() if key not in PLACES}
+        settings = yaml.safe_load(path.read_text())
+        return {key: value for key, value in settings.items() if key not in PLACES}
     return path.read_bytes()
 
 
@@ -154,9 +147,7 @@ def without_times(value):
 def kill_cell(grid, draw, seconds):
     process = grid.start()
     time.sleep(draw.uniform(0, seconds))
-    for one in grid.working():
-        with suppress(psutil.Error):
-            one.kill()
+    grid.kill_cells()
     grid.end(process)
 
 
@@ -173,9 +164,7 @@ def kill_both(grid, draw, seconds):
     process = grid.start()
     time.sleep(draw.uniform(0, seconds))
     process.kill()
-    for one in grid.working():
-        with suppress(psutil.Error):
-            one.kill()
+    grid.kill_cells()
     grid.end(process)
 
 
@@ -288,12 +277,12 @@ def test_random_faults_change_no_result(world, disk, context, capsys):
             grid.end(process)
             assert process.exitcode == 0, (faults, grid.log.read_text()[-3000:])
             believed_is_right(grid, expected, faults)
-            found = grid.results()
+            results = grid.results()
             # what a finished cell did not read again may be damaged still, and is known to be
             cells = [name for name in expected if name.startswith("evaluate/")]
-            wrong = [name for name in cells if found.get(name) != expected[name]]
+            wrong = [name for name in cells if results.get(name) != expected[name]]
             assert not wrong, (faults, wrong)
-            survived.update(one.__name__ for one in faults)
+            survived.update(fault.__name__ for fault in faults)
     finally:
         with capsys.disabled():
             print(f"\nseed {SEED}, two cells, {time.monotonic() - begun:.0f} s; an undisturbed "

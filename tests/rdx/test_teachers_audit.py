@@ -36,7 +36,7 @@ def taught(lists: dict[str, str], **states: str) -> pd.DataFrame:
 
 
 def judgements(grades: dict[str, dict[str, int]]) -> pd.DataFrame:
-    rows = [(q, d, grade) for q, one in grades.items() for d, grade in one.items()]
+    rows = [(q, d, grade) for q, docs in grades.items() for d, grade in docs.items()]
     return pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
 
 
