@@ -13,13 +13,14 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from rdx import config
+from rdx import stages
 from rdx.store import MANIFEST, damage
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,7 +60,8 @@ def context():
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"])
+    modules = ["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"]
+    server.set_forkserver_preload(modules)
     return server
 
 
@@ -69,7 +71,7 @@ class Grid:
     def __init__(self, world, root, context, name):
         settings = ("budget.epochs=3", "trainer.checkpoint_seconds=0", "seed=1,2")
         overrides = world.overrides(root / "store", *settings)
-        self.cells = config.cells([o for o in overrides if not o.startswith("tracking=")]
+        self.cells = stages.cells([o for o in overrides if not o.startswith("tracking=")]
                                   + ["tracking=none"])  # fmt: skip
         self.root, self.store, self.context = root, root / "store", context
         self.log = world.folder / f"{name}.log"
@@ -77,8 +79,8 @@ class Grid:
 
     def start(self, fault=None, tracking=None):
         """Launch the grid."""
-        cells = [(c.cfg | ({"tracking": tracking} if tracking else {}), c.levels)
-                 for c in self.cells]  # fmt: skip
+        more = {"tracking": tracking} if tracking else {}
+        cells = [replace(cell, cfg=cell.cfg | more) for cell in self.cells]
         process = self.context.Process(
             target=attempts.grid, args=(cells, str(self.log), str(self.pids), fault)
         )

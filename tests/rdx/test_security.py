@@ -9,6 +9,7 @@ import sys
 import textwrap
 import urllib.parse
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,9 +18,11 @@ import torch
 from faulty_server import FaultyServer, answer, cut, error, limited, per_body, raw, scripted
 from transformers import BertModel
 
-from rdx import config, security
+from rdx import config, security, stages
+from rdx.artifacts import Evaluated
 from rdx.config import ConfigError
 from rdx.config.building import build
+from rdx.store import Unreadable
 from rdx.students import Student
 
 KEY = "sk-planted-0123456789-abcdefghij"
@@ -212,15 +215,13 @@ def test_a_cell_with_a_loss_of_somebody_else(extension, world, rdx, tmp_path, mo
 
 
 def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
-    [cell] = config.cells(["tracking=none"])
-    cfg = {**cell.cfg, "loss": {"_target_": "my_losses.Mine"}}
-    undeclared = config.signatures(cfg)
     monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
-    before = config.signatures(cfg)
+    [plain] = config.cells(["tracking=none"])
+    cell = replace(plain, cfg={**plain.cfg, "loss": {"_target_": "my_losses.Mine"}})
+    before = stages.signed(cell).keys
     extension.write_text(extension.read_text() + "# changed\n")
-    after = config.signatures(cfg)
-    assert len({one["distill"] for one in (undeclared, before, after)}) == 3
-    assert before["teach"] == after["teach"]
+    after = stages.signed(cell).keys
+    assert before["distill"] != after["distill"] and before["teach"] == after["teach"]
 
 
 def test_a_spec_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
@@ -245,12 +246,11 @@ def test_an_option_of_the_working_folder_may_not_give_hydra_something_to_run(tmp
 
 
 def test_python_tags_in_a_stored_configuration_do_nothing(tmp_path):
-    from rdx.plan.shelf import _past
-
     path = tmp_path / "config.yaml"
     path.write_text(f"a: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
-    (tmp_path / "trial.json").write_text('{"signatures": {}}')
-    assert _past(path) is None and not (tmp_path / "made").exists()
+    with pytest.raises(Unreadable):
+        _ = Evaluated(tmp_path).config
+    assert not (tmp_path / "made").exists()
 
 
 # --- models and checkpoints that hold code ---
