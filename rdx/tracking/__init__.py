@@ -338,7 +338,11 @@ class MLflow:
             recorder.logger.warning("%s is not in MLflow at %s: %s", log.folder, self.uri, error)
 
     def fetch(
-        self, signatures: Collection[str], scratch: Path, imported: Iterable[str] = ()
+        self,
+        signatures: Collection[str],
+        scratch: Path,
+        imported: Iterable[str] = (),
+        stored: Collection[str] = (),
     ) -> dict[str, Fetched]:
         """The files of the newest FINISHED trial of each signature; those without one are absent.
 
@@ -348,6 +352,8 @@ class MLflow:
             Folder into which files on other machines are downloaded.
         imported
             Names of imported runs to fetch too; the newest of each name.
+        stored
+            Signatures of trials whose files are at hand: only their runs are looked up.
 
         Raises
         ------
@@ -358,7 +364,7 @@ class MLflow:
         """
         fetching = self._import("fetching")
         fetched: dict[str, Fetched] = fetching.fetch(
-            self.uri, self.experiment, signatures, scratch, imported
+            self.uri, self.experiment, signatures, scratch, imported, stored
         )
         return fetched
 

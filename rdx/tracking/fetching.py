@@ -29,13 +29,13 @@ class Fetched:
     run_id
         Of its run.
     folder
-        Where its ``trial.json`` and ``per_query.parquet`` are now.
+        Where its ``trial.json`` and ``per_query.parquet`` are now; None if they were not wanted.
     commit
         Of the code that ran it; "" if not recorded.
     """
 
     run_id: str
-    folder: Path
+    folder: Path | None
     commit: str
 
 
@@ -45,12 +45,15 @@ def fetch(
     signatures: Collection[str],
     scratch: Path,
     imported: Iterable[str] = (),
+    stored: Collection[str] = (),
 ) -> dict[str, Fetched]:
     """Newest FINISHED trials by signature; see `rdx.tracking.MLflow.fetch`."""
-    runs = newest(uri, experiment, signatures, imported)
+    runs = newest(uri, experiment, {*signatures, *stored}, imported)
     return {
         signature: Fetched(
-            run.info.run_id, _files(run, uri, scratch), run.data.tags.get(COMMIT, "")
+            run.info.run_id,
+            None if signature in stored else _files(run, uri, scratch),
+            run.data.tags.get(COMMIT, ""),
         )
         for signature, run in runs.items()
     }
