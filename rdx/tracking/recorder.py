@@ -218,7 +218,7 @@ class Record:
                 folder=self._place(folder),
                 metrics={name: float(value) for name, value in metrics.items()},
                 inputs=(*self._training(signatures), *inputs),
-                health=self._health,
+                health="" if isinstance(facts, Audit) else self._health,
                 checkpoint=self._checkpoint(signatures),
             )
         )
@@ -288,10 +288,7 @@ def close_dead(settings: MLflow, store: Path) -> None:
     for log in dead(store):
         with log.free(0) as free:
             if free and log.entries and not log.status:
-                log.append(End(time=now(), status=KILLED, error="killed"))
-                mirror = Mirror(settings, log)
-                while entries := mirror.pending():
-                    mirror.deliver(entries)
+                complete(settings, log, settings.wait)
 
 
 def sync(settings: MLflow, store: Path) -> dict[str, int]:

@@ -71,8 +71,8 @@ class Place:
     @classmethod
     def of(cls, folder, **more):
         uri, artifacts = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
-        settings = {"uri": uri, "artifacts": artifacts, "system_metrics": False, **more}
-        return cls(folder / "store", MLflow(**settings))
+        settings = {"uri": uri, "artifacts": artifacts, "system_metrics": False, "wait": 120}
+        return cls(folder / "store", MLflow(**settings | more))
 
     def but(self, **settings):
         return Place(self.store, replace(self.settings, **settings))
