@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -237,7 +238,7 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
         assert store_texts(str(path), tmp_path) >= 93
         found = StoredTexts(tmp_path)
         assert list(found) == list(texts) and len(found) == 100
-        assert dict(found.items()) == texts == found
+        assert dict(found.items()) == texts == found == pickle.loads(pickle.dumps(found))
         assert {key: found[key] for key in reversed(texts)} == texts
         assert "d100" not in found and 7 not in found and found.get("x") is None
         with pytest.raises(KeyError):
