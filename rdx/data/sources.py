@@ -8,7 +8,7 @@ nothing of them is called, so that nothing is downloaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,14 +21,13 @@ PARTS = ("docs", "queries", "qrels")
 TOPICS = ("queries", "qrels")  # all that measuring a given run takes
 
 
+# ir_datasets has no types of its own.
 class Text(Protocol):
-    """A document or a query of ir_datasets, which has no types of its own."""
+    """A document or a query."""
 
     doc_id: str
     query_id: str
-
-    def default_text(self) -> str:
-        """All its text."""
+    default_text: Callable[[], str]
 
 
 class Judgement(Protocol):
@@ -40,35 +39,21 @@ class Judgement(Protocol):
 
 
 class DocStore(Protocol):
-    """Documents by id."""
+    """Documents by id; KeyError if there is none."""
 
-    def get(self, doc_id: str) -> Text:
-        """Return a document; KeyError if there is none."""
+    get: Callable[[str], Text]
 
 
 class Dataset(Protocol):
-    """A data set as `ir_datasets.load` gives it."""
+    """A data set as `ir_datasets.load` gives it; parts are "docs", "queries", "qrels"."""
 
-    def has(self, part: str) -> bool:
-        """Whether it has "docs", "queries" or "qrels"."""
-
-    def metadata(self) -> dict[str, dict[str, int]]:
-        """Facts of each part that are known of it, such as its "count"."""
-
-    def docs_iter(self) -> Iterator[Text]:
-        """Yield the documents in order."""
-
-    def docs_store(self) -> DocStore:
-        """Open the documents, by id."""
-
-    def docs_count(self) -> int | None:
-        """Number of documents, if it is known."""
-
-    def queries_iter(self) -> Iterator[Text]:
-        """Yield the queries."""
-
-    def qrels_iter(self) -> Iterator[Judgement]:
-        """Yield the judgements."""
+    has: Callable[[str], bool]
+    metadata: Callable[[], dict[str, dict[str, int]]]
+    docs_iter: Callable[[], Iterator[Text]]
+    docs_store: Callable[[], DocStore]
+    docs_count: Callable[[], int | None]
+    queries_iter: Callable[[], Iterator[Text]]
+    qrels_iter: Callable[[], Iterator[Judgement]]
 
 
 @dataclass(frozen=True)

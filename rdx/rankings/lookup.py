@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from rdx.rankings.table import FormatError, query_starts
+from rdx.rankings.table import FormatError, check_pairs, query_starts
 
 # Rows of a row group, about: what is decoded at once to look one list up.
 GROUP_ROWS = 32_768
@@ -199,17 +199,10 @@ def _checked(
     """Yield the blocks as tables and enter their lists in the index."""
     schema = None
     for block in [blocks] if isinstance(blocks, pd.DataFrame) else blocks:
-        for name in ("query_id", "doc_id"):
-            if name not in block.columns:
-                raise FormatError(f"{path}: columns missing: {name}")
-            if block[name].isna().any():
-                raise FormatError(f"{path}: {name} missing in row {block[name].isna().argmax()}")
-        again = block.duplicated(["query_id", "doc_id"]).to_numpy()
-        if again.any():
-            row = block.iloc[again.argmax()]
-            raise FormatError(
-                f"{path}: query {row['query_id']!r} holds doc {row['doc_id']!r} more than once"
-            )
+        missing = [name for name in ("query_id", "doc_id") if name not in block.columns]
+        if missing:
+            raise FormatError(f"{path}: columns missing: {', '.join(missing)}")
+        check_pairs(block, str(path))
         starts = query_starts(block["query_id"])
         queries = block["query_id"].iloc[starts[:-1]]
         for query_id, length in zip(queries, np.diff(starts).tolist(), strict=True):

@@ -181,10 +181,21 @@ def float32(score: Iterable[float]) -> np.ndarray:
         return values.astype(np.float32) + np.float32(0)
 
 
-def _check_rows(frame: pd.DataFrame, where: str) -> None:
+def check_pairs(frame: pd.DataFrame, where: str) -> None:
+    """Refuse rows without an id, and (query, doc) pairs that occur twice."""
     for name in ("query_id", "doc_id"):
         if frame[name].isna().any():
             raise FormatError(f"{where}: {name} missing in row {frame[name].isna().argmax()}")
+    again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
+    if again.any():
+        row = frame.iloc[again.argmax()]
+        raise FormatError(
+            f"{where}: query {row['query_id']!r} holds doc {row['doc_id']!r} more than once"
+        )
+
+
+def _check_rows(frame: pd.DataFrame, where: str) -> None:
+    check_pairs(frame, where)
     scores = frame["score"].to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
@@ -192,12 +203,6 @@ def _check_rows(frame: pd.DataFrame, where: str) -> None:
         raise FormatError(
             f"{where}: query {row['query_id']!r}, doc {row['doc_id']!r}: "
             f"score {row['score']} is not a finite float32"
-        )
-    again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
-    if again.any():
-        row = frame.iloc[again.argmax()]
-        raise FormatError(
-            f"{where}: query {row['query_id']!r} holds doc {row['doc_id']!r} more than once"
         )
 
 
