@@ -319,8 +319,8 @@ def test_without_judgements_there_is_no_effectiveness():
 
 
 def test_labels_of_the_teacher_that_are_tied_keep_the_order_of_the_input():
-    tied = TAUGHT.assign(teacher_rank=1)
-    usable = audit(tied, FIRST, qrels=judgements({"q1": {"a": 1, "c": 2}})).effectiveness.usable
+    qrels = judgements({"q1": {"a": 1, "c": 2}})
+    usable = audit(TAUGHT.assign(teacher_rank=1), FIRST, qrels=qrels).effectiveness.usable
     assert usable.teacher == usable.input
 
 
