@@ -98,7 +98,7 @@ def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys
     assert progress.read_grid(tmp_path, "old").grid == "old"
     assert capsys.readouterr().err == ""
     for verb in (commands.status, commands.retry):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(Unreadable) as ended:
             verb(["new", "--store", str(tmp_path)])
         assert str(tmp_path / "grids" / "new.json") in str(ended.value)
         assert "\n" not in str(ended.value)
