@@ -58,9 +58,10 @@ def _draw(
     beside: Sequence[str],
     before: drawn.Stamp,
 ) -> drawn.Stamp:
-    from analysis import figures  # matplotlib: half a second, and often nothing is to draw
+    from analysis.figures import sketches as sketched  # matplotlib: half a second
+    from analysis.render import figures
 
-    sketches = figures.sketches(summary)
+    sketches = sketched(summary)
     files = figures.save(sketches, folder, before.figures)
     pictures = [
         Picture(figures.vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
