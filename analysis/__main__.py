@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     """Analyse one experiment."""
     # Late, so that --help and a misspelt name answer at once.
-    from analysis import report, summary, trials
+    from analysis import report, stored, summary, trials
     from analysis.spec import parse
     from rdx.config import find_extensions, load_spec
 
@@ -102,7 +102,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
         imported = [name for row in spec.rows for name in (row.imported, *row.imports) if name]
         found = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
         numbers = summary.summarise(spec, found)
-    except trials.NoTrialsError as error:
+    except stored.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
         where = f"experiments/{name}.yaml"

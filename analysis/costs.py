@@ -6,7 +6,6 @@ Trials are timed with ``evaluation.efficiency=N``; one query at a time, after a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +13,23 @@ import numpy.typing as npt
 from analysis.scores import Scores
 from analysis.significance import FloatArray
 from analysis.spec import BYTES, REFERENCES, SECONDS, Row
+from rdx.facts import QueryTiming, TrialFacts
 
 Key = tuple[str, str, str]
 DRAWS = 10_000
 
 
-def single(facts: Mapping[str, Any], collection: str) -> dict[str, Any]:
-    """What a trial's facts hold of single queries of a collection; empty if it was not timed."""
-    found: dict[str, Any] = facts.get("timing", {}).get(collection, {}).get("single", {})
-    return found
+def single(facts: TrialFacts, collection: str) -> QueryTiming | None:
+    """What a trial knows of single queries of a collection; None if it was not timed."""
+    timing = facts.timing.get(collection)
+    return timing.single if timing else None
 
 
 def costs(
     rows: Iterable[Row],
     signatures: Mapping[str, tuple[str, ...]],
     collections: Iterable[str],
-    facts: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, TrialFacts],
 ) -> dict[Key, Scores]:
     """(row, collection, cost) -> its values; absent where the row was not timed.
 
@@ -40,36 +40,32 @@ def costs(
         all trials of the row were timed on; "bytes at peak": [1, s], of the GPU where there is
         one, else of the process.
     """
-    found: dict[Key, Scores] = {}
+    values: dict[Key, Scores] = {}
     for row in rows:
         if row.system in REFERENCES:
             continue
         for collection in collections:
             timed = sorted(
                 (
-                    (int(facts[one]["seed"]), data)
-                    for one in signatures[row.name]
-                    if (data := single(facts[one], collection))
+                    (facts[signature].seed, timing)
+                    for signature in signatures[row.name]
+                    if (timing := single(facts[signature], collection))
                 ),
                 key=lambda pair: pair[0],
             )
             if not timed:
                 continue
-            seeds = tuple(seed for seed, _ in timed)
-            queries = tuple(sorted(set.intersection(*(set(one["seconds"]) for _, one in timed))))
-            medians = [[np.median(one["seconds"][q]) for _, one in timed] for q in queries]
+            seeds, timings = zip(*timed, strict=True)
+            queries = tuple(sorted(set.intersection(*(set(t.seconds) for t in timings))))
             if queries:
-                found[row.name, collection, SECONDS] = Scores(queries, np.array(medians), seeds)
-            peaks = [_peak(one["peak_memory"]) for _, one in timed]
-            if all(peak is not None for peak in peaks):
-                found[row.name, collection, BYTES] = Scores(
+                medians = [[np.median(t.seconds[q]) for t in timings] for q in queries]
+                values[row.name, collection, SECONDS] = Scores(queries, np.array(medians), seeds)
+            peaks = [timing.peak_memory.bytes for timing in timings]
+            if None not in peaks:
+                values[row.name, collection, BYTES] = Scores(
                     (collection,), np.array([peaks], dtype=np.float64), seeds
                 )
-    return found
-
-
-def _peak(memory: Mapping[str, float | None]) -> float | None:
-    return memory["rss"] if memory.get("cuda") is None else memory["cuda"]
+    return values
 
 
 def ratio(

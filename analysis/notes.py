@@ -13,6 +13,7 @@ from analysis.claims import interval_note, test_notes
 from analysis.means import averaged, why_left_out
 from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
+from rdx.facts import OK
 from rdx.text import counted
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
         return states
     for signature in summary.signatures[row.name]:
         facts = summary.trials.facts[signature]
-        if (state := str(facts.get("health", "ok"))) != "ok":
-            states.setdefault(state, []).append(str(facts["seed"]))
+        if facts.health != OK:
+            states.setdefault(facts.health, []).append(str(facts.seed))
     return states
 
 
@@ -132,8 +133,8 @@ def _weight_note(summary: Summary) -> str:
         weights = {
             f"{collection} {weight:g}"
             for signature in summary.signatures[row.name]
-            for collection, facts in summary.trials.facts[signature]["collections"].items()
-            if isinstance(weight := facts.get("weight"), int | float)
+            for collection, facts in summary.trials.facts[signature].collections.items()
+            if (weight := facts.weight) is not None
         }
         if weights:
             lines.append(f"{row.name}: {_join(sorted(weights))}")
@@ -146,19 +147,16 @@ def _collection_notes(summary: Summary) -> list[str]:
         facts = summary.collection_facts.get(name)
         if facts is None:
             continue
-        parts = [counted(facts["queries"], "query") if "queries" in facts else "? queries"]
-        if facts.get("k") is not None:
-            parts.append(f"top {facts['k']} re-ranked")
-        parts.append(f"first stage {_first_stage(facts.get('first_stage'))}")
+        parts = [counted(facts.queries, "query"), f"top {facts.k} re-ranked"]
+        parts.append(f"first stage {_first_stage(facts.first_stage)}")
         if shares := _judged(summary, name):
             parts.append(f"Judged@10 of the trials {' to '.join(shares)}")
-        if "ceiling" in facts:
-            parts.append(f"best possible order {facts['ceiling']:.3f}")
-        copy = facts.get("local_copy")
-        said = f" (a local copy with {counted(copy['passages'], 'passage')})" if copy else ""
-        parts.append(f"data {str(facts.get('digest', '?'))[:16]}{said}")
-        if facts.get("degenerate"):
-            parts.append(f"DEGENERATE ({facts.get('reason')})")
+        parts.append(f"best possible order {facts.ceiling:.3f}")
+        copy = facts.passages_of_copy
+        said = "" if copy is None else f" (a local copy with {counted(copy, 'passage')})"
+        parts.append(f"data {facts.digest[:16]}{said}")
+        if facts.degenerate:
+            parts.append(f"DEGENERATE ({facts.reason})")
         lines.append(f"{name}: {', '.join(parts)}.")
     return lines
 
@@ -172,10 +170,7 @@ TIES = {
 
 
 def _tie_note(summary: Summary) -> str:
-    rules = {
-        str(facts.get("ties", {}).get("rule", "trec_eval"))
-        for facts in summary.collection_facts.values()
-    }
+    rules = {facts.ties.rule for facts in summary.collection_facts.values()}
     return " ".join(TIES[rule] for rule in sorted(rules or {"trec_eval"}))
 
 
@@ -184,7 +179,7 @@ def _precision_note(summary: Summary) -> str:
     rows: dict[str, dict[str, dict[str, None]]] = {}  # key -> precision -> names of rows
     for row in summary.spec.rows:
         for signature in summary.signatures[row.name] if row.system not in REFERENCES else ():
-            for key, value in summary.trials.facts[signature].get("precision", {}).items():
+            for key, value in summary.trials.facts[signature].precision.items():
                 by_value = rows.setdefault(key.removesuffix(".precision"), {})
                 by_value.setdefault(value, {})[row.name] = None
     equal = [f"{key} {next(iter(by))}" for key, by in rows.items() if len(by) == 1]
@@ -198,10 +193,10 @@ def _precision_note(summary: Summary) -> str:
 
 def _mean_notes(summary: Summary) -> list[str]:
     """What each mean over collections is of, and what it leaves out for which reason."""
-    lines = []
+    lines, known = [], summary.collection_facts
     for mean in summary.spec.means:
         of = averaged(mean, summary.collections, summary.collection_facts)
-        left = {c: why_left_out(summary.collection_facts.get(c, {})) for c in summary.collections}
+        left = {c: why_left_out(facts) for c in summary.collections if (facts := known.get(c))}
         out = "" if mean.of else "; ".join(f"{c}: {why}" for c, why in left.items() if why)
         lines.append(
             f"{mean.name}: {mean.kind} mean over {', '.join(of) or 'no collection'}, each weighing "
@@ -213,9 +208,9 @@ def _mean_notes(summary: Summary) -> list[str]:
 def _judged(summary: Summary, collection: str) -> list[str]:
     """Lowest and highest share of judged passages among the trials, one if they print alike."""
     shares = {
-        f"{share:.3f}"
+        f"{here.judged_at_10:.3f}"
         for facts in summary.trials.facts.values()
-        if isinstance(share := facts["collections"].get(collection, {}).get("judged@10"), float)
+        if (here := facts.collections.get(collection))
     }
     return sorted({min(shares), max(shares)}) if shares else []
 
@@ -258,11 +253,9 @@ def label_notes(summary: Summary) -> list[str]:
     for row in summary.spec.rows:
         if row.system in REFERENCES:
             continue
-        counts = [summary.trials.facts[s].get("counts", {}) for s in summary.signatures[row.name]]
-        lost = sorted(
-            {(c["lists_left_out"], c["lists"]) for c in counts if c.get("lists_left_out")}
-        )
-        said = [f"{out} of {out + kept}" for out, kept in lost]
+        checkpoints = [summary.trials.facts[s].checkpoint for s in summary.signatures[row.name]]
+        counts = [c.dropped.get("lists_left_out") for c in checkpoints if c]
+        said = [f"{n} of {of}" for n, of in sorted({(c.n, c.of) for c in counts if c and c.n})]
         if said:
             lines.append(
                 f"(!) Labels of {row.name}: {_join(said)} training lists were left out, since the "
@@ -314,10 +307,10 @@ def _imported_notes(summary: Summary) -> list[str]:
         if not summary.signatures[row.name]:
             lines.append(f"{row.name}: no run has been imported under the name {row.imported!r}.")
         for signature in summary.signatures[row.name]:
-            facts = summary.trials.facts[signature]["imported"]
-            said = [str(facts[key]) for key in ("file", "source") if facts.get(key)]
-            if facts.get("sha256"):
-                said.append(f"sha256 {str(facts['sha256'])[:12]}")
+            run = summary.trials.facts[signature].imported
+            assert run is not None
+            said = [text for text in (run.file, run.source) if text]
+            said += [f"sha256 {run.sha256[:12]}"] * bool(run.sha256)
             lines.append(f"{row.name} was imported: {_join(said) or row.imported}.")
     return lines
 

@@ -14,7 +14,6 @@ from analysis.render.html import Page, Picture, Trial
 from analysis.spec import REFERENCES, Row
 from analysis.summary import Summary
 from analysis.tables import comparison_table, main_table
-from rdx.facts import OK
 
 
 def shown(summary: Summary) -> list[Table]:
@@ -109,8 +108,8 @@ def _trials(summary: Summary, row: Row) -> list[Trial]:
         Trial(
             row=row.name,
             signature=signature,
-            seed=facts.get("seed") if trained else None,
-            health=facts.get("health", OK) if trained else None,
+            seed=facts.seed if trained else None,
+            health=facts.health if trained else None,
             run=summary.trials.runs.get(signature, ""),
             listed=row.system not in ("first_stage", "oracle"),
         )

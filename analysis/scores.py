@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from analysis.comparability import ComparabilityError, query_difference
 from analysis.significance import SAME_ABS, SAME_REL, FloatArray
 from analysis.spec import REFERENCES, Row
 from analysis.trials import Trials, imported_as
+from rdx.config import Cell
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Scores:
         return np.asarray(self.values.mean(axis=0))
 
 
-def _cells(row: Row, trials: Trials) -> list[Any]:
+def _cells(row: Row, trials: Trials) -> list[Cell]:
     return [cell for cell in trials.cells if not row.grids or cell.grid in row.grids]
 
 
@@ -140,11 +140,11 @@ def scores_of(
             )
     if row.imported:  # how it was trained, and how often, is not known
         return Scores(queries, values[:, None], ())
-    order = sorted(range(len(found)), key=lambda i: trials.facts[found[i][0]]["seed"])
+    order = sorted(range(len(found)), key=lambda i: trials.facts[found[i][0]].seed)
     return Scores(
         queries=queries,
         values=np.column_stack([found[i][2] for i in order]),
-        seeds=tuple(int(trials.facts[found[i][0]]["seed"]) for i in order),
+        seeds=tuple(trials.facts[found[i][0]].seed for i in order),
     )
 
 

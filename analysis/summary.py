@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
@@ -18,6 +17,7 @@ from analysis.means import over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Spec
 from analysis.trials import Trials
+from rdx.facts import CollectionFacts
 
 __all__ = ["Contrast", "Pairs", "Scores", "Summary", "summarise"]
 
@@ -55,7 +55,7 @@ class Summary:
     spec: Spec
     trials: Trials
     collections: tuple[str, ...]
-    collection_facts: dict[str, dict[str, Any]]
+    collection_facts: dict[str, CollectionFacts]
     scores: dict[tuple[str, str, str], Scores]
     against: tuple[Contrast, ...]
     comparisons: tuple[Contrast, ...]

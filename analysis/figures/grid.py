@@ -128,10 +128,10 @@ def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
     """First stage -> the collections that were re-ranked from it; lines are drawn per group."""
     stages: dict[str, list[str]] = {}
     for name in summary.collections:
-        stage = summary.collection_facts.get(name, {}).get("first_stage")
-        if isinstance(stage, Mapping):
-            stage = next((stage[key] for key in NAMES if key in stage), "first stage")
-        stages.setdefault(str(stage or "first stage"), []).append(name)
+        facts = summary.collection_facts.get(name)
+        stage = facts.first_stage if facts else {}
+        engine = next((str(stage[key]) for key in NAMES if key in stage), "first stage")
+        stages.setdefault(engine, []).append(name)
     return {stage: tuple(names) for stage, names in stages.items()}
 
 

@@ -143,7 +143,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
         for signature in summary.signatures[row.name]:
             for name in collections:
                 if timing := single(summary.trials.facts[signature], name):
-                    machines[str(timing["hardware"]["device"])] = None
+                    machines[timing.hardware.device] = None
     front = data.pareto([seconds for _, seconds, _ in timed], [score for *_, score in timed])
     systems = [Cost(*row, best=bool(best)) for row, best in zip(timed, front, strict=True)]
     return systems, next(iter(machines)) if len(machines) == 1 else ""

@@ -9,6 +9,7 @@ from analysis.render.entry import DASH as MISSING
 from analysis.replication import pooled_seed_sd
 from analysis.spec import Row
 from analysis.summary import Scores, Summary
+from rdx.facts import OK
 
 TRAINED = ("student", "student+first_stage")
 
@@ -25,8 +26,7 @@ def runs(row: Row, scores: Scores) -> int:
 
 def healthy(summary: Summary, row: Row) -> bool:
     """Whether every trial of the row ended well."""
-    facts = (summary.trials.facts[signature] for signature in summary.signatures[row.name])
-    return all(str(trial.get("health", "ok")) == "ok" for trial in facts)
+    return all(summary.trials.facts[s].health == OK for s in summary.signatures[row.name])
 
 
 def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int | None, str]:
@@ -69,12 +69,12 @@ def tie_range(
     ends, tied = [], False
     for signature in summary.signatures[row.name]:
         trial = summary.trials.facts[signature]
-        here = trial["collections"].get(collection, {})
-        found = here.get("tie_range", {}).get(row.system, {}).get(measure)
+        here = trial.collections.get(collection)
+        found = here.tie_range.get(row.system, {}).get(measure) if here else None
         if found is not None and not own:
-            return float(found[0]), float(found[1])
+            return found
         tied = tied or found is not None
-        ends.append(found or [own.get(trial["seed"], scores.mean)] * 2)
+        ends.append(found or (own.get(trial.seed, scores.mean),) * 2)
     if not tied:
         return None
     low, high = (sum(end) / len(ends) for end in zip(*ends, strict=True))

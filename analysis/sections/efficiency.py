@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from analysis.render.entry import Column, Entry, Table
 from analysis.sections.common import interval, listed, number, sentences
 from analysis.spec import BYTES, SECONDS
 from analysis.summary import Summary
+from rdx.facts import QueryTiming
 
 RULE = (
     "Single queries, after a warm-up, tokenisation included, reading of texts not: per query the "
@@ -54,8 +55,8 @@ def _line(summary: Summary, row: str, collection: str) -> tuple[Entry, ...]:
     seconds = summary.costs[row, collection, SECONDS]
     memory = summary.costs.get((row, collection, BYTES))
     timed = _timed(summary, row, collection)
-    pairs = [one["pairs_per_second"] for one in timed]
-    joules = [one["energy"]["joules_per_query"] for one in timed]
+    pairs = [timing.pairs_per_second for timing in timed]
+    joules = [j for t in timed if (j := t.energy.joules_per_query) is not None]
     values = seconds.per_query
     return (
         Entry(row),
@@ -65,7 +66,7 @@ def _line(summary: Summary, row: str, collection: str) -> tuple[Entry, ...]:
         Entry(str(len(seconds.queries))),
         Entry(_short(float(np.mean(pairs)))),
         Entry(MISSING if memory is None else number(memory.mean / 1e9, 2)),
-        Entry(MISSING if None in joules else _short(float(np.mean(joules)))),
+        Entry(MISSING if len(joules) < len(timed) else _short(float(np.mean(joules)))),
         *map(Entry, _ratios(summary, row, collection)),
     )
 
@@ -87,16 +88,17 @@ def _ratios(summary: Summary, row: str, collection: str) -> tuple[str, str, str]
     return number(times, 2), interval(low, high, sign=False), more
 
 
-def _timed(summary: Summary, row: str, collection: str) -> list[dict[str, Any]]:
+def _timed(summary: Summary, row: str, collection: str) -> list[QueryTiming]:
     facts = summary.trials.facts
-    found = (single(facts[one], collection) for one in summary.signatures[row])
-    return [one for one in found if one]
+    timings = (single(facts[signature], collection) for signature in summary.signatures[row])
+    return [timing for timing in timings if timing]
 
 
 def _machines(summary: Summary, row: str, collection: str) -> set[str]:
     return {
-        ", ".join(f"{key} {value}" for key, value in one["hardware"].items() if value is not None)
-        for one in _timed(summary, row, collection)
+        ", ".join(f"{key} {value}" for key, value in fields.items() if value is not None)
+        for timing in _timed(summary, row, collection)
+        for fields in [asdict(timing.hardware)]
     }
 
 
@@ -119,7 +121,7 @@ def _machine_notes(summary: Summary, places: list[tuple[str, str]]) -> list[str]
         for machine in _machines(summary, row, collection):
             by_machine.setdefault(machine, {})[row] = None
         for one in _timed(summary, row, collection):
-            kinds.add("the process" if one["peak_memory"].get("cuda") is None else "the GPU")
+            kinds.add("the process" if one.peak_memory.cuda is None else "the GPU")
     if len(by_machine) == 1:
         hardware = [f"Measured on: {next(iter(by_machine))}."]
     else:

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rdx.tracking.environment import environment
+from rdx.tracking.errors import NoRecords, RecordError
 from rdx.tracking.lookup import recorded_in_sqlite
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["MLflow", "NoTracking", "Trial", "environment"]
+    from rdx.tracking.fetching import Fetched
+
+__all__ = ["MLflow", "NoRecords", "NoTracking", "RecordError", "Trial", "environment"]
 
 
 class Trial(Protocol):
@@ -260,6 +263,49 @@ class MLflow:
 
         closed = recording.within(self.wait, close, 0, self.uri)
         return {"delivered": delivered, "kept": kept, "closed": closed}
+
+    def fetch(
+        self,
+        signatures: Collection[str],
+        scratch: Path,
+        imported: Iterable[str] = (),
+        stored: Collection[str] = (),
+    ) -> dict[str, Fetched]:
+        """The files of the newest FINISHED trial of each signature; those without one are absent.
+
+        Parameters
+        ----------
+        scratch
+            Folder into which files on other machines are downloaded.
+        imported
+            Names of imported runs to fetch too; the newest of each name.
+        stored
+            Signatures of trials whose files are at hand: only their runs are looked up.
+
+        Raises
+        ------
+        NoRecords
+            If there is no MLflow store at `uri`, or no such experiment in it.
+        RecordError
+            If a trial lacks its files, or the database cannot be read.
+        """
+        self._recording()
+        from rdx.tracking import fetching
+
+        return fetching.fetch(self.uri, self.experiment, signatures, scratch, imported, stored)
+
+    def log_report(self, spec: str, paths: Iterable[Path]) -> str:
+        """Log files to the newest parent run of a spec's grids, under ``analysis/``.
+
+        Returns
+        -------
+        str
+            Id of that run; "" if there is none, which is no error: single cells have no parent.
+        """
+        self._recording()
+        from rdx.tracking import fetching
+
+        return fetching.log_report(self.uri, self.experiment, spec, paths)
 
     def _recording(self) -> ModuleType:
         """Import the part that needs mlflow, with its calls home and its chatter switched off."""

@@ -1,6 +1,5 @@
 """The command, on a real MLflow store with the cells of experiments/demo.yaml."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,9 @@ from mlflow import MlflowClient
 
 from analysis.__main__ import main
 from analysis.drawn import Stamp
+from rdx import facts
 from rdx.config import ROOT, cells
+from tests.analysis.facts import collection, trial
 
 SYSTEMS = ("first_stage", "oracle", "teacher", "student")
 
@@ -42,17 +43,11 @@ def uri(tmp_path_factory):
             for system, value in values.items()
             for measure in ("nDCG@10", "RR@10")
         )
-        facts = {
-            "signature": cell.signature,
-            "seed": cell.cfg["seed"],
-            "levels": cell.levels,
-            "health": "ok",
-            "collections": {"pydocs": {"queries": 30, "k": 10, "digest": "d", "first_stage": {}}},
-        }
+        known = trial(cell.signature, cell.cfg["seed"], {"pydocs": collection(queries=30)})
         tags = {"rdx.kind": "trial", "rdx.signature": cell.signature}
         run = client.create_run(experiment, tags=tags).info.run_id
         table.to_parquet(folder / "per_query.parquet")
-        (folder / "trial.json").write_text(json.dumps(facts))
+        (folder / "trial.json").write_text(facts.dump(known))
         for name in ("per_query.parquet", "trial.json"):
             client.log_artifact(run, str(folder / name))
         client.set_terminated(run)

@@ -9,6 +9,7 @@ from analysis.scores import Scores
 from analysis.spec import Mean, Row, SpecError, parse
 from analysis.summary import Summary, summarise
 from tests.analysis.conftest import trials_of
+from tests.analysis.facts import collection
 
 ROWS = [Row("A", "student", ("g",), True, True), Row("B", "first_stage", (), False, True)]
 
@@ -47,10 +48,12 @@ def test_a_row_that_lacks_a_collection_has_no_mean():
     assert means(Mean("mean", ("x", "z"), "arithmetic")) == {}
 
 
-@pytest.mark.parametrize("facts", [{"degenerate": True, "reason": "ceiling"}, {"in_mean": False}])
+@pytest.mark.parametrize("facts", [{"reason": "ceiling"}, {"in_mean": False}])
 def test_what_does_not_count_is_left_out_unless_it_is_named(facts):
     found = means(
-        Mean("all", (), "arithmetic"), Mean("both", ("x", "y"), "arithmetic"), facts={"y": facts}
+        Mean("all", (), "arithmetic"),
+        Mean("both", ("x", "y"), "arithmetic"),
+        facts={"y": collection(**facts)},
     )
     assert found["A", "all", "P"].mean == pytest.approx(0.3)
     assert found["A", "both", "P"].mean == pytest.approx(0.4)

@@ -12,8 +12,10 @@ from analysis.render.entry import DASH, Flag
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.tables import comparison_table, main_table
-from analysis.trials import LEVELS, Trials
+from analysis.trials import Trials
 from rdx.config import Cell
+from rdx.facts import CheckpointFacts, Count
+from tests.analysis import facts as made
 
 SPEC = {
     "name": "x",
@@ -32,13 +34,12 @@ SPEC = {
     "comparisons": [["A", "B"], ["A", "Stage_1 only"]],
 }
 QUERIES = [f"q{i:02}" for i in range(40)]
-COLLECTION = {
-    "queries": 40,
-    "k": 20,
-    "digest": "0123456789abcdef0123",
-    "judged@10": 0.5,
-    "first_stage": {"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
-}
+COLLECTION = made.collection(
+    queries=40,
+    k=20,
+    digest="0123456789abcdef0123",
+    first_stage={"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
+)
 
 
 def systems(shift, generator):
@@ -62,17 +63,13 @@ def build(health="ok", missing=()):
         if grid in missing:
             lost.append(cells[-1])
             continue
-        facts[signature] = {
-            "signature": signature,
-            "seed": seed,
-            "health": health if grid == "b" else "ok",
-            "collections": {"docs": {**COLLECTION, "judged@10": 0.5 + 0.1 * (grid == "b")}},
-        }
+        here = dataclasses.replace(COLLECTION, judged_at_10=0.5 + 0.1 * (grid == "b"))
+        state = health if grid == "b" else "ok"
+        facts[signature] = made.trial(signature, seed, {"docs": here}, state)
         frames += [
             pd.DataFrame({"query_id": QUERIES[: len(v)], "value": v}).assign(
                 grid=grid,
                 signature=signature,
-                **dict.fromkeys(LEVELS, "x"),
                 seed=seed,
                 collection="docs",
                 system=system,
@@ -120,7 +117,7 @@ def test_notes_say_what_the_numbers_rest_on(summary):
         "1 seed = a single training run (Stage_1 only; B)",
         "Teacher: 10 of the 40 queries of docs",
         "docs: 40 queries, top 20 re-ranked, first stage bm25s 0.3 (k1=0.9, stem=english), "
-        "Judged@10 of the trials 0.500 to 0.600, data 0123456789abcdef.",
+        "Judged@10 of the trials 0.500 to 0.600, best possible order 0.900, data 0123456789abcdef.",
         "trec_eval",
         "A: a1000000 a2000000; B: b1000000",
     ):
@@ -173,7 +170,9 @@ def test_a_sick_trial_is_flagged():
 def test_lists_without_a_usable_label_are_counted():
     found = build().trials
     for signature, facts in found.facts.items():
-        facts["counts"] = {"lists": 45, "lists_left_out": 5 if signature.startswith("a") else 0}
+        lost = Count(5 if signature.startswith("a") else 0, 50)
+        checkpoint = CheckpointFacts(dropped={"lists_left_out": lost})
+        found.facts[signature] = dataclasses.replace(facts, checkpoint=checkpoint)
     summary = summarise(parse(SPEC), found)
     said = [note for note in main_table(summary).notes if note.startswith("(!) Labels")]
     assert said == [
@@ -192,7 +191,7 @@ def test_a_system_that_no_trial_holds_is_said():
 def test_the_weight_of_an_interpolation_is_said():
     found = build().trials
     for facts in found.facts.values():
-        facts["collections"] = {"docs": {**COLLECTION, "weight": 0.4}}
+        facts.collections["docs"] = dataclasses.replace(COLLECTION, weight=0.4)
     mixed = found.frame[found.frame["system"] == "student"].assign(system="student+first_stage")
     frame = pd.concat([found.frame, mixed], ignore_index=True)
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
@@ -360,12 +359,8 @@ def test_all_pairs_have_letters_in_a_column(summary):
 
 def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
     found = summary.trials
-    imported = {
-        "signature": "c" * 32,
-        "seed": 0,
-        "collections": {"docs": {**COLLECTION, "k": None, "first_stage": None}},
-        "imported": {"name": "theirs", "file": "run.trec", "sha256": "ab" * 32, "source": "them"},
-    }
+    run = made.imported("theirs", file="run.trec", sha256="ab" * 32, source="them")
+    imported = made.trial("c" * 32, 0, {"docs": COLLECTION}, imported=run)
     part = found.frame[(found.frame["system"] == "student") & (found.frame["grid"] == "b")]
     part = part.assign(grid="", signature="c" * 32, system="run:theirs", seed=0)
     more = dataclasses.replace(
@@ -409,9 +404,9 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
 def test_rows_that_differ_in_precision_are_marked():
     summary = build()
     for facts in summary.trials.facts.values():
-        facts["precision"] = {"trainer.precision": "bf16"}
+        facts.precision["trainer.precision"] = "bf16"
     assert "Precision: trainer bf16." in notes.footer(summary)
-    summary.trials.facts[summary.signatures["B"][0]]["precision"] = {"trainer.precision": "fp32"}
+    summary.trials.facts[summary.signatures["B"][0]].precision["trainer.precision"] = "fp32"
     (note,) = [line for line in notes.footer(summary) if "trainer.precision" in line]
     before, after = note.split("fp32")
     assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before

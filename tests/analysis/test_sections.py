@@ -24,8 +24,9 @@ from analysis.sections.replication import judge
 from analysis.significance import holm, paired_t
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.trials import LEVELS, Trials
+from analysis.trials import Trials
 from rdx.config import Cell
+from tests.analysis import facts as made
 
 QUERIES = 40
 GRID = {  # sub-grid: (overrides, seeds, effect)
@@ -61,18 +62,15 @@ def trials(health="ok", grid=GRID):
             cells.append(
                 Cell((*overrides, f"seed={seed}"), name, cfg, {"sampler": "bm25"}, signature)
             )
-            facts[signature] = {
-                "signature": signature,
-                "seed": seed,
-                "health": health if (name, seed) == ("net10", 1) else "ok",
-                "collections": {"c": {"queries": QUERIES, "k": 100, "digest": "d"}},
-            }
+            here = {"c": made.collection(queries=QUERIES, k=100)}
+            state = health if (name, seed) == ("net10", 1) else "ok"
+            facts[signature] = made.trial(signature, seed, here, state)
             student = hard + effect + generator.normal(0, 0.02) + generator.normal(0, 0.08, QUERIES)
             for system, values in (("first_stage", hard - 0.05), ("student", student)):
                 line = (name, signature, seed, "c", system, "nDCG@10")
                 lines += [(*line, query, value) for query, value in zip(names, values, strict=True)]
     columns = ["grid", "signature", "seed", "collection", "system", "measure", "query_id", "value"]
-    frame = pd.DataFrame(lines, columns=columns).assign(**dict.fromkeys(LEVELS, ""))
+    frame = pd.DataFrame(lines, columns=columns)
     return Trials(frame, tuple(cells), (), facts, {})
 
 
@@ -307,11 +305,12 @@ def test_the_main_test_and_the_mixed_model_share_the_difference():
 
 def tied(numbers, **ranges):
     """The summary with tie ranges of nDCG@10 in the facts: signature -> system -> [low, high]."""
-    facts = {key: dict(one) for key, one in numbers.trials.facts.items()}
+    facts = dict(numbers.trials.facts)
     for signature, systems in ranges.items():
         own = {name: {"nDCG@10": ends} for name, ends in systems.items()}
         signature = signature.replace("_", "-")
-        facts[signature]["collections"] = {"c": {"queries": QUERIES, "tie_range": own}}
+        here = {"c": made.collection(queries=QUERIES, tie_range=own)}
+        facts[signature] = dataclasses.replace(facts[signature], collections=here)
     return dataclasses.replace(numbers, trials=dataclasses.replace(numbers.trials, facts=facts))
 
 
@@ -329,7 +328,7 @@ def test_ties_widen_what_counts_as_reproduced_and_are_printed():
     assert all(one.name != "Tie range" for one in table.columns)
     numbers = tied(
         numbers,
-        net10_1={"first_stage": [first - 0.01, published[0] + 0.001], "student": [0.0, 1.0]},
+        net10_1={"first_stage": (first - 0.01, published[0] + 0.001), "student": (0.0, 1.0)},
     )
     table = replication_table(numbers)
     assert column(table, "Verdict")[0] == "reproduced"

@@ -10,8 +10,9 @@ from analysis.comparability import ComparabilityError
 from analysis.significance import bca_interval, equivalence, non_inferiority
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.trials import LEVELS, Trials
+from analysis.trials import Trials
 from rdx.config import Cell
+from tests.analysis import facts as made
 
 # Four queries. Student A has two seeds, student B one; the teacher saw two queries.
 FIRST = {"q1": 0.1, "q2": 0.2, "q3": 0.3, "q4": 0.4}
@@ -46,20 +47,14 @@ def trial(grid, seed, overrides, systems, collection="c", digest="d", measure="n
     if systems is None:
         return cell, None, None
     lines = [
-        (grid, signature, *("x" for _ in LEVELS), seed, collection, system, query, measure, value)
+        (grid, signature, seed, collection, system, query, measure, value)
         for system, values in systems.items()
         for query, value in values.items()
     ]
-    columns = ["grid", "signature", *LEVELS, "seed"]
+    columns = ["grid", "signature", "seed"]
     columns += ["collection", "system", "query_id", "measure", "value"]
-    here = {"queries": 4, "k": 10, "digest": digest, "first_stage": {"engine": "bm25s"}}
-    found = {
-        "signature": signature,
-        "seed": seed,
-        "health": "ok",
-        "collections": {collection: here},
-    }
-    return cell, found | facts, pd.DataFrame(lines, columns=columns)
+    here = {collection: made.collection(digest=digest)}
+    return cell, made.trial(signature, seed, here, **facts), pd.DataFrame(lines, columns=columns)
 
 
 def trials(*parts):
@@ -299,8 +294,9 @@ def test_equivalence_is_corrected_among_its_own_kind():
 
 def test_an_imported_run_needs_the_same_queries_and_data_only():
     values = {"q1": 0.3, "q2": 0.2}
-    part = trial("", 0, [], {"run:x": values}, imported={"name": "x"})
-    part[1]["collections"]["c"] |= {"k": None, "first_stage": None}
+    part = trial("", 0, [], {"run:x": values}, imported=made.imported("x"))
+    here = part[1].collections
+    here["c"] = dataclasses.replace(here["c"], k=0, first_stage={})
     spec = {**SPEC, "rows": [*SPEC["rows"], {"name": "X", "system": "run:x"}]}
     found = trials(trial("a", 1, [], student(A1)), part)
     found = dataclasses.replace(found, cells=found.cells[:1])
@@ -309,7 +305,7 @@ def test_an_imported_run_needs_the_same_queries_and_data_only():
     assert (x.queries, x.seeds, x.mean) == (("q1", "q2"), (), pytest.approx(0.25))
     assert summary.contrasts[place("X")].comparison.n == 2
     assert not summary.contrasts[place("X")].single_seed
-    assert summary.collection_facts["c"]["k"] == 10  # of the trial, not of the import
-    part[1]["collections"]["c"]["digest"] = "e"
+    assert summary.collection_facts["c"].k == 10  # of the trial, not of the import
+    here["c"] = dataclasses.replace(here["c"], digest="e")
     with pytest.raises(ComparabilityError, match="differ in digest"):
         summarise(parse(spec), found)

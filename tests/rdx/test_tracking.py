@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from rdx.tracking import MLflow, NoTracking, environment
+from rdx.tracking import MLflow, NoRecords, NoTracking, RecordError, environment
 from rdx.tracking.lookup import recorded_in_sqlite
 
 LEVELS = {"data": "pydocs", "sampler": "bm25", "loss": "ranknet"}
@@ -500,3 +500,47 @@ def test_a_plan_tells_a_stored_cell_without_a_record_apart(tracking, world, tmp_
     with start(tracking, cell.signature):
         pass
     assert state() == plan.FINISHED
+
+
+# --- trials that only MLflow has ---
+
+
+def test_fetched_are_the_files_of_the_newest_finished_trial(tracking, client, tmp_path):
+    for value in (0.25, 0.5):
+        (tmp_path / "per_query.parquet").write_bytes(b"%f" % value)
+        with start(tracking, "ab01") as trial:
+            trial.log_result(tmp_path, {"value": value}, {})
+    with pytest.raises(ValueError), start(tracking, "ab02"):
+        raise ValueError
+    found = tracking.fetch({"ab01", "ab02", "ab03"}, tmp_path)
+    assert set(found) == {"ab01"}
+    newest = max(of(client, "ab01"), key=lambda run: run.info.end_time)
+    assert found["ab01"].run_id == newest.info.run_id
+    assert (found["ab01"].folder / "per_query.parquet").read_bytes() == b"0.500000"
+    assert json.loads((found["ab01"].folder / "trial.json").read_text()) == {"value": 0.5}
+
+
+def test_what_cannot_be_fetched(tracking, tmp_path):
+    with pytest.raises(NoRecords):
+        MLflow(uri=f"sqlite:///{tmp_path}/absent.db").fetch({"aa"}, tmp_path)
+    with pytest.raises(NoRecords):
+        replace(tracking, experiment="another").fetch({"aa"}, tmp_path)
+    (tmp_path / "damaged.db").write_text("no database")
+    with pytest.raises(RecordError):
+        MLflow(uri=f"sqlite:///{tmp_path}/damaged.db").fetch({"aa"}, tmp_path)
+    with start(tracking, "ab04"):
+        pass  # without a result
+    with pytest.raises(RecordError):
+        tracking.fetch({"ab04"}, tmp_path)
+    assert not list(tmp_path.glob("absent*"))
+
+
+def test_a_report_goes_to_the_newest_grid_of_its_spec(tracking, client, tmp_path):
+    (tmp_path / "report.html").write_text("page")
+    assert tracking.log_report("paper", [tmp_path / "report.html"]) == ""
+    for grid in ("paper-00000001", "paper-00000002", "paper-more-00000003"):
+        tracking.log_grid(grid, [{"signature": "ac01"}])
+    run_id = tracking.log_report("paper", [tmp_path / "report.html"])
+    assert run_id == parents(client, "paper-00000002")[0].info.run_id
+    path = client.download_artifacts(run_id, "analysis/report.html")
+    assert Path(path).read_text() == "page"

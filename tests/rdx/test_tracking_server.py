@@ -170,7 +170,7 @@ class TestPostgres:
 
     def test_five_hundred_trials_are_found_fast(self, server, rdx, tmp_path, capsys):
         """The times are printed, for the documentation."""
-        from analysis import trials as of_analysis
+        from rdx.tracking.fetching import newest
 
         tracking = MLflow(
             uri=server, experiment="rdx", artifacts="", outbox=str(tmp_path / "outbox"),
@@ -182,7 +182,7 @@ class TestPostgres:
             list(pool.map(lambda one: record(tracking, one, tmp_path, grid="many"), signatures))
         made = time.perf_counter() - start
         start = time.perf_counter()
-        found = of_analysis.newest_finished(server, set(signatures))
+        found = newest(server, "rdx", set(signatures))
         searched = time.perf_counter() - start
         start = time.perf_counter()
         done = rdx(["sync", "tracking=mlflow_server", f"tracking.uri={server}"], tmp_path)
