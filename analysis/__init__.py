@@ -12,7 +12,7 @@
     scores.py        tidy frame -> per-query scores of each row
     contrasts.py     scores -> every test of the spec, corrected in its family
     summary.py       all numbers of the table
-    claims.py, notes.py    the sentences below it
+    claims.py, footer.py   the sentences below it
     sections         further tables: replication, factors, seeds, power
     tables.py        numbers -> the main table and that of declared comparisons
     report.py        the files of ``results/NAME/``, the page, the terminal

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, drawn, notes, sections
+from analysis import claims, drawn, footer, sections
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
@@ -94,7 +94,7 @@ def page(
         claim=spec.claim,
         tables=tables,
         links=links or {},
-        alarms=notes.alarms(summary),
+        alarms=footer.alarms(summary),
         marks=marks,
         pictures=pictures,
         trials=[trial for row in spec.rows for trial in _trials(summary, row)],
@@ -123,10 +123,10 @@ def terminal(summary: Summary) -> str:
     main, *others = shown(summary)
     parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), text.render(main)]
     marks = "** = best, _ = second of the competing rows."
-    parts.append(_lines(marks, *claims.test_notes(summary), *notes.subset_notes(summary)))
+    parts.append(_lines(marks, *claims.test_notes(summary), *footer.subset_notes(summary)))
     for table in others:
         parts += [_wrap(table.caption), text.render(table)]
-    parts.append(_lines(*notes.alarms(summary), notes.impossible_note(summary)))
+    parts.append(_lines(*footer.alarms(summary), footer.impossible_note(summary)))
     return "\n\n".join(part.rstrip() for part in parts if part)
 
 
