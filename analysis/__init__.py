@@ -12,13 +12,13 @@
     scores.py        tidy frame -> per-query scores of each row
     contrasts.py     scores -> every test of the spec, corrected in its family
     summary.py       all numbers of the table
-    claims.py, notes.py    the sentences below it
+    claims.py, footer.py   the sentences below it
     sections         further tables: replication, factors, seeds, power
     tables.py        numbers -> the main table and that of declared comparisons
     report.py        the files of ``results/NAME/``, the page, the terminal
     drawn.py         whether figures are still those that would be drawn
-    render/          tables of typed entries -> Markdown, LaTeX, plain text, HTML; table.csv
-    figures          finished numbers -> figures
+    render/          tables of typed entries -> Markdown, LaTeX, text, HTML; table.csv; figures
+    figures          which figures there are, and the arithmetic that they need
 
 Nothing here needs a GPU stack: of ``rdx`` only ``config``, ``store`` and ``rankings`` may be
 imported, and only ``trials.py`` imports MLflow.

@@ -6,6 +6,7 @@ on colour alone: lines differ in marker and dashes too, so that a grey print say
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -77,6 +78,14 @@ def line_style(i: int) -> dict[str, Any]:
 def handle(label: str, **look: Any) -> Line2D:
     """Entry of a legend that stands for no line in particular."""
     return Line2D([], [], label=label, **{"linestyle": "none", "markersize": 4.2, **look})
+
+
+def number(text: str) -> float:
+    """Value of a level that is a number; NaN if it is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def wrapped(label: str, width: int = 26) -> str:

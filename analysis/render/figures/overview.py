@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import (
+from analysis.render.figures.style import (
     BLUE,
     GREY,
     LIGHT,

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.figures.style import BLUE, GREY, LIGHT, STYLE, finish, handle, panels, title, wrapped
+from analysis.render.figures.style import (
+    BLUE,
+    GREY,
+    LIGHT,
+    STYLE,
+    finish,
+    handle,
+    panels,
+    title,
+    wrapped,
+)
 
 # Where a number may stand beside its marker, in points, near places first: the first free one is
 # taken.
