@@ -16,7 +16,6 @@
     sections         further tables: replication, factors, seeds, power
     tables.py        numbers -> the main table and that of declared comparisons
     report.py        the files of ``results/NAME/``, the page, the terminal
-    drawn.py         whether figures are still those that would be drawn
     render/          tables of typed entries -> Markdown, LaTeX, text, HTML; table.csv; figures
     figures          which figures there are, and the arithmetic that they need
 

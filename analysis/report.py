@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, drawn, footer, sections
+from analysis import claims, figures, footer, sections
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
+from analysis.render.figures import save, vector
 from analysis.render.html import Page, Picture, Trial
 from analysis.spec import REFERENCES, Row
 from analysis.summary import Summary
@@ -23,14 +24,13 @@ def shown(summary: Summary) -> list[Table]:
 
 
 def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
-    """Write tables and figures; the same in, the same out.
+    """Write tables, figures and page; the same in, the same out.
 
     Returns
     -------
     tuple of Path
         table.md, table.tex, table.csv, report.html, and the figures that there is something to
-        draw in, each as PDF, SVG and PNG; older ones are removed. Page and figures are left as
-        they are if they were drawn from the same.
+        draw in, each as PDF, SVG and PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tables = shown(summary)
@@ -40,38 +40,17 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
         + "\n".join(map(latex.render, tables)),
         "table.csv": csv.render(summary),
     }
-    for name, content in texts.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    key = drawn.key(summary, texts.values())
-    stamp = drawn.read(folder)
-    if stamp.key != key or not stamp.whole(folder):
-        stamp = replace(_draw(summary, tables, folder, tuple(texts), stamp), key=key)
-        drawn.write(folder, stamp)
-    return tuple(folder / name for name in (*texts, *stamp.files))
-
-
-def _draw(
-    summary: Summary,
-    tables: Sequence[Table],
-    folder: Path,
-    beside: Sequence[str],
-    before: drawn.Stamp,
-) -> drawn.Stamp:
-    from analysis.figures import sketches as sketched  # matplotlib: half a second
-    from analysis.render import figures
-
-    sketches = sketched(summary)
-    files = figures.save(sketches, folder, before.figures)
+    sketches = figures.sketches(summary)
+    files = save(sketches, folder)
     pictures = [
-        Picture(figures.vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
+        Picture(vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
         for name, sketch in sketches.items()
     ]
-    links = {name: name for name in beside}
-    path = folder / "report.html"
-    path.write_text(html.render(page(summary, tables, pictures, links)), encoding="utf-8")
-    names = [file.name for group in files.values() for file in group]
-    keys = {name: sketch.key for name, sketch in sketches.items()}
-    return drawn.Stamp("", (path.name, *names), keys)
+    links = {name: name for name in texts}
+    texts["report.html"] = html.render(page(summary, tables, pictures, links))
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return (*(folder / name for name in texts), *(path for own in files.values() for path in own))
 
 
 def page(

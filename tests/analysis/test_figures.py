@@ -83,6 +83,7 @@ def test_files(figure, tmp_path):
     sketch = Sketch(partial(lambda: figure))
     [(pdf, svg, png)] = save({"a b": sketch}, tmp_path).values()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".figures.json",
         *(f"figure-a-b.{suffix}" for suffix in ("pdf", "png", "svg")),
         "table.md",
     ]
@@ -107,22 +108,26 @@ def test_a_figure_is_drawn_again_only_if_it_changes(table, tmp_path):
         return systems.costs(shown, **words)
 
     cost = [systems.Cost("A", 0.1, 0.5, best=True), systems.Cost("B", 0.2, 0.4, best=False)]
-    one = Sketch(partial(counted, cost, measure="m"))
-    save({"one": one}, tmp_path, {"one": "other"})
-    save({"one": one}, tmp_path, {"one": one.key})
-    same = Sketch(partial(counted, list(cost), measure="m"))
-    save({"one": same}, tmp_path, {"one": one.key})
+    sketch = Sketch(partial(counted, cost, measure="m"))
+    save({"one": sketch}, tmp_path)
+    save({"one": Sketch(partial(counted, list(cost), measure="m"))}, tmp_path)
     assert len(drawn) == 1
     for change in (
         Sketch(partial(counted, cost[:1], measure="m")),
         Sketch(partial(counted, cost, measure="other")),
         Sketch(partial(systems.costs, cost, measure="m")),
     ):
-        assert change.key != one.key
-    save({"one": change}, tmp_path, {"one": one.key})
-    (tmp_path / "figure-one.pdf").unlink()
-    save({"one": one}, tmp_path, {"one": one.key})
+        assert change.key != sketch.key
+    save({"one": change}, tmp_path)
+    save({"one": sketch}, tmp_path)
     assert len(drawn) == 2
+    (tmp_path / "figure-one.pdf").unlink()
+    save({"one": sketch}, tmp_path)
+    assert len(drawn) == 3
+    for damage in ("[]", "{"):
+        (tmp_path / ".figures.json").write_text(damage)
+        save({"one": sketch}, tmp_path)
+    assert len(drawn) == 5
     a, b = figures.sketches(table), figures.sketches(table)
     assert {n: s.key for n, s in a.items()} == {n: s.key for n, s in b.items()}
     assert len({s.key for s in a.values()}) == len(a)

@@ -225,31 +225,6 @@ def test_files(summary, tmp_path):
     assert [path.read_bytes() for path in report.write(summary, tmp_path / "deep" / "x")] == before
 
 
-def test_what_was_drawn_from_the_same_is_not_drawn_again(tmp_path, monkeypatch):
-    calls = []
-
-    def count(*_):
-        calls.append(1)
-        (tmp_path / "report.html").write_text("drawn")
-        return report.drawn.Stamp("", ("report.html",))
-
-    monkeypatch.setattr(report, "_draw", count)
-    summary = build()
-    first = report.write(summary, tmp_path)
-    assert report.write(summary, tmp_path) == first and len(calls) == 1
-    (tmp_path / "report.html").unlink()
-    report.write(summary, tmp_path)
-    assert len(calls) == 2
-    report.write(again(summary, margin=0.01), tmp_path)  # another spec
-    assert len(calls) == 3
-    other = dataclasses.replace(summary.trials, runs={"x": "another run"})
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 4
-    (tmp_path / ".drawn.json").write_text("[]")
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 5
-
-
 def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     bare = summarise(parse({**SPEC, "baseline": None, "comparisons": []}), summary.trials)
     names = [path.name for path in report.write(bare, tmp_path)]

@@ -25,6 +25,7 @@ from analysis.render.figures.style import STYLE
 
 SUFFIXES = (".pdf", ".svg", ".png")
 STEM = "figure-"
+KEYS = ".figures.json"
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,18 @@ def _plain(value: object) -> object:
     return value
 
 
-def save(
-    sketches: Mapping[str, Sketch], folder: Path, before: Mapping[str, str] | None = None
-) -> dict[str, list[Path]]:
+def save(sketches: Mapping[str, Sketch], folder: Path) -> dict[str, list[Path]]:
     """Write ``figure-NAME`` as PDF, SVG and PNG; the same figure gives the same bytes.
+
+    Drawing takes longer than all else, so files that were drawn from the same are left alone; other
+    figures that lie in the folder are removed.
 
     Parameters
     ----------
     sketches : mapping of str to Sketch
-        What is drawn. Other figures that lie in the folder are removed.
+        What is drawn.
     folder : Path
         Made if it is not there.
-    before : mapping of str to str, optional
-        Name -> `Sketch.key` of what was drawn into the folder; where both are still so, the files
-        are left alone.
 
     Returns
     -------
@@ -84,13 +83,14 @@ def save(
         Name -> its files: PDF, SVG, PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    keys = _keys(folder)
     paths: dict[str, list[Path]] = {}
     with mpl.rc_context(STYLE):
         for name, sketch in sketches.items():
             stem = folder / (STEM + re.sub(r"[^\w-]+", "-", name))
             files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
             paths[name] = files
-            if (before or {}).get(name) == sketch.key and all(path.is_file() for path in files):
+            if keys.get(name) == sketch.key and all(path.is_file() for path in files):
                 continue
             figure = sketch.draw()
             figure.savefig(files[0], metadata={"CreationDate": None, "Creator": "rdx"})
@@ -100,7 +100,18 @@ def save(
     for old in folder.glob(f"{STEM}*"):
         if old.suffix in SUFFIXES and old not in kept:
             old.unlink()
+    keys = {name: sketch.key for name, sketch in sketches.items()}
+    (folder / KEYS).write_text(json.dumps(keys), encoding="utf-8")
     return paths
+
+
+def _keys(folder: Path) -> dict[str, str]:
+    """Name -> `Sketch.key` of what was drawn into a folder; empty if that is not known."""
+    try:
+        keys = json.loads((folder / KEYS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return keys if isinstance(keys, dict) else {}
 
 
 def vector(files: Sequence[Path]) -> Path:
