@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, figures, footer, sections
+from analysis import claims, costs, factors, footer, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
-from analysis.render.figures import save, vector
 from analysis.render.html import Page, Picture, Trial
 from analysis.spec import REFERENCES, Row
 from analysis.summary import Summary
@@ -18,20 +17,35 @@ from analysis.tables import comparison_table, main_table
 
 
 def shown(summary: Summary) -> list[Table]:
-    """Every table of a summary, the main one first."""
-    own = [table for table in (main_table(summary), comparison_table(summary)) if table]
-    return [*own, *sections.tables(summary)]
+    """Tables that the spec asks for or the trials allow, the main one first.
+
+    Replication if the spec has `expected`, costs if trials were timed, factors if it has `factors`,
+    training runs if a row has at least two seeds, power if a row was tested against the baseline.
+    """
+    tables = (
+        main_table(summary),
+        comparison_table(summary),
+        replication.table(summary),
+        costs.table(summary),
+        *factors.tables(summary),
+        *seeds.tables(summary),
+        power.table(summary),
+    )
+    return [table for table in tables if table is not None]
 
 
 def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
-    """Write tables, figures and page; the same in, the same out.
+    """Write tables and figures; the same in, the same out.
 
     Returns
     -------
     tuple of Path
         table.md, table.tex, table.csv, report.html, and the figures that there is something to
-        draw in, each as PDF, SVG and PNG.
+        draw in, each as PDF, SVG and PNG; older ones are removed.
     """
+    from analysis.figures import sketches  # matplotlib: half a second
+    from analysis.render import figures
+
     folder.mkdir(parents=True, exist_ok=True)
     tables = shown(summary)
     texts = {
@@ -40,17 +54,18 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
         + "\n".join(map(latex.render, tables)),
         "table.csv": csv.render(summary),
     }
-    sketches = figures.sketches(summary)
-    files = save(sketches, folder)
+    sketched = sketches(summary)
+    files = figures.save(sketched, folder)
     pictures = [
-        Picture(vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
-        for name, sketch in sketches.items()
+        Picture(figures.vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
+        for name, sketch in sketched.items()
     ]
     links = {name: name for name in texts}
     texts["report.html"] = html.render(page(summary, tables, pictures, links))
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8")
-    return (*(folder / name for name in texts), *(path for own in files.values() for path in own))
+    paths = [folder / name for name in texts]
+    return (*paths, *(path for group in files.values() for path in group))
 
 
 def page(

@@ -50,6 +50,11 @@ class Scores:
         return np.asarray(self.values.mean(axis=0))
 
 
+def training_runs(row: Row, scores: Scores) -> int:
+    """Training runs behind the scores of a row; 0 for a system that is not trained."""
+    return max(1, len(scores.seeds)) if row.trained else 0
+
+
 def _cells(row: Row, trials: Trials) -> list[Cell]:
     return [cell for cell in trials.cells if not row.grids or cell.grid in row.grids]
 

@@ -17,6 +17,7 @@ SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
 IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
+TRAINED = ("student", "student+first_stage")
 FAMILIES = ("collection", "all", "grid")
 TESTS = ("t", "wilcoxon", "randomisation")
 INTERVALS = ("t", "bca")
@@ -67,6 +68,11 @@ class Row:
     def imported(self) -> str:
         """Name of the imported run that the row shows; "" if the trials of the grid make it up."""
         return self.system.removeprefix(IMPORTED) if self.system.startswith(IMPORTED) else ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the row's scores come from training runs."""
+        return self.system in TRAINED
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,10 @@ class Spec:
     def baseline(self) -> str | None:
         """The first of `baselines`; None if there is none."""
         return self.baselines[0] if self.baselines else None
+
+    def row(self, name: str) -> Row:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
 
 
 ROW_KEYS = ("name", "system", "grid", "competes", "test", "imports")

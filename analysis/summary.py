@@ -15,9 +15,9 @@ from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
 from analysis.means import over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
-from analysis.spec import Spec
+from analysis.spec import Row, Spec
 from analysis.trials import Trials
-from rdx.facts import CollectionFacts
+from rdx.facts import OK, CollectionFacts
 
 __all__ = ["Contrast", "Pairs", "Scores", "Summary", "summarise"]
 
@@ -78,10 +78,14 @@ class Summary:
         """(collection, measure) of every column; before the first trial with a nameless one."""
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
 
-    def found(self, row: str, column: str, measure: str) -> Scores | None:
+    def lookup(self, row: str, column: str, measure: str) -> Scores | None:
         """Scores of a row in a collection, its mean over collections, or a cost; None = missing."""
         key = (row, column, measure)
         return self.scores.get(key) or self.means.get(key) or self.costs.get(key)
+
+    def healthy(self, row: Row) -> bool:
+        """Whether every trial of the row ended well."""
+        return all(self.trials.facts[s].health == OK for s in self.signatures[row.name])
 
     def scores_of(self, row: str) -> list[Scores]:
         """Scores of one row in every column that has them."""

@@ -45,7 +45,7 @@ def main_table(summary: Summary) -> Table:
     for mean in spec.means:
         for measure in spec.measures:
             columns.append(Column(measure, mean.name))
-            means = [summary.found(row.name, mean.name, measure) for row in spec.rows]
+            means = [summary.lookup(row.name, mean.name, measure) for row in spec.rows]
             entries = [number(None if scores is None else scores.mean) for scores in means]
             cells.append(mark_best(entries, competes))
     rows = tuple(

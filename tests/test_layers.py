@@ -17,7 +17,7 @@ LAYERS = (
     {"__init__"},
     {"hub", "collection"},
     {"parts"},
-    {"rankings", "losses", "assets", "draws", "precision", "bars"},
+    {"rankings", "losses", "assets", "draws", "power", "precision", "bars"},
     {"lists", "accounting", "loading"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
@@ -44,7 +44,14 @@ BASE = {
 LEAF_USERS = set().union(*LAYERS[7:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
-ANALYSIS_MAY_USE = {"__init__", "rankings", "config", "store", *BASE}  # and trials: tracking
+ANALYSIS_MAY_USE = {
+    "__init__",
+    "rankings",
+    "power",
+    "config",
+    "store",
+    *BASE,
+}  # and trials: tracking
 WITHOUT_TORCH = {"folders", "rankings", "config", "store"}
 HEAVY = {"torch", "transformers", "accelerate", "mlflow"}
 
@@ -58,11 +65,6 @@ def allowed(module: str) -> set[str]:
         return {"__init__", "rankings", "security", module, *BASE, *more.get(module, [])}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, BASE, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
-
-
-def planning(module: str, target: str) -> bool:
-    """Whether it is the one thing of analysis that rdx uses, in a function: the power of a test."""
-    return module == "plan" and target.split(".")[:2] == ["analysis", "power"]
 
 
 def imports(name: str, source: str) -> set[str]:
@@ -90,7 +92,7 @@ def violations(name: str, source: str) -> list[str]:
         part = rest[0] if rest and rest[0] in RDX else "__init__"
         if package == "rdx":
             bad = (
-                (top == "analysis" and not planning(module, target))
+                top == "analysis"
                 or (top == "rdx" and part not in allowed(module))
                 or (top == "mlflow" and module != "tracking")
                 or (top in HEAVY and module in WITHOUT_TORCH)
@@ -142,7 +144,6 @@ def test_every_module_of_rdx_has_a_layer():
         ("rdx.data.__init__", "from ..pipeline import run", "rdx.pipeline.run"),
         ("rdx.students", "from rdx.teachers import Recorded", "rdx.teachers.Recorded"),
         ("rdx.__main__", "import analysis.tables", "analysis.tables"),
-        ("rdx.commands", "from analysis.power import planned", "analysis.power.planned"),
         ("rdx.plan.text", "from analysis import tables", "analysis.tables"),
         ("rdx.grids", "from rdx import config", "rdx.config"),
         ("analysis.tables", "import mlflow.entities", "mlflow.entities"),
@@ -165,7 +166,7 @@ def test_a_forbidden_import_is_found(name, source, target):
         ("rdx.data.__init__", "from rdx.data.files import Files\nfrom .pydocs import PyDocs"),
         ("rdx.store", "from rdx.rankings import RankingError"),
         ("rdx.__main__", "from rdx import commands"),
-        ("rdx.plan.command", "def f():\n    from analysis.power import planned"),
+        ("rdx.plan.command", "from rdx.power import sensitivity"),
         ("rdx.config", "from rdx import grids"),
         ("rdx.tracking.runs", "import mlflow"),
         ("analysis.trials", "from rdx import config, tracking\nfrom analysis import tables"),

@@ -7,19 +7,19 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from analysis import power
 from analysis.costs import single
 from analysis.figures import data
 from analysis.figures.grid import Conditions, by_level, crossed, groups, varied
+from analysis.power import sensitivities
 from analysis.render.figures.curves import Line, PowerCurve
 from analysis.render.figures.maps import Grid, Wins
 from analysis.render.figures.overview import Point
 from analysis.render.figures.style import number
 from analysis.render.figures.systems import Cost, Ranking
-from analysis.sections.power import plan
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, SECONDS
 from analysis.summary import Summary
+from rdx import power
 from rdx.text import counted
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
@@ -212,11 +212,11 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
 def power_curves(summary: Summary) -> dict[str, PowerCurve]:
     """Collection -> true differences and the power of one uncorrected test at each.
 
-    With the noise and the queries of `analysis.sections.power_table`; runs of other seeds are not
+    With the noise and the queries of `analysis.power`; runs of other seeds are not
     drawn, which the test over queries does not see.
     """
     curves = {}
-    for planned in plan(summary)[:MOST_PANELS]:
+    for planned in sensitivities(summary)[:MOST_PANELS]:
         n, sd = planned.queries, planned.assumption.sd
         if n < 2:
             continue

@@ -97,7 +97,7 @@ def _line(table: str, row: str, summary: Summary, collection: str, measure: str)
     """A row's score."""
     [system] = (own.system for own in summary.spec.rows if own.name == row)
     line = Line(table=table, row=row, system=system, collection=collection, measure=measure)
-    scores = summary.found(row, collection, measure)
+    scores = summary.lookup(row, collection, measure)
     if scores is None:
         return line
     signatures = summary.signatures[row]

@@ -205,6 +205,11 @@ class Table:
         ]
 
 
+def sentences(*notes: str) -> tuple[str, ...]:
+    """Those that say something."""
+    return tuple(note for note in notes if note)
+
+
 def words(*names: str) -> tuple[Column, ...]:
     """Heads of columns of words."""
     return tuple(Column(name, numeric=False) for name in names)

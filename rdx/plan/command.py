@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.faults import line
-from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as find_out
 from rdx.plan.text import as_json, duration, text
+from rdx.power import Sensitivity, sensitivity
 from rdx.text import counted
 
 
@@ -76,45 +78,79 @@ def power(
     ValueError
         If `wanted` is not positive.
     """
-    # rdx knows nothing of analysis but for this: a plan is read before anything is run
-    from analysis import power as pw
-
     sized = queries(planned, _counts(sizes, planned))
     measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
-    known = {name: pw.measured(found) for name, found in scores(planned, measure).items()}
+    known = {name: assumption(runs) for name, runs in scores(planned, measure).items()}
     systems, runs = seeds(planned)
     tests = max(1, systems - 1)
     there = {name: count for name, count in sized.items() if count is not None}
-    plans = pw.planned(there, runs, known, tests=tests, wanted=wanted)
+    sensitivities = sensitivity(there, runs, known, tests=tests, wanted=wanted)
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
         f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
         f"{counted(tests, 'test')} against one of them"
     ]
-    lines += [pw.report(plans, price(planned, plans, systems))] if plans else []
+    lines += (
+        [report(sensitivities, price(planned, sensitivities, systems))] if sensitivities else []
+    )
     lines += [
         f"{name}: how many test queries it has is not known before it is loaded; give --queries "
         f"{name}=N"
         for name, count in sized.items()
         if count is None
     ]
-    return [dataclasses.asdict(one) for one in plans], "\n".join(lines)
+    return [dataclasses.asdict(here) for here in sensitivities], "\n".join(lines)
 
 
-def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
+def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> str:
     """What the needed seeds take beyond those that are planned; "" if there are enough."""
-    needed = [one.seeds_needed for one in plans if one.seeds_needed is not None]
-    if not needed or max(needed) <= plans[0].seeds:
+    needed = [s.seeds_needed for s in sensitivities if s.seeds_needed is not None]
+    if not needed or max(needed) <= sensitivities[0].seeds:
         return ""
-    more = systems * (max(needed) - plans[0].seeds)
+    seeds_planned = sensitivities[0].seeds
+    more = systems * (max(needed) - seeds_planned)
     told = (
-        f"{counted(max(needed), 'seed')} in place of {plans[0].seeds}: {counted(more, 'cell')} more"
+        f"{counted(max(needed), 'seed')} in place of {seeds_planned}: {counted(more, 'cell')} more"
     )
     one = planned.one_more
     if one is None:
         return f"{told}; no stored trial tells how long these take."
     least, most = duration(more * one.low), duration(more * one.high)
     return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
+
+
+def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
+    """Lay sensitivities out as plain text; `cost` is a sentence of whoever knows it."""
+    head = ["collection", "queries", "seeds", "SD", "seed SD", "tests", "detectable", "first Holm"]
+    wanted = next((s.wanted for s in sensitivities if s.wanted is not None), None)
+    if wanted is not None:
+        head += [f"power at {wanted:g}", "seeds needed", "queries needed"]
+    lines = [head]
+    for here in sensitivities:
+        known = here.assumption
+        line = [here.collection, str(here.queries), str(here.seeds), f"{known.sd:.3f}"]
+        line += [f"{known.seed_sd:.4f}", str(here.tests)]
+        line += [_number(here.detectable), _number(here.detectable_holm)]
+        if wanted is not None:
+            line += [
+                _number(here.power_of_wanted, 2),
+                str(here.seeds_needed or "none suffices"),
+                str(here.queries_needed or "none suffices"),
+            ]
+        lines.append(line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    ]
+    text += [
+        f"{s.collection}: SD over queries and seeds {s.assumption.source}." for s in sensitivities
+    ]
+    return "\n".join([*text, *([cost] if cost else [])])
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _counts(sizes: Sequence[str], planned: Plan) -> dict[str, int]:

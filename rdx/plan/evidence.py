@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from itertools import combinations
+from statistics import fmean, median
 
 from rdx import rankings
 from rdx.config import Cell
 from rdx.plan.plans import Plan
 from rdx.plan.shelf import Past, Shelf
 from rdx.plan.work import but_for_the_seed, same
+from rdx.power import ASSUMED_SD, ASSUMED_SEED_SD, Assumption, pooled_seed_sd, spread
 from rdx.store import read_json
 
 MOST_TRIALS = 40  # that scores are read from; the cells of the plan come first
 
+Runs = Mapping[int, Mapping[str, float]]  # seed -> query -> score
 Scores = dict[str, dict[str, dict[int, dict[str, float]]]]
 
 
@@ -61,6 +66,59 @@ def queries(planned: Plan, given: dict[str, int]) -> dict[str, int | None]:
         facts = read_json(past.folder / "trial.json", "collections")["collections"]
         found |= {name: facts[name]["queries"] for name in found if name in facts}
     return {name: given.get(name, count) for name, count in found.items()}
+
+
+def assumption(systems: Mapping[str, Runs]) -> Assumption:
+    """What the trained systems of one collection say about the noise of the next ones.
+
+    Parameters
+    ----------
+    systems : mapping of str to mapping of int to mapping of str to float
+        System -> seed -> query -> score.
+
+    Returns
+    -------
+    Assumption
+        sd: the median over all pairs of systems of the standard deviation over their common
+        queries of the difference of their means over seeds; pairs that never differ say nothing.
+        seed_sd: of mean scores over seeds, pooled over the systems that have several. What no
+        trial tells is assumed, and `source` says which is which.
+    """
+    means = {name: _mean_over_seeds(runs) for name, runs in systems.items() if runs}
+    spreads = []
+    for first, second in combinations(means.values(), 2):
+        common = [query for query in first if query in second]
+        sd = spread([first[q] for q in common], [second[q] for q in common])
+        if sd > 0:
+            spreads.append(sd)
+    pooled = pooled_seed_sd(
+        [
+            [fmean(scores.values()) for scores in runs.values() if scores]
+            for runs in systems.values()
+        ]
+    )
+    source = (
+        f"over queries of the stored trials (median of {len(spreads)} pairs of systems)"
+        if spreads
+        else "over queries assumed"
+    )
+    return Assumption(
+        sd=median(spreads) if spreads else ASSUMED_SD,
+        seed_sd=ASSUMED_SEED_SD if pooled is None else pooled[0],
+        source=source
+        + ", over seeds "
+        + ("assumed" if pooled is None else f"of the stored trials ({pooled[1]} df)"),
+    )
+
+
+def _mean_over_seeds(runs: Runs) -> dict[str, float]:
+    """Query -> mean over seeds, of the queries that all seeds have."""
+    first, *others = runs.values()
+    return {
+        query: fmean([first[query], *(run[query] for run in others)])
+        for query in first
+        if all(query in run for run in others)
+    }
 
 
 def _comparable(planned: Plan) -> list[Past]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis import replication
 from analysis.costs import costs, ratio
+from analysis.costs import table as costs_table
 from analysis.figures import inputs, sketches
-from analysis.sections import efficiency_table, replication_table
 from analysis.spec import BYTES, SECONDS, Expected
 from rdx.facts import Peak
 from tests.analysis.facts import HARDWARE, timing
@@ -80,7 +81,7 @@ def cells_of(table):
 
 
 def test_the_table_gives_costs_and_ratios(measured):
-    table = efficiency_table(measured)
+    table = costs_table(measured)
     rows = cells_of(table)
     assert list(rows) == ["RankNet", "ADR-MSE"]  # in the order of the spec
     assert rows["RankNet"][2:6] == ["4", "4", "4.9", "2"] and rows["RankNet"][7] == "2.00"
@@ -96,7 +97,7 @@ def test_the_table_gives_costs_and_ratios(measured):
 def test_another_machine_gives_no_ratio(measured):
     key = measured.signatures["ADR-MSE"][0]
     measured.trials.facts[key].timing["trec-dl-2019"] = timed({"p": [6]}, device="H200")
-    table = efficiency_table(measured)
+    table = costs_table(measured)
     assert cells_of(table)["ADR-MSE"][9:] == ["–"] * 3
     assert any(
         note.startswith("Measured on device H200") and "ADR-MSE" in note for note in table.notes
@@ -111,7 +112,7 @@ def test_without_a_timed_trial_there_is_no_table_and_no_figure(table):
     }
     found = costs(table.spec.rows, table.signatures, table.collections, facts)
     summary = replace(table, costs=found)
-    assert found == {} and efficiency_table(summary) is None
+    assert found == {} and costs_table(summary) is None
     assert inputs.costs(summary) == ([], "")
 
 
@@ -129,10 +130,10 @@ def test_published_costs_are_judged_without_the_noise_of_scores(measured):
         Expected("Stage 1 only", "trec-dl-2019", SECONDS, 1.0, "notebook", None),
     )
     summary = replace(measured, spec=replace(measured.spec, expected=expected))
-    rows = [[entry.text for entry in row] for row in replication_table(summary).rows]
+    rows = [[entry.text for entry in row] for row in replication.table(summary).rows]
     assert [row[2] for row in rows] == ["differs", "reproduced", "differs", "not run"]
     assert rows[0][3:6] == ["4.0004", "4.0000", "−0.00040"]
     assert rows[2][3:6] == ["2.000", "1.000", "−1.000"] and rows[2][1] == "trec-dl-2019 GB at peak"
     assert not any(
-        note.startswith("SD over training runs") for note in replication_table(summary).notes
+        note.startswith("SD over training runs") for note in replication.table(summary).notes
     )

@@ -76,7 +76,7 @@ def table_of(**spec) -> Summary:
 def test_a_mean_is_a_column_without_tests_and_can_be_expected():
     expected = {"row": "A", "collection": "both", "measure": "nDCG@10", "value": 0.5}
     found = table_of(means=[{"name": "both"}], expected=[{**expected, "source": "paper"}])
-    one = found.found("A", "both", "nDCG@10")
+    one = found.lookup("A", "both", "nDCG@10")
     parts = [found.scores["A", c, "nDCG@10"].mean for c in ("c1", "c2")]
     assert one.mean == pytest.approx(sum(parts) / 2)
     table = main_table(found)

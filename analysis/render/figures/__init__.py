@@ -25,7 +25,6 @@ from analysis.render.figures.style import STYLE
 
 SUFFIXES = (".pdf", ".svg", ".png")
 STEM = "figure-"
-KEYS = ".figures.json"
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,13 @@ def _plain(value: object) -> object:
 def save(sketches: Mapping[str, Sketch], folder: Path) -> dict[str, list[Path]]:
     """Write ``figure-NAME`` as PDF, SVG and PNG; the same figure gives the same bytes.
 
-    Drawing takes longer than all else, so files that were drawn from the same are left alone; other
-    figures that lie in the folder are removed.
+    Drawing takes longer than all else, so files are left alone whose SVG ends in the key of what is
+    to be drawn.
 
     Parameters
     ----------
     sketches : mapping of str to Sketch
-        What is drawn.
+        What is drawn. Other figures that lie in the folder are removed.
     folder : Path
         Made if it is not there.
 
@@ -83,35 +82,26 @@ def save(sketches: Mapping[str, Sketch], folder: Path) -> dict[str, list[Path]]:
         Name -> its files: PDF, SVG, PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keys = _keys(folder)
     paths: dict[str, list[Path]] = {}
     with mpl.rc_context(STYLE):
         for name, sketch in sketches.items():
             stem = folder / (STEM + re.sub(r"[^\w-]+", "-", name))
             files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
             paths[name] = files
-            if keys.get(name) == sketch.key and all(path.is_file() for path in files):
+            pdf, vectors, png = files
+            mark = f"<!-- {sketch.key} -->\n"
+            whole = all(path.is_file() for path in files)
+            if whole and vectors.read_text(encoding="utf-8").endswith(mark):
                 continue
             figure = sketch.draw()
-            figure.savefig(files[0], metadata={"CreationDate": None, "Creator": "rdx"})
-            files[1].write_text(svg(figure, name), encoding="utf-8")
-            figure.savefig(files[2], metadata={"Software": "rdx"})
+            figure.savefig(pdf, metadata={"CreationDate": None, "Creator": "rdx"})
+            figure.savefig(png, metadata={"Software": "rdx"})
+            vectors.write_text(svg(figure, name) + mark, encoding="utf-8")
     kept = {path for files in paths.values() for path in files}
     for old in folder.glob(f"{STEM}*"):
         if old.suffix in SUFFIXES and old not in kept:
             old.unlink()
-    keys = {name: sketch.key for name, sketch in sketches.items()}
-    (folder / KEYS).write_text(json.dumps(keys), encoding="utf-8")
     return paths
-
-
-def _keys(folder: Path) -> dict[str, str]:
-    """Name -> `Sketch.key` of what was drawn into a folder; empty if that is not known."""
-    try:
-        keys = json.loads((folder / KEYS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return keys if isinstance(keys, dict) else {}
 
 
 def vector(files: Sequence[Path]) -> Path:

@@ -5,27 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import seeds
-from analysis.factors import analyse, tukey
-from analysis.power import ASSUMED_SEED_SD, detectable
+from analysis import factors, power, replication, report, seeds
+from analysis.factors import analyse, level_of, tukey
 from analysis.render import latex, markdown, text
 from analysis.render.entry import DASH, Flag
-from analysis.sections import (
-    assumptions,
-    factor_tables,
-    power_table,
-    replication_table,
-    seed_tables,
-)
-from analysis.sections import tables as sections
-from analysis.sections.factors import level
-from analysis.sections.power import plan
-from analysis.sections.replication import judge
+from analysis.replication import judge
 from analysis.significance import holm, paired_t
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import Trials
 from rdx.config import Cell
+from rdx.power import ASSUMED_SEED_SD, detectable
 from tests.analysis import facts as made
 
 QUERIES = 40
@@ -102,21 +92,26 @@ def scores(numbers, row):
     return numbers.scores[row, "c", "nDCG@10"]
 
 
+def further(numbers):
+    """Every table after the main one."""
+    return report.shown(numbers)[1:]
+
+
 def test_which_tables():
-    plain = [table.label for table in sections(summary())]
+    plain = [table.label for table in further(summary())]
     assert plain == ["x-seeds", "x-runs", "x-power"]
     full = summary(factors=["loss", "depth.k"], expected=[expected("First", 0.45)])
     labels = ["x-replication", "x-factors", "x-levels", "x-seeds", "x-runs", "x-power"]
-    assert [table.label for table in sections(full)] == labels
-    assert [table.label for table in sections(summary(alone()))] == ["x-power"]
-    assert [table.label for table in sections(summary(baseline=None))] == ["x-seeds"]
+    assert [table.label for table in further(full)] == labels
+    assert [table.label for table in further(summary(alone()))] == ["x-power"]
+    assert [table.label for table in further(summary(baseline=None))] == ["x-seeds"]
 
 
 def test_every_table_renders():
     full = summary(
         factors=["loss", "depth.k"], expected=[expected("First", 0.45), expected("Shuffled", 0.7)]
     )
-    for table in sections(full):
+    for table in further(full):
         assert table.caption and table.notes
         for render in (markdown.render, latex.render, text.render):
             assert "nan" not in render(table).lower().replace("significan", "")
@@ -126,7 +121,7 @@ def test_nothing_run_yet():
     cells = trials().cells
     empty = Trials(trials().frame.iloc[:0], cells, cells, {}, {})
     numbers = summary(empty, factors=["loss"], expected=[expected("First", 0.5)])
-    (table,) = sections(numbers)
+    (table,) = further(numbers)
     assert column(table, "Verdict") == ["not run"]
     assert column(table, "Ours") == [DASH]
 
@@ -143,7 +138,7 @@ def test_replication():
         expected("ADR-MSE 100", 0.5, collection="e"),
     ]
     numbers = summary(expected=published, collections=["c", "e"])
-    table = replication_table(numbers)
+    table = replication.table(numbers)
     words = ["reproduced", "differs", "reproduced", "within noise", "differs", "not run"]
     assert column(table, "Verdict") == words
     assert "2 reproduced, 1 within noise, 2 differs, 1 not run" in table.caption
@@ -160,7 +155,7 @@ def test_a_single_run_is_stamped_and_the_effect_ratio_shown():
     published = [expected("First", 0.4), expected("Shuffled", 0.3)]
     published.append(expected("Shuffled", 0.25, source="readme"))  # which has no first stage
     numbers = summary(expected=published)
-    table = replication_table(numbers)
+    table = replication.table(numbers)
     assert column(table, "Runs") == ["–", "1 seed", "1 seed"]
     assert any("A single training run: Shuffled" in note for note in table.notes)
     ratio = (scores(numbers, "Shuffled").mean - first) / (0.3 - 0.4)
@@ -170,15 +165,15 @@ def test_a_single_run_is_stamped_and_the_effect_ratio_shown():
 def test_a_collapsed_run_does_not_widen_the_noise():
     one = [expected("RankNet 100", 0.5)]
     whole, sick = summary(expected=one), summary(trials("nan"), expected=one)
-    assert "7 df" in " ".join(replication_table(whole).notes)
-    assert "5 df" in " ".join(replication_table(sick).notes)
-    assumed = replication_table(summary(alone(), expected=one))
+    assert "7 df" in " ".join(replication.table(whole).notes)
+    assert "5 df" in " ".join(replication.table(sick).notes)
+    assumed = replication.table(summary(alone(), expected=one))
     assert f"assumed {ASSUMED_SEED_SD:g}" in " ".join(assumed.notes)
 
 
 def test_factors_leave_confounded_cells_out():
     numbers = summary(factors=["loss", "depth.k", "sampler"])
-    effects, levels = factor_tables(numbers)
+    effects, levels = factors.tables(numbers)
     runs = [(n, s) for n, (_, run_seeds, _) in GRID.items() if n != "shuffled" for s in run_seeds]
     table = np.array([scores(numbers, NAMES[n]).values[:, s - 1] for n, s in runs])
     own = {
@@ -205,20 +200,20 @@ def test_factors_leave_confounded_cells_out():
 
 def test_simple_effects_stand_below_a_significant_interaction():
     strong = {**GRID, "net100": (GRID["net100"][0], (1, 2, 3), 0.4)}
-    effects, _ = factor_tables(summary(trials(grid=strong), factors=["loss", "depth.k"]))
+    effects, _ = factors.tables(summary(trials(grid=strong), factors=["loss", "depth.k"]))
     assert "loss at depth.k=100" in column(effects, "Effect")
     assert "depth.k at loss=adr_mse" in column(effects, "Effect")
 
 
 def test_an_incomplete_grid_has_main_effects_only():
     part = {name: GRID[name] for name in ("net10", "net100", "adr10")}
-    effects, _ = factor_tables(summary(trials(grid=part), factors=["loss", "depth.k"]))
+    effects, _ = factors.tables(summary(trials(grid=part), factors=["loss", "depth.k"]))
     assert column(effects, "Effect") == ["loss", "depth.k", "query"]
     assert "only main effects" in " ".join(effects.notes)
 
 
 def test_single_seed_grids_are_stamped():
-    effects, _ = factor_tables(summary(alone(), factors=["loss", "depth.k"]))
+    effects, _ = factors.tables(summary(alone(), factors=["loss", "depth.k"]))
     assert "(!) 1 seed per cell" in " ".join(effects.notes)
     assert set(column(effects, "p (runs)")) == {"–"}
 
@@ -226,16 +221,16 @@ def test_single_seed_grids_are_stamped():
 def test_levels():
     cell = trials().cells[0]
     names = ("loss", "depth.k", "sampler", "student.layers")
-    assert [level(cell, name) for name in names] == ["ranknet", "10", "bm25", "6"]
+    assert [level_of(cell, name) for name in names] == ["ranknet", "10", "bm25", "6"]
     for name in ("budget", "student.heads"):
         with pytest.raises(ValueError, match=f"'{name}' is no config group"):
-            level(cell, name)
-    assert factor_tables(summary(factors=["sampler"])) == ()  # nothing varies
+            level_of(cell, name)
+    assert factors.tables(summary(factors=["sampler"])) == ()  # nothing varies
 
 
 def test_variances_and_differences_of_runs():
     numbers = summary()
-    variances, differences = seed_tables(numbers)
+    variances, differences = seeds.tables(numbers)
     assert column(variances, "System") == [NAMES[n] for n in GRID if n != "shuffled"]
     parts = seeds.components(scores(numbers, "RankNet 10").values)
     assert column(variances, "SD over seeds")[0] == f"{parts.seed_sd:.4f}"
@@ -265,16 +260,16 @@ def test_variances_and_differences_of_runs():
 
 def test_differences_to_a_trained_baseline():
     numbers = summary(baseline="RankNet 10")
-    _, differences = seed_tables(numbers)
+    _, differences = seeds.tables(numbers)
     assert "First" in column(differences, "System")
     assert column(differences, "Runs")[0] == "– vs 3"
 
 
 def test_power():
     numbers = summary()
-    table = power_table(numbers)
-    (one,) = plan(numbers)
-    known = assumptions(numbers)["c"]
+    table = power.table(numbers)
+    (one,) = power.sensitivities(numbers)
+    known = power.assumptions(numbers)["c"]
     spreads = [
         (scores(numbers, NAMES[n]).per_query - scores(numbers, "First").per_query).std(ddof=1)
         for n in GRID
@@ -286,12 +281,12 @@ def test_power():
     assert column(table, "First Holm step") == [f"{one.detectable_holm:.3f}"]
     assert column(table, "Seeds") == ["1 seed"]
     assert "median of 5 rows" in " ".join(table.notes)
-    (both,) = plan(summary(baseline="RankNet 100"))
-    other = assumptions(summary(baseline="RankNet 100"))["c"]
+    (both,) = power.sensitivities(summary(baseline="RankNet 100"))
+    other = power.assumptions(summary(baseline="RankNet 100"))["c"]
     assert both.tests == 5  # the first stage is tested too, though its spread is not used
     assert both.detectable == pytest.approx(detectable(QUERIES, 1, other, trained=2))
     strict = dataclasses.replace(numbers, spec=dataclasses.replace(numbers.spec, alpha=0.001))
-    assert plan(strict)[0].detectable > one.detectable
+    assert power.sensitivities(strict)[0].detectable > one.detectable
 
 
 def test_the_main_test_and_the_mixed_model_share_the_difference():
@@ -323,14 +318,14 @@ def test_ties_widen_what_counts_as_reproduced_and_are_printed():
         for row, value in zip(("First", "RankNet 10"), published, strict=True)
     ]
     numbers = summary(expected=expected)
-    table = replication_table(numbers)
+    table = replication.table(numbers)
     assert column(table, "Verdict")[0] == "differs"
     assert all(one.name != "Tie range" for one in table.columns)
     numbers = tied(
         numbers,
         net10_1={"first_stage": (first - 0.01, published[0] + 0.001), "student": (0.0, 1.0)},
     )
-    table = replication_table(numbers)
+    table = replication.table(numbers)
     assert column(table, "Verdict")[0] == "reproduced"
     # two of the three seeds have no ties and add their own mean to both ends
     rest = sum(student.seed_means[1:])

@@ -5,16 +5,17 @@ import pytest
 from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
-from analysis.power import (
+from rdx.plan.command import report
+from rdx.plan.evidence import assumption
+from rdx.power import (
     ASSUMED_SD,
     Assumption,
     detectable,
-    measured,
-    planned,
+    pooled_seed_sd,
     power_of,
     queries_needed,
-    report,
     seeds_needed,
+    sensitivity,
     spread,
     standard_error,
 )
@@ -120,9 +121,9 @@ def test_needed_is_the_least_that_suffices():
     assert queries_needed(0.03, 1, QUIET) == math.ceil(reference)
 
 
-def test_plans():
+def test_sensitivities():
     stored = Assumption(0.08, 0.004, "of the stored trials")
-    plans = planned({"a": 43, "b": 97}, 3, {"b": stored}, tests=14, wanted=0.03)
+    plans = sensitivity({"a": 43, "b": 97}, 3, {"b": stored}, tests=14, wanted=0.03)
     a, b = plans
     assert (a.assumption.sd, a.assumption.source) == (ASSUMED_SD, "assumed")
     assert b.assumption is stored
@@ -131,21 +132,27 @@ def test_plans():
     assert b.power_of_wanted == pytest.approx(float(power_of(0.03, 97, 3, stored, tests=14)))
     assert b.seeds_needed == seeds_needed(0.03, 97, stored, tests=14)
     assert b.queries_needed == queries_needed(0.03, 3, stored, tests=14)
-    assert planned({"a": 43}, 3)[0].wanted is None
-    text = report(plans, cost="About 3 GPU-hours.")
-    assert "power at 0.03" in text and text.endswith("About 3 GPU-hours.")
-    assert f"{b.detectable_holm:.3f}" in text.splitlines()[2] and "none suffices" in text
-    assert "b: SD over queries and seeds of the stored trials." in text
-    assert "power at" not in report(planned({"tiny": 1}, 1)) and "–" in report(
-        planned({"tiny": 1}, 1)
-    )
+    assert sensitivity({"a": 43}, 3)[0].wanted is None
+    lines = report(plans, cost="About 3 GPU-hours.").splitlines()
+    assert lines[0].split()[-7:] == ["power", "at", "0.03", "seeds", "needed", "queries", "needed"]
+    assert lines[2].split()[:8] == ["b", "97", "3", "0.080", "0.0040", "14", f"{b.detectable:.3f}",
+                                    f"{b.detectable_holm:.3f}"]  # fmt: skip
+    assert lines[-1] == "About 3 GPU-hours."
+    tiny = report(sensitivity({"tiny": 1}, 1)).splitlines()
+    assert tiny[0].split()[-1] == "Holm" and tiny[1].split()[-2:] == ["–", "–"]
 
 
 def test_spread():
     assert spread([0.1, 0.5, 0.3], [0.0, 0.1, 0.1]) == pytest.approx(
         np.std([0.1, 0.4, 0.2], ddof=1)
     )
-    assert spread([0.1], [0.2]) == spread([], []) == 0.0
+    assert spread([0.1], [0.2]) == spread([], []) == spread([0.3, 1.0], [0.1 * 3, 1.0]) == 0.0
+
+
+def test_pooled_seed_sd():
+    sd, df = pooled_seed_sd([[0.1, 0.3], [0.5], [0.2, 0.2, 0.5]])
+    assert (df, sd) == (3, pytest.approx(math.sqrt((0.02 + 0.06) / 3)))
+    assert pooled_seed_sd([[0.1], [0.2]]) is None and pooled_seed_sd([]) is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_spread():
         (lambda: detectable(43, tests=0), "tests"),
         (lambda: detectable(43, power=0.01), "power"),
         (lambda: power_of(0.1, 43, alpha=1.5), "alpha"),
-        (lambda: planned({"a": 43}, 1, wanted=0.0), "wanted"),
+        (lambda: sensitivity({"a": 43}, 1, wanted=0.0), "wanted"),
     ],
 )
 def test_bad_input(call, message):
@@ -169,27 +176,24 @@ def test_bad_input(call, message):
 # --- standard deviations of stored trials ---
 
 
-def test_measured_by_hand():
+def test_assumption_by_hand():
     systems = {
         "a": {1: {"q1": 0.5, "q2": 0.7}, 2: {"q1": 0.7, "q2": 0.7}},
         "b": {1: {"q1": 0.5, "q2": 0.5, "q3": 1.0}},
         "c": {1: {"q1": 0.5, "q2": 0.4}},
     }
-    found = measured(systems)
+    known = assumption(systems)
     # differences of a - b (.1, .2), a - c (.1, .3) and b - c (0, .1)
-    assert found.sd == pytest.approx(np.median([0.1, 0.2, 0.1]) / math.sqrt(2))
-    assert found.seed_sd == pytest.approx(0.1 / math.sqrt(2))  # of .6 and .7
-    assert found.source == (
-        "over queries of the stored trials (median of 3 pairs of systems), over seeds of the "
-        "stored trials (1 df)"
-    )
+    assert known.sd == pytest.approx(np.median([0.1, 0.2, 0.1]) / math.sqrt(2))
+    assert known.seed_sd == pytest.approx(0.1 / math.sqrt(2))  # of .6 and .7
+    assert "median of 3 pairs" in known.source and "(1 df)" in known.source
 
 
-def test_measured_assumes_what_no_trial_tells():
-    nothing = measured({})
+def test_what_no_trial_tells_is_assumed():
+    nothing = assumption({})
     assert (nothing.sd, nothing.seed_sd) == (Assumption().sd, Assumption().seed_sd)
     assert nothing.source == "over queries assumed, over seeds assumed"
-    one = {"a": {1: {"q1": 0.5, "q2": 0.7}}}
-    assert measured(one) == nothing
-    assert measured({**one, "b": one["a"]}) == nothing  # they never differ
-    assert measured({**one, "b": {1: {"q9": 0.1}}}) == nothing  # no common query
+    single = {"a": {1: {"q1": 0.5, "q2": 0.7}}}
+    assert assumption(single) == nothing
+    assert assumption({**single, "b": single["a"]}) == nothing  # they never differ
+    assert assumption({**single, "b": {1: {"q9": 0.1}}}) == nothing  # no common query

@@ -4,36 +4,66 @@ from __future__ import annotations
 
 import math
 
-from analysis import seeds as sd
-from analysis.render.entry import Column, Entry, Table, significant
-from analysis.sections.common import (
-    healthy,
+from analysis.render.entry import (
+    Entry,
+    Table,
+    count,
+    fixed,
     interval,
-    is_trained,
-    listed,
     number,
+    numbers,
     p_value,
+    runs,
     sentences,
+    significant,
+    system,
+    words,
 )
+from analysis.seeds.model import Difference, components, difference
 from analysis.significance import holm
 from analysis.spec import Row
 from analysis.summary import Summary
+from rdx.power import ASSUMED_SEED_SD, pooled_seed_sd
 
 
-def seed_tables(summary: Summary) -> tuple[Table, ...]:
+def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int | None, str]:
+    """Spread over training runs of a mean score in one collection.
+
+    Pooled over the rows that have several runs, all of them healthy: one collapsed run would
+    otherwise make every number look like noise. Where there is none, the assumed one.
+
+    Returns
+    -------
+    (float, int or None, str)
+        Standard deviation, its degrees of freedom (None if assumed) and where it comes from.
+    """
+    pooled = pooled_seed_sd(
+        [
+            scores.seed_means
+            for row in summary.spec.rows
+            if row.trained and summary.healthy(row)
+            if (scores := summary.lookup(row.name, collection, measure)) is not None
+        ]
+    )
+    if pooled is None:
+        return ASSUMED_SEED_SD, None, f"assumed {ASSUMED_SEED_SD:g}"
+    return *pooled, f"{pooled[0]:.4f}, pooled over rows with several runs, {pooled[1]} df"
+
+
+def tables(summary: Summary) -> tuple[Table, ...]:
     """Variance between runs, and differences to the baseline; none if no row has two seeds."""
     repeated = [
         (row, collection)
         for row in summary.spec.rows
         for collection in summary.collections
-        if is_trained(row)
+        if row.trained
         and (scores := summary.scores.get((row.name, collection, summary.spec.figure))) is not None
         and len(scores.seeds) > 1
     ]
     if not repeated:
         return ()
-    tables = (_variances(summary, repeated), _differences(summary))
-    return tuple(table for table in tables if table is not None)
+    both = (_variances(summary, repeated), _differences(summary))
+    return tuple(table for table in both if table is not None)
 
 
 def _variances(summary: Summary, repeated: list[tuple[Row, str]]) -> Table:
@@ -41,29 +71,26 @@ def _variances(summary: Summary, repeated: list[tuple[Row, str]]) -> Table:
     rows, truncated = [], []
     for row, collection in repeated:
         scores = summary.scores[row.name, collection, measure]
-        parts = sd.components(scores.values)
+        parts = components(scores.values)
         if parts.truncated:
             truncated.append(f"{row.name}, {collection} ({' and '.join(parts.truncated)})")
+        low, high = float(min(scores.seed_means)), float(max(scores.seed_means))
         rows.append(
             (
-                Entry(row.name),
+                system(row.name),
                 Entry(collection),
-                Entry(str(parts.runs)),
-                Entry(number(scores.mean)),
-                Entry(number(parts.seed_sd, 4)),
-                Entry(f"{number(min(scores.seed_means))} to {number(max(scores.seed_means))}"),
-                *(Entry(number(math.sqrt(v), 4)) for v in (parts.query, parts.run, parts.rest)),
+                count(parts.runs),
+                number(scores.mean),
+                number(parts.seed_sd, 4),
+                Entry(f"{fixed(low)} to {fixed(high)}", low),
+                *(number(math.sqrt(v), 4) for v in (parts.query, parts.run, parts.rest)),
             )
         )
     heads = ("Seeds", "Mean", "SD over seeds", "Range", "SD queries", "SD runs", "SD rest")
     return Table(
         label=f"{summary.spec.name}-seeds",
         caption=f"Training runs: variance of {measure} over seeds and queries.",
-        columns=(
-            Column("System", numeric=False),
-            Column("Collection", numeric=False),
-            *map(Column, heads),
-        ),
+        columns=(*words("System", "Collection"), *numbers(*heads)),
         rows=tuple(rows),
         notes=sentences(
             "SD over seeds: of the mean score on these queries. SD queries, runs, rest: square "
@@ -76,21 +103,20 @@ def _variances(summary: Summary, repeated: list[tuple[Row, str]]) -> Table:
 
 def _differences(summary: Summary) -> Table | None:
     """Differences to the baseline with queries and runs random; None without a baseline."""
-    base = next((row for row in summary.spec.rows if row.name == summary.spec.baseline), None)
-    if base is None:
+    if summary.spec.baseline is None:
         return None
-    lines: list[tuple[Row, str, sd.Difference, float]] = []
+    base = summary.spec.row(summary.spec.baseline)
+    lines: list[tuple[Row, str, Difference, float]] = []
     for collection in summary.collections:
-        found = [
-            (row, difference)
+        tested = [
+            (row, d)
             for row in summary.spec.rows
-            if row.test and row.name != base.name and (is_trained(row) or is_trained(base))
-            if (difference := _difference(summary, row, base, collection)) is not None
+            if row.test and row.name != base.name and (row.trained or base.trained)
+            if (d := _difference(summary, row, base, collection)) is not None
         ]
-        adjusted = holm([d.p for _, d in found])[0]
+        adjusted = holm([d.p for _, d in tested])[0]
         lines += [
-            (row, collection, difference, float(p))
-            for (row, difference), p in zip(found, adjusted, strict=True)
+            (row, collection, d, float(p)) for (row, d), p in zip(tested, adjusted, strict=True)
         ]
     if not lines:
         return None
@@ -103,22 +129,18 @@ def _differences(summary: Summary) -> Table | None:
         label=f"{summary.spec.name}-runs",
         caption=f"Differences to {base.name} in {summary.spec.figure} with queries and training "
         "runs as random factors.",
-        columns=(
-            Column("System", numeric=False),
-            Column("Collection", numeric=False),
-            *map(Column, heads),
-        ),
+        columns=(*words("System", "Collection"), *numbers(*heads)),
         rows=tuple(
             (
-                Entry(row.name, flags=significant(p <= summary.spec.alpha)),
+                system(row.name).flagged(*significant(p <= summary.spec.alpha)),
                 Entry(collection),
-                Entry(number(d.difference, sign=True)),
-                Entry(interval(d.low, d.high)),
-                Entry(p_value(p)),
-                Entry(number(d.error_queries, 4)),
-                Entry(number(d.error, 4)),
-                Entry(number(d.df, 1)),
-                Entry(_runs(d)),
+                number(d.difference, sign=True),
+                interval(d.low, d.high),
+                p_value(p),
+                number(d.error_queries, 4),
+                number(d.error, 4),
+                number(d.df, 1),
+                runs(*d.runs),
             )
             for row, collection, d, p in lines
         ),
@@ -129,37 +151,32 @@ def _differences(summary: Summary) -> Table | None:
             "query × system and run, the variance between runs pooled over all healthy rows; "
             "variances from the mean squares, degrees of freedom after Satterthwaite. Intervals "
             "are not corrected.",
-            f"(!) A single training run: {listed(single)}. Its variance between runs is that of "
+            f"(!) A single training run: {', '.join(single)}. Its variance between runs is that of "
             "other rows, or not in the test at all where no row has two seeds."
             if single
             else "",
-            f"Variance between runs estimated as 0 or less and taken as 0: {listed(zero)}."
+            f"Variance between runs estimated as 0 or less and taken as 0: {', '.join(zero)}."
             if zero
             else "",
         ),
     )
 
 
-def _difference(summary: Summary, row: Row, base: Row, collection: str) -> sd.Difference | None:
+def _difference(summary: Summary, row: Row, base: Row, collection: str) -> Difference | None:
     a = summary.scores.get((row.name, collection, summary.spec.figure))
     b = summary.scores.get((base.name, collection, summary.spec.figure))
     if a is None or b is None or a.queries != b.queries:
         return None  # a teacher that covers some queries is compared in the main table
     sides = [
-        scores.values if is_trained(own) else scores.per_query[:, None]
+        scores.values if own.trained else scores.per_query[:, None]
         for own, scores in ((row, a), (base, b))
     ]
-    trained = (is_trained(row), is_trained(base))
+    trained = (row.trained, base.trained)
     others = [
-        table
+        scores.values
         for other in summary.spec.rows
-        if other.name not in (row.name, base.name) and is_trained(other) and healthy(summary, other)
-        if (found := summary.scores.get((other.name, collection, summary.spec.figure))) is not None
-        if (table := found.values).shape[1] > 1 and found.queries == a.queries
+        if other.name not in (row.name, base.name) and other.trained and summary.healthy(other)
+        if (scores := summary.scores.get((other.name, collection, summary.spec.figure))) is not None
+        if scores.values.shape[1] > 1 and scores.queries == a.queries
     ]
-    return sd.difference(sides[0], sides[1], trained=trained, others=others)
-
-
-def _runs(difference: sd.Difference) -> str:
-    text = " vs ".join(str(count) if count else "–" for count in difference.runs)
-    return text + (" (1 seed)" if 1 in difference.runs else "")
+    return difference(sides[0], sides[1], trained=trained, others=others)

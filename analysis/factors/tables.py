@@ -9,10 +9,22 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import factors as fc
-from analysis.render.entry import Column, Entry, Table, significant
-from analysis.sections.common import interval, listed, number, p_value, sentences
+from analysis.factors.anova import Effect, Grid, analyse, simple_effects
+from analysis.factors.levels import marginal_means, tukey
+from analysis.render.entry import (
+    Entry,
+    Table,
+    count,
+    interval,
+    number,
+    numbers,
+    p_value,
+    sentences,
+    significant,
+    words,
+)
 from analysis.summary import Summary
+from rdx.config import Cell
 from rdx.text import counted
 
 
@@ -30,34 +42,34 @@ class Design:
         What had to be left out.
     """
 
-    grid: fc.Grid
+    grid: Grid
     runs: int
     queries: int
     notes: tuple[str, ...]
 
 
-def factor_tables(summary: Summary) -> tuple[Table, ...]:
+def tables(summary: Summary) -> tuple[Table, ...]:
     """Effects and comparisons of levels; none if the spec names no factors that vary."""
     if not summary.spec.factors:
         return ()
     designs = {
-        collection: found
+        collection: design
         for collection in summary.collections
-        if (found := design(summary, collection)) is not None
+        if (design := design_of(summary, collection)) is not None
     }
     if not designs:
         return ()
     return _effects(summary, designs), _levels(summary, designs)
 
 
-def design(summary: Summary, collection: str) -> Design | None:
+def design_of(summary: Summary, collection: str) -> Design | None:
     """Analyse the students of one collection by the spec's factors; None if none varies."""
     spec = summary.spec
     scores = _scores(summary.trials.frame, collection, spec.figure)
     cells = {
         cell.signature: cell for cell in summary.trials.cells if cell.signature in scores.index
     }
-    groups: dict[tuple[str, ...], list[Any]] = {}
+    groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells.values():
         groups.setdefault(_others(cell, spec.factors), []).append(cell)
     if not groups:
@@ -66,7 +78,7 @@ def design(summary: Summary, collection: str) -> Design | None:
     kept = max(groups, key=lambda other: len(groups[other]))
     left_out = sorted({" ".join(other) or "the plain cells" for other in groups if other != kept})
     chosen = groups[kept]
-    levels = {name: [level(cell, name) for cell in chosen] for name in spec.factors}
+    levels = {name: [level_of(cell, name) for cell in chosen] for name in spec.factors}
     varying = {name: column for name, column in levels.items() if len(set(column)) > 1}
     fixed = [name for name in spec.factors if name not in varying]
     if not varying:
@@ -78,17 +90,17 @@ def design(summary: Summary, collection: str) -> Design | None:
         f"{'; '.join(left_out)}."
         if left_out
         else "",
-        f"{collection}: one level only among these cells: {listed(fixed)}." if fixed else "",
+        f"{collection}: one level only among these cells: {', '.join(fixed)}." if fixed else "",
         f"{collection}: some combinations of two factors were not run, so that only main effects "
         "are estimated."
         if order == 1 and len(varying) > 1
         else "",
     )
-    grid = fc.analyse(table, varying, order=order)
+    grid = analyse(table, varying, order=order)
     return Design(grid, len(chosen), table.shape[1], notes)
 
 
-def level(cell: Any, factor: str) -> str:
+def level_of(cell: Cell, factor: str) -> str:
     """Level of a factor in a cell: its override, else the option chosen, else the resolved value.
 
     Raises
@@ -109,7 +121,7 @@ def level(cell: Any, factor: str) -> str:
     return str(value)
 
 
-def _others(cell: Any, factors: tuple[str, ...]) -> tuple[str, ...]:
+def _others(cell: Cell, factors: tuple[str, ...]) -> tuple[str, ...]:
     """Overrides of a cell that set neither a factor nor the seed nor name the experiment."""
 
     def about(key: str) -> bool:
@@ -143,31 +155,27 @@ def _incomplete(levels: Mapping[str, list[str]]) -> bool:
 def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
     alpha = summary.spec.alpha
     rows = []
-    for collection, found in designs.items():
-        for effect in found.grid.effects:
+    for collection, design in designs.items():
+        for effect in design.grid.effects:
             rows.append(_effect_row(collection, " × ".join(effect.term), effect, alpha))
             if len(effect.term) == 2 and effect.p <= alpha:
                 rows += [
-                    _effect_row(collection, f"{one} at {at}={own}", simple, alpha)
-                    for one, at in (effect.term, effect.term[::-1])
-                    for own, simple in fc.simple_effects(found.grid, one, at).items()
+                    _effect_row(collection, f"{factor} at {at}={level}", simple, alpha)
+                    for factor, at in (effect.term, effect.term[::-1])
+                    for level, simple in simple_effects(design.grid, factor, at).items()
                 ]
     heads = ("df", "F", "p", "ω²", "95 % CI", "p (runs)")
     repeated = any(e.p_runs == e.p_runs for d in designs.values() for e in d.grid.effects)
     sizes = (
-        f"{name}: {counted(found.runs, 'run')} on {counted(found.queries, 'query')}, "
-        f"rest {found.grid.rest_df} df."
-        for name, found in designs.items()
+        f"{name}: {counted(design.runs, 'run')} on {counted(design.queries, 'query')}, "
+        f"rest {design.grid.rest_df} df."
+        for name, design in designs.items()
     )
     return Table(
         label=f"{summary.spec.name}-factors",
-        caption=f"Effects of {listed(summary.spec.factors)} on {summary.spec.figure}: analysis of "
-        "variance with queries as blocks.",
-        columns=(
-            Column("Collection", numeric=False),
-            Column("Effect", numeric=False),
-            *map(Column, heads),
-        ),
+        caption=f"Effects of {', '.join(summary.spec.factors)} on {summary.spec.figure}: analysis "
+        "of variance with queries as blocks.",
+        columns=(*words("Collection", "Effect"), *numbers(*heads)),
         rows=tuple(rows),
         notes=sentences(
             f"† = p ≤ α = {alpha:g}, not corrected over the lines. Type II sums of squares of the "
@@ -181,52 +189,49 @@ def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
             else "(!) 1 seed per cell: nothing here tells an effect from the luck of a training "
             "run.",
             *sizes,
-            *(note for found in designs.values() for note in found.notes),
+            *(note for design in designs.values() for note in design.notes),
         ),
     )
 
 
-def _effect_row(collection: str, name: str, effect: fc.Effect, alpha: float) -> tuple[Entry, ...]:
+def _effect_row(collection: str, name: str, effect: Effect, alpha: float) -> tuple[Entry, ...]:
     return (
         Entry(collection),
         Entry(name),
-        Entry(str(effect.df)),
-        Entry(number(effect.f, 2)),
-        Entry(p_value(effect.p), flags=significant(effect.p <= alpha)),
-        Entry(number(effect.omega)),
-        Entry(interval(effect.low, effect.high, sign=False)),
-        Entry(p_value(effect.p_runs)),
+        count(effect.df),
+        number(effect.f, 2),
+        p_value(effect.p).flagged(*significant(effect.p <= alpha)),
+        number(effect.omega),
+        interval(effect.low, effect.high, sign=False),
+        p_value(effect.p_runs),
     )
 
 
 def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
     alpha = summary.spec.alpha
     rows = []
-    for collection, found in designs.items():
-        for factor in found.grid.levels:
-            means = fc.marginal_means(found.grid, factor)
+    for collection, design in designs.items():
+        for factor in design.grid.levels:
+            means = marginal_means(design.grid, factor)
             rows += [
                 (
                     Entry(collection),
                     Entry(factor),
                     Entry(f"{pair.first} − {pair.second}"),
-                    Entry(number(means[pair.first])),
-                    Entry(number(means[pair.second])),
-                    Entry(number(pair.difference, sign=True), flags=significant(pair.p <= alpha)),
-                    Entry(interval(pair.low, pair.high)),
-                    Entry(p_value(pair.p)),
+                    number(means[pair.first]),
+                    number(means[pair.second]),
+                    number(pair.difference, sign=True, flags=significant(pair.p <= alpha)),
+                    interval(pair.low, pair.high),
+                    p_value(pair.p),
                 )
-                for pair in fc.tukey(found.grid, factor)
+                for pair in tukey(design.grid, factor)
             ]
     heads = ("Mean of first", "Mean of second", "Difference", "95 % CI", "p (Tukey)")
     return Table(
         label=f"{summary.spec.name}-levels",
         caption=f"Levels of each factor compared in {summary.spec.figure}: Tukey's honestly "
         "significant differences.",
-        columns=(
-            *(Column(head, numeric=False) for head in ("Collection", "Factor", "Levels")),
-            *map(Column, heads),
-        ),
+        columns=(*words("Collection", "Factor", "Levels"), *numbers(*heads)),
         rows=tuple(rows),
         notes=(
             f"† = significant at α = {alpha:g} among all pairs of one factor in one collection. "
