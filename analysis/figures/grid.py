@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from analysis.render.figures.style import number
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES
 from analysis.summary import Summary
+
+if TYPE_CHECKING:
+    from rdx.config import Cell
 
 Levels = dict[str, str]
 SEED = "seed"
@@ -47,7 +50,7 @@ class Conditions:
         )
 
 
-def level(cell: Any, key: str) -> str:
+def level(cell: Cell, key: str) -> str:
     """Level of an override key in a cell: as on its command line, else its resolved value.
 
     A key that the cell does not have gives "".
@@ -66,7 +69,7 @@ def level(cell: Any, key: str) -> str:
     return "" if isinstance(node, Mapping) else str(node)
 
 
-def varied(cells: Sequence[Any]) -> tuple[str, ...]:
+def varied(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Override keys with more than one level among the cells, in order, the seed apart."""
     keys = dict.fromkeys(
         override.lstrip("+~").partition("=")[0] for cell in cells for override in cell.overrides

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from analysis.render.figures.style import (
@@ -161,7 +163,7 @@ def _labels(drawn: Mapping[str, Sequence[Line]]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def _panel(ax: Any, group: Sequence[Line], place: Mapping[str, int]) -> None:
+def _panel(ax: Axes, group: Sequence[Line], place: Mapping[str, int]) -> None:
     levels = list(dict.fromkeys(level for line in group for level in line.x))
     values = [number(level) for level in levels]
     scaled = not any(map(math.isnan, values)) and len(values) > 1
@@ -193,7 +195,7 @@ def _short(level: str) -> str:
     return level
 
 
-def _handles(axes: Any, labels: Mapping[str, int]) -> list[Any]:
+def _handles(axes: Iterable[Axes], labels: Mapping[str, int]) -> list[Line2D]:
     """One handle per label; none where a single line needs no name."""
     if list(labels) == [""]:
         return []
