@@ -16,7 +16,7 @@ from rdx import faults, folders, quiet
 from rdx.arguments import Parser
 
 DESCRIPTION = """\
-Make the tables and figures of an experiment from the trials that MLflow holds.
+Make the tables and figures of an experiment from finished trials, in the stores or in MLflow.
 
 NAME is a file of experiments/ without its suffix, or the path of a .yaml file that lies anywhere.
 The spec in it is expanded to cells again, each cell's newest finished trial is found by its

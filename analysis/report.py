@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, costs, drawn, factors, notes, power, replication, seeds
+from analysis import claims, costs, factors, footer, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
@@ -41,9 +41,11 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
     -------
     tuple of Path
         table.md, table.tex, table.csv, report.html, and the figures that there is something to
-        draw in, each as PDF, SVG and PNG; older ones are removed. Page and figures are left as
-        they are if they were drawn from the same.
+        draw in, each as PDF, SVG and PNG; older ones are removed.
     """
+    from analysis.figures import sketches  # matplotlib: half a second
+    from analysis.render import figures
+
     folder.mkdir(parents=True, exist_ok=True)
     tables = shown(summary)
     texts = {
@@ -52,37 +54,18 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
         + "\n".join(map(latex.render, tables)),
         "table.csv": csv.render(summary),
     }
-    for name, content in texts.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    key = drawn.key(summary, texts.values())
-    stamp = drawn.read(folder)
-    if stamp.key != key or not stamp.whole(folder):
-        stamp = replace(_draw(summary, tables, folder, tuple(texts), stamp), key=key)
-        drawn.write(folder, stamp)
-    return tuple(folder / name for name in (*texts, *stamp.files))
-
-
-def _draw(
-    summary: Summary,
-    tables: Sequence[Table],
-    folder: Path,
-    beside: Sequence[str],
-    before: drawn.Stamp,
-) -> drawn.Stamp:
-    from analysis import figures  # matplotlib: half a second, and often nothing is to draw
-
-    sketches = figures.sketches(summary)
-    files = figures.save(sketches, folder, before.figures)
+    sketched = sketches(summary)
+    files = figures.save(sketched, folder)
     pictures = [
         Picture(figures.vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
-        for name, sketch in sketches.items()
+        for name, sketch in sketched.items()
     ]
-    links = {name: name for name in beside}
-    path = folder / "report.html"
-    path.write_text(html.render(page(summary, tables, pictures, links)), encoding="utf-8")
-    names = [file.name for group in files.values() for file in group]
-    keys = {name: sketch.key for name, sketch in sketches.items()}
-    return drawn.Stamp("", (path.name, *names), keys)
+    links = {name: name for name in texts}
+    texts["report.html"] = html.render(page(summary, tables, pictures, links))
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    paths = [folder / name for name in texts]
+    return (*paths, *(path for group in files.values() for path in group))
 
 
 def page(
@@ -105,7 +88,7 @@ def page(
         claim=spec.claim,
         tables=tables,
         links=links or {},
-        alarms=notes.alarms(summary),
+        alarms=footer.alarms(summary),
         marks=marks,
         pictures=pictures,
         trials=[trial for row in spec.rows for trial in _trials(summary, row)],
@@ -134,10 +117,10 @@ def terminal(summary: Summary) -> str:
     main, *others = shown(summary)
     parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), text.render(main)]
     marks = "** = best, _ = second of the competing rows."
-    parts.append(_lines(marks, *claims.test_notes(summary), *notes.subset_notes(summary)))
+    parts.append(_lines(marks, *claims.test_notes(summary), *footer.subset_notes(summary)))
     for table in others:
         parts += [_wrap(table.caption), text.render(table)]
-    parts.append(_lines(*notes.alarms(summary), notes.impossible_note(summary)))
+    parts.append(_lines(*footer.alarms(summary), footer.impossible_note(summary)))
     return "\n\n".join(part.rstrip() for part in parts if part)
 
 

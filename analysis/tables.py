@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from analysis import claims, notes
+from analysis import claims, footer
 from analysis.render.entry import (
     ABSENT,
     EQUIVALENT,
@@ -50,7 +50,7 @@ def main_table(summary: Summary) -> Table:
             cells.append(mark_best(entries, competes))
     rows = tuple(
         (
-            system(row.name, alarm=bool(notes.unhealthy(summary, row))),
+            system(row.name, alarm=bool(footer.unhealthy(summary, row))),
             *(column[i] for column in cells),
             _query_counts(summary, row),
             _seed_counts(summary, row),
@@ -62,7 +62,7 @@ def main_table(summary: Summary) -> Table:
         caption=spec.claim or spec.name,
         columns=(*words("System"), *columns, *numbers("Queries", "Seeds")),
         rows=rows,
-        notes=notes.footer(summary),
+        notes=footer.sentences(summary),
     )
 
 
@@ -72,7 +72,7 @@ def comparison_table(summary: Summary) -> Table | None:
     A pair that no collection has both rows of is left to the footer of the main table.
     """
     spec = summary.spec
-    not_run = notes.comparisons_not_run(summary)
+    not_run = footer.comparisons_not_run(summary)
     pairs = [pair for pair in spec.comparisons if pair not in not_run]
     if not pairs:
         return None

@@ -6,13 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.render.figures.style import number
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES
 from analysis.summary import Summary
+
+if TYPE_CHECKING:
+    from rdx.config import Cell
 
 Levels = dict[str, str]
 SEED = "seed"
@@ -46,7 +50,7 @@ class Conditions:
         )
 
 
-def level(cell: Any, key: str) -> str:
+def level(cell: Cell, key: str) -> str:
     """Level of an override key in a cell: as on its command line, else its resolved value.
 
     A key that the cell does not have gives "".
@@ -65,7 +69,7 @@ def level(cell: Any, key: str) -> str:
     return "" if isinstance(node, Mapping) else str(node)
 
 
-def varied(cells: Sequence[Any]) -> tuple[str, ...]:
+def varied(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Override keys with more than one level among the cells, in order, the seed apart."""
     keys = dict.fromkeys(
         override.lstrip("+~").partition("=")[0] for cell in cells for override in cell.overrides
@@ -108,20 +112,12 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
         for system, setting in wide.columns
     ]
     order = sorted(range(len(levels)), key=lambda i: [by_level(v) for v in levels[i].values()])
-    found = Conditions(
+    scored = Conditions(
         levels=tuple(levels),
         collections=tuple(wide.index.get_level_values("collection")),
         values=wide.to_numpy(dtype=np.float64),
     )
-    return found.of(order)
-
-
-def number(text: str) -> float:
-    """Value of a level that is a number; NaN if it is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return scored.of(order)
 
 
 def by_level(text: str) -> tuple[bool, float, str]:
@@ -133,30 +129,32 @@ def by_level(text: str) -> tuple[bool, float, str]:
 
 def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
     """First stage -> the collections that were re-ranked from it; lines are drawn per group."""
-    found: dict[str, list[str]] = {}
+    stages: dict[str, list[str]] = {}
     for name in summary.collections:
         facts = summary.collection_facts.get(name)
         stage = facts.first_stage if facts else {}
         engine = next((str(stage[key]) for key in NAMES if key in stage), "first stage")
-        found.setdefault(engine, []).append(name)
-    return {stage: tuple(names) for stage, names in found.items()}
+        stages.setdefault(engine, []).append(name)
+    return {stage: tuple(names) for stage, names in stages.items()}
 
 
-def crossed(found: Conditions, factors: Sequence[str]) -> tuple[Conditions, dict[str, list[str]]]:
+def crossed(
+    settings: Conditions, factors: Sequence[str]
+) -> tuple[Conditions, dict[str, list[str]]]:
     """The largest part of a grid in which every combination of levels was run, and its levels.
 
     Settings that differ in another key than a factor from most others (controls) are left out,
     then, until the rest is complete, the level with the smallest share of its combinations. Ties:
     the later factor and level go first.
     """
-    usable = [i for i, levels in enumerate(found.levels) if all(f in levels for f in factors)]
+    usable = [i for i, levels in enumerate(settings.levels) if all(f in levels for f in factors)]
     rest = {
-        i: tuple((k, v) for k, v in found.levels[i].items() if k not in factors) for i in usable
+        i: tuple((k, v) for k, v in settings.levels[i].items() if k not in factors) for i in usable
     }
     usual = Counter(rest.values()).most_common(1)
     usable = [i for i in usable if rest[i] == usual[0][0]]
     while True:
-        part = found.of(usable)
+        part = settings.of(usable)
         levels = {f: sorted({setting[f] for setting in part.levels}, key=by_level) for f in factors}
         size = math.prod(len(values) for values in levels.values())
         if len(usable) == size or not usable:
@@ -174,4 +172,4 @@ def crossed(found: Conditions, factors: Sequence[str]) -> tuple[Conditions, dict
         _, minus_factor, minus_level = min(shares)
         factor = factors[-minus_factor]
         gone = levels[factor][-minus_level]
-        usable = [i for i in usable if found.levels[i][factor] != gone]
+        usable = [i for i in usable if settings.levels[i][factor] != gone]

@@ -156,9 +156,7 @@ def _environment() -> Environment:
 
 def inline(svg: str, label: str) -> Markup:
     """Make an SVG document an element of a page: no prolog, no metadata, no addresses."""
-    element = svg[svg.index("<svg") :]
+    element = svg[svg.index("<svg") : svg.rindex("</svg>") + len("</svg>")]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     element = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", element)
-    return Markup(
-        element.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).rstrip()
-    )
+    return Markup(element.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

@@ -20,7 +20,7 @@ from analysis.render.entry import (
     words,
 )
 from analysis.seeds.model import Difference, components, difference
-from analysis.significance import holm
+from analysis.significance import correct
 from analysis.spec import Row
 from analysis.summary import Summary
 from rdx.power import ASSUMED_SEED_SD, pooled_seed_sd
@@ -114,7 +114,7 @@ def _differences(summary: Summary) -> Table | None:
             if row.test and row.name != base.name and (row.trained or base.trained)
             if (d := _difference(summary, row, base, collection)) is not None
         ]
-        adjusted = holm([d.p for _, d in tested])[0]
+        adjusted = correct([d.p for _, d in tested])[0]
         lines += [
             (row, collection, d, float(p)) for (row, d), p in zip(tested, adjusted, strict=True)
         ]

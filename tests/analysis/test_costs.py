@@ -8,7 +8,7 @@ import pytest
 from analysis import replication
 from analysis.costs import costs, ratio
 from analysis.costs import table as costs_table
-from analysis.figures import draw, inputs
+from analysis.figures import inputs, sketches
 from analysis.spec import BYTES, SECONDS, Expected
 from rdx.facts import Peak
 from tests.analysis.facts import HARDWARE, timing
@@ -119,7 +119,7 @@ def test_without_a_timed_trial_there_is_no_table_and_no_figure(table):
 def test_the_figure_fills(measured):
     systems, hardware = inputs.costs(measured)
     assert [(one.name, one.seconds) for one in systems] == [("RankNet", 4.0), ("ADR-MSE", 13 / 3)]
-    assert hardware == "CPU" and "efficiency" in draw(measured)
+    assert hardware == "CPU" and "efficiency" in sketches(measured)
 
 
 def test_published_costs_are_judged_without_the_noise_of_scores(measured):

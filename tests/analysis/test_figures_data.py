@@ -114,9 +114,10 @@ def test_the_crossed_part_leaves_controls_and_odd_levels_out():
 
 
 def test_wins():
-    values, counts = data.wins([0.5, 0.3, 0.1 + 0.2, 0.0], [0.4, 0.5, 0.3, 0.0])
-    assert values == pytest.approx([0.1, 0, 0, -0.2]) and counts == (1, 2, 1)
-    assert data.wins([], [])[1] == (0, 0, 0)
+    row = data.wins([0.5, 0.3, 0.1 + 0.2, 0.0], [0.4, 0.5, 0.3, 0.0])
+    assert row.differences == pytest.approx([0.1, 0, 0, -0.2])
+    assert (row.wins, row.ties, row.losses) == (1, 2, 1)
+    assert data.wins([], []).losses == 0
 
 
 def test_pareto():

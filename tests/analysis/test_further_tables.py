@@ -10,7 +10,7 @@ from analysis.factors import analyse, level_of, tukey
 from analysis.render import latex, markdown, text
 from analysis.render.entry import DASH, Flag
 from analysis.replication import judge
-from analysis.significance import holm, paired_t
+from analysis.significance import correct, paired_t
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import Trials
@@ -244,7 +244,7 @@ def test_variances_and_differences_of_runs():
         )
         for n in GRID
     ]
-    adjusted, reject = holm([d.p for d in found])
+    adjusted, reject = correct([d.p for d in found])
     assert column(differences, "Runs") == [
         "3 vs –",
         "3 vs –",

@@ -8,6 +8,7 @@ import pytest
 from analysis import figures, report
 from analysis.render import html
 from analysis.render.entry import Entry, Flag, Table, number, numbers, words
+from analysis.render.figures import svg
 from analysis.render.html import Page, Picture, Trial
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -56,7 +57,7 @@ def shown(table):
 @pytest.fixture(scope="module")
 def text(table, shown):
     pictures = [
-        Picture(figures.svg(sketch.draw(), name), sketch.caption)
+        Picture(svg(sketch.draw(), name), sketch.caption)
         for name, sketch in figures.sketches(table).items()
         if name != "power"
     ]

@@ -10,7 +10,6 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.__main__ import main
-from analysis.drawn import Stamp
 from rdx import facts
 from rdx.config import ROOT, cells
 from tests.analysis.facts import collection, trial
@@ -108,7 +107,7 @@ def test_out_and_no_gpu_stack(uri, tmp_path):
 def test_all_goes_on_where_nothing_was_found(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.__main__.specs", lambda: ["demo", "losses"])
-    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())  # slow, and seen above
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})  # slow, and seen above
     main(["--all", "--tracking-uri", uri, "--out", "here"])
     assert (tmp_path / "here" / "demo" / "table.md").is_file()
     assert (tmp_path / "here" / "losses" / "table.md").is_file()
@@ -123,7 +122,7 @@ def test_a_name_or_all_but_not_both():
 
 def test_trials_from_a_folder_need_no_store(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})
     artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
     assert main(["demo", "--import", str(artifacts)]) == 0
     assert "Missing cells (1 of 4)" in capsys.readouterr().out

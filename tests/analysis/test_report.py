@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import notes, report
-from analysis.render import csv as records
-from analysis.render.entry import DASH, Flag
+from analysis import footer, report
+from analysis.render.csv import lines as csv_lines
+from analysis.render.entry import ABSENT, DASH, Flag
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.tables import comparison_table, main_table
@@ -107,64 +107,63 @@ def test_main_table(summary):
     assert [cell(table, row, "Seeds").text for row in ("A", "B", "First")] == ["2", "1 seed", "–"]
 
 
-def test_notes_say_what_the_numbers_rest_on(summary):
-    said = "\n".join(notes.footer(summary))
+def test_the_footer_says_what_the_numbers_rest_on(summary):
+    sentences = "\n".join(footer.sentences(summary))
     for part in (
-        "baseline, First: two-sided paired t-test over queries, Holm within each collection and "
-        "measure (family of 4), α = 0.05",
-        "rows that compete: Stage_1 only; A; B.",
+        "paired t-test over queries, Holm within each collection and measure (family of 4)",
+        "Stage_1 only; A; B.",
         "A: 1, 2; B: 1",
-        "1 seed = a single training run (Stage_1 only; B)",
+        "(Stage_1 only; B)",
         "Teacher: 10 of the 40 queries of docs",
         "docs: 40 queries, top 20 re-ranked, first stage bm25s 0.3 (k1=0.9, stem=english), "
         "Judged@10 of the trials 0.500 to 0.600, best possible order 0.900, data 0123456789abcdef.",
         "trec_eval",
         "A: a1000000 a2000000; B: b1000000",
     ):
-        assert part in said
-    assert "Missing" not in said and "Health" not in said
+        assert part in sentences
+    assert not footer.alarms(summary)
 
 
 def test_comparison_table(summary):
     table = comparison_table(summary)
     assert len(table.rows) == 4  # two pairs x two measures, all in one family
-    assert "over all 4 tests" in table.notes[0]
-    first = table.rows[0]
-    assert first[0].text == "A − B"
-    assert first[2].value > 0 and Flag.SIGNIFICANT in first[2].flags
-    assert first[4].text == "< 0.001"
-    assert first[6].text == "2 vs 1 (1 seed)"
+    assert "all 4 tests" in table.notes[0]
+    pair, _, difference, low, p, queries, seeds = table.rows[0]
+    assert (pair.text, pair.rows) == ("A − B", ("A", "B"))
+    tested = summary.comparisons[0]
+    assert difference.value == tested.comparison.difference > 0
+    assert Flag.SIGNIFICANT in difference.flags
+    assert low.value == tested.comparison.low and p.value == tested.p_corrected < 0.001
+    assert (queries.value, seeds.text) == (40, "2 vs 1 (1 seed)")
     assert comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials)) is None
 
 
 def test_comparisons_not_run_are_a_line_of_the_footer():
     summary = build(missing=("none",))
-    assert notes.comparisons_not_run(summary) == [("A", "Stage_1 only")]
+    assert footer.comparisons_not_run(summary) == [("A", "Stage_1 only")]
     assert [row[0].text for row in comparison_table(summary).rows] == ["A − B"] * 2
-    assert "Declared comparisons not run: A − Stage_1 only." in main_table(summary).notes
-    summary = build(missing=("b", "none"))
-    assert comparison_table(summary) is None
-    told = "Declared comparisons not run: A − B; A − Stage_1 only."
-    assert told in main_table(summary).notes
+    assert any("not run: A − Stage_1 only." in note for note in main_table(summary).notes)
+    assert comparison_table(build(missing=("b", "none"))) is None
 
 
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
     table = main_table(summary)
-    row = [entry.text for entry in table.rows[-1]]
-    assert row == ["B", DASH, DASH, DASH, DASH]
-    assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
-    note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
-    assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
-    lines = [line for line in records.lines(summary) if line.row == "B"]
+    name, *others = table.rows[-1]
+    assert name.text == "B" and others == [ABSENT] * 4
+    [alarm] = footer.alarms(summary)
+    assert "(2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)" in alarm
+    assert alarm in table.notes and alarm in report.terminal(summary).replace("\n  ", " ")
+    lines = [line for line in csv_lines(summary) if line.row == "B"]
     assert lines and all(line.mean is None for line in lines)
 
 
 def test_a_sick_trial_is_flagged():
-    table = main_table(build(health="below_first_stage"))
-    assert [entries[0].text for entries in table.rows][-1] == "B"
-    assert "(!) Health of B: below_first_stage (seed 1)." in table.notes
-    assert "(!) First" not in "".join(table.notes)
+    summary = build(health="below_first_stage")
+    names = [row[0] for row in main_table(summary).rows]
+    assert [name.text for name in names if Flag.ALARM in name.flags] == ["B"]
+    [alarm] = footer.alarms(summary)
+    assert "B: below_first_stage (seed 1)" in alarm
 
 
 def test_lists_without_a_usable_label_are_counted():
@@ -174,18 +173,15 @@ def test_lists_without_a_usable_label_are_counted():
         checkpoint = CheckpointFacts(dropped={"lists_left_out": lost})
         found.facts[signature] = dataclasses.replace(facts, checkpoint=checkpoint)
     summary = summarise(parse(SPEC), found)
-    said = [note for note in main_table(summary).notes if note.startswith("(!) Labels")]
-    assert said == [
-        "(!) Labels of A: 5 of 50 training lists were left out, since the teacher gave no usable "
-        "ranking of them."
-    ]
-    assert said[0][:40] in report.terminal(summary)
+    [alarm] = footer.alarms(summary)
+    assert "A: 5 of 50 training lists" in alarm
+    assert alarm in report.terminal(summary).replace("\n  ", " ")
 
 
 def test_a_system_that_no_trial_holds_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     summary = summarise(parse({**SPEC, "rows": rows}), build().trials)
-    assert any(note.startswith("Mix: its trials hold no") for note in notes.footer(summary))
+    assert footer.alarms(summary)[0].startswith("Mix:")
 
 
 def test_the_weight_of_an_interpolation_is_said():
@@ -197,7 +193,7 @@ def test_the_weight_of_an_interpolation_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     both = Trials(frame, found.cells, found.missing, found.facts, found.runs)
     summary = summarise(parse({**SPEC, "rows": rows}), both)
-    assert "Weight of the interpolation, chosen on dev: Mix: docs 0.4." in notes.footer(summary)
+    assert any("Mix: docs 0.4." in note for note in footer.sentences(summary))
 
 
 def test_files(summary, tmp_path):
@@ -229,38 +225,13 @@ def test_files(summary, tmp_path):
     assert [path.read_bytes() for path in report.write(summary, tmp_path / "deep" / "x")] == before
 
 
-def test_what_was_drawn_from_the_same_is_not_drawn_again(tmp_path, monkeypatch):
-    calls = []
-
-    def count(*_):
-        calls.append(1)
-        (tmp_path / "report.html").write_text("drawn")
-        return report.drawn.Stamp("", ("report.html",))
-
-    monkeypatch.setattr(report, "_draw", count)
-    summary = build()
-    first = report.write(summary, tmp_path)
-    assert report.write(summary, tmp_path) == first and len(calls) == 1
-    (tmp_path / "report.html").unlink()
-    report.write(summary, tmp_path)
-    assert len(calls) == 2
-    report.write(again(summary, margin=0.01), tmp_path)  # another spec
-    assert len(calls) == 3
-    other = dataclasses.replace(summary.trials, runs={"x": "another run"})
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 4
-    (tmp_path / ".drawn.json").write_text("[]")
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 5
-
-
 def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     bare = summarise(parse({**SPEC, "baseline": None, "comparisons": []}), summary.trials)
     names = [path.name for path in report.write(bare, tmp_path)]
     assert "table.md" in names and not any("differences" in name for name in names)
-    said = " ".join(notes.footer(bare))
-    assert "†" not in said and "intervals" not in said
-    assert {line.p for line in records.lines(bare)} == {None}
+    sentences = " ".join(footer.sentences(bare))
+    assert "†" not in sentences and "intervals" not in sentences
+    assert {line.p for line in csv_lines(bare)} == {None}
 
 
 def test_before_the_first_trial_the_table_has_its_rows():
@@ -293,12 +264,12 @@ def test_each_baseline_has_its_mark(summary):
     (note,) = [n for n in table.notes if n.startswith("Differs significantly")]
     assert "from First (†), Stage_1 only (‡): two-sided paired t-test" in note
     assert "(family of 7)" in note
-    lines = [line for line in records.lines(both) if line.table == "baselines"]
+    lines = [line for line in csv_lines(both) if line.table == "baselines"]
     assert {line.baseline for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"test": "wilcoxon"}, "two-sided Wilcoxon signed-rank test over queries, Holm within"),
         ({"test": "randomisation"}, "randomisation test over queries (10,000 assignments of signs"),
@@ -308,16 +279,16 @@ def test_each_baseline_has_its_mark(summary):
         ({"interval": "bca"}, "bootstrap intervals (BCa, 10,000 samples of queries, seed 0)"),
     ],
 )
-def test_the_footer_names_what_the_spec_chose(summary, changes, said):
+def test_the_footer_names_what_the_spec_chose(summary, changes, words):
     chosen = again(summary, **changes)
-    footer = " ".join(notes.footer(chosen))
-    assert said in footer and said not in " ".join(notes.footer(summary))
+    sentences = " ".join(footer.sentences(chosen))
+    assert words in sentences and words not in " ".join(footer.sentences(summary))
     table = comparison_table(chosen)
     if "correction" in changes:
         assert table.columns[4].name == "p (Benjamini-Hochberg)"
     if changes.get("family") == "grid":
         assert "over all 12 tests of this spec" in table.notes[0]
-    assert {line.test for line in records.lines(chosen) if line.test} == {changes.get("test", "t")}
+    assert {line.test for line in csv_lines(chosen) if line.test} == {changes.get("test", "t")}
 
 
 def test_equivalence_within_the_margin(summary):
@@ -325,10 +296,10 @@ def test_equivalence_within_the_margin(summary):
     b = cell(main_table(wide), "B", "docs nDCG@10")
     assert b.suffix == "≈"
     assert cell(main_table(wide), "A", "docs nDCG@10").suffix == "†"
-    (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
+    (note,) = [n for n in footer.sentences(wide) if n.startswith("≈")]
     assert "within ±0.05" in note and note.endswith("(non-inferior): none.")  # A is better
     strict = again(summary, margin=0.05, alpha=1e-9)
-    (note,) = [n for n in notes.footer(strict) if n.startswith("≈")]
+    (note,) = [n for n in footer.sentences(strict) if n.startswith("≈")]
     assert note.endswith("none.")
     narrow = again(summary, margin=0.001)
     assert cell(main_table(narrow), "B", "docs nDCG@10").suffix == ""
@@ -336,7 +307,7 @@ def test_equivalence_within_the_margin(summary):
     assert "≈‡" in cell(main_table(two), "B", "docs nDCG@10").suffix
     (line,) = [
         line
-        for line in records.lines(wide)
+        for line in csv_lines(wide)
         if (line.table, line.row, line.measure) == ("main", "B", "nDCG@10")
     ]
     assert (line.equivalent, line.margin) == (True, 0.05)
@@ -353,7 +324,7 @@ def test_all_pairs_have_letters_in_a_column(summary):
     assert letters["Oracle"] == letters["Teacher"] == DASH  # not tested; other queries
     (note,) = [n for n in table.notes if n.startswith("All pairs")]
     assert "(family of 6)" in note and "not among them: Teacher; Oracle." in note
-    lines = [line for line in records.lines(lettered) if line.table == "pairs"]
+    lines = [line for line in csv_lines(lettered) if line.table == "pairs"]
     assert len(lines) == 6 * 2
 
 
@@ -396,7 +367,7 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         assert note in table.notes
     assert "Impossible cells (1)" in report.terminal(numbers)
     (line,) = [
-        line for line in records.lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
+        line for line in csv_lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
     ]
     assert line.runs == ("run-7",)
 
@@ -405,8 +376,8 @@ def test_rows_that_differ_in_precision_are_marked():
     summary = build()
     for facts in summary.trials.facts.values():
         facts.precision["trainer.precision"] = "bf16"
-    assert "Precision: trainer bf16." in notes.footer(summary)
+    assert "Precision: trainer bf16." in footer.sentences(summary)
     summary.trials.facts[summary.signatures["B"][0]].precision["trainer.precision"] = "fp32"
-    (note,) = [line for line in notes.footer(summary) if "trainer.precision" in line]
+    (note,) = [line for line in footer.sentences(summary) if "trainer.precision" in line]
     before, after = note.split("fp32")
     assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import (
+from analysis.render.figures.style import (
     BLUE,
     GREY,
     STYLE,
@@ -46,6 +46,16 @@ class Grid:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: FloatArray
+
+
+@dataclass(frozen=True)
+class Wins:
+    """Per-query differences to the baseline, largest first, and how many are of each kind."""
+
+    differences: FloatArray
+    wins: int
+    ties: int
+    losses: int
 
 
 def heat_map(grids: Sequence[Grid], *, rows: str, columns: str, measure: str) -> Figure:
@@ -107,15 +117,13 @@ def _cell(value: float, columns: int) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def wins(
-    drawn: Mapping[str, tuple[FloatArray, tuple[int, ...]]], *, baseline: str, measure: str
-) -> Figure:
+def wins(drawn: Mapping[str, Wins], *, baseline: str, measure: str) -> Figure:
     """Sorted per-query differences to the baseline, one small panel per row.
 
     Parameters
     ----------
-    drawn : mapping of str to (ndarray, (int, int, int))
-        Row -> differences, largest first, and how many are wins, ties and losses.
+    drawn : mapping of str to Wins
+        Row -> differences.
     baseline, measure : str
         For the axis label.
     """
@@ -128,23 +136,25 @@ def wins(
     figure, axes = panels(
         (0.92 + 0.11 * lines) * rows + 0.5, rows, columns, sharey=True, sharex=False
     )
-    limit = max(float(np.abs(values).max(initial=0.0)) for values, _ in drawn.values()) or 1.0
-    for ax, (row, (values, counts)) in zip(axes.flat, drawn.items(), strict=False):
+    limit = max(float(np.abs(row.differences).max(initial=0.0)) for row in drawn.values()) or 1.0
+    for ax, (name, row) in zip(axes.flat, drawn.items(), strict=False):
+        values = row.differences
         places = np.arange(len(values))
-        won, _, lost = counts
-        draws = slice(won, len(values) - lost)
-        for part, colour, name in (
-            (slice(won), BLUE, "wins"),
-            (slice(len(values) - lost, None), VERMILION, "losses"),
+        first_loss = len(values) - row.losses
+        draws = slice(row.wins, first_loss)
+        for part, colour, kind in (
+            (slice(row.wins), BLUE, "wins"),
+            (slice(first_loss, None), VERMILION, "losses"),
         ):
             edges = np.append(places[part], places[part][-1:] + 1) - 0.5
             if len(edges) > 1:
-                ax.stairs(values[part], edges, fill=True, color=colour, gid=name)
+                ax.stairs(values[part], edges, fill=True, color=colour, gid=kind)
         ax.plot(places[draws], values[draws], color=GREY, linewidth=2.2, gid="ties")
         ax.axhline(0, color=GREY, linewidth=0.5)
-        title(ax, row, width)
+        title(ax, name, width)
         # Beside the counts only empty paper: differences fall from the upper left.
-        ax.text(0.98, 0.97, " / ".join(map(str, counts)), transform=ax.transAxes, ha="right",
+        counts = f"{row.wins} / {row.ties} / {row.losses}"
+        ax.text(0.98, 0.97, counts, transform=ax.transAxes, ha="right",
                 va="top", fontsize=6.5)  # fmt: skip
         ax.set_ylim(-1.12 * limit, 1.12 * limit)
         ax.set_xlim(-0.5, max(len(values), 1) - 0.5)

@@ -3,7 +3,7 @@ import pytest
 from statsmodels.stats.power import TTestPower
 
 from analysis.significance import paired_differences
-from analysis.trust import SD, binomial, checks, main, power, scores, table
+from tests.analysis.error_rates import SD, binomial, checks, main, power, scores, table
 
 
 def test_every_test_keeps_its_promise_over_a_thousand_draws():
@@ -42,7 +42,7 @@ def test_theory():
 
 
 def test_the_table_marks_a_broken_promise(capsys, monkeypatch):
-    monkeypatch.setattr("analysis.trust.t_test", lambda d: np.zeros(d.shape[:-1]))
+    monkeypatch.setattr("tests.analysis.error_rates.t_test", lambda d: np.zeros(d.shape[:-1]))
     assert main(["--draws", "20", "--queries", "10"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("| paired t | false positives | 1.0000 (!) |" in line for line in lines)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import (
+from analysis.render.figures.style import (
     BLUE,
     GREY,
     LIGHT,
@@ -92,7 +93,7 @@ def differences(
     return finish(figure, _legend(drawn, correction, margin))
 
 
-def _panel(ax: Any, name: str, points: Sequence[Point], labels: Mapping[str, str]) -> None:
+def _panel(ax: Axes, name: str, points: Sequence[Point], labels: Mapping[str, str]) -> None:
     ax.axvline(0.0, color=GREY, linewidth=0.8, zorder=1)
     for y, point in enumerate(points):
         colour = GREY if point.reference else BLUE
@@ -145,7 +146,7 @@ def _panel(ax: Any, name: str, points: Sequence[Point], labels: Mapping[str, str
 
 def _legend(
     drawn: Mapping[str, Sequence[Point]], correction: str, margin: float | None
-) -> list[Any]:
+) -> list[Line2D]:
     points = [point for panel in drawn.values() for point in panel]
     handles = []
     if any(point.significant for point in points):

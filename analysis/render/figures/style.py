@@ -6,11 +6,14 @@ on colour alone: lines differ in marker and dashes too, so that a grey print say
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -79,17 +82,25 @@ def handle(label: str, **look: Any) -> Line2D:
     return Line2D([], [], label=label, **{"linestyle": "none", "markersize": 4.2, **look})
 
 
+def number(text: str) -> float:
+    """Value of a level that is a number; NaN if it is not one."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def wrapped(label: str, width: int = 26) -> str:
     """Break a long label between words."""
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
 
 
-def title(ax: Any, text: str, width: int = 52) -> None:
+def title(ax: Axes, text: str, width: int = 52) -> None:
     """Name a panel at its upper left."""
     ax.set_title(wrapped(text, width), loc="left", pad=3, fontsize=7, fontweight="bold")
 
 
-def finish(figure: Figure, handles: Sequence[Any] = (), *, columns: int = 4) -> Figure:
+def finish(figure: Figure, handles: Sequence[Line2D] = (), *, columns: int = 4) -> Figure:
     """Put the legend below, as wide as fits, and turn tick labels that would collide."""
     with mpl.rc_context(STYLE):
         for number in range(min(columns, len(handles)), 0, -1):
@@ -116,7 +127,7 @@ def finish(figure: Figure, handles: Sequence[Any] = (), *, columns: int = 4) -> 
     return figure
 
 
-def _collide(ax: Any) -> bool:
+def _collide(ax: Axes) -> bool:
     boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
-    boxes = sorted((box.x0, box.x1) for box in boxes)
-    return any(right[0] < left[1] + 2 for left, right in zip(boxes, boxes[1:], strict=False))
+    ends = sorted((box.x0, box.x1) for box in boxes)
+    return any(right[0] < left[1] + 2 for left, right in pairwise(ends))

@@ -1,6 +1,6 @@
 """Do the tests keep their promises? Synthetic scores with a known truth, and how often each errs.
 
-``python -m analysis.trust`` prints the table of ``docs/statistics.md``.
+``python -m tests.analysis.error_rates`` prints the table of ``docs/statistics.md``.
 
 One draw is two systems on n queries, or several pairs of them. Each draw is tested as real scores
 would be; over many, the share of rejections under a true null hypothesis must be alpha, that under
@@ -162,8 +162,8 @@ def checks(
         p = test(d).reshape(draws, PAIRS)
         for method in ("holm", "hochberg"):
             rate = share([correct(row, method, ALPHA)[1].any() for row in p])
-            one = 1 - (1 - ALPHA / PAIRS) ** PAIRS  # independent pairs, least p value
-            low, high = binomial(one, draws)
+            family = 1 - (1 - ALPHA / PAIRS) ** PAIRS  # independent pairs, least p value
+            low, high = binomial(family, draws)
             yield Check(f"{PAIRS} pairs, no difference", f"{name}, {method}", "families with a "
                         "false positive", rate, low, high)  # fmt: skip
     half = np.stack([drawn(effect=EFFECT * (i % 2)) for i in range(PAIRS)], axis=1)
@@ -230,28 +230,30 @@ def binomial(rate: float, draws: int) -> tuple[float, float]:
     return float(low) / draws, float(high) / draws
 
 
-def table(found: Sequence[Check]) -> str:
+def table(every: Sequence[Check]) -> str:
     """Markdown, one line per check."""
     lines = ["| planted | test | share of | seen | must lie in |", "|---|---|---|--:|:-:|"]
-    for one in found:
-        kept = "" if one.kept else " (!)"
+    for check in every:
+        kept = "" if check.kept else " (!)"
         lines.append(
-            f"| {one.scores} | {one.what} | {one.quantity} | {one.rate:.4f}{kept} | "
-            f"{one.low:.3f} to {one.high:.3f} |"
+            f"| {check.scores} | {check.what} | {check.quantity} | {check.rate:.4f}{kept} | "
+            f"{check.low:.3f} to {check.high:.3f} |"
         )
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a promise is broken."""
-    arguments = argparse.ArgumentParser(prog="python -m analysis.trust", description=__doc__)
+    arguments = argparse.ArgumentParser(
+        prog="python -m tests.analysis.error_rates", description=__doc__
+    )
     arguments.add_argument("--draws", type=int, default=1000)
     arguments.add_argument("--queries", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=0)
-    given = arguments.parse_args(argv)
-    found = list(checks(given.draws, given.queries, seed=given.seed))
-    print(table(found))
-    return 0 if all(one.kept for one in found) else 1
+    options = arguments.parse_args(argv)
+    every = list(checks(options.draws, options.queries, seed=options.seed))
+    print(table(every))
+    return 0 if all(check.kept for check in every) else 1
 
 
 if __name__ == "__main__":

@@ -3,15 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from analysis.figures.data import Line
-from analysis.figures.grid import number
-from analysis.figures.style import GREY, LIGHT, finish, line_style, panels, wrapped
+from analysis.render.figures.style import (
+    GREY,
+    LIGHT,
+    finish,
+    line_style,
+    number,
+    panels,
+    wrapped,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure: points with intervals, in units of the measure.
+
+    Attributes
+    ----------
+    label : str
+        What tells it from the other lines.
+    x : tuple of str, j
+        Levels on the horizontal axis.
+    mean, low, high : tuple of float, j
+        NaN where there is nothing to show.
+    """
+
+    label: str
+    x: tuple[str, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PowerCurve:
+    """Power of a test at true differences in units of the measure."""
+
+    differences: tuple[float, ...]
+    power: tuple[float, ...]
+
 
 # Drawn on a scale of powers if the largest level is this many times the smallest.
 WIDE = 8
@@ -82,7 +121,7 @@ def interaction(drawn: Mapping[tuple[str, str], Sequence[Line]], *, measure: str
 
 
 def power(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, PowerCurve],
     *,
     measure: str,
     wanted: float = 0.8,
@@ -91,8 +130,8 @@ def power(
 
     Parameters
     ----------
-    curves : mapping of str to (sequence of float, sequence of float)
-        Label -> differences in units of the measure, and the power at each.
+    curves : mapping of str to PowerCurve
+        Label -> curve.
     measure : str
         For the axis label.
     wanted : float
@@ -103,10 +142,12 @@ def power(
     figure, axes = panels(1.9 + 0.14 * len(curves), 1, 1)
     ax = axes[0, 0]
     ax.axhline(wanted, color=GREY, linewidth=0.8, gid="wanted")
-    for i, (label, (x, y)) in enumerate(curves.items()):
-        every = max(1, len(x) // 6)
-        look = {"linewidth": 1.1, "markersize": 3.4, "markevery": (i % every, every)}
-        ax.plot(list(x), list(y), label=wrapped(label, 48), gid=label, **look, **line_style(i))
+    for i, (label, curve) in enumerate(curves.items()):
+        every = max(1, len(curve.differences) // 6)
+        look: dict[str, Any] = {"linewidth": 1.1, "markersize": 3.4}
+        look |= {"markevery": (i % every, every)}
+        look |= {"label": wrapped(label, 48), "gid": label, **line_style(i)}
+        ax.plot(curve.differences, curve.power, **look)
     ax.set_ylim(0, 1.02)
     ax.set_xlim(left=0)
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -122,7 +163,7 @@ def _labels(drawn: Mapping[str, Sequence[Line]]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def _panel(ax: Any, group: Sequence[Line], place: Mapping[str, int]) -> None:
+def _panel(ax: Axes, group: Sequence[Line], place: Mapping[str, int]) -> None:
     levels = list(dict.fromkeys(level for line in group for level in line.x))
     values = [number(level) for level in levels]
     scaled = not any(map(math.isnan, values)) and len(values) > 1
@@ -154,11 +195,11 @@ def _short(level: str) -> str:
     return level
 
 
-def _handles(axes: Any, labels: Mapping[str, int]) -> list[Any]:
+def _handles(axes: Iterable[Axes], labels: Mapping[str, int]) -> list[Line2D]:
     """One handle per label; none where a single line needs no name."""
     if list(labels) == [""]:
         return []
-    found = {line.get_gid(): line for ax in axes for line in ax.lines if line.get_gid() in labels}
-    for name, line in found.items():
+    lines = {line.get_gid(): line for ax in axes for line in ax.lines if line.get_gid() in labels}
+    for name, line in lines.items():
         line.set_label(wrapped(name or "all", 40))
-    return [found[name] for name in labels]
+    return [lines[name] for name in labels]

@@ -1,7 +1,7 @@
-"""The sentences below a table: on what its numbers rest, and what is missing or sick.
+"""The sentences below the main table: what its numbers rest on, what is missing or unhealthy.
 
-Nothing is computed here; each function words what `summary` and the trials' facts hold, and gives
-an empty text or list where there is nothing to say.
+Each function words what `summary` and the trials' facts hold, and gives an empty text or list
+where there is nothing to say.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.claims import interval_note, test_notes
 from analysis.means import averaged, why_left_out
+from analysis.render.entry import ALARM
 from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
 from rdx.facts import OK
@@ -26,7 +27,7 @@ RECIPE = {
 }
 
 
-def footer(summary: Summary) -> tuple[str, ...]:
+def sentences(summary: Summary) -> tuple[str, ...]:
     """Say what a reader must know to believe the main table, a sentence or two each."""
     return tuple(
         note
@@ -34,10 +35,7 @@ def footer(summary: Summary) -> tuple[str, ...]:
             "Scores are means over queries of the per-query mean over seeds.",
             *test_notes(summary),
             interval_note(summary) if summary.against else "",
-            "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the "
-            "mark; rows that compete: "
-            + ("; ".join(row.name for row in summary.spec.rows if row.competes) or "none")
-            + ".",
+            _mark_note(summary),
             _seed_note(summary),
             *subset_notes(summary),
             _weight_note(summary),
@@ -59,21 +57,17 @@ def footer(summary: Summary) -> tuple[str, ...]:
 
 def alarms(summary: Summary) -> list[str]:
     """Everything that a reader must see before the numbers."""
-    missing = missing_note(summary)
+    missing = _missing_note(summary)
     return [
-        *health_notes(summary),
-        *label_notes(summary),
-        *absent_notes(summary),
+        *_health_notes(summary),
+        *_label_notes(summary),
+        *_absent_notes(summary),
         *([missing] if missing else []),
     ]
 
 
-def missing_cells(summary: Summary) -> tuple[str, ...]:
-    """List the command-line overrides of each cell without a finished trial, with its sub-grid."""
-    return tuple(map(_overrides, summary.trials.missing))
-
-
 def _overrides(cell: Cell) -> str:
+    """What a cell sets on the command line, with its sub-grid."""
     own = [o for o in cell.overrides if not o.startswith("+experiments=")]
     return " ".join(own) + (f" ({cell.grid})" if cell.grid else "")
 
@@ -90,24 +84,35 @@ def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
     return states
 
 
+def _mark_note(summary: Summary) -> str:
+    competing = "; ".join(row.name for row in summary.spec.rows if row.competes)
+    return (
+        "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the mark; "
+        f"rows that compete: {competing or 'none'}."
+    )
+
+
 def _seed_note(summary: Summary) -> str:
-    named = [(row.name, _seeds(summary, row.name)) for row in summary.spec.rows]
-    several = [f"{name}: {_join(map(str, seeds))}" for name, seeds in named if seeds]
-    single = [name for name, _ in named if _single_seed(summary, name)]
-    note = f"Seeds: {'; '.join(several)}." if several else ""
+    seeds = {row.name: _seeds(summary, row.name) for row in summary.spec.rows}
+    trained = [f"{name}: {_join(map(str, own))}" for name, own in seeds.items() if own]
+    if not trained:
+        return ""
+    single = [
+        name for name in seeds if any(len(scores.seeds) == 1 for scores in summary.scores_of(name))
+    ]
+    parts = [f"Seeds: {'; '.join(trained)}."]
     if single:
-        note += (
-            f" 1 seed = a single training run ({'; '.join(single)}): a difference to it may be "
+        parts.append(
+            f"1 seed = a single training run ({'; '.join(single)}): a difference to it may be "
             "that run's alone."
         )
-    if several:
-        note += " Tests speak about other queries, not about other training runs."
-    return note.strip()
+    parts.append("Tests speak about other queries, not about other training runs.")
+    return " ".join(parts)
 
 
 def subset_notes(summary: Summary) -> list[str]:
     """Say which rows cover only some of a collection's queries."""
-    lines = []
+    notes = []
     for collection in summary.collections:
         counts = {
             row.name: len(summary.scores[row.name, collection, measure].queries)
@@ -116,13 +121,13 @@ def subset_notes(summary: Summary) -> list[str]:
             if (row.name, collection, measure) in summary.scores
         }
         full = max(counts.values(), default=0)
-        lines += [
+        notes += [
             f"{row}: {count} of the {full} queries of {collection}; it is compared with other rows "
             "on these queries only, so its score does not stand beside theirs."
             for row, count in counts.items()
             if count < full
         ]
-    return lines
+    return notes
 
 
 def _weight_note(summary: Summary) -> str:
@@ -153,8 +158,8 @@ def _collection_notes(summary: Summary) -> list[str]:
             parts.append(f"Judged@10 of the trials {' to '.join(shares)}")
         parts.append(f"best possible order {facts.ceiling:.3f}")
         copy = facts.passages_of_copy
-        said = "" if copy is None else f" (a local copy with {counted(copy, 'passage')})"
-        parts.append(f"data {facts.digest[:16]}{said}")
+        local = "" if copy is None else f" (a local copy with {counted(copy, 'passage')})"
+        parts.append(f"data {facts.digest[:16]}{local}")
         if facts.degenerate:
             parts.append(f"DEGENERATE ({facts.reason})")
         lines.append(f"{name}: {', '.join(parts)}.")
@@ -186,8 +191,8 @@ def _precision_note(summary: Summary) -> str:
     notes = [f"Precision: {_join(equal)}."] if equal else []
     for key, by in rows.items():
         if len(by) > 1:
-            told = "; ".join(f"{value} ({_join(names)})" for value, names in by.items())
-            notes.append(f"(!) Rows differ in {key}.precision: {told}.")
+            values = "; ".join(f"{value} ({_join(names)})" for value, names in by.items())
+            notes.append(f"{ALARM} Rows differ in {key}.precision: {values}.")
     return " ".join(notes)
 
 
@@ -235,7 +240,7 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def health_notes(summary: Summary) -> list[str]:
+def _health_notes(summary: Summary) -> list[str]:
     """Say which rows rest on a trial that is not healthy."""
     lines = []
     for row in summary.spec.rows:
@@ -243,11 +248,11 @@ def health_notes(summary: Summary) -> list[str]:
             f"{state} (seed {_join(seeds)})" for state, seeds in unhealthy(summary, row).items()
         ]
         if states:
-            lines.append(f"(!) Health of {row.name}: {'; '.join(states)}.")
+            lines.append(f"{ALARM} Health of {row.name}: {'; '.join(states)}.")
     return lines
 
 
-def label_notes(summary: Summary) -> list[str]:
+def _label_notes(summary: Summary) -> list[str]:
     """Say which rows learned from fewer lists than the teacher was asked for."""
     lines = []
     for row in summary.spec.rows:
@@ -255,16 +260,16 @@ def label_notes(summary: Summary) -> list[str]:
             continue
         checkpoints = [summary.trials.facts[s].checkpoint for s in summary.signatures[row.name]]
         counts = [c.dropped.get("lists_left_out") for c in checkpoints if c]
-        said = [f"{n} of {of}" for n, of in sorted({(c.n, c.of) for c in counts if c and c.n})]
-        if said:
+        lost = [f"{n} of {of}" for n, of in sorted({(c.n, c.of) for c in counts if c and c.n})]
+        if lost:
             lines.append(
-                f"(!) Labels of {row.name}: {_join(said)} training lists were left out, since the "
-                "teacher gave no usable ranking of them."
+                f"{ALARM} Labels of {row.name}: {_join(lost)} training lists were left out, since "
+                "the teacher gave no usable ranking of them."
             )
     return lines
 
 
-def absent_notes(summary: Summary) -> list[str]:
+def _absent_notes(summary: Summary) -> list[str]:
     """Say which rows have trials, but none that holds their system."""
     return [
         f"{row.name}: its trials hold no system {row.system!r} with these measures."
@@ -273,13 +278,11 @@ def absent_notes(summary: Summary) -> list[str]:
     ]
 
 
-def missing_note(summary: Summary) -> str:
-    """List the cells that have not been run."""
-    missing = missing_cells(summary)
+def _missing_note(summary: Summary) -> str:
+    missing = [_overrides(cell) for cell in summary.trials.missing]
     if not missing:
         return ""
-    total = len(summary.trials.cells)
-    return f"Missing cells ({len(missing)} of {total}): {'; '.join(missing)}."
+    return f"Missing cells ({len(missing)} of {len(summary.trials.cells)}): {'; '.join(missing)}."
 
 
 def comparisons_not_run(summary: Summary) -> list[tuple[str, str]]:
@@ -309,16 +312,20 @@ def _imported_notes(summary: Summary) -> list[str]:
         for signature in summary.signatures[row.name]:
             run = summary.trials.facts[signature].imported
             assert run is not None
-            said = [text for text in (run.file, run.source) if text]
-            said += [f"sha256 {run.sha256[:12]}"] * bool(run.sha256)
-            lines.append(f"{row.name} was imported: {_join(said) or row.imported}.")
+            origin = [text for text in (run.file, run.source) if text]
+            origin += [f"sha256 {run.sha256[:12]}"] * bool(run.sha256)
+            lines.append(f"{row.name} was imported: {_join(origin) or row.imported}.")
     return lines
 
 
 def _recipe_note(summary: Summary) -> str:
     parts = []
     for source in PROVENANCE:
-        own = [f"{one.key} = {one.value}" for one in summary.spec.fields if one.source == source]
+        own = [
+            f"{field.key} = {field.value}"
+            for field in summary.spec.fields
+            if field.source == source
+        ]
         if own:
             parts.append(f"{RECIPE[source]}: {_join(own)}")
     return f"Recipe, {'; '.join(parts)}." if parts else ""
@@ -340,10 +347,6 @@ def _signature_note(summary: Summary) -> str:
 
 def _seeds(summary: Summary, row: str) -> list[int]:
     return sorted({seed for scores in summary.scores_of(row) for seed in scores.seeds})
-
-
-def _single_seed(summary: Summary, row: str) -> bool:
-    return any(len(scores.seeds) == 1 for scores in summary.scores_of(row))
 
 
 def _join(parts: Iterable[str]) -> str:

@@ -8,11 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.figures.style import BLUE, GREY, LIGHT, STYLE, finish, handle, panels, title, wrapped
+from analysis.render.figures.style import (
+    BLUE,
+    GREY,
+    LIGHT,
+    STYLE,
+    finish,
+    handle,
+    panels,
+    title,
+    wrapped,
+)
 
 # Where a number may stand beside its marker, in points, near places first: the first free one is
 # taken.
@@ -103,7 +114,7 @@ def costs(systems: Sequence[Cost], *, measure: str, hardware: str = "") -> Figur
     return figure
 
 
-def _numbers(figure: Figure, ax: Any, systems: Sequence[Cost]) -> None:
+def _numbers(figure: Figure, ax: Axes, systems: Sequence[Cost]) -> None:
     """Write each system's number where neither a marker nor another number is."""
     taken = [line.get_window_extent() for line in ax.lines if line.get_gid() != "front"]
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's, of `panels`
@@ -195,7 +206,7 @@ def _height(ranking: Ranking) -> float:
     return _top(ranking) + max(sides) + 1.4  # and the title
 
 
-def _diagram(ax: Any, ranking: Ranking, height: float, distance: float | None) -> None:
+def _diagram(ax: Axes, ranking: Ranking, height: float, distance: float | None) -> None:
     low = math.floor(min(ranking.ranks.values()))
     high = max(math.ceil(max(ranking.ranks.values())), low + 1)
     span = high - low
@@ -227,10 +238,10 @@ def _diagram(ax: Any, ranking: Ranking, height: float, distance: float | None) -
     for i, bar in enumerate(ranking.bars):
         ends = [ranking.ranks[bar[0]] - 0.01 * span, ranking.ranks[bar[-1]] + 0.01 * span]
         y = BASE + 0.6 + 0.7 * i
-        look = {"color": "black", "linewidth": 2.6, "solid_capstyle": "butt", "zorder": 4}
-        ax.plot(ends, [y, y], gid=f"bar:{i}", **look)
+        look: Mapping[str, Any] = {"color": "black", "linewidth": 2.6, "zorder": 4}
+        ax.plot(ends, [y, y], gid=f"bar:{i}", solid_capstyle="butt", **look)
     if distance is not None:
-        look = {"color": "black", "linewidth": 1.0, "marker": "|", "gid": "distance"}
-        ax.plot([low, low + distance], [0.3, 0.3], **look)
+        ends = [low, low + distance]
+        ax.plot(ends, [0.3, 0.3], color="black", linewidth=1.0, marker="|", gid="distance")
         x = low + distance + 0.06 * span
         ax.text(x, 0.3, f"CD {distance:.2f}", va="center", fontsize=6).set_in_layout(False)
