@@ -88,7 +88,7 @@ def load(
     TrialError
         If a finished trial lacks its files or they are not what they should be.
     """
-    from rdx.config import split  # Hydra loads only here: everything else works on plain cells
+    from rdx.stages import split  # Hydra loads only here: everything else works on plain cells
 
     cells, left_out = split(spec_name)
     elsewhere: list[tuple[Cell, ...]] = []

@@ -50,6 +50,7 @@ ANALYSIS_MAY_USE = {
     "rankings",
     "power",
     "config",
+    "stages",
     "store",
     *BASE,
 }  # and trials: tracking

@@ -167,12 +167,21 @@ def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[Cel
             yield from missing(cell, need)
         yield step
 
+    looked: dict[str, set[str] | None] = {}
+
+    def records(cell: Cell, objects: Parts) -> set[str] | None:
+        """Signatures of the trials that are recorded; None if nothing is recorded at all."""
+        key = json.dumps([cell.cfg["tracking"], cell.cfg["store"]], sort_keys=True)
+        if key not in looked:
+            looked[key] = objects.tracking.recorded(Path(cell.cfg["store"]))
+        return looked[key]
+
     planned = []
     for cell in cells:
         if shelf.has(cell):
-            tracking, root = parts[cell.signature].tracking, Path(cell.cfg["store"])
-            recorded = tracking.finished(root, cell.signature)
-            planned.append(CellPlan(cell, FINISHED if recorded else UNRECORDED, ()))
+            recorded = records(cell, parts[cell.signature])
+            whole = recorded is None or cell.signature in recorded
+            planned.append(CellPlan(cell, FINISHED if whole else UNRECORDED, ()))
         else:
             planned.append(CellPlan(cell, TO_RUN, tuple(missing(cell, LAST))))
     return planned

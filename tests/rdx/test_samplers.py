@@ -6,17 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rdx import config, materials, rankings, samplers
+from rdx import config, pipeline, rankings, samplers, stages
 from rdx.collection import Collection
+from rdx.data import IrDatasets
+from rdx.job import TRAINING, Job, Parts
 from rdx.samplers import BM25, Random, Recorded, indexes
-from rdx.store import Store
+from rdx.stages import Signatures, Step
 
 PASSAGES = {
     "d1": "river engine river garden",
@@ -432,64 +433,77 @@ def test_recorded_says_what_is_wrong_with_a_parquet_file(tmp_path):
 # --- indexes in the store ---
 
 
-def cell(tmp_path, **nodes) -> SimpleNamespace:
+def files(tmp_path):
+    """The configuration of a collection of two judged queries, which is written."""
     for name, texts in (("corpus", PASSAGES), ("queries", QUERIES)):
         lines = (f"{key}\t{text}\n" for key, text in texts.items())
         (tmp_path / f"{name}.tsv").write_text("".join(lines))
-    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\nq2 0 d2 1\n")
     names = {"corpus": "corpus.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
     data = {key: str(tmp_path / name) for key, name in names.items()}
-    nothing = dict.fromkeys(config.GROUPS)
-    cfg = {**nothing, "data": {"_target_": "rdx.data.Files", **data}, "seed": 1}
-    return SimpleNamespace(cfg=cfg, store=Store(tmp_path / "store"))
+    return {"_target_": "rdx.data.Files", **data}
 
 
-def test_an_index_is_made_once_for_all_queries_of_a_corpus(tmp_path):
-    here = cell(tmp_path)
-    train = config.build(here.cfg["data"], "data").load("all")
-    other = {**here.cfg["data"], "dev": 0.5, "name": "other", "qrels": None}
-    one = materials.indexed(here, BM25(), here.cfg["data"], train)
-    again = materials.indexed(here, BM25(), other, train.subset(["q1"]))
-    assert one == again and list(here.store.log.values()) == ["computed"]
-    assert materials.indexed(here, BM25(k1=2), other, train) != one
-    assert materials.indexed(here, Random(), other, train) == materials.indexed(
-        here, Random(seed=9, positives=True), other, train
-    )
+def index_key(data, sampler):
+    """The signature of a sampler's index of a collection."""
+    parts = Parts({"data": data, "sampler": sampler, "seed": 1})
+    return Signatures(parts).key(Step("index", TRAINING))
+
+
+def test_an_index_is_shared_by_all_queries_of_a_corpus(tmp_path):
+    data = files(tmp_path)
+    other = {**data, "dev": 0.5, "name": "other", "qrels": None}
+    bm25, random = {"_target_": "rdx.samplers.BM25"}, {"_target_": "rdx.samplers.Random"}
+    before = index_key(data, bm25)
+    assert index_key(other, bm25) == before != index_key(other, {**bm25, "k1": 2.0})
+    assert index_key(other, random) == index_key(data, {**random, "seed": 9, "positives": True})
     (tmp_path / "corpus.tsv").write_text("d1\triver\n")
-    assert materials.indexed(here, BM25(), here.cfg["data"], train) != one
-
-
-def test_a_first_stage_is_retrieved_once_and_anew_for_other_queries(tmp_path):
-    here = cell(tmp_path)
-    data = here.cfg["data"]
-    test = config.build(data, "data").load("all")
-    nodes = ({"_target_": "rdx.samplers.BM25", "k1": 0.9}, data)
-    one = materials.retrieved(here, BM25(), nodes, test, 2)
-    pd.testing.assert_frame_equal(one, BM25().candidates(test, 2))
-    here.store.log.clear()
-    pd.testing.assert_frame_equal(materials.retrieved(here, BM25(), nodes, test, 2), one)
-    assert list(here.store.log.values()) == ["stored"]  # and the index is not even looked at
-    fewer = materials.retrieved(here, BM25(), nodes, test.subset(["q2"]), 2)
-    assert set(fewer.query_id) == {"q2"}
-    deeper = materials.retrieved(here, BM25(), nodes, test, 3)
-    assert deeper.groupby("query_id").size().max() == 3
-    other = materials.retrieved(here, BM25(k1=2), ({**nodes[0], "k1": 2}, data), test, 2)
-    assert other.score.tolist() != one.score.tolist()
+    assert index_key(data, bm25) != before
 
 
 def test_a_run_is_converted_once_whatever_the_collection(tmp_path):
-    here = cell(tmp_path)
     run = run_file(tmp_path / "a.run", "q3 Q0 d1 1 5 x", "q1 Q0 d2 1 5 x")
-    test = config.build(here.cfg["data"], "data").load("all")
-    one = materials.indexed(here, Recorded(run), here.cfg["data"], test)
+    recorded = {"_target_": "rdx.samplers.Recorded", "run": str(run)}
     pydocs = {"_target_": "rdx.data.PyDocs", "libraries": ["numpy"]}
-    assert materials.indexed(here, Recorded(run, missing="drop"), pydocs, test) == one
-    assert materials.indexed(here, Recorded(run, order="rank"), pydocs, test) != one
+    before = index_key(files(tmp_path), recorded)
+    assert index_key(pydocs, {**recorded, "missing": "drop"}) == before
+    assert index_key(pydocs, {**recorded, "order": "rank"}) != before
+
+
+def retrieve(tmp_path, k, queries=None, **bm25):
+    """What a cell retrieves for the judged queries of a test set, and how."""
+    test_set = {
+        "_target_": "rdx.evaluation.TestSet",
+        "data": files(tmp_path),
+        "first_stage": {"_target_": "rdx.samplers.BM25", **bm25},
+        "queries": queries,
+    }
+    evaluation = {
+        "_target_": "rdx.evaluation.Evaluation",
+        "collections": {"files": test_set},
+        "measures": ["nDCG@10"],
+        "k": k,
+    }
+    job = Job.of(config.Cell((), "", {"evaluation": evaluation, "seed": 1, "store": str(tmp_path)}))
+    return pipeline.obtain(job, stages.RETRIEVE, "test files").ranking, job.store.log
+
+
+def test_a_first_stage_is_retrieved_once_and_anew_for_other_queries(tmp_path):
+    ranking, _ = retrieve(tmp_path, 2)
+    test = config.build(files(tmp_path), "data").load("all")
+    judged = test.subset(dict.fromkeys(test.qrels.query_id))
+    pd.testing.assert_frame_equal(ranking, BM25().candidates(judged, 2))
+    again, log = retrieve(tmp_path, 2)
+    pd.testing.assert_frame_equal(again, ranking)
+    assert list(log.values()) == ["stored"]  # and the index is not even looked at
+    assert retrieve(tmp_path, 2, queries=1)[0].query_id.nunique() == 1
+    assert retrieve(tmp_path, 3)[0].groupby("query_id").size().max() == 3
+    assert retrieve(tmp_path, 2, k1=2.0)[0].score.tolist() != ranking.score.tolist()
 
 
 def test_data_sets_of_one_corpus_share_an_index():
     id_of = "msmarco-passage/{}".format
     names = ("train/judged", "trec-dl-2019/judged", "trec-dl-2020/judged")
-    corpora = [config.corpus({"_target_": "rdx.data.IrDatasets", "id": id_of(n)}) for n in names]
+    corpora = [config.identity(IrDatasets(id_of(name)), config.PASSAGES) for name in names]
     assert corpora[0] == corpora[1] == corpora[2]
-    assert corpora[0] != config.corpus({"_target_": "rdx.data.IrDatasets", "id": "vaswani"})
+    assert corpora[0] != config.identity(IrDatasets("vaswani"), config.PASSAGES)

@@ -196,7 +196,7 @@ def test_an_import_is_comparable_with_a_trained_cell(world, tmp_path, monkeypatc
     overrides = world.overrides(tmp_path / "store", "prefinetune=none", "loss=none",
                                 "evaluation.interpolate=false")  # fmt: skip
     [cell] = config.cells(overrides)
-    pipeline.run({**cell.cfg, "grid": ""}, cell.levels)
+    pipeline.run(cell)
     [folder] = (tmp_path / "store" / "evaluate").glob("*[0-9a-f]")
     trained = trial_of(folder).collections["files"]
     run = folder / "runs" / "files.first_stage.run.gz"
@@ -218,7 +218,7 @@ def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):
         *("evaluation.efficiency=2", "evaluation.efficiency_queries=3", "evaluation.ties=expected"),
     )
     [cell] = config.cells(overrides)
-    pipeline.run({**cell.cfg, "grid": ""}, cell.levels)
+    pipeline.run(cell)
     [folder] = (tmp_path / "store" / "evaluate").glob("*[0-9a-f]")
     trial = trial_of(folder)
     own, pool = (trial.collections[name] for name in ("files", "toy.pooled"))
@@ -290,7 +290,7 @@ def test_a_cell_is_evaluated_on_dl19(world, tmp_path):
         "evaluation.k=10",
     ]  # fmt: skip
     [cell] = config.cells(overrides)
-    pipeline.run({**cell.cfg, "grid": ""}, cell.levels)
+    pipeline.run(cell)
     [folder] = (tmp_path / "evaluate").glob("*[0-9a-f]")
     trial = trial_of(folder)
     assert trial.means["files/first_stage/nDCG@10"] == pytest.approx(0.5058, abs=5e-5)

@@ -32,7 +32,7 @@ def test_a_copy_keeps_the_name_and_has_a_digest_of_its_own(copy):
     assert set(tests.baselines.table.query_id) == {"q1"}
     assert testbed.setting("dl19_bm25", collection).passages_of_copy == 2
     assert testbed.tests("dl19_bm25") is tests  # read once
-    node = testbed.cfg["evaluation"]["collections"]["dl19_bm25"]["data"]
+    node = testbed.job.cell.cfg["evaluation"]["collections"]["dl19_bm25"]["data"]
     assert node["_target_"] == "rdx.data.Files" and "id" not in node
 
 

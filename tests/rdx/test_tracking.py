@@ -20,6 +20,7 @@ from tracked import CONFIG, Place, killed, outcome, quick, until
 
 from rdx.facts import dump
 from rdx.tracking import MLflow, NoRecords, NoTracking, RecordError, Row, environment
+from rdx.tracking.log import Log
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +125,13 @@ def test_a_forced_second_trial_is_a_run_of_its_own(place):
 
 
 def test_a_plan_tells_a_stored_cell_without_a_record_apart(world, tmp_path):
-    from rdx import config, plan
+    from rdx import plan, stages
     from rdx.store import Store
 
     own = Place.of(tmp_path)
     base = [word for word in world.overrides(own.store) if word != "tracking=none"]
     overrides = [*base, f"tracking.uri={own.settings.uri}"]
-    [cell] = config.cells(overrides)
+    [cell] = stages.cells(overrides)
 
     def state():
         return plan.plan(overrides).cells[0].state
@@ -355,9 +356,16 @@ def test_a_living_trial_is_not_closed(place):
     assert place.run("1c").info.status == "FINISHED"
 
 
-def test_of_two_at_once_one_records(place):
+def test_of_two_at_once_one_records(place, monkeypatch):
     """The second waits, and finds the trial finished."""
-    begun, go = threading.Event(), threading.Event()
+    begun, go, lock = threading.Event(), threading.Event(), Log.lock
+
+    def locked(log):
+        if begun.is_set():
+            go.set()  # the second has looked, and is about to wait
+        return lock(log)
+
+    monkeypatch.setattr(Log, "lock", locked)
 
     def first():
         with place.trial("1e") as trial:
@@ -373,7 +381,6 @@ def test_of_two_at_once_one_records(place):
     threads[0].start()
     begun.wait(30)
     threads[1].start()
-    go.set()
     for thread in threads:
         thread.join(60)
     assert place.curve(place.run("1e")) == [(0, 1.0)]

@@ -11,11 +11,12 @@ from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
 from rdx.batches import Schedule
 from rdx.collection import Collection
+from rdx.faults import Diverged
 from rdx.lists import TrainingList
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
 from rdx.students import LoRA
-from rdx.trainer import Diverged, Epochs, Pairs, Prefinetune, Steps, Trainer
+from rdx.trainer import Epochs, Pairs, Prefinetune, Steps, Trainer
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.optimiser import factors, groups
 
