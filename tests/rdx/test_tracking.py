@@ -355,14 +355,14 @@ def test_a_living_trial_is_not_closed(place):
     assert place.run("1c").info.status == "FINISHED"
 
 
-def test_of_two_at_once_one_records(place):
+def test_of_two_at_once_one_records(place, capsys):
     """The second waits, and finds the trial finished."""
     begun, go = threading.Event(), threading.Event()
 
     def first():
         with place.trial("1e") as trial:
             begun.set()
-            go.wait(30)
+            go.wait(60)
             trial.log_step("distill", 0, {"loss": 1.0})
 
     def second():
@@ -373,6 +373,7 @@ def test_of_two_at_once_one_records(place):
     threads[0].start()
     begun.wait(30)
     threads[1].start()
+    assert until(lambda: "waiting for trials 1e" in capsys.readouterr().out)
     go.set()
     for thread in threads:
         thread.join(60)
