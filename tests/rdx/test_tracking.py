@@ -20,7 +20,6 @@ from tracked import CONFIG, Place, killed, outcome, quick, until
 
 from rdx.facts import dump
 from rdx.tracking import MLflow, NoRecords, NoTracking, RecordError, Row, environment
-from rdx.tracking.log import Log
 
 
 @pytest.fixture(scope="module")
@@ -356,21 +355,14 @@ def test_a_living_trial_is_not_closed(place):
     assert place.run("1c").info.status == "FINISHED"
 
 
-def test_of_two_at_once_one_records(place, monkeypatch):
+def test_of_two_at_once_one_records(place, capsys):
     """The second waits, and finds the trial finished."""
-    begun, go, lock = threading.Event(), threading.Event(), Log.lock
-
-    def locked(log):
-        if begun.is_set():
-            go.set()  # the second has looked, and is about to wait
-        return lock(log)
-
-    monkeypatch.setattr(Log, "lock", locked)
+    begun, go = threading.Event(), threading.Event()
 
     def first():
         with place.trial("1e") as trial:
             begun.set()
-            go.wait(30)
+            go.wait(60)
             trial.log_step("distill", 0, {"loss": 1.0})
 
     def second():
@@ -381,6 +373,8 @@ def test_of_two_at_once_one_records(place, monkeypatch):
     threads[0].start()
     begun.wait(30)
     threads[1].start()
+    assert until(lambda: "waiting for trials 1e" in capsys.readouterr().out)
+    go.set()
     for thread in threads:
         thread.join(60)
     assert place.curve(place.run("1e")) == [(0, 1.0)]
