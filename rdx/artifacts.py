@@ -23,6 +23,7 @@ from rdx.facts import (
     Selection,
     TrialFacts,
 )
+from rdx.parts import WINDOWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +78,10 @@ class Candidates(Ranking):
 class TeacherRanking(Artifact):
     """A teacher's ranking; of training candidates, with its audit.
 
-    A teacher that asks in windows leaves their table beside it (`rdx.teachers.WINDOWS`).
+    A teacher that asks in windows leaves their table beside it.
     """
 
-    FILE, AUDIT, WINDOWS = "teacher.parquet", "audit.json", "windows.parquet"
+    FILE, AUDIT = "teacher.parquet", "audit.json"
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
@@ -90,7 +91,7 @@ class TeacherRanking(Artifact):
     @cached_property
     def windows(self) -> pd.DataFrame | None:
         """What was asked, one row per window; None of a teacher without windows."""
-        path = self.folder / self.WINDOWS
+        path = self.folder / WINDOWS
         return rankings.read_parquet(path) if path.exists() else None
 
     @cached_property

@@ -30,6 +30,8 @@ from rdx.facts import Fingerprint
 if TYPE_CHECKING:
     from torch import Tensor
 
+WINDOWS = "windows.parquet"  # where a teacher may leave a table of what it asked, in its `work`
+
 
 class DataSource(Protocol):
     """Where a collection comes from."""

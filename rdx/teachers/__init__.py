@@ -9,7 +9,7 @@ from rdx.teachers.budget import Caps, Prices, Stopped
 from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
 from rdx.teachers.endpoint import Endpoint
 from rdx.teachers.likelihood import QueryLikelihood
-from rdx.teachers.listwise import WINDOWS, Listwise
+from rdx.teachers.listwise import Listwise
 from rdx.teachers.local import Local
 from rdx.teachers.messages import Fatal
 from rdx.teachers.recorded import Recorded
@@ -28,5 +28,4 @@ __all__ = [
     "Recorded",
     "Shuffled",
     "Stopped",
-    "WINDOWS",
 ]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rdx import rankings
 from rdx.bars import bar, tell
 from rdx.collection import Collection
+from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
@@ -41,7 +42,6 @@ ORDERS = ("first_stage", "shuffled")
 TOO_LONG = "too_long"  # state of a request that does not fit into the context
 FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fit the context
 DEAD = 20  # give up after this many requests in a row without an answer
-WINDOWS = "windows.parquet"
 # Of the table of windows (`rdx.teachers.audit.audit` explains them).
 PLACE = ["query_id", "shuffle", "pass", "start", "end"]
 OUTCOME = ["state", "tries", "words", "key", "shown", "given"]
