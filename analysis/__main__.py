@@ -100,8 +100,8 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     try:
         spec = parse(load_spec(name))
         imported = [name for row in spec.rows for name in (row.imported, *row.imports) if name]
-        found = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
-        numbers = summary.summarise(spec, found)
+        finished = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
+        numbers = summary.summarise(spec, finished)
     except stored.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
@@ -111,7 +111,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
 
     paths = report.write(numbers, out)
     print(report.terminal(numbers))
-    if found.missing:
+    if finished.missing:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]

@@ -26,8 +26,8 @@ FAMILIES = {
 
 def test_notes(summary: Summary) -> list[str]:
     """Name the tests behind the marks of the main table."""
-    found = (baseline_note(summary), _margin_note(summary), _pairs_note(summary))
-    return [note for note in found if note]
+    sentences = (baseline_note(summary), _margin_note(summary), _pairs_note(summary))
+    return [note for note in sentences if note]
 
 
 def baseline_note(summary: Summary) -> str:

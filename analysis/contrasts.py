@@ -139,7 +139,7 @@ def run_tests(spec: Spec, places: Sequence[Place], scores: ScoresOf) -> Tests:
     comparisons = [c for key in declared if (c := drafts.get(key))]
     pairs: dict[Place, Pairs] = {}
     if spec.all_pairs:
-        pairs = {p: found for p in places if (found := _pairs(spec.rows, p, scores, spec.test))}
+        pairs = {p: square for p in places if (square := _pairs(spec.rows, p, scores, spec.test))}
     against, comparisons, pairs = _corrected(spec, against, comparisons, pairs)
     if spec.margin is not None:
         against = _equivalences(spec, against, scores)
@@ -157,12 +157,12 @@ def _contrasts(
             treatment, reference = common
             d = paired_differences(treatment.mean(axis=1), reference)
             by_size.setdefault(len(d), []).append((key, d))
-    found = {}
+    contrasts = {}
     for group in by_size.values():
         results = compare(np.stack([d for _, d in group]), spec.test, spec.interval)
         for (key, _), comparison in zip(group, results, strict=True):
-            found[key] = _contrast(*key, comparison, scores)
-    return found
+            contrasts[key] = _contrast(*key, comparison, scores)
+    return contrasts
 
 
 def _contrast(a: str, b: str, place: Place, comparison: Comparison, scores: ScoresOf) -> Contrast:
@@ -226,8 +226,8 @@ def _corrected(
         add("against", (c.collection, c.measure), c.comparison.p)
     for c in comparisons:
         add("comparisons", (c.collection, c.measure), c.comparison.p)
-    for place, found in pairs.items():
-        add("pairs", place, found.p[np.triu_indices(len(found.rows), 1)])
+    for place, square in pairs.items():
+        add("pairs", place, square.p[np.triu_indices(len(square.rows), 1)])
     results = {key: iter(_correct(parts, spec)) for key, parts in families.items()}
     order = iter([next(results[key]) for key in keys])
 
@@ -241,7 +241,7 @@ def _corrected(
         return new
 
     first, second = contrasts(against), contrasts(comparisons)
-    return first, second, {place: _square(found, *next(order)) for place, found in pairs.items()}
+    return first, second, {place: _square(square, *next(order)) for place, square in pairs.items()}
 
 
 def _correct(
@@ -259,14 +259,14 @@ def _correct(
 
 
 def _square(
-    found: Pairs, adjusted: FloatArray, significant: npt.NDArray[np.bool_], size: int
+    pairs: Pairs, adjusted: FloatArray, significant: npt.NDArray[np.bool_], size: int
 ) -> Pairs:
-    upper = np.triu_indices(len(found.rows), 1)
-    p, different = np.full_like(found.p, np.nan), np.zeros(found.p.shape, dtype=bool)
+    upper = np.triu_indices(len(pairs.rows), 1)
+    p, different = np.full_like(pairs.p, np.nan), np.zeros(pairs.p.shape, dtype=bool)
     p[upper], different[upper] = adjusted, significant
     p.T[upper], different.T[upper] = adjusted, significant
-    letters = compact_letters(different, found.means)
-    return replace(found, p_corrected=p, significant=different, letters=letters, family=size)
+    letters = compact_letters(different, pairs.means)
+    return replace(pairs, p_corrected=p, significant=different, letters=letters, family=size)
 
 
 def _equivalences(spec: Spec, against: Sequence[Contrast], scores: ScoresOf) -> list[Contrast]:

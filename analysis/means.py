@@ -51,7 +51,7 @@ def over_collections(
         `Scores` of shape [1, s]: the mean stands in the place of a query.
     """
     names, rows, measures = list(collections), list(rows), list(measures)
-    found: dict[Key, Scores] = {}
+    columns: dict[Key, Scores] = {}
     for mean in means:
         wanted = averaged(mean, names, facts)
         for row in rows:
@@ -59,8 +59,8 @@ def over_collections(
                 parts = [scores.get((row.name, c, measure)) for c in wanted]
                 present = [part for part in parts if part is not None]
                 if present and len(present) == len(wanted):
-                    found[row.name, mean.name, measure] = _mean(mean, present)
-    return found
+                    columns[row.name, mean.name, measure] = _mean(mean, present)
+    return columns
 
 
 def _mean(mean: Mean, parts: list[Scores]) -> Scores:

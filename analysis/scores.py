@@ -72,9 +72,9 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
                 + " | ".join(" ".join(overrides) for overrides in by_setting.values())
                 + "; give each its own sub-grid"
             )
-    found = [cell.signature for cell in cells if cell.signature in trials.facts]
-    found += [signature for name in row.imports for signature in imported_as(trials, name)]
-    return tuple(dict.fromkeys(found))
+    signatures = [cell.signature for cell in cells if cell.signature in trials.facts]
+    signatures += [signature for name in row.imports for signature in imported_as(trials, name)]
+    return tuple(dict.fromkeys(signatures))
 
 
 def _setting(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -114,15 +114,15 @@ def scores_of(
     ComparabilityError
         If two trials have other queries, or a reference is not the same in all of them.
     """
-    found = [
+    parts = [
         (signature, *series[signature, row.system, collection, measure])
         for signature in signatures
         if (signature, row.system, collection, measure) in series
     ]
-    if not found:
+    if not parts:
         return None
-    first, queries, values = found[0]
-    for signature, others, _ in found[1:]:
+    first, queries, values = parts[0]
+    for signature, others, _ in parts[1:]:
         if others != queries:
             raise ComparabilityError(
                 f"row {row.name!r}, {collection}, {measure}: "
@@ -131,7 +131,7 @@ def scores_of(
                 )
             )
     if row.system in REFERENCES:
-        differing = next((f for f in found if not _same(f[2], values).all()), None)
+        differing = next((f for f in parts if not _same(f[2], values).all()), None)
         if differing is None:
             return Scores(queries, values[:, None], ())
         settings = {_setting(cell.overrides) for cell in _cells(row, trials)}
@@ -145,11 +145,11 @@ def scores_of(
             )
     if row.imported:  # how it was trained, and how often, is not known
         return Scores(queries, values[:, None], ())
-    order = sorted(range(len(found)), key=lambda i: trials.facts[found[i][0]].seed)
+    order = sorted(range(len(parts)), key=lambda i: trials.facts[parts[i][0]].seed)
     return Scores(
         queries=queries,
-        values=np.column_stack([found[i][2] for i in order]),
-        seeds=tuple(trials.facts[found[i][0]].seed for i in order),
+        values=np.column_stack([parts[i][2] for i in order]),
+        seeds=tuple(trials.facts[parts[i][0]].seed for i in order),
     )
 
 

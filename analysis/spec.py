@@ -261,7 +261,7 @@ def parse(node: Mapping[str, Any]) -> Spec:
     if not isinstance(all_pairs, bool):
         raise SpecError(f"spec {name}: all_pairs must be true or false, not {all_pairs!r}")
     collections = tuple(str(c) for c in node.get("collections") or ())
-    means = tuple(_mean(one, collections, name) for one in node.get("means") or ())
+    means = tuple(_mean(mean, collections, name) for mean in node.get("means") or ())
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
     if len(set(columns)) < len(columns):
         raise SpecError(f"spec {name}: two columns of the same name among {', '.join(columns)}")
@@ -286,7 +286,7 @@ def parse(node: Mapping[str, Any]) -> Spec:
         factors=_names(node.get("factors")),
         x=None if node.get("x") is None else str(node["x"]),
         expected=_expected(node.get("expected") or (), names, columns, measures, name),
-        fields=tuple(_field(one, name) for one in node.get("fields") or ()),
+        fields=tuple(_field(field, name) for field in node.get("fields") or ()),
         means=means,
     )
 
@@ -327,7 +327,7 @@ def _expected(
     measures: tuple[str, ...],
     spec: str,
 ) -> tuple[Expected, ...]:
-    found: dict[tuple[str, str, str, str], Expected] = {}
+    numbers: dict[tuple[str, str, str, str], Expected] = {}
     for node in nodes:
         where = f"spec {spec}: expected"
         _known_keys(node, EXPECTED_KEYS, where)
@@ -343,12 +343,12 @@ def _expected(
         tolerance = _number(node.get("tolerance"), f"{where} tolerance")
         if value is None or (tolerance is not None and tolerance < 0):
             raise SpecError(f"{where} needs a number as value, and none below 0 as tolerance")
-        if (row, collection, measure, source) in found:
+        if (row, collection, measure, source) in numbers:
             raise SpecError(f"{where} is given twice for {source}")
-        found[row, collection, measure, source] = Expected(
+        numbers[row, collection, measure, source] = Expected(
             row, collection, measure, value, source, tolerance
         )
-    return tuple(found.values())
+    return tuple(numbers.values())
 
 
 def _mean(node: Mapping[str, Any], collections: tuple[str, ...], spec: str) -> Mean:

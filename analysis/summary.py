@@ -105,12 +105,12 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
     facts = collection_facts(trials.facts)
     collections = spec.collections or tuple(facts)
     signatures = {row.name: signatures_of(row, trials) for row in spec.rows}
-    found = series(trials.frame, collections, spec.measures)
+    columns = series(trials.frame, collections, spec.measures)
     places = [(c, m) for c in collections for m in spec.measures]
     scores: dict[tuple[str, str, str], Scores] = {}
     for row in spec.rows:
         for collection, measure in places:
-            own = scores_of(row, signatures[row.name], found, collection, measure, trials)
+            own = scores_of(row, signatures[row.name], columns, collection, measure, trials)
             if own is not None:
                 scores[row.name, collection, measure] = own
     for collection, measure in places:

@@ -162,7 +162,7 @@ def simple_effects(grid: Grid, factor: str, at: str, confidence: float = 0.95) -
     if factor == at:
         raise ValueError(f"a simple effect needs two factors, not {factor} twice")
     n = grid.scores.shape[1]
-    found = {}
+    effects = {}
     for level in dict.fromkeys(grid.levels[at]):
         chosen = [i for i, own in enumerate(grid.levels[at]) if own == level]
         labels = {f: tuple(c[i] for i in chosen) for f, c in grid.levels.items() if f != at}
@@ -173,13 +173,13 @@ def simple_effects(grid: Grid, factor: str, at: str, confidence: float = 0.95) -
         without, rank_without = residual(means, others, len(chosen))
         with_it, rank_with = residual(means, [*others, block(labels, (factor,))], len(chosen))
         within, within_df = _between_runs(grid.scores.mean(axis=1), grid.levels, n)
-        found[level] = _effect(
+        effects[level] = _effect(
             (factor,),
             clean(n * (without - with_it), float((grid.scores**2).sum())),
             rank_with - rank_without,
             *(grid.rest, grid.rest_df, grid.observations, confidence, within, within_df),
         )
-    return found
+    return effects
 
 
 def omega_squared(

@@ -112,8 +112,10 @@ def _estimable(grid: Grid, row: FloatArray) -> bool:
 
 
 def _coefficients(grid: Grid) -> FloatArray:
-    found: FloatArray = np.linalg.lstsq(_design(grid), grid.scores.mean(axis=1), rcond=None)[0]
-    return found
+    coefficients: FloatArray = np.linalg.lstsq(_design(grid), grid.scores.mean(axis=1), rcond=None)[
+        0
+    ]
+    return coefficients
 
 
 def _design(grid: Grid) -> FloatArray:

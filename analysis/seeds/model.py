@@ -191,13 +191,13 @@ def difference(
     replicated = [table for table in (*sides, *further) if table.shape[1] > 1]
     if not any(trained) or not replicated or len(a) < 2:
         return plain
-    found = _anova(a, b, trained, plain, replicated, confidence)
+    mixed = _anova(a, b, trained, plain, replicated, confidence)
     if method == "reml":
-        found = _reml(a, b, trained, found, confidence)
-    if 1 in found.runs:
+        mixed = _reml(a, b, trained, mixed, confidence)
+    if 1 in mixed.runs:
         lent = "one training run on one side; other systems' variance between runs stands for it"
-        found = replace(found, message="; ".join(filter(None, (lent, found.message))))
-    return found
+        mixed = replace(mixed, message="; ".join(filter(None, (lent, mixed.message))))
+    return mixed
 
 
 def _queries_only(
