@@ -128,9 +128,12 @@ class _Walk:
 
 def _make(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> None:
     """Make a step; the processes of a training all do the same."""
-    if STAGES[step.stage].together:
-        processes.together((job.cell, step, folders, folder))
-    _make_here(job, step, folders, folder)
+    if not STAGES[step.stage].together:
+        _make_here(job, step, folders, folder)
+        return
+    processes.together((job.cell, step, folders, folder))
+    with processes.in_step():
+        _make_here(job, step, folders, folder)
 
 
 def _make_here(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> None:
