@@ -67,8 +67,7 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
             "a Hydra launcher started this cell in a process apart from those of torchrun, which "
             "train one cell together: give hydra/launcher=basic, or leave out torchrun"
         )
-    choices = HydraConfig.get().runtime.choices
-    levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
+    levels = config.levels(HydraConfig.get().runtime.choices)
     own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
     config.settle(plain)

@@ -31,8 +31,7 @@ def load(cell: Any, group: str, split: str) -> Collection:
 
 def loaded(cell: Any, data: Any, node: Any, split: str) -> Collection:
     """Load a split of a collection, which is read, checked and laid out on disk once."""
-    whole = config.identity({**cell.cfg, "data": node})["data"]
-    key = signature({name: value for name, value in whole.items() if name not in config.OF_SPLITS})
+    key = signature(config.identity(data, config.FILES))
     return data.load(split, cell.store.cached("collection", key, data.prepare))
 
 
@@ -41,7 +40,10 @@ def indexed(cell: Any, sampler: Any, data: Any, split: Collection) -> Path:
 
     `data` is the configuration of the collection.
     """
-    of = {"schema": config.SCHEMA, "index": sampler.index_of(config.corpus(data))}
+    of = {
+        "schema": config.SCHEMA,
+        "index": sampler.index_of(config.identity(config.built(data, "data"), config.PASSAGES)),
+    }
     return cell.store.cached("index", signature(of), partial(sampler.prepare, split))
 
 
@@ -57,8 +59,8 @@ def retrieved(
         ranking = sampler.candidates(split, k, indexed(cell, sampler, nodes[1], split))
         rankings.write_parquet(ranking, folder / "candidates.parquet")
 
-    part = config.identity({**cell.cfg, "sampler": nodes[0], "data": nodes[1]})
-    asked = (part["sampler"], part["data"], sorted(split.queries), k)
+    part = [config.identity(config.built(node, "")) for node in nodes]
+    asked = (*part, sorted(split.queries), k)
     key = signature({"stage": "retrieve", "schema": config.SCHEMA, "needs": asked})
     return rankings.read_parquet(cell.store.cached("retrieve", key, make) / "candidates.parquet")
 
@@ -86,8 +88,7 @@ def compared(cell: Any, name: str, test: Collection) -> dict[str, Any]:
     """What must be equal before two systems may stand in one table, and where it is averaged."""
     evaluation = cell.parts["evaluation"]
     test_set = evaluation.collections[name]
-    data = cell.cfg["evaluation"]["collections"][name]["data"]
-    identity = config.identity({**cell.cfg, "data": data})["data"]
+    identity = config.identity(test_set.data)
     return {
         "queries": len(test.queries),
         "k": evaluation.k,

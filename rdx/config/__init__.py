@@ -3,41 +3,36 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, check, check_all, find_extensions
-from rdx.config.composing import COMPOSING, composed, explain, load_spec, resolved, settle
+from rdx.config.building import build, built, check, check_all, parts
+from rdx.config.cell import Cell
+from rdx.config.classes import class_of, find_extensions, nodes, with_mark
+from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
 from rdx.config.grid import cells, distinct, expand, impossible, split
-from rdx.config.identity import (
-    OF_SPLITS,
-    SCHEDULING,
-    SCHEDULING_OF,
-    SCHEMA,
-    corpus,
-    identity,
-    signatures,
-)
+from rdx.config.identity import FILES, PASSAGES, SCHEMA, identity, signatures
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
-from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, ConfigError, MissingFile, Root
 from rdx.folders import CONF, ROOT
 
 __all__ = [
     "COMPOSING",
     "CONF",
+    "FILES",
     "GROUPS",
-    "OF_SPLITS",
+    "PASSAGES",
     "ROOT",
-    "SCHEDULING",
-    "SCHEDULING_OF",
     "SCHEMA",
     "Cell",
     "ConfigError",
+    "MissingFile",
     "Root",
     "build",
+    "built",
     "cells",
     "check",
     "check_all",
+    "class_of",
     "composed",
-    "corpus",
     "distinct",
     "emulated",
     "expand",
@@ -45,13 +40,16 @@ __all__ = [
     "find_extensions",
     "identity",
     "impossible",
+    "levels",
     "load_spec",
     "loaders",
     "nodes",
+    "parts",
     "precisions",
     "require_models",
     "resolved",
     "settle",
     "signatures",
     "split",
+    "with_mark",
 ]

@@ -67,8 +67,9 @@ def _node(cell: Cell) -> str:
 
 
 def _is_service(teacher: Any) -> bool:
+    """Whether a teacher asks a service that may take money."""
     backend = teacher.get("backend") if isinstance(teacher, dict) else None
-    return isinstance(backend, dict) and backend.get("_target_") == "rdx.teachers.Endpoint"
+    return getattr(config.class_of(backend), "paid", False)
 
 
 def _service(teacher: dict[str, Any], work: list[tuple[int | None, int]]) -> Service:

@@ -65,7 +65,7 @@ class History:
         try:
             kind, units = (stage, like(stage, cfg)), size(stage, cfg)
             student = same("student", cfg)
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, config.ConfigError):
             return  # configured for another version of rdx
         if entry.seconds is not None:
             self._rates[kind].append(entry.seconds / (units or 1))
@@ -166,5 +166,4 @@ def but_for_the_seed(cfg: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=4096)
 def _same(group: str, node: str) -> str:
-    alone = {**dict.fromkeys(config.GROUPS), group: json.loads(node), "seed": 0}
-    return signature(config.identity(alone)[group])
+    return signature(config.identity(config.build(json.loads(node), group)))

@@ -5,22 +5,30 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
-from rdx.assets import PREFIX, check_model, model_path
+from rdx.assets import PREFIX, Model, check_model, model_path
 from rdx.bars import bar
-from rdx.precision import AUTO, check_precision, chosen
+from rdx.declared import (
+    PRECISION,
+    SCHEDULES,
+    Device,
+    Group,
+    Positive,
+    one_of,
+    settings,
+)
+from rdx.parts import Sampler
+from rdx.precision import AUTO, chosen
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
     Ids,
     blocks,
-    one_of,
     prepared,
     sha256,
     table,
@@ -30,11 +38,10 @@ from rdx.samplers.recorded import top
 
 KINDS = ("colbert", "tokens")
 INDEXES = ("exact", "plaid")
-DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 5_000  # passages of a block: what is encoded again after an interruption
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ColBERT:
     """Late interaction (Khattab and Zaharia 2020) by MaxSim, through sentence-transformers.
 
@@ -73,35 +80,30 @@ class ColBERT:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str = "asset:all-MiniLM-L6-v2"
-    kind: str = "tokens"
-    query_length: int | None = None
-    passage_length: int | None = None
-    over: Any = None
-    top: int = 1000
-    index: str = "exact"
-    precision: str = AUTO
-    device: str = "auto"
-    max_tokens: int = 8192
+    model: Model = "asset:all-MiniLM-L6-v2"
+    kind: Annotated[str, one_of(*KINDS)] = "tokens"
+    query_length: Positive | None = None
+    passage_length: Positive | None = None
+    over: Annotated[Sampler | None, Group("sampler")] = None
+    top: Positive = 1000
+    index: Annotated[str, one_of(*INDEXES)] = "exact"
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Device = "auto"
+    max_tokens: Annotated[Positive, SCHEDULES] = 8192
     revision: str | None = None
 
+    engines: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
+
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        one_of("sampler.kind", self.kind, KINDS)
-        one_of("sampler.index", self.index, INDEXES)
-        check_precision("sampler.precision", self.precision)
+        """Choose the precision, and check values together."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        one_of("sampler.device", self.device, DEVICES)
-        for name in ("query_length", "passage_length", "top", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"sampler.{name}={value}: must be at least 1")
-        if self.over is not None and not hasattr(self.over, "candidates"):
-            raise ValueError(f"sampler.over={self.over!r}: must be a sampler, or null")
+        if self.index == "plaid" and self.over is not None:
+            raise ValueError("index='plaid': sampler.over needs no index; leave it out")
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if model or index cannot be had here."""
+        check_model(self.model, self.revision)
         if self.index == "plaid":
-            if self.over is not None:
-                raise ValueError("sampler.index='plaid': sampler.over needs no index; leave it out")
             plaid.check()
 
     def index_of(self, corpus: Any) -> Any:
@@ -157,7 +159,7 @@ class ColBERT:
             Where `prepare` wrote the vectors, which are mapped into memory; None encodes now.
         """
         if self.over is not None:
-            return self._again(collection, k, folder)
+            return self._again(self.over, collection, k, folder)
         from rdx.samplers import maxsim
 
         with prepared(self, collection, folder) as place:
@@ -184,13 +186,13 @@ class ColBERT:
             found |= {"over": self.over.fingerprint(), "top": self.top}
         return found
 
-    def _again(self, collection: Any, k: int, folder: Path | None) -> pd.DataFrame:
+    def _again(self, over: Sampler, collection: Any, k: int, folder: Path | None) -> pd.DataFrame:
         """Rank the best passages of `over` again, every passage encoded once and then forgotten."""
         import torch
 
         from rdx.samplers import maxsim
 
-        first = self.over.candidates(collection, self.top, folder)
+        first = over.candidates(collection, self.top, folder)
         asked, query_ids = pd.factorize(first.query_id)
         named, doc_ids = pd.factorize(first.doc_id)
         model, device = self._model(), self._device()

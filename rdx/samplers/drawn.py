@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rdx import rankings
+from rdx.declared import settings
 from rdx.draws import generator
 from rdx.samplers.indexes import Ids, prepared, write_ids
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Random:
     """Passages drawn uniformly without replacement: a pure function of (seed, query id).
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
-from rdx.samplers.indexes import one_of, prepared, sha256
+from rdx.declared import READ, RELEASED, one_of, settings
+from rdx.samplers.indexes import prepared, sha256
 from rdx.text import counted
 
 STORED = "ranking.parquet"
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Recorded:
     """A given ranking: a TREC run, also `.gz` or `.zst`, or a `.parquet` file.
 
@@ -32,17 +32,15 @@ class Recorded:
         Passages of the run without text: "error" names the first, "drop" leaves them out.
     """
 
-    run: str
-    order: str = "score"
-    missing: str = "error"
+    run: Annotated[str, READ, RELEASED]
+    order: Annotated[str, one_of("score", "rank")] = "score"
+    missing: Annotated[str, one_of("error", "drop")] = "error"
 
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        one_of("sampler.order", self.order, ("score", "rank"))
-        one_of("sampler.missing", self.missing, ("error", "drop"))
+    def check(self) -> None:
+        """Raise FileNotFoundError if the file is not there."""
         if not Path(self.run).is_file():
-            raise ValueError(
-                f"sampler.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            raise FileNotFoundError(
+                f"run={self.run}: no such file (docs/paper.md lists those of the paper)"
             )
 
     def index_of(self, corpus: Any) -> Any:

@@ -71,7 +71,7 @@ def register(
         "files": files,
         "source": source,
     }
-    settings = config.identity(cell.cfg)["evaluation"]
+    settings = config.identity(evaluation)
     key = signature(["import", name, files, drop_outside, settings, found])
     table = ev.by_corpus(evaluation, tests, found)
     facts = {

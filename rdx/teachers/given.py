@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
+from rdx.declared import READ, RELEASED, one_of, settings
 from rdx.draws import generator
 from rdx.teachers.tables import permutation, taught
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Recorded:
     """A given teacher ranking, such as an LLM's published run.
 
@@ -28,18 +29,17 @@ class Recorded:
         are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
     """
 
-    run: str
-    order: str = "rank"
+    run: Annotated[str, READ, RELEASED]
+    order: Annotated[str, one_of("rank", "score")] = "rank"
 
     ranks_unseen = False
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {"order": "score"}}
 
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        if self.order not in ("rank", "score"):
-            raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
+    def check(self) -> None:
+        """Raise FileNotFoundError if the file is not there."""
         if not Path(self.run).is_file():
-            raise ValueError(
-                f"teacher.run={self.run}: no such file (docs/paper.md lists those of the paper; "
+            raise FileNotFoundError(
+                f"run={self.run}: no such file (docs/paper.md lists those of the paper; "
                 "`python -m rdx data status` says which can be fetched)"
             )
 
@@ -87,11 +87,12 @@ class Recorded:
         return lists.assign(rank=lists.groupby("query_id").cumcount() + 1)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Labels:
     """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...)."""
 
     ranks_unseen = False
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"labels": {}, "scores": {}}
 
     def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
         """Rank by grade; unjudged counts as 0."""
@@ -100,7 +101,7 @@ class Labels:
         return taught(candidates.assign(teacher_rank=ranks, score=grade.astype("float32")))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Oracle:
     """Control: by relevance judgement, ties in the order of the first stage; a permutation."""
 
@@ -112,7 +113,7 @@ class Oracle:
         return permutation(graded, ["grade", "rank"])
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Identity:
     """Control: the candidates as the first stage ranked them."""
 
@@ -123,7 +124,7 @@ class Identity:
         return permutation(candidates, ["rank"])
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Shuffled:
     """Control: a random permutation of every list, a pure function of (seed, query id)."""
 

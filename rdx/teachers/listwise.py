@@ -8,19 +8,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import JsonValue
 
-from rdx import rankings
+from rdx import folders, rankings
 from rdx.bars import bar, tell
+from rdx.declared import (
+    SCHEDULES,
+    WRITTEN,
+    DecidedBy,
+    Known,
+    Positive,
+    Read,
+    at_least,
+    content,
+    one_of,
+    settings,
+    version,
+)
 from rdx.rankings import USABLE
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
 from rdx.teachers.ledger import Ledger, key
-from rdx.teachers.messages import Answer, Backend, Failed, Fatal, TooLong
+from rdx.teachers.messages import Answer, Backend, Failed, Fatal, Service, TooLong
 from rdx.teachers.parsing import RULES, parse
-from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.teachers.prompts import THEIRS, Prompt, load, shorten
 from rdx.text import counted
 
 log = logging.getLogger(__name__)
@@ -30,8 +45,18 @@ FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fi
 DEAD = 20  # requests in a row that were not answered: nothing answers any more
 WINDOWS = "windows.parquet"
 
+BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
 
-@dataclass(frozen=True)
+
+def _template(prompt: str) -> JsonValue:
+    """Its content: of a file, of one of rdx, or of the version of rank-llm that has it."""
+    if prompt.startswith(THEIRS):
+        return {"name": prompt, "version": version("rank-llm")}
+    path = folders.options(folders.PROMPTS).get(prompt, Path(prompt))
+    return content(path) if path.is_file() else prompt
+
+
+@settings(frozen=True)
 class Listwise:
     """An LLM orders the passages of a window that slides from the end of the list to its start.
 
@@ -76,46 +101,41 @@ class Listwise:
         nDCG@10 of this teacher that others report, by test collection, for ``teach --calibrate``.
     """
 
-    backend: Any
-    prompt: str
-    window: int = 20
-    stride: int = 10
-    passes: int = 1
-    order: str = "first_stage"
-    shuffles: int = 1
-    merge: str = "borda"
+    backend: Annotated[Service, Known(BACKENDS)]
+    prompt: Annotated[str, MinLen(1), Read((".yaml", ".yml")), DecidedBy(_template)]
+    window: Annotated[int, at_least(2)] = 20
+    stride: Positive = 10
+    passes: Positive = 1
+    order: Annotated[str, one_of(*ORDERS)] = "first_stage"
+    shuffles: Positive = 1
+    merge: Annotated[str, one_of(*windows.MERGES)] = "borda"
     seed: int = 0
-    parse: str = "strict"
-    tries: int = 3
-    passage_words: int = 300
-    concurrency: int = 8
-    ledger: str = "store/ledger"
-    caps: Caps = field(default_factory=Caps)
-    prices: Prices = field(default_factory=Prices)
-    published: Mapping[str, float] = field(default_factory=dict)
+    parse: Annotated[str, one_of(*RULES)] = "strict"
+    tries: Positive = 3
+    passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300
+    concurrency: Annotated[Positive, SCHEDULES] = 8
+    ledger: Annotated[str, WRITTEN] = "store/ledger"
+    caps: Annotated[Caps, SCHEDULES] = field(default_factory=Caps)
+    prices: Annotated[Prices, SCHEDULES] = field(default_factory=Prices)
+    published: Annotated[Mapping[str, float], SCHEDULES] = field(default_factory=dict)
 
     ranks_unseen = True
 
     def __post_init__(self) -> None:
-        """Check values; the prompt is loaded, no request is made."""
+        """Check values together; no request is made."""
         windows.check(self.window, self.stride, self.passes)
-        for name, value, valid in (
-            ("order", self.order, ORDERS),
-            ("merge", self.merge, windows.MERGES),
-            ("parse", self.parse, RULES),
-        ):
-            if value not in valid:
-                raise ValueError(f"teacher.{name}={value!r}: must be one of {list(valid)}")
-        for name in ("shuffles", "tries", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
-        if self.passage_words < FEWEST_WORDS:
-            raise ValueError(
-                f"teacher.passage_words={self.passage_words}: must be at least {FEWEST_WORDS}"
-            )
+
+    def check(self) -> None:
+        """Read the prompt.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is none, or it names passages by letters and a window has more.
+        """
         if load(self.prompt).identifiers == "letters" and self.window > len(ascii_uppercase):
             raise ValueError(
-                f"teacher.window={self.window}: teacher.prompt={self.prompt} names passages by "
+                f"window={self.window}: teacher.prompt={self.prompt} names passages by "
                 f"letters, so at most {len(ascii_uppercase)}"
             )
 

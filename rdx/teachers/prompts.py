@@ -18,7 +18,6 @@ import yaml
 from rdx import folders
 from rdx.teachers.messages import Message
 
-OURS = "teacher/prompts"  # a config group, but for Hydra
 THEIRS = "rank_llm:"
 
 METHODS = ("singleturn_listwise", "multiturn_listwise")
@@ -164,12 +163,12 @@ def load(name: str) -> Prompt:
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ValueError(f"teacher.prompt={name}: no such file")
+            raise FileNotFoundError(f"prompt={name}: no such file")
         return _read(path, name, path.name)
-    known = folders.options(OURS)
+    known = folders.options(folders.PROMPTS)
     if name not in known:
         raise ValueError(
-            f"teacher.prompt={name}: no such prompt; valid: {', '.join(known)}, "
+            f"prompt={name}: no such prompt; valid: {', '.join(known)}, "
             f"{THEIRS}TEMPLATE (of an installed rank-llm), or the path of a .yaml file"
         )
     return _read(known[name], name, "rdx")
@@ -187,7 +186,7 @@ def _theirs(name: str) -> tuple[Path, str]:
     spec = importlib.util.find_spec("rank_llm")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"teacher.prompt={name}: rank-llm is not installed. Its template files are enough: "
+            f"prompt={name}: rank-llm is not installed. Its template files are enough: "
             "pip install --no-deps rank-llm"
         )
     folder = Path(spec.submodule_search_locations[0]) / "rerank" / "prompt_templates"
@@ -195,7 +194,7 @@ def _theirs(name: str) -> tuple[Path, str]:
     path = folder / f"{template}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise ValueError(f"teacher.prompt={name}: not in {folder}; templates there: {known}")
+        raise ValueError(f"prompt={name}: not in {folder}; templates there: {known}")
     try:
         version = importlib.metadata.version("rank-llm")
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path

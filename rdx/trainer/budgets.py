@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from rdx.batches import Schedule, pairs_of
+from rdx.declared import Positive, settings
 from rdx.text import counted
 
 SAMPLE = 512  # pairs that are tokenised to estimate the length of all
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Epochs:
     """A budget of passes over the training lists."""
 
-    epochs: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.epochs", self.epochs)
+    epochs: Positive
 
     def count(self, schedule: Schedule) -> int:
         """Number of optimiser steps."""
         return self.epochs * schedule.steps_per_epoch
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Steps:
     """A budget of optimiser steps."""
 
-    steps: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.steps", self.steps)
+    steps: Positive
 
     def count(self, schedule: Schedule) -> int:
         """Number of optimiser steps."""
         return self.steps
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Pairs:
     """A budget of (query, passage) pairs, to the next whole optimiser step."""
 
-    pairs: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.pairs", self.pairs)
+    pairs: Positive
 
     def count(self, schedule: Schedule) -> int:
         """Number of optimiser steps."""
@@ -131,8 +119,3 @@ def announcement(name: str, costs: dict[str, Any], processes: int) -> str:
         f"(up to {largest}{spread}), {counted(costs['pairs'], 'pair')}, "
         f"about {costs['tokens']:.2g} tokens and {costs['flops']:.2g} FLOPs"
     )
-
-
-def _at_least_one(name: str, value: float) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")
