@@ -157,14 +157,15 @@ def program() -> None:
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         multirun = any(a in MULTIRUN for a in arguments)
         mine = [o for o in overrides if not key_of(o).startswith("hydra")]
+        size = len(config.expand(mine))
+        if size > 1 and not multirun and not _experiment(overrides):
+            raise config.ConfigError(
+                f"this is a grid of {counted(size, 'cell')}; run it with: "
+                f"python -m rdx -m {' '.join(overrides)}"
+            )
         found, left_out = config.split(mine)
         for cell, why in left_out:
             print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
-        if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
-            size = counted(len(found) + len(left_out), "cell")
-            raise config.ConfigError(
-                f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
-            )
         require((cell.cfg for cell in found), mine)
         config.check_all(found)
         config.require_models(cell.cfg for cell in found)

@@ -99,7 +99,7 @@ def _object(kind: Any, key: str) -> str:
         choice = own if group == own else f"{group}@{key}"
         return f"{must}; choose one by {choice}=..., valid: {list(folders.options(group))}"
     targets = [target for one in known if isinstance(one, Known) for target in one.targets]
-    classes = [one for one in known if dataclasses.is_dataclass(one)]
+    classes = [one for one in known if isinstance(one, type) and dataclasses.is_dataclass(one)]
     if targets or len(classes) != 1:
         return f"{must}: keys and values with a _target_, one of {targets}"
     names = [field.name for field in dataclasses.fields(classes[0])]
