@@ -57,11 +57,13 @@ class HomeSource(FileConfigSource):
         folder = folders.place(Path(self.path), config_path)
         names: list[str] = []
         if results_filter in (None, ObjectType.GROUP) and folder.is_dir():
-            names += [path.name for path in folder.iterdir() if path.is_dir()]
+            groups = [path for path in folder.iterdir() if path.is_dir()]
+            prompts = folders.place(Path(self.path), folders.PROMPTS)
+            names += [path.name for path in groups if path != prompts]
             if not config_path and self.is_group(folders.EXPERIMENTS):
                 names.append(folders.EXPERIMENTS)
         if results_filter in (None, ObjectType.CONFIG):
-            names += [path.stem for path in folder.glob("*.yaml")]
+            names += [path.stem for path in folder.glob("[!_]*.yaml")]
         return sorted(names)
 
     def _file(self, config_path: str) -> Path:

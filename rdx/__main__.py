@@ -92,8 +92,7 @@ def _cell(cfg: DictConfig) -> Summary:
 def _composed(cfg: DictConfig) -> config.Cell:
     """The cell that Hydra composed, whatever process this is."""
     hydra = HydraConfig.get()
-    choices = hydra.runtime.choices
-    levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
+    levels = config.levels(hydra.runtime.choices)
     own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     plain = config.resolved(own, Path(hydra.runtime.cwd))
     config.settle(plain)
@@ -168,14 +167,15 @@ def program() -> None:
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         multirun = any(a in MULTIRUN for a in arguments)
         mine = [o for o in overrides if not key_of(o).startswith("hydra")]
+        size = len(config.expand(mine))
+        if size > 1 and not multirun and not _experiment(overrides):
+            raise config.ConfigError(
+                f"this is a grid of {counted(size, 'cell')}; run it with: "
+                f"python -m rdx -m {' '.join(overrides)}"
+            )
         found, left_out = stages.split(mine)
         for cell, why in left_out:
             print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
-        if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
-            size = counted(len(found) + len(left_out), "cell")
-            raise config.ConfigError(
-                f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
-            )
         check(found, mine)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]

@@ -16,11 +16,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
 from filelock import FileLock
+from pydantic import AfterValidator
 
 from rdx import hub
+from rdx.declared import MODEL
 from rdx.faults import Mendable
 
 
@@ -127,14 +130,33 @@ def model_path(model: str, revision: str | None = None) -> str:
     return str(folder)
 
 
-def check_model(model: str, revision: str | None = None) -> str:
-    """Return the model name, or raise ValueError saying what it may be; fetches nothing."""
+def _named(model: str) -> str:
+    """Refuse what is neither an asset nor can be a folder or an id of the Hub."""
     if model.startswith(PREFIX) and model.removeprefix(PREFIX) not in ASSETS:
-        known = [PREFIX + name for name in ASSETS]
-        raise ValueError(f"model={model!r}: no such asset; known: {known}")
+        raise ValueError(f"no such asset; known: {[PREFIX + name for name in ASSETS]}")
+    return model
+
+
+Model = Annotated[str, MinLen(1), AfterValidator(_named), MODEL]  # of the settings of a class
+
+
+def check_model(model: str, revision: str | None = None) -> str:
+    """Return the model name; fetches nothing.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Saying what it may be, if it is no asset, no folder here and cannot be an id of the Hub.
+    """
+    try:
+        _named(model)
+    except ValueError as error:
+        raise ValueError(f"model={model!r}: {error}") from None
     if not hub.is_id(model):
         if not model.startswith(PREFIX) and not Path(model).is_dir():
-            raise ValueError(f"model={model!r}: no such folder, and not the form of a Hub id")
+            raise FileNotFoundError(
+                f"model={model!r}: no such folder, and not the form of a Hub id"
+            )
         if revision is not None:
             raise ValueError(f"revision={revision!r}: of models of the Hub only; {model} is none")
     return model

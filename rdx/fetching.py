@@ -7,7 +7,7 @@ with the command that fetches them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
 from rdx.data.rank_distillm import File
 from rdx.data.sources import PARTS, TOPICS
+from rdx.declared import CATALOGUED, RELEASED
 from rdx.faults import line
 from rdx.rankings import FormatError
 
 Need = DataSet | File
 ACTIONS = ("fetch", "verify", "status")
-RECORDED = ("rdx.samplers.Recorded", "rdx.teachers.Recorded")
 
 
 def data(arguments: Sequence[str]) -> None:
@@ -64,8 +64,14 @@ def data(arguments: Sequence[str]) -> None:
 
 
 def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:
-    """List the data sets and ranking files that configurations name."""
-    return list(dict.fromkeys(need for cfg in configurations for need in _named(cfg, parts)))
+    """What the configurations name that `data fetch` could fetch, or would like to see."""
+    wanted: list[Need] = []
+    for cfg in configurations:
+        ids = [node[name] for _, node, name in config.with_mark(cfg, CATALOGUED)]
+        files = [node[name] for _, node, name in config.with_mark(cfg, RELEASED)]
+        wanted += [DataSet(dataset_id, parts) for dataset_id in ids if _listed(dataset_id)]
+        wanted += [File(Path(file)) for file in files]
+    return list(dict.fromkeys(wanted))
 
 
 def require(configurations: Iterable[dict[str, Any]], overrides: Sequence[str]) -> None:
@@ -96,21 +102,6 @@ def table(needed: Sequence[Need]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def _named(node: Any, parts: tuple[str, ...]) -> Iterator[Need]:
-    """The data sets and recorded rankings below a node."""
-    if isinstance(node, list):
-        for one in node:
-            yield from _named(one, parts)
-    elif isinstance(node, dict):
-        target = node.get("_target_")
-        if target == "rdx.data.IrDatasets" and _listed(node["id"]):
-            yield DataSet(node["id"], parts)
-        elif target in RECORDED:
-            yield File(Path(node["run"]))
-        for one in node.values():
-            yield from _named(one, parts)
 
 
 def _listed(dataset_id: str) -> bool:

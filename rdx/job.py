@@ -34,7 +34,7 @@ class Parts:
         self.limits: dict[str, float | None] = cfg.get("limits") or {}
 
     def _build(self, group: str) -> Any:
-        return config.build(self._cfg[group], group)
+        return config.built(self._cfg[group], group)
 
     @cached_property
     def data(self) -> DataSource:
@@ -145,6 +145,8 @@ def source(parts: Parts, role: str) -> Source:
     evaluation = parts.evaluation
     if role == DEV:
         sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
+        if sampler is None:
+            raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
         return Source(parts.data, sampler, "dev", size, evaluation.k)
     test = evaluation.collections[test_name(role)]
     return Source(test.data, test.first_stage, test.split, test.queries, evaluation.k)

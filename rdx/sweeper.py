@@ -215,16 +215,10 @@ def _axes(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
 
 def _value(cell: Cell, key: str) -> str:
     """What a key of a command line is in a cell: an option's name or a value."""
-    if key in cell.levels:
-        return cell.levels[key]
-    node: Any = cell.cfg
-    for part in key.replace("/", ".").split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return (
-        str(node["_target_"]).rpartition(".")[2]
-        if isinstance(node, dict) and ("_target_" in node)
-        else str(node)
-    )
+    try:
+        return str(cell.value(key))
+    except KeyError:
+        return str(None)
 
 
 def _widest(groups: Iterable[list[Length]], what: str) -> tuple[int, int]:

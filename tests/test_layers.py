@@ -35,6 +35,7 @@ LAYERS = (
 LEAVES = {"config", "grids", "security", "store", "tracking"}
 BASE = {
     "arguments",
+    "declared",
     "facts",
     "faults",
     "folders",
@@ -63,7 +64,7 @@ def allowed(module: str) -> set[str]:
     if module in BASE:
         return {"__init__", "security", *BASE}
     if module in LEAVES:
-        more = {"config": ["grids", "hub", "precision", "store"], "tracking": ["store"]}
+        more = {"config": ["grids", "hub", "parts", "precision", "store"], "tracking": ["store"]}
         return {"__init__", "rankings", "security", module, *BASE, *more.get(module, [])}
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     return set().union({module}, BASE, *LAYERS[:level], LEAVES if module in LEAF_USERS else set())
@@ -98,7 +99,10 @@ def violations(name: str, source: str) -> list[str]:
                 or (top == "rdx" and part not in allowed(module))
                 or (top == "mlflow" and module != "tracking")
                 or (top in HEAVY and module in WITHOUT_TORCH)
-                or (module == "losses" and top not in {"torch", "rdx", *sys.stdlib_module_names})
+                or (
+                    module == "losses"
+                    and top not in {"torch", "pydantic", "rdx", *sys.stdlib_module_names}
+                )
             )
         else:
             bad = (

@@ -3,29 +3,35 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, check, check_all, find_extensions
-from rdx.config.composing import COMPOSING, composed, explain, load_spec, resolved, settle
+from rdx.config.building import build, built, check, check_all, check_here, parts
+from rdx.config.cell import Cell
+from rdx.config.classes import class_of, find_extensions, nodes, with_mark
+from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
 from rdx.config.grid import cells, expand, impossible, split
-from rdx.config.identity import CORPUS, LAYOUT, identity
+from rdx.config.identity import FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
-from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, ConfigError, MissingFile, Root
 from rdx.folders import CONF, ROOT
 
 __all__ = [
     "COMPOSING",
-    "CORPUS",
-    "LAYOUT",
     "CONF",
+    "FILES",
     "GROUPS",
+    "PASSAGES",
     "ROOT",
     "Cell",
     "ConfigError",
+    "MissingFile",
     "Root",
     "build",
+    "built",
     "cells",
     "check",
     "check_all",
+    "check_here",
+    "class_of",
     "composed",
     "emulated",
     "expand",
@@ -33,12 +39,15 @@ __all__ = [
     "find_extensions",
     "identity",
     "impossible",
+    "levels",
     "load_spec",
     "loaders",
     "nodes",
+    "parts",
     "precisions",
     "require_models",
     "resolved",
     "settle",
     "split",
+    "with_mark",
 ]

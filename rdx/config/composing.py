@@ -8,7 +8,7 @@ import pickle
 import re
 import shlex
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,11 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx import folders
 from rdx.arguments import near
+from rdx.config.cell import Cell
 from rdx.config.files import read
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
-from rdx.config.schema import GROUPS, Cell, ConfigError, Root
+from rdx.config.schema import GROUPS, ConfigError, Root
 from rdx.faults import line
 from rdx.grids import key_of
 
@@ -94,6 +95,11 @@ def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
     folder
         Where the user stands, from which relative paths count; None: the working folder.
     """
+    return absolute(_plain(cfg), folder or Path.cwd())
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """The values as they are given; no class is imported."""
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True, throw_on_missing=True)
     except OmegaConfBaseException:
@@ -102,7 +108,7 @@ def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
             raise
         told = f"no value for {', '.join(missing)}: give it as {missing[0]}=..."
         raise ConfigError(told) from None
-    return absolute(plain, folder or Path.cwd())  # type: ignore[arg-type]
+    return plain  # type: ignore[return-value]
 
 
 @contextmanager
@@ -161,10 +167,10 @@ class Base:
     def changed(self, values: list[str]) -> dict[str, Any]:
         """The configuration with other values, as plain ones."""
         if self.plain is None or any("${" in value for value in values):
-            return resolved(_applied(values, self.cfg))
+            return _plain(_applied(values, self.cfg))
         plain: dict[str, Any] = pickle.loads(self.plain)
         if any(_node(value) not in plain for value in values):
-            return resolved(_applied(values, self.cfg))
+            return _plain(_applied(values, self.cfg))
         for names, mine in self._independent(values):
             if mine not in self.known:
                 self.known[mine] = pickle.dumps(self._part(names, mine))
@@ -190,7 +196,7 @@ class Base:
                 part[name] = MISSING
             self.parts[names] = pickle.dumps(part)
         new = _applied(values, self.parts[names])
-        return resolved(OmegaConf.masked_copy(new, sorted(names)))
+        return _plain(OmegaConf.masked_copy(new, sorted(names)))
 
     def _moved_by(self, names: Iterable[str]) -> set[str]:
         """Nodes that others may move, and what these need to be resolved."""
@@ -255,6 +261,7 @@ def cell_of(
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
+    plain = absolute(plain, Path.cwd())
     pinned = settle(plain, precision)
     return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)
 
@@ -262,8 +269,7 @@ def cell_of(
 def _base(options: tuple[str, ...]) -> Base:
     """Compose the options of a command line."""
     cfg = compose("config", list(options), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    levels = {group: str(choices[group]) for group in GROUPS if group != "tracking"}
+    chosen = levels(cfg.hydra.runtime.choices)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     spec = cfg.spec
@@ -272,15 +278,26 @@ def _base(options: tuple[str, ...]) -> Base:
     cfg.spec = None
     refers = _references(cfg)
     whole = refers is not None and not OmegaConf.missing_keys(cfg)
-    plain = pickle.dumps(resolved(cfg)) if whole else None
-    return Base(pickle.dumps(cfg), levels, spec, plain, refers or {}, {}, {})
+    plain = pickle.dumps(_plain(cfg)) if whole else None
+    return Base(pickle.dumps(cfg), chosen, spec, plain, refers or {}, {}, {})
+
+
+def levels(choices: Mapping[str, str]) -> dict[str, str]:
+    """`Cell.levels`, given the options that Hydra chose."""
+    own: dict[str, str] = {}
+    for key, option in choices.items():
+        group, _, place = str(key).partition("@")
+        # what is chosen for another place is a value there
+        if place in ("", group.replace("/", ".")) and group != "tracking":
+            own[group] = str(option)
+    return {key: own[key] for group in GROUPS for key in sorted(own) if key.split("/")[0] == group}
 
 
 def _references(cfg: DictConfig) -> dict[str, set[str]] | None:
     """`Base.refers` of a configuration; None if some reference is not a plain path."""
     found: dict[str, set[str]] = {}
     for name, node in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
-        inner = re.findall(r"\$\{([^}]*)", json.dumps(node))
+        inner = re.findall(r"\$\{([^}]*)", json.dumps(node).replace("${rdx.test_set:}", ""))
         if not all(re.fullmatch(r"[A-Za-z_][\w.]*", path) for path in inner):
             return None
         found[str(name)] = {path.split(".")[0] for path in inner}

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException
 
 from rdx import folders, grids
 from rdx.arguments import near
+from rdx.config.building import built
+from rdx.config.cell import Cell
+from rdx.config.classes import class_of
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
-from rdx.config.schema import Cell, ConfigError, Root, nodes
+from rdx.config.schema import ConfigError, Root
 from rdx.grids import SubGrid
-
-# What a loss must have beyond an order of passages, and which teachers give it.
-NEEDS = {
-    "rdx.losses.MarginMSE": "scores",
-    "rdx.losses.KL": "scores",
-    "rdx.losses.BCE": "labels",
-}
-GIVES = {
-    "rdx.teachers.QueryLikelihood": ("scores",),
-    "rdx.teachers.Labels": ("labels", "scores"),
-}
 
 
 def cells(what: str | Sequence[str]) -> list[Cell]:
@@ -83,25 +76,32 @@ def _cell(
 def impossible(cfg: dict[str, Any]) -> str:
     """Why a cell's loss cannot learn from its teacher; "" if it can.
 
-    Every loss but those of `NEEDS` learns from an order of passages, which every teacher gives.
+    Every loss learns from an order of passages, which every teacher gives; what some need beyond
+    it, and what teachers give, is declared by their classes.
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    teacher = cfg["teacher"]
-    gives = set(GIVES.get(teacher["_target_"], ()))
-    if teacher["_target_"] == "rdx.teachers.Recorded" and teacher.get("order") == "score":
-        gives.add("scores")
-    lacking = sorted(
-        {NEEDS[t] for node in nodes(cfg["loss"]) if (t := node["_target_"]) in NEEDS} - gives
-    )
-    if not lacking:
+    loss, teacher = built(cfg["loss"], "loss"), built(cfg["teacher"], "teacher")
+    if loss.needs == "ranks":
         return ""
-    loss, source = (str(cfg[g]["_target_"]).rpartition(".")[2] for g in ("loss", "teacher"))
-    others = sorted(t.rpartition(".")[2] for t, given in GIVES.items() if lacking[0] in given)
+    takes = getattr(teacher, "gives", {}).get(loss.needs)
+    if takes is not None and all(getattr(teacher, key) == value for key, value in takes.items()):
+        return ""
+    others = dict.fromkeys(_giving(loss.needs))
     return (
-        f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "
-        f"{', '.join(others)}" + (", Recorded with order=score" if lacking == ["scores"] else "")
+        f"loss {type(loss).__name__} needs {loss.needs}, which teacher {type(teacher).__name__} "
+        f"does not give; those that do: {', '.join(others)}"
     )
+
+
+def _giving(what: str) -> Iterator[str]:
+    """The teachers that give it, each with the values that this takes."""
+    for file in folders.options("teacher").values():
+        cls = class_of(yaml.safe_load(file.read_text(encoding="utf-8")))
+        takes = getattr(cls, "gives", {}).get(what)
+        if cls is not None and takes is not None:
+            values = [f"{key}={value}" for key, value in takes.items()]
+            yield cls.__name__ + (f" with {' '.join(values)}" if values else "")
 
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -177,20 +177,19 @@ def _excluded(cell: Cell, grid: SubGrid) -> str:
 
 
 def _is_one_of(cell: Cell, key: str, values: list[Any]) -> bool:
-    there, value = _at(cell, key)
-    return there and any(value == one or str(value) == str(one) for one in values)
+    try:
+        value = cell.value(key)
+    except KeyError:
+        return False
+    return any(value == one or grids.text(value) == grids.text(one) for one in values)
 
 
-def _at(cell: Cell, key: str) -> tuple[bool, Any]:
-    """Whether a cell has a key, and its value: of a group the option, else the value."""
-    if key in cell.levels:
-        return True, cell.levels[key]
-    node: Any = cell.cfg
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False, None
-        node = node[part]
-    return True, node
+def _has(cell: Cell, key: str) -> bool:
+    try:
+        cell.value(key)
+    except KeyError:
+        return False
+    return True
 
 
 def _check_exclude(grid: SubGrid, every: Sequence[Cell]) -> None:
@@ -198,7 +197,7 @@ def _check_exclude(grid: SubGrid, every: Sequence[Cell]) -> None:
     where = f"exclude of {grid.name}" if grid.name else "exclude"
     for one in grid.exclude if every else ():
         for key, values in one.items():
-            if not any(_at(cell, key)[0] for cell in every):
+            if not any(_has(cell, key) for cell in every):
                 valid = [f.name for f in dataclasses.fields(Root)]
                 raise ConfigError(f"{where}: {key}: no such key{near(key, valid)} in any cell")
             options = list(folders.options(key))

@@ -6,17 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rdx import hub
-from rdx.config.schema import ConfigError, located, pinning
-
-# Classes that load a model by its name, and take a revision of it.
-MODELS = frozenset(
-    (
-        "rdx.students.Student",
-        "rdx.teachers.QueryLikelihood",
-        "rdx.teachers.Local",
-        "rdx.samplers.ColBERT",
-    )
-)
+from rdx.config.classes import with_mark
+from rdx.config.schema import ConfigError, pinning
+from rdx.declared import MODEL
 
 
 def resolve_revisions(cfg: dict[str, Any]) -> tuple[str, ...]:
@@ -62,5 +54,5 @@ def hub_models(cfg: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def loaders(cfg: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Nodes that load a model by its name, each with its path."""
-    return located(cfg, MODELS)
+    """Nodes that load a model by its name in the field `model`, each with its path."""
+    return ((path, node) for path, node, _ in with_mark(cfg, MODEL))

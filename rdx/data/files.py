@@ -3,13 +3,17 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import AfterValidator
 
 from rdx import facts
 from rdx.collection import Collection
 from rdx.data.splits import of_split, qrels_of
 from rdx.data.texts import ENDINGS, StoredTexts, store_texts, unique
+from rdx.declared import QUERIES, READ, SPLITS, BelowOne, Positive, settings
 from rdx.rankings import FormatError, line_of, read_qrels
 
 _TOPICS, _QRELS = "topics.json", "qrels.parquet"
@@ -23,7 +27,16 @@ class _Topics:
     repeated_texts: int
 
 
-@dataclass(frozen=True)
+def _known(path: str) -> str:
+    if not path.endswith(ENDINGS):
+        raise ValueError(f"expected a name that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    return path
+
+
+_Texts = Annotated[str, AfterValidator(_known), READ]
+
+
+@settings(frozen=True)
 class Files:
     """A collection in files; relative paths start at the working directory.
 
@@ -48,30 +61,18 @@ class Files:
         splits, the qrels of one split then choose its own.
     """
 
-    corpus: str
-    queries: str
-    qrels: str | None = None
-    name: str = "files"
-    dev: float = 0.0
-    max_words: int | None = None
-    judged: bool = False
+    corpus: _Texts
+    queries: Annotated[_Texts, QUERIES]
+    qrels: Annotated[str | None, READ, QUERIES] = None
+    name: Annotated[str, MinLen(1), SPLITS] = "files"
+    dev: Annotated[BelowOne, SPLITS] = 0.0
+    max_words: Positive | None = None
+    judged: Annotated[bool, SPLITS] = False
 
     def __post_init__(self) -> None:
-        """Check the values; the files themselves are looked at by `check` and `load`."""
-        for key in ("corpus", "queries"):
-            if not str(getattr(self, key)).endswith(ENDINGS):
-                raise ValueError(
-                    f"data.{key}={getattr(self, key)}: expected a name that ends in "
-                    f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-                )
-        if not self.name:
-            raise ValueError("data.name='': expected a name")
-        if not 0 <= self.dev < 1:
-            raise ValueError(f"data.dev={self.dev}: expected a share, 0 <= dev < 1")
-        if self.max_words is not None and self.max_words < 1:
-            raise ValueError(f"data.max_words={self.max_words}: expected at least 1, or null")
+        """Check values together."""
         if self.judged and self.qrels is None:
-            raise ValueError("data.judged=true: needs data.qrels")
+            raise ValueError("judged=true: needs data.qrels")
 
     def check(self) -> None:
         """Check that the files are there, without opening them.
@@ -85,7 +86,7 @@ class Files:
             path = getattr(self, key)
             if path is not None and not Path(path).is_file():
                 what = "is not a file" if Path(path).exists() else "no such file"
-                raise FileNotFoundError(f"data.{key}={path}: {what} (in {Path.cwd()})")
+                raise FileNotFoundError(f"{key}={path}: {what} (in {Path.cwd()})")
 
     def prepare(self, folder: Path) -> None:
         """Read and check the files once; write what `load` maps into memory to a folder.

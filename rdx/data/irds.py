@@ -2,20 +2,30 @@
 
 import difflib
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
 
 from rdx import facts
 from rdx.collection import Collection
 from rdx.data import catalogue
 from rdx.data.sources import TOPICS, Dataset, DocStore
 from rdx.data.splits import of_split, qrels_of
+from rdx.declared import CATALOGUED, SPLITS, BelowOne, PassagesBy, settings
 from rdx.rankings import FormatError
 
 
-@dataclass(frozen=True)
+def _passages(dataset_id: str) -> str:
+    """What decides the passages: one data set of the many that share them."""
+    import ir_datasets
+
+    parent: str = ir_datasets.docs_parent_id(dataset_id)
+    return parent
+
+
+@settings(frozen=True)
 class IrDatasets:
     """A data set of ir_datasets that was fetched before (see `rdx.data.catalogue`).
 
@@ -27,15 +37,8 @@ class IrDatasets:
         Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
     """
 
-    id: str
-    dev: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the values; whether the id exists is found out by `check` and `load`."""
-        if not self.id:
-            raise ValueError("data.id='': expected an id of ir_datasets")
-        if not 0 <= self.dev < 1:
-            raise ValueError(f"data.dev={self.dev}: expected a share, 0 <= dev < 1")
+    id: Annotated[str, MinLen(1), CATALOGUED, PassagesBy(_passages)]
+    dev: Annotated[BelowOne, SPLITS] = 0.0
 
     @property
     def name(self) -> str:

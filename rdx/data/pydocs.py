@@ -16,19 +16,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os.path import commonprefix
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import JsonValue
 
 from rdx import facts
 from rdx.bars import bar
 from rdx.collection import Collection
+from rdx.declared import DecidedBy, Positive, Texts, settings, version
 
 LIBRARIES = ("numpy", "scipy", "pandas", "torch", "statsmodels", "matplotlib", "sklearn")
 _TEXTS, _QRELS = "texts.json", "qrels.parquet"
 SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all": range(0, 10)}
 
 
-@dataclass(frozen=True)
+def _versions(libraries: tuple[str, ...]) -> JsonValue:
+    """The installed versions; one package has another name than its import."""
+    return {name: version("scikit-learn" if name == "sklearn" else name) for name in libraries}
+
+
+@settings(frozen=True)
 class PyDocs:
     """Summary lines as queries, the bodies of the same docstrings as passages.
 
@@ -47,29 +56,25 @@ class PyDocs:
         Shorter bodies are left out.
     """
 
-    libraries: tuple[str, ...] = LIBRARIES
-    max_words: int = 60
-    min_words: int = 15
+    libraries: Annotated[Texts, MinLen(1), DecidedBy(_versions)] = LIBRARIES
+    max_words: Positive = 60
+    min_words: Positive = 15
 
     name = "pydocs"
 
     def __post_init__(self) -> None:
-        """Check values and that every library is installed."""
-        object.__setattr__(self, "libraries", tuple(self.libraries))
-        if not 1 <= self.min_words <= self.max_words:
+        """Check values together."""
+        if self.min_words > self.max_words:
             raise ValueError(
-                f"data.min_words={self.min_words}: must be between 1 and "
-                f"data.max_words={self.max_words}"
+                f"min_words={self.min_words}: must be between 1 and data.max_words={self.max_words}"
             )
-        self.check()
 
     def check(self) -> None:
         """Raise ValueError naming the libraries that are not installed."""
         absent = [name for name in self.libraries if not _folders(name)]
-        if absent or not self.libraries:
+        if absent:
             raise ValueError(
-                f"data.libraries: not installed packages: {absent or 'none given'}; "
-                f"known to work: {list(LIBRARIES)}"
+                f"libraries: not installed packages: {absent}; known to work: {list(LIBRARIES)}"
             )
 
     def prepare(self, folder: Path) -> None:

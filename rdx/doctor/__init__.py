@@ -17,12 +17,6 @@ from rdx.text import counted
 
 __all__ = ["ERROR", "NOTE", "OK", "WARNING", "Finding", "as_json", "examine", "stops", "text"]
 
-# Packages of extras, by the class that needs them.
-EXTRAS = {
-    "rdx.teachers.Endpoint": ("openai", "llm"),
-    "rdx.students.LoRA": ("peft", "lora"),
-}
-
 
 def examine(overrides: Sequence[str]) -> list[Finding]:
     """Look at everything that the cells of a command line need; the machine comes first."""
@@ -38,9 +32,9 @@ def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     yield from _configuration(cells)
     nodes = [node for cell in cells for node in config.nodes(cell.cfg)]
     yield from machine.optional(
-        (*EXTRAS[node["_target_"]], node["_target_"])
+        (*needed, node["_target_"])
         for node in nodes
-        if node["_target_"] in EXTRAS
+        if (needed := getattr(config.class_of(node), "requires", None))
     )
     trainers = [cell.cfg["trainer"] for cell in cells]
     yield from machine.gpus(

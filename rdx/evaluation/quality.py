@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rdx.declared import Share, settings
 from rdx.evaluation.measures import judged, tied
 from rdx.facts import OK, Quality, Ties, TrainingFacts
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rdx.evaluation.settings import Evaluation
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Gates:
     """When a collection says nothing about re-rankers.
 
@@ -29,16 +29,8 @@ class Gates:
         SciFact, have about 0.1.)
     """
 
-    ceiling: float = 0.1
-    judged: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name in ("ceiling", "judged"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"evaluation.gates.{name}={getattr(self, name)}: must be between 0 and 1"
-                )
+    ceiling: Share = 0.1
+    judged: Share = 0.05
 
     def reason(self, ceiling: float, judged_share: float, measure: str) -> str:
         """Why a collection is degenerate; "" if it is not."""

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from rdx import config
 from rdx import evaluation as ev
+from rdx.declared import SCHEDULES, WRITTEN, marked
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
@@ -41,8 +42,8 @@ def describe_cell(cell: Finished) -> str:
 def public(node: Any) -> Any:
     """A node of the configuration without scheduling, folders of absolute paths left out."""
     if isinstance(node, dict):
-        target = str(node.get("_target_", ""))
-        left_out = config.SCHEDULING.union(config.SCHEDULING_OF.get(target, ()))
+        cls = config.class_of(node)
+        left_out = {*marked(cls, SCHEDULES), *marked(cls, WRITTEN)}
         return {key: public(value) for key, value in node.items() if key not in left_out}
     if isinstance(node, list):
         return [public(item) for item in node]

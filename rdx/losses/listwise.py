@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from rdx.declared import Above0, one_of, settings
 from rdx.losses.lists import (
     against_worse,
     log_softmax,
     mean,
-    one_of,
     ordered_pairs,
-    positive,
     prepare,
     teachers,
 )
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ListNet:
     r"""ListNet: cross-entropy of the probabilities of being first, top-one approximation.
 
@@ -51,15 +49,10 @@ class ListNet:
     0.5822
     """
 
-    temperature: float = 1.0
-    teacher_temperature: float = 1.0
+    temperature: Above0 = 1.0
+    teacher_temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check the temperatures."""
-        positive("temperature", self.temperature)
-        positive("teacher_temperature", self.teacher_temperature)
 
     def __call__(
         self,
@@ -77,7 +70,7 @@ class ListNet:
         return mean(-(target * student).sum(1), ordered.any(2).any(1))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ListMLE:
     r"""ListMLE and p-ListMLE: likelihood of the teacher's order under Plackett and Luce.
 
@@ -110,15 +103,10 @@ class ListMLE:
     1.7918
     """
 
-    temperature: float = 1.0
-    position: str = "uniform"
+    temperature: Above0 = 1.0
+    position: Annotated[str, one_of("uniform", "exponential")] = "uniform"
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        one_of("position", self.position, ("uniform", "exponential"))
 
     def __call__(
         self,
@@ -136,7 +124,7 @@ class ListMLE:
         return mean(values.sum(1), ordered.any(2).any(1))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class KL:
     r"""Kullback-Leibler divergence from the teacher's softmax to the student's.
 
@@ -166,15 +154,10 @@ class KL:
     0.1927
     """
 
-    temperature: float = 1.0
-    teacher_temperature: float = 1.0
+    temperature: Above0 = 1.0
+    teacher_temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "scores"
-
-    def __post_init__(self) -> None:
-        """Check the temperatures."""
-        positive("temperature", self.temperature)
-        positive("teacher_temperature", self.teacher_temperature)
 
     def __call__(
         self,

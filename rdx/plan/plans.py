@@ -234,11 +234,8 @@ def _lacking(cells: list[Cell]) -> list[str]:
     for cell in _covering(cells):
         try:
             config.check(cell)
-        except config.ConfigError as error:
-            told = str(error).partition("\n")[0]
-            if "no such file" not in told:
-                raise
-            found.append(told)
+        except config.MissingFile as error:
+            found.append(str(error).partition("\n")[0])
     return list(dict.fromkeys(found))
 
 

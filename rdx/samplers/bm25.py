@@ -6,25 +6,35 @@ import importlib.metadata
 import logging
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import JsonValue
+from pydantic import AfterValidator, JsonValue
 
 from rdx.bars import bar, terminal
 from rdx.collection import Collection
+from rdx.declared import From0, Share, one_of, settings
 from rdx.facts import Fingerprint
-from rdx.samplers.indexes import BLOCK, Ids, best, blocks, one_of, prepared, table, write_ids
+from rdx.samplers.indexes import BLOCK, Ids, best, blocks, prepared, table, write_ids
 
 VARIANTS = ("robertson", "atire", "bm25l", "bm25+", "lucene")
 
 
-@dataclass(frozen=True)
+def _stemmer(name: str) -> str:
+    import Stemmer
+
+    valid = ["none", *Stemmer.algorithms()]
+    if name not in valid:
+        raise ValueError(f"must be one of {valid}")
+    return name
+
+
+@settings(frozen=True)
 class BM25:
     """BM25 by bm25s (Lù 2024), with PyStemmer's Snowball stemmers.
 
@@ -42,22 +52,13 @@ class BM25:
         Name of a Snowball stemmer, or "none".
     """
 
-    variant: str = "lucene"
-    k1: float = 0.9
-    b: float = 0.4
+    variant: Annotated[str, one_of(*VARIANTS)] = "lucene"
+    k1: From0 = 0.9
+    b: Share = 0.4
     stopwords: str = "en"
-    stemmer: str = "english"
+    stemmer: Annotated[str, AfterValidator(_stemmer)] = "english"
 
-    def __post_init__(self) -> None:
-        """Check values."""
-        import Stemmer
-
-        one_of("sampler.variant", self.variant, VARIANTS)
-        one_of("sampler.stemmer", self.stemmer, ("none", *Stemmer.algorithms()))
-        if self.k1 < 0:
-            raise ValueError(f"sampler.k1={self.k1}: must be at least 0")
-        if not 0 <= self.b <= 1:
-            raise ValueError(f"sampler.b={self.b}: must be between 0 and 1")
+    engines: ClassVar[tuple[str, ...]] = ("bm25s", "PyStemmer")
 
     def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index: the passages, engine, versions and parameters."""

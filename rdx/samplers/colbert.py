@@ -5,26 +5,34 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
 from rdx import rankings
-from rdx.assets import PREFIX, check_model, model_path
+from rdx.assets import PREFIX, Model, check_model, model_path
 from rdx.bars import bar
 from rdx.collection import Collection
+from rdx.declared import (
+    PRECISION,
+    SCHEDULES,
+    Device,
+    Group,
+    Positive,
+    one_of,
+    settings,
+)
 from rdx.facts import Fingerprint
-from rdx.precision import AUTO, check_precision, chosen
+from rdx.parts import Sampler
+from rdx.precision import AUTO, chosen
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
     Ids,
     blocks,
-    one_of,
     prepared,
     sha256,
     table,
@@ -38,11 +46,10 @@ if TYPE_CHECKING:
 
 KINDS = ("colbert", "tokens")
 INDEXES = ("exact", "plaid")
-DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 5_000  # passages of a block: what is encoded again after an interruption
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ColBERT:
     """Late interaction (Khattab and Zaharia 2020) by MaxSim, through sentence-transformers.
 
@@ -81,35 +88,30 @@ class ColBERT:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str = "asset:all-MiniLM-L6-v2"
-    kind: str = "tokens"
-    query_length: int | None = None
-    passage_length: int | None = None
-    over: Any = None
-    top: int = 1000
-    index: str = "exact"
-    precision: str = AUTO
-    device: str = "auto"
-    max_tokens: int = 8192
+    model: Model = "asset:all-MiniLM-L6-v2"
+    kind: Annotated[str, one_of(*KINDS)] = "tokens"
+    query_length: Positive | None = None
+    passage_length: Positive | None = None
+    over: Annotated[Sampler | None, Group("sampler")] = None
+    top: Positive = 1000
+    index: Annotated[str, one_of(*INDEXES)] = "exact"
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Device = "auto"
+    max_tokens: Annotated[Positive, SCHEDULES] = 8192
     revision: str | None = None
 
+    engines: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
+
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        one_of("sampler.kind", self.kind, KINDS)
-        one_of("sampler.index", self.index, INDEXES)
-        check_precision("sampler.precision", self.precision)
+        """Choose the precision, and check values together."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        one_of("sampler.device", self.device, DEVICES)
-        for name in ("query_length", "passage_length", "top", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"sampler.{name}={value}: must be at least 1")
-        if self.over is not None and not hasattr(self.over, "candidates"):
-            raise ValueError(f"sampler.over={self.over!r}: must be a sampler, or null")
+        if self.index == "plaid" and self.over is not None:
+            raise ValueError("index='plaid': sampler.over needs no index; leave it out")
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if model or index cannot be had here."""
+        check_model(self.model, self.revision)
         if self.index == "plaid":
-            if self.over is not None:
-                raise ValueError("sampler.index='plaid': sampler.over needs no index; leave it out")
             plaid.check()
 
     def index_of(self, corpus: JsonValue) -> JsonValue:
@@ -166,7 +168,7 @@ class ColBERT:
             Where `prepare` wrote the vectors, which are mapped into memory; None encodes now.
         """
         if self.over is not None:
-            return self._rerank(collection, k, folder)
+            return self._rerank(self.over, collection, k, folder)
         from rdx.samplers import maxsim
 
         with prepared(partial(self.prepare, collection), folder) as place:
@@ -188,16 +190,20 @@ class ColBERT:
         """Engine, kind of vectors, versions and parameters, for table footers."""
         engine = "MaxSim" if self.index == "exact" else "PLAID"
         what = "ColBERT" if self.kind == "colbert" else "token vectors of an encoder, no ColBERT"
-        first = {} if self.over is None else {"over": self.over.fingerprint(), "top": self.top}
+        first: Fingerprint = {}
+        if self.over is not None:
+            first = {"over": self.over.fingerprint(), "top": self.top}
         return {"engine": f"{engine}, {what}", **self._encoding(), **first}
 
-    def _rerank(self, collection: Collection, k: int, folder: Path | None) -> pd.DataFrame:
+    def _rerank(
+        self, over: Sampler, collection: Collection, k: int, folder: Path | None
+    ) -> pd.DataFrame:
         """Re-rank the best passages of `over`; every passage is encoded once and then forgotten."""
         import torch
 
         from rdx.samplers import maxsim
 
-        first = self.over.candidates(collection, self.top, folder)
+        first = over.candidates(collection, self.top, folder)
         query_of, query_ids = pd.factorize(first.query_id)
         passage_of, doc_ids = pd.factorize(first.doc_id)
         model, device = self._model(), self._device()

@@ -133,12 +133,6 @@ def prepared(prepare: Callable[[Path], None], folder: Path | None) -> Iterator[P
         yield Path(scratch)
 
 
-def one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the valid ones."""
-    if value not in valid:
-        raise ValueError(f"{name}={value!r}: must be one of {list(valid)}")
-
-
 def sha256(path: str | Path) -> str:
     """Content hash of a file, or of all files in a folder; computed once for each state of it."""
     files = sorted(file for file in Path(path).rglob("*") if file.is_file()) or [Path(path)]

@@ -32,14 +32,14 @@ def check() -> None:
         needs = importlib.metadata.requires("fast-plaid") or []
     except importlib.metadata.PackageNotFoundError:
         raise ValueError(
-            "sampler.index='plaid': needs fast-plaid (the extra `plaid`), in a version that was "
+            "index='plaid': needs fast-plaid (the extra `plaid`), in a version that was "
             f"built for torch {here}; sampler.index=exact needs nothing"
         ) from None
     pins = (re.match(r"torch==([\d.]+)", requirement) for requirement in needs)
     built = next((pin[1] for pin in pins if pin), here)
     if built != here:
         raise ValueError(
-            f"sampler.index='plaid': fast-plaid {importlib.metadata.version('fast-plaid')} was "
+            f"index='plaid': fast-plaid {importlib.metadata.version('fast-plaid')} was "
             f"built for torch {built}, this is torch {here}; sampler.index=exact works with any"
         )
 

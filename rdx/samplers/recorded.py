@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,15 @@ from pydantic import JsonValue
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.declared import READ, RELEASED, one_of, settings
 from rdx.facts import Fingerprint
-from rdx.samplers.indexes import one_of, prepared, sha256
+from rdx.samplers.indexes import prepared, sha256
 from rdx.text import counted
 
 STORED = "ranking.parquet"
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Recorded:
     """A given ranking: a TREC run, also `.gz` or `.zst`, or a `.parquet` file.
 
@@ -35,22 +36,21 @@ class Recorded:
         Passages of the run without text: "error" names the first, "drop" leaves them out.
     """
 
-    run: str
-    order: str = "score"
-    missing: str = "error"
+    run: Annotated[str, READ, RELEASED]
+    order: Annotated[str, one_of("score", "rank")] = "score"
+    missing: Annotated[str, one_of("error", "drop")] = "error"
 
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        one_of("sampler.order", self.order, ("score", "rank"))
-        one_of("sampler.missing", self.missing, ("error", "drop"))
+    def check(self) -> None:
+        """Raise FileNotFoundError if the file is not there."""
         if not Path(self.run).is_file():
-            raise ValueError(
-                f"sampler.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            raise FileNotFoundError(
+                f"run={self.run}: no such file (docs/paper.md lists those of the paper)"
             )
 
     def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index: the content of the file and its order, whatever the passages."""
-        return {"recorded": sha256(self.run), "order": self.order}
+        run = sha256(self.run) if Path(self.run).is_file() else self.run  # not fetched yet
+        return {"recorded": run, "order": self.order}
 
     def prepare(self, collection: Collection | None, folder: Path) -> None:
         """Convert the file, in bounded memory, so that single queries can be looked up."""

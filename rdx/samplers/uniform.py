@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from pydantic import JsonValue
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.declared import settings
 from rdx.draws import generator
 from rdx.facts import Fingerprint
 from rdx.samplers.indexes import Ids, prepared, write_ids
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Random:
     """Passages drawn uniformly without replacement: a pure function of (seed, query id).
 

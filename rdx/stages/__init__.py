@@ -78,12 +78,12 @@ def _late(module: str, name: str) -> Callable[[Job, Inputs, Path], None]:
 
 
 def _layout(parts: Parts, role: str) -> JsonValue:
-    return config.identity(source(parts, role).data, config.LAYOUT)
+    return config.identity(source(parts, role).data, config.FILES)
 
 
 def _index(parts: Parts, role: str) -> JsonValue:
     place = source(parts, role)
-    return place.sampler.index_of(config.identity(place.data, config.CORPUS))
+    return place.sampler.index_of(config.identity(place.data, config.PASSAGES))
 
 
 def _retrieval(parts: Parts, role: str) -> JsonValue:

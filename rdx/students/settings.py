@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import MinLen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from rdx.assets import check_model, model_path
+from rdx.assets import Model, check_model, model_path
+from rdx.declared import (
+    SCHEDULES,
+    Above0,
+    BelowOne,
+    Positive,
+    Texts,
+    one_of,
+    settings,
+)
 from rdx.draws import seed as draw_seed
 from rdx.loading import pretrained
 from rdx.students.apart import refuse_mixing
@@ -35,7 +45,7 @@ MASKED = ("eager", "sdpa")
 IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3")
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class LoRA:
     """Train low-rank updates of the encoder's matrices instead of the matrices (Hu et al. 2022).
 
@@ -55,28 +65,20 @@ class LoRA:
         Names of linear layers, or ends of names, e.g. [query, value]; None = all of the encoder.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] | None = None
+    rank: Positive = 16
+    alpha: Above0 = 32.0
+    dropout: BelowOne = 0.0
+    targets: Annotated[Texts, MinLen(1)] | None = None
 
-    def __post_init__(self) -> None:
-        """Check values, and that peft is there."""
-        if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(self.targets))
-        if self.rank < 1:
-            raise ValueError(f"student.lora.rank={self.rank}: must be at least 1")
-        if self.alpha <= 0:
-            raise ValueError(f"student.lora.alpha={self.alpha}: must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"student.lora.dropout={self.dropout}: must be in [0, 1)")
-        if self.targets == ():
-            raise ValueError("student.lora.targets=[]: must name a layer, or be null for all")
+    requires: ClassVar[tuple[str, str]] = ("peft", "lora")
+
+    def check(self) -> None:
+        """Raise ValueError if peft is not installed."""
         if importlib.util.find_spec("peft") is None:
-            raise ValueError("student.lora: needs peft: pip install '.[lora]'")
+            raise ValueError("needs peft: pip install '.[lora]'")
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Student:
     """A cross-encoder: a Hugging Face encoder over query and passage together, and a head.
 
@@ -115,40 +117,25 @@ class Student:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str
-    layers: int | None = None
-    head: str = "cls"
-    query_length: int = 32
-    passage_length: int = 256
-    attention: str = "full"
-    dropout: float | None = None
+    model: Model
+    layers: Positive | None = None
+    head: Annotated[str, one_of(*HEADS)] = "cls"
+    query_length: Positive = 32
+    passage_length: Positive = 256
+    attention: Annotated[str, one_of(*ATTENTION)] = "full"
+    dropout: BelowOne | None = None
     lora: LoRA | None = None
-    compile: bool = False
-    attention_implementation: str | None = None
+    compile: Annotated[bool, SCHEDULES] = False
+    attention_implementation: Annotated[str, one_of(*IMPLEMENTATIONS), SCHEDULES] | None = None
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        for name, known in (
-            ("head", HEADS),
-            ("attention", ATTENTION),
-            ("attention_implementation", (None, *IMPLEMENTATIONS)),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"student.{name}={value!r}: must be one of {list(known)}")
+        """Check values together."""
         if self.attention == "sparse" and self.attention_implementation not in (None, *MASKED):
             raise ValueError(
-                f"student.attention_implementation={self.attention_implementation!r}: takes no "
+                f"attention_implementation={self.attention_implementation!r}: takes no "
                 f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"student.dropout={self.dropout}: must be in [0, 1), or null")
-        for name in ("layers", "query_length", "passage_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"student.{name}={value}: must be at least 1")
 
     def check(self) -> None:
         """Check that a model that is a place on this machine is a model's folder.
@@ -158,19 +145,20 @@ class Student:
         FileNotFoundError, ValueError
             Naming the key, if it is none, or its weights are not whole.
         """
+        check_model(self.model, self.revision)
         folder = Path(self.model)
         if not (folder.exists() or self.model.startswith(("/", "./", "../", "~"))):
             return
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "no such folder"
-            raise FileNotFoundError(f"student.model={self.model}: {what} (in {Path.cwd()})")
+            raise FileNotFoundError(f"model={self.model}: {what} (in {Path.cwd()})")
         try:
             known = "model_type" in json.loads((folder / "config.json").read_text())
         except (OSError, ValueError, TypeError):
             known = False
         if not known:
             raise FileNotFoundError(
-                f"student.model={self.model}: its config.json is missing, or names no model_type; "
+                f"model={self.model}: its config.json is missing, or names no model_type; "
                 "give the folder that save_pretrained wrote"
             )
         names = [path.name for path in folder.iterdir()]
@@ -178,7 +166,7 @@ class Student:
             name.startswith(("tokenizer", "vocab")) or name.endswith(".model") for name in names
         ):
             raise FileNotFoundError(
-                f"student.model={self.model}: no tokenizer in this folder; save it there, too: "
+                f"model={self.model}: no tokenizer in this folder; save it there, too: "
                 "tokenizer.save_pretrained(...)"
             )
         for path in sorted(folder.glob("*.safetensors")):
@@ -187,7 +175,7 @@ class Student:
                     pass
             except SafetensorError as error:
                 raise ValueError(
-                    f"student.model={self.model}: {path.name} is damaged ({error}): copy it again"
+                    f"model={self.model}: {path.name} is damaged ({error}): copy it again"
                 ) from error
 
     def create(self, seed: int) -> CrossEncoder:

@@ -138,9 +138,7 @@ def compose(
     plain = config.resolved(cfg)
     config.settle(plain)
     job = Job.of(config.Cell((), "", plain))
-    for test_set in job.parts.evaluation.collections.values():
-        if hasattr(test_set.data, "check"):
-            test_set.data.check()
+    config.check_here(job.parts.evaluation.collections, "evaluation.collections")
     return Testbed(job, local is not None)
 
 

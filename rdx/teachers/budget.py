@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
 
+from rdx.declared import Above0, From0, Positive, settings
 from rdx.faults import Mendable
 from rdx.teachers.messages import Answer
 from rdx.text import counted
@@ -18,7 +18,7 @@ class Stopped(Mendable, RuntimeError):
     """A cap is reached, or nothing answers any more; all answers so far are kept."""
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Prices:
     """Price of a million tokens, in any currency.
 
@@ -28,22 +28,15 @@ class Prices:
         Of the prompt's and of the answer's tokens.
     """
 
-    input: float = 0.0
-    output: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        if self.input < 0 or self.output < 0:
-            raise ValueError(
-                f"teacher.prices: input={self.input} and output={self.output} must be at least 0"
-            )
+    input: From0 = 0.0
+    output: From0 = 0.0
 
     def cost(self, input_tokens: float, output_tokens: float) -> float:
         """Price of one or many answers."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Caps:
     """What a teacher may spend on a teacher ranking; None = no limit.
 
@@ -57,16 +50,9 @@ class Caps:
         Of this session.
     """
 
-    tokens: int | None = None
-    cost: float | None = None
-    hours: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value <= 0:
-                raise ValueError(f"teacher.caps.{field.name}={value}: must be above 0, or null")
+    tokens: Positive | None = None
+    cost: Above0 | None = None
+    hours: Above0 | None = None
 
 
 class Meter:

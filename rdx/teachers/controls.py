@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.declared import settings
 from rdx.draws import generator
 from rdx.teachers.tables import as_teacher_ranking, permutation
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Labels:
     """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...)."""
 
     ranks_unseen = False
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"labels": {}, "scores": {}}
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Rank by grade; unjudged counts as 0."""
@@ -29,7 +32,7 @@ class Labels:
         )
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Oracle:
     """Control: by relevance judgement, ties in the order of the first stage; a permutation."""
 
@@ -41,7 +44,7 @@ class Oracle:
         return permutation(graded, ["grade", "rank"])
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Identity:
     """Control: the candidates as the first stage ranked them."""
 
@@ -52,7 +55,7 @@ class Identity:
         return permutation(candidates, ["rank"])
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Shuffled:
     """Control: a random permutation of every list, a pure function of (seed, query id)."""
 

@@ -14,11 +14,14 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
+from annotated_types import MinLen
+
+from rdx.declared import SCHEDULES, Above0, From0, Positive, settings
 from rdx.teachers.messages import (
     Answer,
     Backend,
@@ -57,7 +60,7 @@ _NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit", re.IGNORECASE)
 _FILTERED = re.compile(r"content_filter|content management policy", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Endpoint:
     """A service that speaks OpenAI's chat completions: OpenAI, vLLM, llama.cpp, Ollama, ...
 
@@ -91,47 +94,36 @@ class Endpoint:
         Seconds that a server may tell us to wait (Retry-After); told to wait longer, we give up.
     """
 
-    model: str
-    base_url: str | None = None
+    model: Annotated[str, MinLen(1)]
+    base_url: Annotated[str | None, SCHEDULES] = None
     revision: str | None = None
     engine: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    temperature: float = 0.0
+    key_variable: Annotated[str, SCHEDULES] = "OPENAI_API_KEY"
+    temperature: From0 = 0.0
     seed: int | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: Positive | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    timeout: float = 60.0
-    tries: int = 6
-    backoff: float = 1.0
-    max_wait: float = 60.0
-    patience: float = 3600.0
+    timeout: Annotated[Above0, SCHEDULES] = 60.0
+    tries: Annotated[Positive, SCHEDULES] = 6
+    backoff: Annotated[From0, SCHEDULES] = 1.0
+    max_wait: Annotated[From0, SCHEDULES] = 60.0
+    patience: Annotated[From0, SCHEDULES] = 3600.0
+
+    requires: ClassVar[tuple[str, str]] = ("openai", "llm")
+    paid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check values; nothing is sent."""
-        where = "teacher.backend"
-        if not self.model:
-            raise ValueError(f"{where}.model: must be named")
-        # Values that may hold a secret by mistake are not repeated in the messages.
+        """Check what may hold a secret by mistake, without repeating it in the messages."""
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            raise ValueError(f"{where}.key_variable: must be the name of an environment variable")
+            raise ValueError("key_variable: must be the name of an environment variable")
         if self.base_url is not None and not re.fullmatch(r"https?://[^\s@?#]+", self.base_url):
             raise ValueError(
-                f"{where}.base_url: must be http(s)://HOST/PATH, without user name, password or "
+                "base_url: must be http(s)://HOST/PATH, without user name, password or "
                 "query; the key belongs into an environment variable"
             )
-        if self.temperature < 0:
-            raise ValueError(f"{where}.temperature={self.temperature}: must not be negative")
-        for name in ("tries", "max_output_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{where}.{name}={getattr(self, name)}: must be at least 1")
-        if not self.timeout > 0:
-            raise ValueError(f"{where}.timeout={self.timeout}: must be above 0")
-        for name in ("backoff", "max_wait", "patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{where}.{name}={getattr(self, name)}: must not be negative")
         for name in RESERVED:
             if name in self.extra:
-                raise ValueError(f"{where}.extra.{name}: is not for `extra` to set")
+                raise ValueError(f"extra.{name}: is not for `extra` to set")
 
     def backend(self) -> Backend:
         """Return the backend; it reads the key and connects when it is first asked."""

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from rdx import rankings
-from rdx.assets import check_model
+from rdx.assets import Model, check_model
 from rdx.bars import bar
 from rdx.collection import Collection
-from rdx.precision import AUTO, check_precision, chosen
+from rdx.declared import PRECISION, SCHEDULES, Positive, Share, one_of, settings
+from rdx.precision import AUTO, chosen
 from rdx.teachers.models import left_padded, load_causal, positions
 from rdx.teachers.tables import as_teacher_ranking
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class QueryLikelihood:
     """Mean log p(query token | passage) under a causal LM, after Sachan et al. (EMNLP 2022).
 
@@ -49,27 +50,26 @@ class QueryLikelihood:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str
-    passage_length: int = 96
-    query_length: int = 32
-    interpolation: float = 0.0
-    chunk: int = 8
-    precision: str = AUTO
-    device: str = "auto"
+    model: Model
+    passage_length: Positive = 96
+    query_length: Positive = 32
+    interpolation: Share = 0.0
+    chunk: Positive = 8
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
 
     ranks_unseen = True
+    engines: ClassVar[tuple[str, ...]] = ("gguf",)
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
 
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        for name in ("passage_length", "query_length", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.interpolation <= 1:
-            raise ValueError(f"teacher.interpolation={self.interpolation}: must be in [0, 1]")
-        check_precision("teacher.precision", self.precision)
+        """Choose the precision."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
+        check_model(self.model, self.revision)
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score."""

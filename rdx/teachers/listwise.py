@@ -5,17 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import JsonValue
 from tqdm import tqdm
 
-from rdx import rankings
+from rdx import folders, rankings
 from rdx.bars import bar, tell
 from rdx.collection import Collection
+from rdx.declared import (
+    SCHEDULES,
+    WRITTEN,
+    DecidedBy,
+    Known,
+    Positive,
+    Read,
+    at_least,
+    content,
+    one_of,
+    settings,
+    version,
+)
 from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
 from rdx.teachers import windows
@@ -28,11 +43,12 @@ from rdx.teachers.messages import (
     Fatal,
     Identity,
     Message,
+    Service,
     TooLong,
     characters,
 )
 from rdx.teachers.parsing import RULES, Parsed, parse
-from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.teachers.prompts import RANK_LLM, Prompt, load, shorten
 from rdx.teachers.tables import COLUMNS
 from rdx.text import counted
 
@@ -46,8 +62,18 @@ DEAD = 20  # give up after this many requests in a row without an answer
 PLACE = ["query_id", "shuffle", "pass", "start", "end"]
 OUTCOME = ["state", "tries", "words", "key", "shown", "given"]
 
+BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
 
-@dataclass(frozen=True)
+
+def _template(prompt: str) -> JsonValue:
+    """Its content: of a file, of one of rdx, or of the version of rank-llm that has it."""
+    if prompt.startswith(RANK_LLM):
+        return {"name": prompt, "version": version("rank-llm")}
+    path = folders.options(folders.PROMPTS).get(prompt, Path(prompt))
+    return content(path) if path.is_file() else prompt
+
+
+@settings(frozen=True)
 class Listwise:
     """An LLM orders the passages of a window that slides from the end of the list to its start.
 
@@ -92,46 +118,41 @@ class Listwise:
         nDCG@10 of this teacher that others report, by test collection, for ``teach --calibrate``.
     """
 
-    backend: Any
-    prompt: str
-    window: int = 20
-    stride: int = 10
-    passes: int = 1
-    order: str = "first_stage"
-    shuffles: int = 1
-    merge: str = "borda"
+    backend: Annotated[Service, Known(BACKENDS)]
+    prompt: Annotated[str, MinLen(1), Read((".yaml", ".yml")), DecidedBy(_template)]
+    window: Annotated[int, at_least(2)] = 20
+    stride: Positive = 10
+    passes: Positive = 1
+    order: Annotated[str, one_of(*ORDERS)] = "first_stage"
+    shuffles: Positive = 1
+    merge: Annotated[str, one_of(*windows.MERGES)] = "borda"
     seed: int = 0
-    parse: str = "strict"
-    tries: int = 3
-    passage_words: int = 300
-    concurrency: int = 8
-    ledger: str = "store/ledger"
-    caps: Caps = field(default_factory=Caps)
-    prices: Prices = field(default_factory=Prices)
-    published: Mapping[str, float] = field(default_factory=dict)
+    parse: Annotated[str, one_of(*RULES)] = "strict"
+    tries: Positive = 3
+    passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300
+    concurrency: Annotated[Positive, SCHEDULES] = 8
+    ledger: Annotated[str, WRITTEN] = "store/ledger"
+    caps: Annotated[Caps, SCHEDULES] = field(default_factory=Caps)
+    prices: Annotated[Prices, SCHEDULES] = field(default_factory=Prices)
+    published: Annotated[Mapping[str, float], SCHEDULES] = field(default_factory=dict)
 
     ranks_unseen = True
 
     def __post_init__(self) -> None:
-        """Check values; the prompt is loaded, no request is made."""
+        """Check values together; no request is made."""
         windows.check(self.window, self.stride, self.passes)
-        for name, value, valid in (
-            ("order", self.order, ORDERS),
-            ("merge", self.merge, windows.MERGES),
-            ("parse", self.parse, RULES),
-        ):
-            if value not in valid:
-                raise ValueError(f"teacher.{name}={value!r}: must be one of {list(valid)}")
-        for name in ("shuffles", "tries", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
-        if self.passage_words < FEWEST_WORDS:
-            raise ValueError(
-                f"teacher.passage_words={self.passage_words}: must be at least {FEWEST_WORDS}"
-            )
+
+    def check(self) -> None:
+        """Read the prompt.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is none, or it names passages by letters and a window has more.
+        """
         if load(self.prompt).identifiers == "letters" and self.window > len(ascii_uppercase):
             raise ValueError(
-                f"teacher.window={self.window}: teacher.prompt={self.prompt} names passages by "
+                f"window={self.window}: teacher.prompt={self.prompt} names passages by "
                 f"letters, so at most {len(ascii_uppercase)}"
             )
 
@@ -140,7 +161,8 @@ class Listwise:
         """Model and address of a backend whose answers may cost money; "" of any other."""
         if not getattr(self.backend, "paid", False):
             return ""
-        return f"{self.backend.model} at {self.backend.base_url or 'the default address'}"
+        model = getattr(self.backend, "model", type(self.backend).__name__)
+        return f"{model} at {getattr(self.backend, 'base_url', None) or 'the default address'}"
 
     def requests(self, length: int) -> tuple[int, int]:
         """Requests, and passages that they show, of a list of so many passages."""

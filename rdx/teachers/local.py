@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jinja2 import TemplateError
@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from rdx import hub
-from rdx.assets import ASSETS, PREFIX, check_model
-from rdx.precision import AUTO, check_precision, chosen
+from rdx.assets import ASSETS, PREFIX, Model, check_model
+from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
+from rdx.precision import AUTO, chosen
 from rdx.teachers.messages import (
     Answer,
     BackendError,
@@ -52,7 +53,7 @@ Chat = tuple[list[Message], int]  # and the number of passages that it shows
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Local:
     """A causal LM in this process.
 
@@ -87,29 +88,24 @@ class Local:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str
-    precision: str = AUTO
-    device: str = "auto"
-    batch: int = 16
-    score: str = "generate"
+    model: Model
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Annotated[str, SCHEDULES] = "auto"
+    batch: Annotated[Positive, SCHEDULES] = 16
+    score: Annotated[str, one_of(*SCORES)] = "generate"
     opening: str = ""
-    max_new_tokens: int | None = None
-    context: int | None = None
+    max_new_tokens: Positive | None = None
+    context: Positive | None = None
     chat_variables: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        where = "teacher.backend"
-        check_precision(f"{where}.precision", self.precision)
+        """Choose the precision."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        if self.score not in SCORES:
-            raise ValueError(f"{where}.score={self.score!r}: must be one of {list(SCORES)}")
-        for name in ("batch", "max_new_tokens", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{where}.{name}={value}: must be at least 1")
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
+        check_model(self.model, self.revision)
 
     def backend(self) -> InProcess:
         """A backend that loads the model when it is first asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 from pydantic import JsonValue
 
@@ -77,3 +77,11 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Free connections, threads and memory."""
+
+
+@runtime_checkable
+class Service(Protocol):
+    """Settings of a backend."""
+
+    def backend(self) -> Backend:
+        """The backend, which connects or loads when it is first asked."""

@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from rdx import folders
 from rdx.teachers.messages import Message
 
-FOLDER = "teacher/prompts"  # a config group, but for Hydra
 RANK_LLM = "rank_llm:"
 
 METHODS = ("singleturn_listwise", "multiturn_listwise")
@@ -166,12 +165,12 @@ def load(name: str) -> Prompt:
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ValueError(f"teacher.prompt={name}: no such file")
+            raise FileNotFoundError(f"prompt={name}: no such file")
         return _read(path, name, path.name)
-    known = folders.options(FOLDER)
+    known = folders.options(folders.PROMPTS)
     if name not in known:
         raise ValueError(
-            f"teacher.prompt={name}: no such prompt; valid: {', '.join(known)}, "
+            f"prompt={name}: no such prompt; valid: {', '.join(known)}, "
             f"{RANK_LLM}TEMPLATE (of an installed rank-llm), or the path of a .yaml file"
         )
     return _read(known[name], name, "rdx")
@@ -189,7 +188,7 @@ def _rank_llm_file(name: str) -> tuple[Path, str]:
     spec = importlib.util.find_spec("rank_llm")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"teacher.prompt={name}: rank-llm is not installed. Its template files are enough: "
+            f"prompt={name}: rank-llm is not installed. Its template files are enough: "
             "pip install --no-deps rank-llm"
         )
     folder = Path(spec.submodule_search_locations[0]) / "rerank" / "prompt_templates"
@@ -197,7 +196,7 @@ def _rank_llm_file(name: str) -> tuple[Path, str]:
     path = folder / f"{template}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise ValueError(f"teacher.prompt={name}: not in {folder}; templates there: {known}")
+        raise ValueError(f"prompt={name}: not in {folder}; templates there: {known}")
     try:
         version = importlib.metadata.version("rank-llm")
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path

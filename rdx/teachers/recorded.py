@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.declared import READ, RELEASED, one_of, settings
 from rdx.teachers.tables import permutation
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Recorded:
     """A given teacher ranking, such as an LLM's published run.
 
@@ -27,18 +29,17 @@ class Recorded:
         are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
     """
 
-    run: str
-    order: str = "rank"
+    run: Annotated[str, READ, RELEASED]
+    order: Annotated[str, one_of("rank", "score")] = "rank"
 
     ranks_unseen = False
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {"order": "score"}}
 
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        if self.order not in ("rank", "score"):
-            raise ValueError(f"teacher.order={self.order!r}: must be 'rank' or 'score'")
+    def check(self) -> None:
+        """Raise FileNotFoundError if the file is not there."""
         if not Path(self.run).is_file():
-            raise ValueError(
-                f"teacher.run={self.run}: no such file (docs/paper.md lists those of the paper; "
+            raise FileNotFoundError(
+                f"run={self.run}: no such file (docs/paper.md lists those of the paper; "
                 "`python -m rdx data status` says which can be fetched)"
             )
 

@@ -18,14 +18,14 @@ MERGES = ("borda", "kemeny")
 def check(window: int, stride: int, passes: int = 1) -> None:
     """Raise ValueError unless the windows reach every passage in a bounded number of steps."""
     if window < 2:
-        raise ValueError(f"teacher.window={window}: must be at least 2")
+        raise ValueError(f"window={window}: must be at least 2")
     if not 0 < stride <= window:
         raise ValueError(
-            f"teacher.stride={stride}: must be at least 1 and at most teacher.window={window}, "
+            f"stride={stride}: must be at least 1 and at most teacher.window={window}, "
             "or passages between windows would never be shown"
         )
     if passes < 1:
-        raise ValueError(f"teacher.passes={passes}: must be at least 1")
+        raise ValueError(f"passes={passes}: must be at least 1")
 
 
 def positions(size: int, window: int, stride: int) -> list[tuple[int, int]]:

@@ -14,10 +14,12 @@ import os
 import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from annotated_types import MinLen
+
+from rdx.declared import WRITTEN, From0, NotNegative, Positive, settings
 from rdx.facts import Audit, TrialFacts
 from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
@@ -97,7 +99,7 @@ class Tracking(Protocol):
         """Complete what is missing."""
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class NoTracking:
     """Record nothing."""
 
@@ -145,7 +147,7 @@ class Unrecorded:
         """Do nothing."""
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class MLflow:
     """Record trials in the store and mirror them in MLflow.
 
@@ -169,24 +171,22 @@ class MLflow:
         answer.
     """
 
-    uri: str = "sqlite:///mlflow.db"
-    experiment: str = "rdx"
-    artifacts: str = "mlartifacts"
+    uri: Annotated[str, WRITTEN] = "sqlite:///mlflow.db"
+    experiment: Annotated[str, MinLen(1)] = "rdx"
+    artifacts: Annotated[str, WRITTEN] = "mlartifacts"
     system_metrics: bool = True
     log_model: bool = False
-    timeout: int = 20
-    retries: int = 2
-    wait: float = 30.0
+    timeout: Positive = 20
+    retries: NotNegative = 2
+    wait: From0 = 30.0
 
     def __post_init__(self) -> None:
+        """Refuse an empty address, which a variable that is not set gives."""
         if not self.uri:
             raise ValueError(
-                "tracking.uri is empty: give the address of an MLflow server, tracking.uri=http://"
+                "uri is empty: give the address of an MLflow server, tracking.uri=http://"
                 "HOST:5000, or set MLFLOW_TRACKING_URI"
             )
-        for name, least in (("timeout", 1), ("retries", 0), ("wait", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"tracking.{name}={getattr(self, name)}: must be at least {least}")
 
     @property
     def target(self) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from rdx import parts
 from rdx.batches import Schedule, pairs_of
 from rdx.collection import Collection
+from rdx.declared import Positive, settings
 from rdx.parts import Length
 from rdx.students import CrossEncoder
 from rdx.text import counted
@@ -38,15 +39,11 @@ class Costs:
     flops: int
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Epochs:
     """A budget of passes over the training lists."""
 
-    epochs: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.epochs", self.epochs)
+    epochs: Positive
 
     def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
@@ -57,15 +54,11 @@ class Epochs:
         return Length(self.epochs * -(-queries // batch), self.epochs * queries * k)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Steps:
     """A budget of optimiser steps."""
 
-    steps: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.steps", self.steps)
+    steps: Positive
 
     def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
@@ -76,15 +69,11 @@ class Steps:
         return Length(self.steps, _pairs(self.steps, queries, k, batch))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Pairs:
     """A budget of (query, passage) pairs, to the next whole optimiser step."""
 
-    pairs: int
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.pairs", self.pairs)
+    pairs: Positive
 
     def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
@@ -164,8 +153,3 @@ def announcement(name: str, costs: Costs, processes: int) -> str:
         f"(up to {counted(costs.batch_pairs, 'pair')}{spread}), {counted(costs.pairs, 'pair')}, "
         f"about {costs.tokens:.2g} tokens and {costs.flops:.2g} FLOPs"
     )
-
-
-def _at_least_one(name: str, value: float) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")

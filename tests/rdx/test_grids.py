@@ -178,11 +178,15 @@ def test_what_is_no_sub_grid_is_refused_by_name(spec, node, parts):
 # --- cells are composed as Hydra composes them ---
 
 
+NESTED = ("depth/lists", "student/lora")
+LEVELS = (*(group for group in config.GROUPS if group != "tracking"), *NESTED)
+
+
 def by_hydra(overrides):
     """The configuration of a command line, composed in full, and the options chosen."""
     with composing():
         cfg = compose("config", list(overrides), return_hydra_config=True)
-    levels = {g: str(cfg.hydra.runtime.choices[g]) for g in config.GROUPS if g != "tracking"}
+    levels = {g: str(cfg.hydra.runtime.choices[g]) for g in LEVELS}
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     plain = config.resolved(cfg)
@@ -202,7 +206,7 @@ def test_every_cell_of_a_spec_is_what_hydra_composes(name):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["+student/lora=adapters", "seed=3"],
+        ["student/lora=adapters", "seed=3"],
         ["sampler@evaluation.collections.pydocs.first_stage=random", "depth.k=7"],
         ["+recipe=paper_v4", "budget=pairs", "budget.pairs=500", "depth.k=20", "store=elsewhere"],
         ["loss=sum", "trainer.learning_rate=1e-4", "evaluation.measures=[nDCG@5]"],

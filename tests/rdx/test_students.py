@@ -615,7 +615,7 @@ def test_lora_of_layers_that_are_not_there(bert):
 def test_lora_from_the_command_line(bert):
     pytest_peft()
     student = configured(
-        "hf", f"student.model={bert}", "+student/lora=adapters", "student.lora.rank=4"
+        "hf", f"student.model={bert}", "student/lora=adapters", "student.lora.rank=4"
     )
     assert student.lora == LoRA(rank=4)
     assert configured("hf", f"student.model={bert}").lora is None
@@ -660,7 +660,7 @@ def test_every_weight_that_is_trained_has_a_gradient(bert, head):
 @pytest.mark.slow
 def test_a_distillation_with_lora_changes_the_encoder_by_a_low_rank(world, rdx, tmp_path):
     pytest_peft()
-    lora = ["+student/lora=adapters", "student.lora.rank=2", "prefinetune=none"]
+    lora = ["student/lora=adapters", "student.lora.rank=2", "prefinetune=none"]
     done = rdx(world.overrides(tmp_path / "store", *lora), tmp_path)
     assert done.returncode == 0, done.stderr
     states = []

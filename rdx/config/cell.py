@@ -1,0 +1,71 @@
+"""A cell of the grid: one full configuration, and the value of every key of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from rdx.config.building import built
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One full configuration of the grid.
+
+    Attributes
+    ----------
+    overrides
+        The command line that gives it.
+    grid
+        Name of the sub-grid of the spec; "" for the command line.
+    cfg
+        The resolved configuration.
+    levels
+        Option chosen per config group, nested ones ("depth/lists") included: the factor levels of
+        the cell.
+    signature
+        Signature of the cell: of its last step (`rdx.stages.signed`); "" before it is signed.
+    keys
+        Signature of every step, by its name.
+    pinned
+        Overrides for what the machine chose (`rdx.config.machine`), for workers elsewhere.
+    """
+
+    overrides: tuple[str, ...]
+    grid: str
+    cfg: dict[str, Any]
+    levels: dict[str, str] = field(default_factory=dict)
+    signature: str = ""
+    keys: dict[str, str] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
+
+    def value(self, key: str) -> Any:
+        """The value of a key: of a config group the option, of an object the name of its class.
+
+        `key` is written as on the command line: "loss", "depth/lists", "trainer.batch",
+        "depth.lists.margin". Values have their declared types, and one that the configuration does
+        not give is the default of its class, so that both spellings are one level.
+
+        Raises
+        ------
+        KeyError
+            If the cell has no such key.
+        """
+        group = key.rpartition("@")[2].replace(".", "/")
+        if group in self.levels:
+            return self.levels[group]
+        first, *rest = group.split("/")
+        value: Any = self.cfg[first]
+        if rest and isinstance(value, dict) and "_target_" in value:
+            value = built(value, first)
+        for name in rest:
+            if isinstance(value, Mapping):
+                value = value[name]
+            elif is_dataclass(value) and name in {f.name for f in fields(value)}:
+                value = getattr(value, name)
+            else:
+                raise KeyError(key)
+        if isinstance(value, dict) and "_target_" in value:
+            return str(value["_target_"]).rpartition(".")[2]
+        return type(value).__name__ if is_dataclass(value) else value

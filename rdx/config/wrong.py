@@ -1,0 +1,106 @@
+"""What is wrong with a value, in one line: its key, the value, and what is valid."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rdx import folders
+from rdx.declared import Group, Known, types_of
+
+# Kind of a pydantic error -> what a value must be.
+_MUST_BE = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "finite_number": "a finite number",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "mapping_type": "keys and values",
+}
+_OBJECT = ("is_instance_of", "dataclass_type", "dataclass_exact_type")
+
+
+def wrong(
+    error: ValidationError,
+    cls: type,
+    arguments: Mapping[str, Any],
+    where: str,
+    at: tuple[str, ...] = (),
+) -> str:
+    """The first fault that pydantic finds with the arguments of a class, or with the one `at`."""
+    first = error.errors(include_url=False)[0]
+    path = (*at, *first["loc"])
+    if not path:  # of fields together
+        return placed(_told(first), where, types_of(cls))
+    name, *inside = path
+    value, key = arguments.get(str(name)), f"{where}.{name}"
+    for part in inside:
+        if isinstance(value, Mapping) and part in value:
+            value, key = value[part], f"{key}.{part}"
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value, key = value[part], f"{key}[{part}]"
+    kind = types_of(cls)[str(name)]
+    if first["type"] in _OBJECT:
+        return f"{key}={_shown(value)}: {_object(kind, key)}"
+    return f"{key}={_shown(value)}: {_told(first)}{_or_null(kind)}"
+
+
+def placed(message: str, where: str, names: Iterable[str]) -> str:
+    """A message that begins with one of an object's keys, or with none, with its whole key."""
+    first = re.match(r"(\w+)[=:.[]", message)
+    return f"{where}{'.' if first and first[1] in names else ': '}{message}"
+
+
+def _told(first: ErrorDetails) -> str:
+    context = first.get("ctx") or {}
+    if first["type"] == "value_error":
+        return str(context["error"])
+    told = _MUST_BE.get(first["type"])
+    return f"must be {told.format(**context)}" if told else first["msg"]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"<{type(value).__name__}>" if dataclasses.is_dataclass(value) else repr(value)
+
+
+def _or_null(kind: Any) -> str:
+    return ", or null" if type(None) in _flat(kind) else ""
+
+
+def _flat(kind: Any) -> list[Any]:
+    """A type, what it is annotated with, and those that it is made of."""
+    if typing.get_origin(kind) is Annotated:
+        return [*kind.__metadata__, *_flat(kind.__origin__)]
+    return [kind, *(part for inner in typing.get_args(kind) for part in _flat(inner))]
+
+
+def _object(kind: Any, key: str) -> str:
+    """What objects are valid at a key, and how one is chosen."""
+    known = _flat(kind)
+    must = "must be an object, or null" if type(None) in known else "must be an object"
+    own = key.replace(".", "/")
+    group = next((one.name for one in known if isinstance(one, Group)), own)
+    if folders.is_group(group) and "[" not in key:
+        choice = own if group == own else f"{group}@{key}"
+        return f"{must}; choose one by {choice}=..., valid: {list(folders.options(group))}"
+    targets = [target for one in known if isinstance(one, Known) for target in one.targets]
+    classes = [one for one in known if isinstance(one, type) and dataclasses.is_dataclass(one)]
+    if targets or len(classes) != 1:
+        return f"{must}: keys and values with a _target_, one of {targets}"
+    names = [field.name for field in dataclasses.fields(classes[0])]
+    return f"{must}; give its values by {key}.{names[0]}=..., valid: {names}"
