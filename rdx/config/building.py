@@ -123,7 +123,8 @@ def check_all(every: Sequence[Cell]) -> None:
         except ConfigError as error:
             if len(every) == 1:
                 raise
-            raise type(error)(f"{error} (in the cell {' '.join(cell.overrides)})") from error
+            told = f"{error} (in the cell {' '.join(cell.overrides)})"
+            raise type(error)(security.hidden(told)) from error
 
 
 def parts(thing: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from hydra.errors import HydraException
 
-from rdx import folders, grids
+from rdx import folders, grids, security
 from rdx.arguments import near
 from rdx.config.building import built
 from rdx.config.cell import Cell
@@ -70,7 +70,8 @@ def _cell(
     except ConfigError as error:
         if number == 1:
             raise
-        raise ConfigError(f"{error} (in the cell {' '.join(job)})") from error
+        told = f"{error} (in the cell {' '.join(job)})"
+        raise ConfigError(security.hidden(told)) from error
 
 
 def impossible(cfg: dict[str, Any]) -> str:

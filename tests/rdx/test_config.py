@@ -30,7 +30,7 @@ from rdx.config import (
 PAPER = "docs/paper.md"
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
-    for path in CONF.glob("*/*.yaml")
+    for path in CONF.glob("*/[!_]*.yaml")
     if path.parent.name not in ("hydra", "recipe", "experiments")  # experiments are tested below
     and PAPER not in path.read_text()
 )

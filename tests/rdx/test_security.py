@@ -138,11 +138,10 @@ def test_a_key_in_a_configuration_is_refused_by_its_place(monkeypatch):
 
 
 def test_the_command_line_in_an_error_has_no_key(monkeypatch):
-    [cell] = config.cells(
-        ["teacher=rankgpt", "teacher.backend.model=m", f"teacher.backend.key_variable={KEY}"]
-    )
-    with pytest.raises(ConfigError) as caught:
-        config.check(cell)
+    line = ["teacher=rankgpt", "teacher.backend.model=m", f"teacher.backend.key_variable={KEY}"]
+    for overrides in (line, [*line, "seed=1,2"]):
+        with pytest.raises(ConfigError, match="key_variable") as caught:
+            config.check_all(config.cells(overrides))
     assert KEY not in str(caught.value)
 
 
@@ -215,9 +214,11 @@ def test_a_cell_with_a_loss_of_somebody_else(extension, world, rdx, tmp_path, mo
 
 
 def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
-    monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
     [plain] = config.cells(["tracking=none"])
     cell = replace(plain, cfg={**plain.cfg, "loss": {"_target_": "my_losses.Mine"}})
+    with pytest.raises(ConfigError, match="the variable RDX_EXTENSIONS names"):
+        stages.signed(cell)
+    monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
     before = stages.signed(cell).keys
     extension.write_text(extension.read_text() + "# changed\n")
     after = stages.signed(cell).keys
