@@ -262,7 +262,7 @@ def test_a_file_without_keys_is_no_template(text, tmp_path):
 def test_a_name_that_is_not_there():
     with pytest.raises(ValueError, match="prompt=single: .*first_token, multi_turn, sing"):
         load("single")
-    with pytest.raises(ValueError, match="prompt=no/such.yaml: no such file"):
+    with pytest.raises(FileNotFoundError, match="prompt=no/such.yaml: no such file"):
         load("no/such.yaml")
 
 
