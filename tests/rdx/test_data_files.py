@@ -585,7 +585,7 @@ def test_a_data_set_without_queries_or_docs_is_refused(registered):
 
 @pytest.mark.parametrize("options", [{"id": "x", "dev": 1.5}, {"id": ""}])
 def test_values_of_ir_datasets_are_checked_at_once(options):
-    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''): expected"):
+    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''):"):
         configured("data", IrDatasets, **options)
 
 

@@ -110,10 +110,13 @@ def test_pairs_of_ragged_lists():
         ),
         (lambda: configured("trainer", Trainer, device="tpu"), r"trainer\.device='tpu'"),
         (
-            lambda: configured("prefinetune", Prefinetune, BM25(), negatives=0),
+            lambda: stage(negatives=0),
             r"prefinetune\.negatives=0",
         ),
-        (lambda: configured("prefinetune", Prefinetune, BM25(), depth=0), r"prefinetune\.depth=0"),
+        (
+            lambda: stage(depth=0),
+            r"prefinetune\.depth=0",
+        ),
     ],
 )
 def test_bad_values_name_their_key(make, message):
@@ -397,7 +400,7 @@ def stage(**settings):
         "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
         "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
     }  # fmt: skip
-    return Prefinetune(**(values | settings))
+    return configured("prefinetune", Prefinetune, **(values | settings))
 
 
 def test_prefinetune_has_its_own_settings():
