@@ -15,7 +15,7 @@ from rdx.faults import line
 from rdx.plan import why
 from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
-from rdx.plan.plans import plan as find_out
+from rdx.plan.plans import plan as make_plan
 from rdx.plan.text import as_json, text
 from rdx.power import Sensitivity, sensitivity
 from rdx.text import aligned, counted, duration
@@ -52,7 +52,7 @@ def plan(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
-        planned = find_out(options.overrides)
+        planned = make_plan(options.overrides)
         if options.why is not None:
             cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))
