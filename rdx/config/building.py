@@ -80,6 +80,29 @@ def _built(node: str, where: str) -> Any:
     return build(json.loads(node), where)
 
 
+def part(cfg: Config, group: str) -> Any:
+    """The object of a config group of a configuration; equal nodes share one.
+
+    Raises
+    ------
+    ConfigError
+        On a bad value, or if it is not what the group is for.
+    """
+    from rdx import parts as protocols  # pandas: no need to for --help
+
+    thing = built(cfg[group], group)
+    kinds: dict[str, Any] = {
+        "data": protocols.DataSource,
+        "sampler": protocols.Sampler,
+        "teacher": protocols.Teacher,
+        "loss": protocols.Loss | None,
+        "budget": protocols.Budget,
+    }
+    if not isinstance(thing, kinds.get(group, object)):
+        raise ConfigError(f"{group}._target_={cfg[group].get('_target_')}: is no {group}")
+    return thing
+
+
 def check(cell: Cell) -> None:
     """Build every object of a cell (cheap: nothing is loaded or computed) to find bad values.
 
@@ -96,20 +119,10 @@ def check(cell: Cell) -> None:
             f"{key}: holds a key or password, and configurations are recorded; leave it in an "
             "environment variable (docs/security.md)"
         )
-    from rdx.parts import DataSource, Loss, Sampler, Teacher  # pandas: no need to for --help
-
-    kinds: dict[str, Any] = {"data": DataSource, "sampler": Sampler, "teacher": Teacher}
-    kinds["loss"] = Loss | None
     if not cell.cfg["store"]:
         raise ConfigError("store: no value; give it as store=FOLDER")
     for group in GROUPS:
-        node = cell.cfg[group]
-        if isinstance(node, dict) and "_target_" not in node:
-            raise ConfigError(f"{group}={cell.levels.get(group)}: this option has no _target_")
-        part = built(node, group)
-        if not isinstance(part, kinds.get(group, object)):
-            raise ConfigError(f"{group}._target_={node['_target_']}: is no {group}")
-        check_here(part, group)
+        check_here(part(cell.cfg, group), group)
     _check_limits(cell.cfg.get("limits") or {})
     _check_dev(cell.cfg)
 
@@ -130,21 +143,21 @@ def in_cell(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
     return type(error)(security.hidden(f"{error} (in the cell {' '.join(overrides)})"))
 
 
-def parts(part: Any, where: str) -> Iterator[tuple[str, Any]]:
+def parts(whole: Any, where: str) -> Iterator[tuple[str, Any]]:
     """An object and everything nested in it, each with its key."""
-    yield where, part
-    if dataclasses.is_dataclass(part):
-        for name in (f.name for f in dataclasses.fields(part)):
-            yield from parts(getattr(part, name), f"{where}.{name}")
-    elif isinstance(part, Mapping):
-        for name, value in part.items():
+    yield where, whole
+    if dataclasses.is_dataclass(whole):
+        for name in (f.name for f in dataclasses.fields(whole)):
+            yield from parts(getattr(whole, name), f"{where}.{name}")
+    elif isinstance(whole, Mapping):
+        for name, value in whole.items():
             yield from parts(value, f"{where}.{name}")
-    elif isinstance(part, list | tuple):
-        for i, value in enumerate(part):
+    elif isinstance(whole, list | tuple):
+        for i, value in enumerate(whole):
             yield from parts(value, f"{where}[{i}]")
 
 
-def check_here(thing: Any, key: str) -> None:
+def check_here(root: Any, key: str) -> None:
     """Check that this machine has what an object, and everything nested in it, needs.
 
     Raises
@@ -152,14 +165,14 @@ def check_here(thing: Any, key: str) -> None:
     MissingFile, ConfigError
         Naming the key.
     """
-    for where, part in parts(thing, key):
-        if not hasattr(part, "check"):
+    for where, thing in parts(root, key):
+        if not hasattr(thing, "check"):
             continue
         try:
-            part.check()
+            thing.check()
         except (FileNotFoundError, ValueError) as error:
             kind = MissingFile if isinstance(error, FileNotFoundError) else ConfigError
-            names = inspect.signature(type(part)).parameters
+            names = inspect.signature(type(thing)).parameters
             raise kind(placed(line(error), where, names)) from error
 
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from rdx import folders, grids
 from rdx.arguments import near
-from rdx.config.building import built, in_cell
+from rdx.config.building import in_cell, part
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
@@ -81,7 +81,7 @@ def impossible(cfg: Config) -> str:
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    loss, teacher = built(cfg["loss"], "loss"), built(cfg["teacher"], "teacher")
+    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
     if loss.needs == "ranks":
         return ""
     takes = getattr(teacher, "gives", {}).get(loss.needs)
@@ -135,23 +135,23 @@ def _sub_grids(overrides: Sequence[str]) -> list[SubGrid]:
         if not isinstance(nodes, dict) or not nodes:
             raise ConfigError(f"{folders.shown(name)}: spec.grid must name at least one sub-grid")
         mine = {*map(grids.key_of, plain), *(key for together in line.zipped for key in together)}
-        parts = []
+        sub_grids = []
         for grid, node in nodes.items():
             where = f"{folders.shown(name)}: spec.grid.{grid}"
-            part = grids.sub_grid(str(grid), node, where).without(mine)
-            parts.append(
+            sub_grid = grids.sub_grid(str(grid), node, where).without(mine)
+            sub_grids.append(
                 SubGrid(
-                    part.name,
-                    (*part.sweep, *line.sweep),
-                    (*part.zipped, *line.zipped),
-                    (*part.exclude, *line.exclude),
+                    sub_grid.name,
+                    (*sub_grid.sweep, *line.sweep),
+                    (*sub_grid.zipped, *line.zipped),
+                    (*sub_grid.exclude, *line.exclude),
                 )
             )
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return parts
+    return sub_grids
 
 
 def _constraint(overrides: Sequence[str], key: str) -> Any:
