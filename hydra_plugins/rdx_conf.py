@@ -1,4 +1,4 @@
-"""Lets Hydra find options and experiments where `rdx.folders` says that they lie."""
+"""Let Hydra find options and experiments where `rdx.folders` says that they lie."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Homes(SearchPathPlugin):
         for i, element in enumerate(path):
             if element.provider == "main" and element.path.endswith(str(folders.CONF)):
                 homes = folders.homes()
-                own = [SearchPathElement("own", f"rdx://{home}") for home in homes[:-1]]
-                path[i : i + 1] = [*own, SearchPathElement("main", f"rdx://{homes[-1]}")]
+                elements = [SearchPathElement("own", f"rdx://{home}") for home in homes[:-1]]
+                path[i : i + 1] = [*elements, SearchPathElement("main", f"rdx://{homes[-1]}")]
                 others = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
                 for name in folders.options("hydra/launcher"):
                     others.pop(f"{name}.yaml", None)

@@ -41,7 +41,7 @@ def of_training(
     used: Sequence[str],
     k: int,
 ) -> Selection:
-    """The fate of every sampled training query, and counts of all that was dropped.
+    """Find the fate of every sampled training query, and count all that was dropped.
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ def of_training(
 
 
 def fates(
-    asked: Sequence[str],
+    query_ids: Sequence[str],
     candidates: pd.DataFrame,
     teacher_ranking: pd.DataFrame,
     selected: pd.DataFrame,
     used: Iterable[str],
 ) -> dict[str, str]:
-    """What became of each training query: "used", or the first of `LOST` that is true.
+    """Find what became of each training query: "used", or the first of `LOST` that is true.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def fates(
             return "too_short"
         return USED if query_id in listed else "not_drawn"
 
-    return {query_id: fate(query_id) for query_id in asked}
+    return {query_id: fate(query_id) for query_id in query_ids}
 
 
 def of_queries(fate_of: Mapping[str, str]) -> Counts:
@@ -121,14 +121,14 @@ def of_labels(
     """
     states = teacher_ranking.groupby("query_id", sort=False).state.first()
     usable = set(states.index[states.isin(USABLE)])
-    given = candidates[candidates.query_id.isin(usable)]
+    offered = candidates[candidates.query_id.isin(usable)]
     ranked = teacher_ranking[teacher_ranking.query_id.isin(usable)]
-    labelled = given.merge(ranked[["query_id", "doc_id"]], on=["query_id", "doc_id"])
+    labelled = offered.merge(ranked[["query_id", "doc_id"]], on=["query_id", "doc_id"])
     sizes = selected.groupby("query_id", sort=False).size()
     return {
         "labels_repaired": Count(int((states == "repaired").sum()), len(states)),
         "lists_below_k": Count(int((sizes < k).sum()), len(sizes)),
-        "passages_unlabelled": Count(len(given) - len(labelled), len(given)),
+        "passages_unlabelled": Count(len(offered) - len(labelled), len(offered)),
     }
 
 
@@ -136,11 +136,11 @@ def of_texts(
     selected: pd.DataFrame, queries: Mapping[str, str], passages: Mapping[str, str]
 ) -> Counts:
     """Repeated texts: queries that are another's words, and passages within one list."""
-    asked = [queries[query_id] for query_id in selected.query_id.unique()]
+    query_texts = [queries[query_id] for query_id in selected.query_id.unique()]
     texts = {doc_id: passages[doc_id] for doc_id in selected.doc_id.unique()}
     same = selected.assign(text=selected.doc_id.map(texts)).duplicated(["query_id", "text"])
     return {
-        "duplicate_queries": Count(len(asked) - len(set(asked)), len(asked)),
+        "duplicate_queries": Count(len(query_texts) - len(set(query_texts)), len(query_texts)),
         "duplicate_passages": Count(int(same.sum()), len(selected)),
     }
 
@@ -157,10 +157,10 @@ def of_truncation(
     total
         How many there were in all processes.
     """
-    asked = {queries[query_id] for query_id in selected.query_id.unique()}
-    short = len(asked & cut)
+    query_texts = {queries[query_id] for query_id in selected.query_id.unique()}
+    short = len(query_texts & cut)
     return {
-        "queries_truncated": Count(short, len(asked)),
+        "queries_truncated": Count(short, len(query_texts)),
         "passages_truncated": Count(total - short, int(selected.doc_id.nunique())),
     }
 
@@ -222,7 +222,7 @@ def leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> tuple[Count, list[s
         Training queries that are tested, of all; a message for each test set that has such.
     """
     words = {query_id: _plain(text) for query_id, text in train.queries.items()}
-    found: set[str] = set()
+    tested_ids: set[str] = set()
     messages = []
     for name, test in tests.items():
         tested = {_plain(text): query_id for query_id, text in test.queries.items()}
@@ -236,8 +236,8 @@ def leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> tuple[Count, list[s
                 f"{name!r} ({test.collection!r}), e.g. {first!r} and {same[first]!r}: "
                 f"{train.queries[first]!r}"
             )
-        found |= set(same)
-    return Count(len(found), len(words)), messages
+        tested_ids |= set(same)
+    return Count(len(tested_ids), len(words)), messages
 
 
 def of_leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> Counts:
@@ -259,27 +259,29 @@ def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
     """
     messages = []
     named = list(tests.items())
-    for i, (name, one) in enumerate(named):
-        for other_name, other in named[i + 1 :]:
-            if one.queries == other.queries:
+    for i, (name, test_set) in enumerate(named):
+        for other_name, other_set in named[i + 1 :]:
+            if test_set.queries == other_set.queries:
                 continue
-            where = f"{name!r} ({one.collection!r}) and {other_name!r} ({other.collection!r})"
-            ids = [q for q in one.queries if q in other.queries]
-            unlike = [q for q in ids if _plain(one.queries[q]) != _plain(other.queries[q])]
+            where = (
+                f"{name!r} ({test_set.collection!r}) and {other_name!r} ({other_set.collection!r})"
+            )
+            ids = [q for q in test_set.queries if q in other_set.queries]
+            unlike = [q for q in ids if _plain(test_set.queries[q]) != _plain(other_set.queries[q])]
             if unlike:
                 first = unlike[0]
                 messages.append(
                     f"{where}: {counted(len(unlike), 'query id')} with another text, "
                     f"e.g. {first!r}: "
-                    f"{one.queries[first]!r} and {other.queries[first]!r}"
+                    f"{test_set.queries[first]!r} and {other_set.queries[first]!r}"
                 )
-            words = {_plain(text): q for q, text in other.queries.items()}
-            shared = [q for q, text in one.queries.items() if _plain(text) in words]
+            words = {_plain(text): q for q, text in other_set.queries.items()}
+            shared = [q for q, text in test_set.queries.items() if _plain(text) in words]
             if shared:
                 first = shared[0]
                 messages.append(
                     f"{where}: {counted(len(shared), 'query')} in both, e.g. {first!r}: "
-                    f"{one.queries[first]!r}; a mean over the two counts them twice"
+                    f"{test_set.queries[first]!r}; a mean over the two counts them twice"
                 )
     return messages
 

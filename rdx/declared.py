@@ -1,4 +1,4 @@
-"""What classes of settings say of themselves: kinds of values, and what decides a result.
+"""Types and marks of settings: what values are valid, and which of them decide a result.
 
 A class of settings is a `settings(frozen=True)` dataclass: values are checked against the types of
 the fields, and converted to them (1 is 1.0 where a float is meant), wherever one is made. A plain
@@ -201,13 +201,17 @@ def marks(cls: type) -> Mapping[str, tuple[Any, ...]]:
 
 def marked(cls: type | None, mark: Mark) -> list[str]:
     """The fields of a class with a mark."""
-    return [] if cls is None else [name for name, own in marks(cls).items() if mark in own]
+    return (
+        []
+        if cls is None
+        else [name for name, field_marks in marks(cls).items() if mark in field_marks]
+    )
 
 
-def reads(own: tuple[Any, ...], value: object) -> bool:
+def reads(field_marks: tuple[Any, ...], value: object) -> bool:
     """Whether the value of a field with these marks may name a file or folder that is read."""
-    endings = [mark.endings for mark in own if isinstance(mark, Read)]
-    endings += [READ.endings] if MODEL in own else []
+    endings = [mark.endings for mark in field_marks if isinstance(mark, Read)]
+    endings += [READ.endings] if MODEL in field_marks else []
     return isinstance(value, str) and value != "" and any(map(value.endswith, endings))
 
 

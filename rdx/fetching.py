@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rdx import config
 from rdx.arguments import Parser
+from rdx.config import Config
 from rdx.data import catalogue
 from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
@@ -21,6 +21,7 @@ from rdx.data.sources import PARTS, TOPICS
 from rdx.declared import CATALOGUED, RELEASED
 from rdx.faults import line
 from rdx.rankings import FormatError
+from rdx.text import aligned
 
 Need = DataSet | File
 ACTIONS = ("fetch", "verify", "status")
@@ -63,7 +64,7 @@ def data(arguments: Sequence[str]) -> None:
         sys.exit(f"rdx: {line(error)}")
 
 
-def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:
+def needs(configurations: Iterable[Config], parts: tuple[str, ...] = PARTS) -> list[Need]:
     """What the configurations name that `data fetch` could fetch, or would like to see."""
     wanted: list[Need] = []
     for cfg in configurations:
@@ -74,7 +75,7 @@ def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PAR
     return list(dict.fromkeys(wanted))
 
 
-def require(configurations: Iterable[dict[str, Any]], overrides: Sequence[str]) -> None:
+def require(configurations: Iterable[Config], overrides: Sequence[str]) -> None:
     """Raise ConfigError, naming the command that fetches it, if data that could be are absent."""
     needed = needs(configurations)
     absent = [need.name for need in needed if need.known() and not need.present()]
@@ -97,11 +98,7 @@ def table(needed: Sequence[Need]) -> str:
             _shown(size) if need.known() else "by hand",
             "yes" if need.verified() else "no",
         ))  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned(lines, left=5)
 
 
 def _listed(dataset_id: str) -> bool:

@@ -55,3 +55,9 @@ def title(name: str) -> str:
 def shown(name: str) -> str:
     """The file of an experiment as messages name it."""
     return name if name.endswith(".yaml") else f"{EXPERIMENTS}/{name}.yaml"
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())

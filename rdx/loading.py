@@ -45,6 +45,7 @@ def pretrained(
     ValueError
         If the folder lacks weights that may not.
     """
+    model: PreTrainedModel
     model, report = kind.from_pretrained(folder, output_loading_info=True, **TRUST, **options)
     missing = sorted(n for n in report["missing_keys"] if fresh is None or not fresh(model, n))
     if missing:

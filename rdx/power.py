@@ -1,4 +1,4 @@
-"""How small a difference an experiment can find: before it is run, and of one that was.
+"""Power analysis: how small a difference an experiment can find.
 
 One model throughout. Two systems are compared on the same n queries, each trained with S seeds;
 the mean difference has the standard error
@@ -192,10 +192,10 @@ def detectable(
     limit = 1.0
     while _power(np.array(limit), np.array(df), level) < power:
         limit *= 2
-    found = optimize.brentq(
+    centrality = optimize.brentq(
         lambda nc: float(_power(np.array(nc), np.array(df), level)) - power, 0.0, limit, xtol=1e-10
     )
-    return float(found * noise)
+    return float(centrality * noise)
 
 
 def queries_needed(

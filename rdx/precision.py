@@ -47,12 +47,6 @@ def chosen(precision: str, device: str = "auto") -> str:
     return "bf16" if native_bf16(device) else "fp32"
 
 
-def check_precision(key: str, precision: str) -> None:
-    """Raise ValueError unless a value is "auto" or a precision of every device."""
-    if precision not in (AUTO, "bf16", "fp32"):
-        raise ValueError(f"{key}={precision!r}: must be 'auto', 'bf16' or 'fp32'")
-
-
 def native_bf16(device: str = "auto") -> bool:
     """Whether a device computes bfloat16 in hardware."""
     gpu = None if device == "cpu" else _gpu_has_bf16(os.environ.get("CUDA_VISIBLE_DEVICES"))

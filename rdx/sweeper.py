@@ -1,4 +1,4 @@
-"""A multirun over the cells of a command line, or of a spec's named sub-grids."""
+"""Launch the cells of a grid, record them as a table, and report what was computed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 
 from rdx import folders, progress, stages
 from rdx.artifacts import Evaluated
@@ -29,7 +30,7 @@ MOVED = 0.1  # share by which an axis may move steps and pairs
 
 
 def sweep(
-    launcher: Any, arguments: list[str], hydra: Sequence[str] = (), retry: bool = False
+    launcher: Launcher, arguments: list[str], hydra: Sequence[str] = (), retry: bool = False
 ) -> None:
     """Launch every distinct cell of a grid and say at the end what was computed.
 
@@ -48,22 +49,22 @@ def sweep(
     SystemExit
         With status 1 when a cell failed, after all have run.
     """
-    found = stages.distinct(stages.cells(arguments))
-    for line in confounded(found):
+    cells = stages.distinct(stages.cells(arguments))
+    for line in confounded(cells):
         print(f"WARNING  {line}")
-    if pinned := sorted({override.lstrip("+") for cell in found for override in cell.pinned}):
+    if pinned := sorted({override.lstrip("+") for cell in cells for override in cell.pinned}):
         print(f"Chosen by this machine, for workers on others too: {' '.join(pinned)}")
-    grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
+    grid, root = _grid_id(arguments, cells), Path(cells[0].cfg["store"])
     named = f"{grid}{option(root)}"
-    progress.write_grid(root, grid, found, arguments, hydra)
-    chosen = found if not retry else [c for c in found if _standing(c).state in progress.TO_RETRY]
+    progress.write_grid(root, grid, cells, arguments, hydra)
+    chosen = cells if not retry else [c for c in cells if _standing(c).state in progress.TO_RETRY]
     if not retry:
         print(
-            f"{grid}: {counted(len(found), 'cell')}; how they stand: python -m rdx status {named}",
+            f"{grid}: {counted(len(cells), 'cell')}; how they stand: python -m rdx status {named}",
             flush=True,
         )
-    track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
-    track.log_grid(root, grid, [_row(cell, None) for cell in found], claim)
+    track, claim = build(cells[0].cfg["tracking"], "tracking"), _claim(cells[0])
+    track.log_grid(root, grid, [_row(cell, None) for cell in cells], claim)
     jobs = [
         [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
         for c in chosen
@@ -71,7 +72,7 @@ def sweep(
     returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
-    rows = [_row(cell, results.get(cell.signature)) for cell in found]
+    rows = [_row(cell, results.get(cell.signature)) for cell in cells]
     track.log_grid(root, grid, rows, claim)
     print(report([r.return_value for r in done]))
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
@@ -97,17 +98,17 @@ def _standing(cell: Cell) -> progress.Standing:
     return progress.standing(Path(cell.cfg["store"]), cell.signature)
 
 
-def _completed(result: Any) -> bool:
+def _completed(result: JobReturn | None) -> TypeGuard[JobReturn]:
     return result is not None and result.status == JobStatus.COMPLETED
 
 
-def _failure(cell: Cell, result: Any) -> list[str]:
+def _failure(cell: Cell, result: JobReturn | None) -> list[str]:
     """The lines of a failed cell; where the store could not be written, the error itself."""
     stood = _standing(cell)
     error = getattr(result, "_return_value", None)
     if stood.state in progress.TO_RETRY:
-        told = f" ({progress.cause(error)})" if stood.state == "killed" and error else ""
-        return progress.failure(cell.overrides, stood.state, stood.cause + told, stood.log)
+        cause = f" ({progress.cause(error)})" if stood.state == "killed" and error else ""
+        return progress.failure(cell.overrides, stood.state, stood.cause + cause, stood.log)
     if isinstance(error, BaseException):
         kind, why = progress.kind(error), progress.cause(error)
         return progress.failure(cell.overrides, kind, why, "")
@@ -135,27 +136,27 @@ def report(summaries: list[Summary]) -> str:
     )
 
 
-def _row(cell: Cell, result: Any) -> Row:
+def _row(cell: Cell, result: JobReturn | None) -> Row:
     """What is recorded of a cell of a grid, launched just now or not."""
-    stood = _standing(cell)
+    standing = _standing(cell)
     row = Row(signature=cell.signature, overrides=" ".join(cell.overrides))
     if _completed(result):
         facts: TrialFacts = result.return_value.facts
         return replace(row, state="finished", health=facts.health, means=facts.means)
-    if result is None and stood.state == "finished":
+    if result is None and standing.state == "finished":
         folder = Path(cell.cfg["store"], stages.EVALUATE.name, cell.signature)
         try:
             facts = Evaluated(folder).facts
         except OSError:  # running it says what, or makes it again
             return replace(row, state="unreadable")
         return replace(row, state="finished", health=facts.health, means=facts.means)
-    return replace(row, state="failed" if stood.state == "finished" else stood.state)
+    return replace(row, state="failed" if standing.state == "finished" else standing.state)
 
 
-def _grid_id(arguments: list[str], found: list[Cell]) -> str:
+def _grid_id(arguments: list[str], cells: list[Cell]) -> str:
     """The same grid has the same id whenever it is launched."""
     name = next((a.split("=", 1)[1] for a in arguments if a.startswith("+experiments=")), "grid")
-    return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
+    return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in cells))[:8]}"
 
 
 def length(parts: Parts) -> Length | None:
@@ -170,42 +171,42 @@ def length(parts: Parts) -> Length | None:
     return parts.budget.length(depth.queries or ALL, depth.k, parts.trainer.batch)
 
 
-def confounded(found: Sequence[Cell]) -> list[str]:
+def confounded(cells: Sequence[Cell]) -> list[str]:
     """One line for each axis of a grid that also moves how long is trained, by more than 10 %.
 
     An axis is a key of the command lines whose value differs between cells; keys that only move
     together are one. Compared are cells that agree in all other axes. The budget itself is none.
     """
-    cells = [(cell, size) for cell in found if (size := length(Parts(cell.cfg))) is not None]
-    if not cells:
+    sized = [(cell, size) for cell in cells if (size := length(Parts(cell.cfg))) is not None]
+    if not sized:
         return []
-    axes = _axes([cell for cell, _ in cells])
+    axes = _axes([cell for cell, _ in sized])
     lines = []
     for i, (axis, values) in enumerate(axes):
         others = [column for j, (_, column) in enumerate(axes) if j != i]
         groups: dict[tuple[str, ...], list[Length]] = {}
-        for at, (_, size) in enumerate(cells):
+        for at, (_, size) in enumerate(sized):
             groups.setdefault(tuple(column[at] for column in others), []).append(size)
         moved = {what: _widest(groups.values(), what) for what in ("steps", "pairs")}
         wide = {what: ends for what, ends in moved.items() if ends[1] > (1 + MOVED) * ends[0]}
         if not wide or all(key.split(".")[0] == "budget" for key in axis.split(" + ")):
             continue
-        said = " and ".join(f"{what} ({a:,} to {b:,})" for what, (a, b) in wide.items())
+        moves = " and ".join(f"{what} ({a:,} to {b:,})" for what, (a, b) in wide.items())
         cure, other = ("pairs", "steps") if "pairs" in wide else ("steps", "pairs")
         lines.append(
-            f"{axis} ({', '.join(dict.fromkeys(values))}) also moves the {said}: its effect cannot "
-            f"be told from that of training for longer. budget={cure} budget.{cure}=... holds the "
-            f"{cure} equal{'' if other in wide else f', not the {other}'}"
+            f"{axis} ({', '.join(dict.fromkeys(values))}) also moves the {moves}: its effect "
+            f"cannot be told from that of training for longer. budget={cure} budget.{cure}=... "
+            f"holds the {cure} equal{'' if other in wide else f', not the {other}'}"
         )
     return lines
 
 
-def _axes(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+def _axes(cells: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     """The axes of a grid, with the value of every cell; keys that move together are one."""
-    keys = dict.fromkeys(o.split("=", 1)[0].lstrip("+~") for c in found for o in c.overrides)
+    keys = dict.fromkeys(o.split("=", 1)[0].lstrip("+~") for c in cells for o in c.overrides)
     together: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
     for key in keys:
-        values = [_value(cell, key) for cell in found]
+        values = [_value(cell, key) for cell in cells]
         order = {value: i for i, value in enumerate(dict.fromkeys(values))}
         if len(order) > 1:
             names, _ = together.setdefault(tuple(order[v] for v in values), ([], values))
@@ -223,5 +224,5 @@ def _value(cell: Cell, key: str) -> str:
 
 def _widest(groups: Iterable[list[Length]], what: str) -> tuple[int, int]:
     """The least and the most of the group in which they are furthest apart."""
-    ends = [(min(v), max(v)) for v in ([getattr(one, what) for one in g] for g in groups)]
+    ends = [(min(v), max(v)) for v in ([getattr(size, what) for size in g] for g in groups)]
     return max(ends, key=lambda pair: pair[1] / max(pair[0], 1))

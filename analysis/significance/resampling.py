@@ -99,7 +99,8 @@ def exact(n: int, randomisations: int) -> bool:
 def p_value(count: FloatArray, n: int, randomisations: int) -> FloatArray:
     """P values from the number of assignments at least as extreme as the observed one."""
     if exact(n, randomisations):
-        return count / 2**n
+        p: FloatArray = count / 2**n
+        return p
     return (count + 1) / (randomisations + 1)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rdx.facts import Hardware, shallow
+from rdx.text import aligned
 
 if TYPE_CHECKING:
     from rdx.systems import Cost, Scored
@@ -57,15 +58,3 @@ def costs(rows: Sequence[Cost]) -> str:
 
 def _hardware(hardware: Hardware) -> str:
     return ", ".join(f"{key}: {value}" for key, value in sorted(shallow(hardware).items()))
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns: the first to the left, the others to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )

@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, built, check, check_all, check_here, part, parts
+from rdx.config.building import build, built, check, check_all, check_here, part
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of, find_extensions, nodes, with_mark
 from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
@@ -11,7 +11,7 @@ from rdx.config.grid import cells, expand, impossible, split
 from rdx.config.identity import FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
-from rdx.config.schema import GROUPS, ConfigError, MissingFile, Root
+from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.folders import CONF, ROOT
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "PASSAGES",
     "ROOT",
     "Cell",
+    "Config",
     "ConfigError",
     "MissingFile",
-    "Root",
     "build",
     "built",
     "cells",
@@ -44,7 +44,6 @@ __all__ = [
     "loaders",
     "nodes",
     "part",
-    "parts",
     "precisions",
     "require_models",
     "resolved",

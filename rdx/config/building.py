@@ -1,4 +1,4 @@
-"""Configuration to objects: the only place that instantiates."""
+"""Build the objects of a configuration and check them: the only place that instantiates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rdx import security
 from rdx.arguments import near
 from rdx.config.classes import class_named
-from rdx.config.schema import GROUPS, ConfigError, MissingFile
+from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.config.wrong import placed, wrong
 from rdx.declared import converted
 from rdx.faults import line
@@ -51,8 +51,7 @@ def build(node: Any, where: str) -> Any:
     valid = inspect.signature(cls).parameters
     for key in arguments:
         if key not in valid:
-            told = f"{where}.{key}: no such key{near(key, valid)}; valid: {list(valid)}"
-            raise ConfigError(told)
+            raise ConfigError(f"{where}.{key}: no such key{near(key, valid)}; valid: {list(valid)}")
     for key, parameter in valid.items():
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and key not in arguments and not variadic:
@@ -72,7 +71,7 @@ def build(node: Any, where: str) -> Any:
 
 
 def built(node: Any, where: str) -> Any:
-    """`build` what a configuration holds, once for equal nodes."""
+    """Build a node; equal nodes give the same object."""
     return _built(json.dumps(node, sort_keys=True), where)
 
 
@@ -81,7 +80,7 @@ def _built(node: str, where: str) -> Any:
     return build(json.loads(node), where)
 
 
-def part(cfg: dict[str, Any], group: str) -> Any:
+def part(cfg: Config, group: str) -> Any:
     """The object of a config group of a configuration; equal nodes share one.
 
     Raises
@@ -128,41 +127,45 @@ def check(cell: Cell) -> None:
     _check_dev(cell.cfg)
 
 
-def check_all(every: Sequence[Cell]) -> None:
+def check_all(cells: Sequence[Cell]) -> None:
     """`check` the cells of a grid; the error names the cell, if there are several."""
-    for cell in every:
+    for cell in cells:
         try:
             check(cell)
         except ConfigError as error:
-            if len(every) == 1:
+            if len(cells) == 1:
                 raise
-            told = f"{error} (in the cell {' '.join(cell.overrides)})"
-            raise type(error)(security.hidden(told)) from error
+            raise in_cell(error, cell.overrides) from error
 
 
-def parts(thing: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """An object and all that it is made of, each with its key."""
-    yield where, thing
-    if dataclasses.is_dataclass(thing):
-        for name in (f.name for f in dataclasses.fields(thing)):
-            yield from parts(getattr(thing, name), f"{where}.{name}")
-    elif isinstance(thing, Mapping):
-        for name, value in thing.items():
+def in_cell(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
+    """The same error, naming the cell that it is of; keys and passwords are taken out."""
+    return type(error)(security.hidden(f"{error} (in the cell {' '.join(overrides)})"))
+
+
+def parts(whole: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """An object and everything nested in it, each with its key."""
+    yield where, whole
+    if dataclasses.is_dataclass(whole):
+        for name in (f.name for f in dataclasses.fields(whole)):
+            yield from parts(getattr(whole, name), f"{where}.{name}")
+    elif isinstance(whole, Mapping):
+        for name, value in whole.items():
             yield from parts(value, f"{where}.{name}")
-    elif isinstance(thing, list | tuple):
-        for i, value in enumerate(thing):
+    elif isinstance(whole, list | tuple):
+        for i, value in enumerate(whole):
             yield from parts(value, f"{where}[{i}]")
 
 
-def check_here(whole: Any, key: str) -> None:
-    """Check that this machine has what an object, and all that it is made of, needs.
+def check_here(root: Any, key: str) -> None:
+    """Check that this machine has what an object, and everything nested in it, needs.
 
     Raises
     ------
     MissingFile, ConfigError
         Naming the key.
     """
-    for where, thing in parts(whole, key):
+    for where, thing in parts(root, key):
         if not hasattr(thing, "check"):
             continue
         try:
@@ -181,7 +184,7 @@ def _check_limits(limits: dict[str, Any]) -> None:
             raise ConfigError(f"limits.{name}={limit!r}: must be a share from 0 to 1, or null")
 
 
-def _check_dev(cfg: dict[str, Any]) -> None:
+def _check_dev(cfg: Config) -> None:
     """Refuse what needs dev queries where none are held out, which showed after the training."""
     wants = {"evaluation.interpolate": cfg["evaluation"].get("interpolate")}
     if isinstance(cfg["loss"], dict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from rdx.config.building import built
+from rdx.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Cell:
 
     overrides: tuple[str, ...]
     grid: str
-    cfg: dict[str, Any]
+    cfg: Config
     levels: dict[str, str] = field(default_factory=dict)
     signature: str = ""
     keys: dict[str, str] = field(default_factory=dict)

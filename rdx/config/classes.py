@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from rdx.config.schema import GROUPS, ConfigError
+from rdx.config.schema import GROUPS, Config, ConfigError
 from rdx.declared import Mark, marked
 
-EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
+# An environment variable, so that a configuration cannot extend its own allow-list.
+EXTENSIONS = "RDX_EXTENSIONS"
 MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
 
 
@@ -44,7 +45,7 @@ def class_named(target: str) -> type:
 
 @lru_cache(maxsize=512)
 def _class_named(target: str, extensions: str, path: tuple[str, ...]) -> type:
-    """Remembered for the extensions and the path by which it was found."""
+    """Import the class; cached per set of extensions and import path."""
     module, _, name = target.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -56,7 +57,7 @@ def _class_named(target: str, extensions: str, path: tuple[str, ...]) -> type:
 
 
 def class_of(node: Any) -> type | None:
-    """The class of a node of a configuration; None of what is no object, or cannot be built."""
+    """The class that a node names; None if it names none that may be built."""
     if not isinstance(node, dict) or "_target_" not in node:
         return None
     try:
@@ -71,7 +72,7 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
         yield node
 
 
-def with_mark(cfg: dict[str, Any], mark: Mark) -> Iterator[tuple[str, dict[str, Any], str]]:
+def with_mark(cfg: Config, mark: Mark) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Path, node and field of every field with a mark in the groups of a configuration."""
     for group in GROUPS:
         for path, node in _located(cfg.get(group), group):

@@ -1,4 +1,4 @@
-"""Files of options and experiments: read, and refused in one line that names file and cure."""
+"""Read files of options and experiments; refuse bad ones in one line that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a result: the identity of an object."""
+"""The identity of an object: everything about it that decides results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILES = frozenset((SPLITS,))
 
 
 def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
-    """What decides the results of an object that `build` made.
+    """Describe what decides the results of an object that `build` made, as JSON values.
 
     Its class, and every field that decides something (`rdx.declared`), whether it was given or is
     the default; files by their content, engines by their versions, extensions by their source.
@@ -53,9 +53,9 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     left_out = {SCHEDULES, WRITTEN, *without}
     known: dict[str, JsonValue] = {"class": _name(cls)}
     for name in _fields(thing):
-        own = marks(cls).get(name, ())
-        if left_out.isdisjoint(own):
-            known[name] = _value(getattr(thing, name), own, PASSAGES == without)
+        field_marks = marks(cls).get(name, ())
+        if left_out.isdisjoint(field_marks):
+            known[name] = _value(getattr(thing, name), field_marks, PASSAGES == without)
     if "revision" in known and known["revision"] is None and _has(cls, MODEL):
         del known["revision"]  # of an asset or a folder, whose content is told
     if engines := getattr(cls, "engines", ()):
@@ -65,12 +65,12 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     return known
 
 
-def _value(value: Any, own: tuple[Any, ...], passages: bool) -> JsonValue:
+def _value(value: Any, field_marks: tuple[Any, ...], passages: bool) -> JsonValue:
     """What a field decides, given its marks."""
-    for mark in own:
+    for mark in field_marks:
         if isinstance(mark, DecidedBy) or (passages and isinstance(mark, PassagesBy)):
             return mark.of(value)
-    if reads(own, value) and Path(value).exists():
+    if reads(field_marks, value) and Path(value).exists():
         return content(Path(value))  # not its place
     return identity(value)
 
@@ -85,7 +85,7 @@ def _fields(thing: Any) -> list[str]:
 
 
 def _has(cls: type, mark: Mark) -> bool:
-    return any(mark in own for own in marks(cls).values())
+    return any(mark in field_marks for field_marks in marks(cls).values())
 
 
 def _name(cls: type) -> str:

@@ -1,4 +1,4 @@
-"""Values that a configuration leaves to the machine: resolved before they are signed."""
+"""Precisions that a configuration leaves to the machine, resolved before they are signed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from rdx import precision
 from rdx.config.classes import with_mark
-from rdx.config.schema import pinning
+from rdx.config.schema import Config, pinning
 from rdx.declared import PRECISION
 
 
-def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[str, ...]:
+def resolve_precision(cfg: Config, assumed: str | None = None) -> tuple[str, ...]:
     """Replace every precision "auto" of a resolved configuration by the one chosen here.
 
     Parameters
@@ -32,12 +32,12 @@ def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[
     return tuple(overrides)
 
 
-def precisions(cfg: dict[str, Any]) -> dict[str, str]:
+def precisions(cfg: Config) -> dict[str, str]:
     """Every precision of a resolved configuration, by its key."""
     return {f"{path}.{name}": str(node[name]) for path, node, name in with_mark(cfg, PRECISION)}
 
 
-def emulated(cfg: dict[str, Any]) -> list[str]:
+def emulated(cfg: Config) -> list[str]:
     """Keys of a precision "bf16" that this machine's CPU would emulate."""
     return [
         f"{path}.{name}"

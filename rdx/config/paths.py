@@ -1,4 +1,4 @@
-"""The one place where paths of a configuration become absolute."""
+"""Make the paths of a configuration absolute; nothing else does."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from rdx.config.classes import class_of
+from rdx.config.schema import Config
 from rdx.declared import WRITTEN, marks, reads
 
 SQLITE = "sqlite:///"
 
 
-def absolute(cfg: dict[str, Any], folder: Path) -> dict[str, Any]:
+def absolute(cfg: Config, folder: Path) -> Config:
     """Return a resolved configuration with its relative paths made absolute from a folder.
 
     Whatever process it is sent to then means the same files. The identity of a cell stays as it
     is: files are told by their content, and what is written has no part in it.
     """
-    own = {key: node if key == "spec" else _absolute(node, folder) for key, node in cfg.items()}
-    return own | {"store": written(cfg["store"], folder)} if "store" in cfg else own
+    nodes = {key: node if key == "spec" else _absolute(node, folder) for key, node in cfg.items()}
+    return nodes | {"store": written(cfg["store"], folder)} if "store" in cfg else nodes
 
 
 def _absolute(node: Any, folder: Path) -> Any:
@@ -28,12 +29,12 @@ def _absolute(node: Any, folder: Path) -> Any:
         return node
     plain = {name: _absolute(value, folder) for name, value in node.items()}
     cls = class_of(node)
-    for name, own in marks(cls).items() if cls else ():
+    for name, field_marks in marks(cls).items() if cls else ():
         value = plain.get(name)
         if isinstance(value, str) and value:
-            if WRITTEN in own:
+            if WRITTEN in field_marks:
                 plain[name] = written(value, folder)
-            elif reads(own, value) and (folder / value).exists():
+            elif reads(field_marks, value) and (folder / value).exists():
                 plain[name] = str(folder / value)  # else the name of something else
     return plain
 

@@ -1,4 +1,4 @@
-"""The root of the configuration, its groups, and the error of a bad one."""
+"""The root of the configuration, its groups, and the errors of bad ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ GROUPS = (
     *("data", "sampler", "depth", "teacher", "prefinetune", "loss", "student"),
     *("budget", "trainer", "evaluation", "tracking"),
 )
+
+
+Config = dict[str, Any]  # of a cell, resolved: plain values, as YAML has them
 
 
 class ConfigError(Mendable, ValueError):

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in one line: its key, the value, and what is valid."""
+"""Errors of values in one line each: the key, the value, and what is valid."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ def wrong(
     where: str,
     at: tuple[str, ...] = (),
 ) -> str:
-    """The first fault that pydantic finds with the arguments of a class, or with the one `at`."""
-    first = error.errors(include_url=False)[0]
-    path = (*at, *first["loc"])
+    """Describe the first error of pydantic about the arguments of a class.
+
+    `at` is the path of what was validated, if that was not all of them.
+    """
+    fault = error.errors(include_url=False)[0]
+    path = (*at, *fault["loc"])
     if not path:  # of fields together
-        return placed(_told(first), where, types_of(cls))
+        return placed(_told(fault), where, types_of(cls))
     name, *inside = path
     value, key = arguments.get(str(name)), f"{where}.{name}"
     for part in inside:
@@ -53,9 +56,9 @@ def wrong(
         elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
             value, key = value[part], f"{key}[{part}]"
     kind = types_of(cls)[str(name)]
-    if first["type"] in _OBJECT:
+    if fault["type"] in _OBJECT:
         return f"{key}={_shown(value)}: {_object(kind, key)}"
-    return f"{key}={_shown(value)}: {_told(first)}{_or_null(kind)}"
+    return f"{key}={_shown(value)}: {_told(fault)}{_or_null(kind)}"
 
 
 def placed(message: str, where: str, names: Iterable[str]) -> str:
@@ -64,12 +67,12 @@ def placed(message: str, where: str, names: Iterable[str]) -> str:
     return f"{where}{'.' if first and first[1] in names else ': '}{message}"
 
 
-def _told(first: ErrorDetails) -> str:
-    context = first.get("ctx") or {}
-    if first["type"] == "value_error":
+def _told(fault: ErrorDetails) -> str:
+    context = fault.get("ctx") or {}
+    if fault["type"] == "value_error":
         return str(context["error"])
-    told = _MUST_BE.get(first["type"])
-    return f"must be {told.format(**context)}" if told else first["msg"]
+    rule = _MUST_BE.get(fault["type"])
+    return f"must be {rule.format(**context)}" if rule else fault["msg"]
 
 
 def _shown(value: Any) -> str:
@@ -93,13 +96,13 @@ def _object(kind: Any, key: str) -> str:
     """What objects are valid at a key, and how one is chosen."""
     known = _flat(kind)
     must = "must be an object, or null" if type(None) in known else "must be an object"
-    own = key.replace(".", "/")
-    group = next((one.name for one in known if isinstance(one, Group)), own)
+    path = key.replace(".", "/")
+    group = next((part.name for part in known if isinstance(part, Group)), path)
     if folders.is_group(group) and "[" not in key:
-        choice = own if group == own else f"{group}@{key}"
+        choice = path if group == path else f"{group}@{key}"
         return f"{must}; choose one by {choice}=..., valid: {list(folders.options(group))}"
-    targets = [target for one in known if isinstance(one, Known) for target in one.targets]
-    classes = [one for one in known if isinstance(one, type) and dataclasses.is_dataclass(one)]
+    targets = [target for part in known if isinstance(part, Known) for target in part.targets]
+    classes = [part for part in known if isinstance(part, type) and dataclasses.is_dataclass(part)]
     if targets or len(classes) != 1:
         return f"{must}: keys and values with a _target_, one of {targets}"
     names = [field.name for field in dataclasses.fields(classes[0])]

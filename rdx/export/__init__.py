@@ -1,4 +1,4 @@
-"""Release a finished cell: a folder of weights and a model card, for other libraries."""
+"""Export a finished cell for other libraries: a folder of weights and a model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card and the description of an exported student."""
+"""Write the model card and the description of an exported student."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from rdx import config
 from rdx import evaluation as ev
+from rdx.config import Config
 from rdx.declared import SCHEDULES, WRITTEN, marked
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
@@ -36,7 +37,7 @@ def describe_cell(cell: Finished) -> str:
         "rdx": _rdx()["version"],
         "config": public({k: v for k, v in cell.config.items() if k not in PRIVATE}),
     }
-    return yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
 
 
 def public(node: Any) -> Any:
@@ -56,7 +57,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
     """The model card: metadata as the Hub reads them, and Markdown."""
     training = cell.facts.training
     audit = cell.facts.checkpoint.audit if cell.facts.checkpoint else None
-    made: ModelCard = ModelCard.from_template(
+    model_card: ModelCard = ModelCard.from_template(
         _metadata(cell, name, licence, form),
         template_path=str(TEMPLATE),
         name=name,
@@ -77,7 +78,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
         weights=public(cell.student.model),
         citation=citation(),
     )
-    return made
+    return model_card
 
 
 def _metadata(cell: Finished, name: str, licence: str | None, form: str) -> ModelCardData:
@@ -124,9 +125,12 @@ def _scores(per_query: pd.DataFrame) -> Iterator[Score]:
     for collection, rows in per_query.groupby("collection", sort=False):
         present = list(dict.fromkeys(rows.system))
         for system in sorted(present, key=lambda s: SYSTEMS.index(s) if s in SYSTEMS else 99):
-            own = rows[rows.system == system]
-            values = [_interval(own[own.measure == measure].value) for measure in measures]
-            yield Score(str(collection), system, own.query_id.nunique(), values)
+            rows_of_system = rows[rows.system == system]
+            values = [
+                _interval(rows_of_system[rows_of_system.measure == measure].value)
+                for measure in measures
+            ]
+            yield Score(str(collection), system, rows_of_system.query_id.nunique(), values)
 
 
 def _interval(values: pd.Series) -> str:
@@ -135,7 +139,7 @@ def _interval(values: pd.Series) -> str:
     return f"{mean} ± {half:.4f}" if math.isfinite(half) else mean
 
 
-def _settings(settings: dict[str, Any]) -> dict[str, str]:
+def _settings(settings: Config) -> dict[str, str]:
     """Everything that decided the weights."""
     teacher = dict(settings["teacher"])
     nodes = {

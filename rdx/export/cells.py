@@ -1,15 +1,15 @@
-"""Find a finished cell and everything that is known of it in the store."""
+"""Find a finished cell in the store, with its facts, scores and checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from rdx import config
 from rdx.artifacts import Evaluated
+from rdx.config import Config
 from rdx.facts import TrialFacts
 from rdx.faults import Mendable
 from rdx.stages import DISTILL, PREFINETUNE
@@ -37,7 +37,7 @@ class Finished:
         Folder of the trained student.
     """
 
-    config: dict[str, Any]
+    config: Config
     facts: TrialFacts
     per_query: pd.DataFrame
     checkpoint: Path

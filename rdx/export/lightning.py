@@ -1,4 +1,4 @@
-"""The weights of a student as a "mono" model of Lightning IR."""
+"""Write the weights of a student as a "mono" model of Lightning IR."""
 
 from __future__ import annotations
 

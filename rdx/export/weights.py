@@ -1,4 +1,4 @@
-"""The weights of a student in the forms that other libraries load."""
+"""Write the weights of a student in the forms that other libraries load."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
     model.encoder.load_state_dict(student.encoder.state_dict())
     if student.head is not None and model.head is not None:
         model.head.load_state_dict(student.head.state_dict())
-    return model.eval()
+    model.eval()
+    return model
 
 
 @torch.inference_mode()

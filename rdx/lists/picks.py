@@ -159,7 +159,8 @@ class SingleRelevant:
         if self.margin is None:
             return np.ones(len(negatives), dtype=bool)
         scores = pool.first if self.of == "first_stage" else pool.teacher
-        return ~(scores[negatives] > scores[positive] - self.margin)
+        too_close: np.ndarray = scores[negatives] > scores[positive] - self.margin
+        return ~too_close
 
 
 def _weighted(weights: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:

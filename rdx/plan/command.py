@@ -1,4 +1,4 @@
-"""`python -m rdx plan`."""
+"""The command `python -m rdx plan`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rdx.faults import line
 from rdx.plan import why
 from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
-from rdx.plan.plans import plan as find_out
-from rdx.plan.text import as_json, duration, text
+from rdx.plan.plans import plan as make_plan
+from rdx.plan.text import as_json, text
 from rdx.power import Sensitivity, sensitivity
-from rdx.text import counted
+from rdx.text import aligned, counted, duration
 
 
 def plan(arguments: Sequence[str]) -> None:
@@ -50,20 +50,20 @@ def plan(arguments: Sequence[str]) -> None:
         metavar="COLLECTION=N",
         help="test queries, where neither the configuration nor the store tells",
     )
-    given = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
+    options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
-        planned = find_out(given.overrides)
-        if given.why is not None:
-            cell = why.chosen([one.cell for one in planned.cells], given.why)
+        planned = make_plan(options.overrides)
+        if options.why is not None:
+            cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))
             return
-        plans, told = power(planned, given.measure, given.difference, given.queries)
+        plans, outlook = power(planned, options.measure, options.difference, options.queries)
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
-    if given.json:
+    if options.json:
         print(json.dumps({**as_json(planned), "power": plans}, indent=1))
     else:
-        print(f"{text(planned, given.all)}\n\n{told}")
+        print(f"{text(planned, options.all)}\n\n{outlook}")
 
 
 def power(
@@ -94,8 +94,8 @@ def power(
     known = {name: assumption(runs) for name, runs in scores(planned, measure).items()}
     systems, runs = seeds(planned)
     tests = max(1, systems - 1)
-    there = {name: count for name, count in sized.items() if count is not None}
-    sensitivities = sensitivity(there, runs, known, tests=tests, wanted=wanted)
+    known_sizes = {name: count for name, count in sized.items() if count is not None}
+    sensitivities = sensitivity(known_sizes, runs, known, tests=tests, wanted=wanted)
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
         f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
@@ -110,7 +110,7 @@ def power(
         for name, count in sized.items()
         if count is None
     ]
-    return [dataclasses.asdict(here) for here in sensitivities], "\n".join(lines)
+    return [dataclasses.asdict(collection) for collection in sensitivities], "\n".join(lines)
 
 
 def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> str:
@@ -120,14 +120,14 @@ def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> 
         return ""
     seeds_planned = sensitivities[0].seeds
     more = systems * (max(needed) - seeds_planned)
-    told = (
+    outlook = (
         f"{counted(max(needed), 'seed')} in place of {seeds_planned}: {counted(more, 'cell')} more"
     )
-    one = planned.one_more
-    if one is None:
-        return f"{told}; no stored trial tells how long these take."
-    least, most = duration(more * one.low), duration(more * one.high)
-    return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
+    span = planned.one_more
+    if span is None:
+        return f"{outlook}; no stored trial tells how long these take."
+    least, most = duration(more * span.low), duration(more * span.high)
+    return f"{outlook}: {duration(more * span.value)} ({least} to {most}), one after the other."
 
 
 def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
@@ -137,27 +137,22 @@ def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
     if wanted is not None:
         head += [f"power at {wanted:g}", "seeds needed", "queries needed"]
     lines = [head]
-    for here in sensitivities:
-        known = here.assumption
-        line = [here.collection, str(here.queries), str(here.seeds), f"{known.sd:.3f}"]
-        line += [f"{known.seed_sd:.4f}", str(here.tests)]
-        line += [_number(here.detectable), _number(here.detectable_holm)]
+    for row in sensitivities:
+        known = row.assumption
+        line = [row.collection, str(row.queries), str(row.seeds), f"{known.sd:.3f}"]
+        line += [f"{known.seed_sd:.4f}", str(row.tests)]
+        line += [_number(row.detectable), _number(row.detectable_holm)]
         if wanted is not None:
             line += [
-                _number(here.power_of_wanted, 2),
-                str(here.seeds_needed or "none suffices"),
-                str(here.queries_needed or "none suffices"),
+                _number(row.power_of_wanted, 2),
+                str(row.seeds_needed or "none suffices"),
+                str(row.queries_needed or "none suffices"),
             ]
         lines.append(line)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    ]
-    text += [
+    sources = [
         f"{s.collection}: SD over queries and seeds {s.assumption.source}." for s in sensitivities
     ]
-    return "\n".join([*text, *([cost] if cost else [])])
+    return "\n".join([aligned(lines), *sources, *([cost] if cost else [])])
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -166,13 +161,17 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _counts(sizes: Sequence[str], planned: Plan) -> dict[str, int]:
     """The numbers of `--queries`."""
-    known = {name for one in planned.cells for name in one.cell.cfg["evaluation"]["collections"]}
-    found = {}
-    for one in sizes:
-        name, _, count = one.partition("=")
+    known = {
+        name
+        for planned_cell in planned.cells
+        for name in planned_cell.cell.cfg["evaluation"]["collections"]
+    }
+    numbers = {}
+    for size in sizes:
+        name, _, count = size.partition("=")
         if not count.isdecimal() or int(count) < 1:
-            raise ConfigError(f"--queries {one}: must be COLLECTION=N, N at least 1")
+            raise ConfigError(f"--queries {size}: must be COLLECTION=N, N at least 1")
         if name not in known:
-            raise ConfigError(f"--queries {one}: no such collection; there are {sorted(known)}")
-        found[name] = int(count)
-    return found
+            raise ConfigError(f"--queries {size}: no such collection; there are {sorted(known)}")
+        numbers[name] = int(count)
+    return numbers

@@ -1,4 +1,4 @@
-"""What the store tells about the noise of the planned tests: per-query scores, seeds, queries."""
+"""Stored per-query scores, seeds and queries: how noisy the planned tests will be."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ def scores(planned: Plan, measure: str) -> Scores:
     dict
         Collection -> system (cells that differ in the seed alone) -> seed -> query -> value.
     """
-    found: Scores = defaultdict(lambda: defaultdict(dict))
+    per_query: Scores = defaultdict(lambda: defaultdict(dict))
     for past in _comparable(planned)[:MOST_TRIALS]:
         table = Evaluated(past.folder).per_query
         table = table[(table.system == "student") & (table.measure == measure)]
         for collection, rows in table.groupby("collection"):
-            own = dict(zip(rows.query_id.astype(str), map(float, rows.value), strict=True))
+            values = dict(zip(rows.query_id.astype(str), map(float, rows.value), strict=True))
             system = but_for_the_seed(past.parts)
-            found[str(collection)][system][past.parts.seed] = own
-    return {collection: dict(systems) for collection, systems in found.items()}
+            per_query[str(collection)][system][past.parts.seed] = values
+    return {collection: dict(systems) for collection, systems in per_query.items()}
 
 
 def seeds(planned: Plan) -> tuple[int, int]:
     """Number of systems (they differ in more than the seed), and fewest seeds of a trained one."""
-    found: dict[str, set[int]] = defaultdict(set)
+    seeds_of: dict[str, set[int]] = defaultdict(set)
     trained = set()
-    for one in planned.cells:
-        parts = Parts(one.cell.cfg)
+    for planned_cell in planned.cells:
+        parts = Parts(planned_cell.cell.cfg)
         system = but_for_the_seed(parts)
-        found[system].add(parts.seed)
+        seeds_of[system].add(parts.seed)
         if parts.loss is not None:
             trained.add(system)
-    return len(found), min((len(found[system]) for system in trained or found), default=1)
+    return len(seeds_of), min((len(seeds_of[system]) for system in trained or seeds_of), default=1)
 
 
-def queries(planned: Plan, given: dict[str, int]) -> dict[str, int | None]:
+def queries(planned: Plan, sizes: dict[str, int]) -> dict[str, int | None]:
     """Test queries by collection; None where nothing tells.
 
-    The number that is given; else that of a stored trial; else the configured one, of which there
+    The number of `sizes`; else that of a stored trial; else the configured one, of which there
     may be fewer.
     """
-    found: dict[str, int | None] = {}
-    for one in planned.cells:
-        for name, test_set in one.cell.cfg["evaluation"]["collections"].items():
-            found.setdefault(name, test_set["queries"])
+    numbers: dict[str, int | None] = {}
+    for planned_cell in planned.cells:
+        for name, test_set in planned_cell.cell.cfg["evaluation"]["collections"].items():
+            numbers.setdefault(name, test_set["queries"])
     for past in _comparable(planned)[:1]:
         collections = Evaluated(past.folder).facts.collections
-        found |= {name: collections[name].queries for name in found if name in collections}
-    return {name: given.get(name, count) for name, count in found.items()}
+        numbers |= {name: collections[name].queries for name in numbers if name in collections}
+    return {name: sizes.get(name, count) for name, count in numbers.items()}
 
 
 def assumption(systems: Mapping[str, Runs]) -> Assumption:
@@ -125,7 +125,7 @@ def _mean_over_seeds(runs: Runs) -> dict[str, float]:
 
 def _comparable(planned: Plan) -> list[Past]:
     """Finished cells with the same test sets, those of the plan first."""
-    cells = [one.cell for one in planned.cells]
+    cells = [planned_cell.cell for planned_cell in planned.cells]
     tests = {_tests(Parts(cell.cfg)) for cell in cells}
     shelf = Shelf()
     past = shelf.finished(cells)

@@ -1,4 +1,4 @@
-"""What stages took when they were done before, scaled to what is planned."""
+"""Estimate time and size of stages from comparable stored results."""
 
 from __future__ import annotations
 

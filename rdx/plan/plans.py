@@ -1,4 +1,4 @@
-"""Which cells are done, which stages they share, and what the rest takes."""
+"""Plan a grid: which cells are done, which stages they share, and what the rest takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rdx import config, stages
+from rdx import config, folders, stages
 from rdx.config import Cell
 from rdx.job import Parts
 from rdx.plan.history import History, Span, but_for_the_seed, work
@@ -96,7 +96,7 @@ class Plan:
 
     def count(self, state: str) -> int:
         """Number of cells in a state."""
-        return sum(one.state == state for one in self.cells)
+        return sum(cell.state == state for cell in self.cells)
 
     @property
     def seconds(self) -> Span:
@@ -106,8 +106,7 @@ class Plan:
     @property
     def bytes(self) -> int | None:
         """What the store grows by; None if a stage is unknown."""
-        held = [stage.bytes for stage in self.stages]
-        return None if None in held else sum(one for one in held if one is not None)
+        return _total(stage.bytes for stage in self.stages)
 
 
 def plan(overrides: Sequence[str]) -> Plan:
@@ -118,8 +117,8 @@ def plan(overrides: Sequence[str]) -> Plan:
     ConfigError
         On what `rdx.config.split` refuses or, in a cell that is not finished, `rdx.config.check`.
     """
-    every, left_out = stages.split(overrides)
-    cells = stages.distinct(every)
+    possible, left_out = stages.split(overrides)
+    cells = stages.distinct(possible)
     shelf = Shelf()
     waiting = [cell for cell in cells if not shelf.has(cell)]
     lacking = _lacking(waiting)
@@ -132,18 +131,17 @@ def plan(overrides: Sequence[str]) -> Plan:
     tracked = [plan.cell for plan in planned if plan.steps and "uri" in plan.cell.cfg["tracking"]]
     copies = [history.bytes(work(parts[cell.signature], LAST)) for cell in tracked]
     folder = Path(cells[0].cfg["store"])
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return Plan(
         cells=tuple(planned),
         left_out=tuple(left_out),
         lacking=tuple(lacking),
-        repeated=len(every) - len(cells),
+        repeated=len(possible) - len(cells),
         stages=tuple(_stage(name, cells, parts, to_make, shelf, history) for name in STAGES),
         services=services(to_make),
         one_more=_one_more([parts[cell.signature] for cell in cells], history),
         copied=_total(copies),
         store=str(folder),
-        free=shutil.disk_usage(there).free,
+        free=shutil.disk_usage(folders.existing(folder)).free,
     )
 
 
@@ -155,14 +153,14 @@ def _total(sizes: Iterable[int | None]) -> int | None:
 
 def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[CellPlan]:
     """What every cell would compute, in the order in which they would run."""
-    made: set[tuple[str, str]] = set()
+    claimed: set[tuple[str, str]] = set()
 
     def missing(cell: Cell, step: Step) -> Iterator[Step]:
         """The steps that are made for a step, dependencies first."""
         place = (step.stage, cell.keys[str(step)])
-        if place in made or shelf.has(cell, step):
+        if place in claimed or shelf.has(cell, step):
             return
-        made.add(place)
+        claimed.add(place)
         for need in STAGES[step.stage].inputs(parts[cell.signature], step.role):
             yield from missing(cell, need)
         yield step
@@ -201,17 +199,17 @@ def _stage(
             if step.stage == stage:
                 named.add(cell.keys[str(step)])
                 stored |= {cell.keys[str(step)]} if shelf.has(cell, step) else set()
-    own = [work(objects, step) for objects, step in to_make if step.stage == stage]
-    spans = [history.seconds(one) for one in own]
+    amounts = [work(objects, step) for objects, step in to_make if step.stage == stage]
+    spans = [history.seconds(amount) for amount in amounts]
     known = [span for span in spans if span is not None]
     return StagePlan(
         stage=stage,
         distinct=len(named),
         stored=len(stored),
-        compute=len(own),
+        compute=len(amounts),
         seconds=sum(known, Span()),
         unknown=len(spans) - len(known),
-        bytes=_total(history.bytes(one) for one in own),
+        bytes=_total(history.bytes(amount) for amount in amounts),
     )
 
 
@@ -230,18 +228,18 @@ def _lacking(cells: list[Cell]) -> list[str]:
 
     Plans are made before data are fetched.
     """
-    found = []
+    files = []
     for cell in _covering(cells):
         try:
             config.check(cell)
         except config.MissingFile as error:
-            found.append(str(error).partition("\n")[0])
-    return list(dict.fromkeys(found))
+            files.append(str(error).partition("\n")[0])
+    return list(dict.fromkeys(files))
 
 
-def _one_more(every: list[Parts], history: History) -> Span | None:
+def _one_more(parts_of_cells: list[Parts], history: History) -> Span | None:
     """Seconds of distilling and evaluating one trained cell, the mean over systems."""
-    systems = {but_for_the_seed(parts): parts for parts in every if parts.loss is not None}
+    systems = {but_for_the_seed(parts): parts for parts in parts_of_cells if parts.loss is not None}
     known = []
     for parts in systems.values():
         spans = [history.seconds(work(parts, Step(stage.name))) for stage in (DISTILL, EVALUATE)]

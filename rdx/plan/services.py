@@ -1,4 +1,4 @@
-"""What a teacher behind a paid service would be asked, and what that costs."""
+"""Estimate the requests to teachers behind paid services, and their cost."""
 
 from __future__ import annotations
 

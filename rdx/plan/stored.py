@@ -71,13 +71,13 @@ class Shelf:
     def others(self, cells: Iterable[Cell]) -> list[Past]:
         """Finished cells of the same stores that are not among these, the newest first."""
         cells = list(cells)
-        own = {cell.signature for cell in cells}
+        signatures = {cell.signature for cell in cells}
         others: list[Past] = []
         for root in dict.fromkeys(str(cell.cfg["store"]) for cell in cells):
             paths = [
                 path
                 for path in Path(root, LAST.stage).glob(f"*/{MANIFEST}")
-                if path.parent.name not in own and path.parent.suffix != ".partial"
+                if path.parent.name not in signatures and path.parent.suffix != ".partial"
             ]
             paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             others += [past for path in paths[:MOST] if (past := _past(path.parent)) is not None]

@@ -100,17 +100,17 @@ def chosen(cells: Sequence[Cell], which: str) -> Cell:
 def text(explanations: Sequence[Explanation]) -> str:
     """The explanations for people."""
     lines = []
-    for found in explanations:
-        head = f"{found.step} {found.signature}"
-        if found.stored:
+    for explanation in explanations:
+        head = f"{explanation.step} {explanation.signature}"
+        if explanation.stored:
             lines.append(f"{head}: stored")
-        elif not found.neighbour:
+        elif not explanation.neighbour:
             lines.append(f"{head}: nothing of this stage is stored")
         else:
-            lines.append(f"{head}: not stored; beside {found.neighbour}")
-            shown = found.differences[:MOST]
+            lines.append(f"{head}: not stored; beside {explanation.neighbour}")
+            shown = explanation.differences[:MOST]
             lines += [f"   {d.path}: {d.stored} there, {d.here} here" for d in shown]
-            more = len(found.differences) - len(shown)
+            more = len(explanation.differences) - len(shown)
             lines += [f"   and {more} more"] if more else []
     return "\n".join(lines)
 

@@ -37,9 +37,12 @@ class CrossEncoder(nn.Module):
             inputs = sparse(inputs, parts, self.first_position)
         with CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext():
             output = self.encoder(**inputs)
+        scores: Tensor
         if self.head is None:
-            return output.logits.squeeze(1).float()
-        return self.head(output.last_hidden_state, mask, parts)
+            scores = output.logits.squeeze(1).float()
+        else:
+            scores = self.head(output.last_hidden_state, mask, parts)
+        return scores
 
     def save(self, folder: Path) -> None:
         """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""

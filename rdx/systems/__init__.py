@@ -1,4 +1,4 @@
-"""Other people's systems: TREC runs, measured without a model and registered as trials."""
+"""Systems of other people: measure TREC runs without a model, register them as trials."""
 
 from rdx.systems.archives import Archive, opened, register_all
 from rdx.systems.records import register

@@ -1,4 +1,4 @@
-"""Many runs at once: a folder or an archive of run files, found by patterns of their paths."""
+"""Find run files in a folder or an archive by patterns of their paths, and register them."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def register_all(
         `naming` with the system's name put in; error is "" if it was registered.
     """
     for name, files in archive.runs.items():
-        own = naming.replace("{name}", name)
+        registered = naming.replace("{name}", name)
         runs = {collection: Run(str(path), order) for collection, path in files.items()}
         try:
-            register(testbed, own, runs, drop_outside, source)
+            register(testbed, registered, runs, drop_outside, source)
         except (rankings.FormatError, config.ConfigError, OSError) as error:
-            yield own, tuple(runs), str(error)
+            yield registered, tuple(runs), str(error)
         else:
-            yield own, tuple(runs), ""
+            yield registered, tuple(runs), ""
 
 
 def _compiled(pattern: str, collections: Sequence[str]) -> Match:
@@ -186,12 +186,12 @@ def _matching(files: Mapping[str, Path], compiled: Sequence[Match]) -> Archive:
         hits = {hit for match in compiled if (hit := match(name))}
         others += not hits
         for system, collection in sorted(hits):
-            own = runs.setdefault(system, {})
-            if collection in own:
+            files_of_system = runs.setdefault(system, {})
+            if collection in files_of_system:
                 raise rankings.FormatError(
                     f"{name}: a second run of {system!r} for {collection}; narrow the pattern"
                 )
-            own[collection] = path
+            files_of_system[collection] = path
     if not runs:
         some = ", ".join(sorted(files)[:3]) or "nothing"
         raise config.ConfigError(f"no file matches; there is {some}, ...")

@@ -1,4 +1,4 @@
-"""Register runs of a system as a trial in the form of a cell's."""
+"""Register runs of a system as a trial that has the form of a cell's."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _signature(
         {collection: shallow(file) for collection, file in imported.files.items()},
         drop_outside,
         config.identity(testbed.evaluation),
-        {collection: dump(own) for collection, own in facts.items()},
+        {collection: dump(facts_of) for collection, facts_of in facts.items()},
     ])  # fmt: skip
 
 
@@ -136,13 +136,13 @@ def _record(
     runs: Mapping[str, pd.DataFrame],
 ) -> None:
     """Write the trial's files into the store and its record into MLflow, unless both are there."""
-    made_of = {
+    description = {
         "imported": json.loads(dump(imported)),
         "evaluation": testbed.job.cell.cfg["evaluation"],
     }
 
     def make(folder: Path) -> None:
-        Evaluated.write(folder, trial, table, dict(runs), made_of)
+        Evaluated.write(folder, trial, table, dict(runs), description)
 
     store = testbed.job.store
     folder = store.cached("import", trial.signature, make)
@@ -150,7 +150,7 @@ def _record(
     if tracking.finished(store.root, trial.signature):
         return
     with tracking.trial(
-        store=store.root, signature=trial.signature, levels={}, config=made_of, grid="", seed=0
+        store=store.root, signature=trial.signature, levels={}, config=description, grid="", seed=0
     ) as recorded:
         recorded.set_tag("rdx.imported", imported.name)
         recorded.set_tag("mlflow.runName", f"run:{imported.name}")

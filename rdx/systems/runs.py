@@ -1,4 +1,4 @@
-"""TREC runs of other systems."""
+"""Read TREC runs of other systems."""
 
 from __future__ import annotations
 

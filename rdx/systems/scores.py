@@ -67,12 +67,12 @@ def evaluate(
     for system, ranking in systems.items():
         candidates = top(ranking, evaluation.k) if first is None else first
         tested = ev.measure(name, test, candidates, {system: ranking}, evaluation)
-        own = tested.table[tested.table.system == system]
-        tables.append(own)
+        per_query = tested.table[tested.table.system == system]
+        tables.append(per_query)
         scored.append(
             Scored(
                 system,
-                own.groupby("measure", sort=False).value.mean().to_dict(),
+                per_query.groupby("measure", sort=False).value.mean().to_dict(),
                 tested.quality,
                 queries=test.qrels.query_id.nunique(),
                 missing=len(set(test.qrels.query_id) - set(ranking.query_id)),
@@ -114,7 +114,11 @@ def timings(store: Path, signatures: Sequence[str]) -> list[Cost]:
                 f"{beginning}: {len(paths)} finished cells in {store}/evaluate"
             )
         timing = stores.read(TrialFacts, paths[0]).timing
-        timed = {name: one.single for name, one in timing.items() if one.single is not None}
+        timed = {
+            name: timing_of.single
+            for name, timing_of in timing.items()
+            if timing_of.single is not None
+        }
         if not timed:
             raise config.ConfigError(
                 f"{beginning}: was not timed; run its command with evaluation.efficiency=3"

@@ -1,4 +1,4 @@
-"""The test collections and candidates that a command line chooses."""
+"""Load the test collections and candidates that a command line chooses."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def compose(
             run = {"_target_": "rdx.samplers.Recorded", "run": first_stage, "order": "score"}
             node.first_stage = {**run, "missing": "error"}
         if local is not None:
-            own = local / name if (local / name).is_dir() else local
-            node.data = copied(own, node.data.get("id") or name)
+            copies = local / name if (local / name).is_dir() else local
+            node.data = copied(copies, node.data.get("id") or name)
     plain = config.resolved(cfg)
     config.settle(plain)
     job = Job.of(config.Cell((), "", plain))

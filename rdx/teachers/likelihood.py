@@ -119,7 +119,8 @@ class _Scorer:
         """Token ids of prompt + query, and how many of them are the query's."""
 
         def ids(text: str, limit: int | None = None) -> list[int]:
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
+            tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return tokens[:limit]
 
         passage_ids = ids(f"Documentation: {passage}", self.settings.passage_length)
         query_ids = ids(f" {query}", self.settings.query_length)

@@ -175,7 +175,7 @@ class InProcess:
                 f"teacher.backend.score=first_token: a window of {size} passages, but there are "
                 f"{len(ascii_uppercase)} letters; lower teacher.window"
             )
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(messages, size, future, time.perf_counter()))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -375,7 +375,7 @@ class _Engine:
         return len(self.tokenizer(bare, add_special_tokens=False)["input_ids"]) + SPARE_TOKENS
 
     def _ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids if ids[:1] == self.begin else self.begin + ids
 
     def _render(self, messages: list[Message]) -> str:

@@ -1,4 +1,4 @@
-"""Where trials are recorded: in the store, and in MLflow as its mirror. The only import of mlflow.
+"""Record trials in the store and mirror them in MLflow. Only this package imports mlflow.
 
 What a trial logs becomes lines of a log in the store (`rdx.tracking.log`); a thread mirrors them in
 MLflow (`rdx.tracking.recorder`, `rdx.tracking.mirror`), as one parent run per grid and one child
@@ -23,7 +23,7 @@ from rdx.declared import WRITTEN, From0, NotNegative, Positive, settings
 from rdx.facts import Audit, TrialFacts
 from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
-from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, Log, Row, Table
+from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, About, Log, Row, Table
 from rdx.tracking.places import NoRecords, RecordError, database_file, target
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class Trial(Protocol):
-    """What the pipeline sees of a trial's record. A failing MLflow makes no method raise."""
+    """The record of a trial as the pipeline sees it. A failing MLflow makes no method raise."""
 
     def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point to each curve ``<prefix>/<name>``; mirrored in batches, later."""
@@ -99,20 +99,20 @@ class Tracking(Protocol):
         """Complete what is missing."""
 
 
+class Unrecorded:
+    """A trial that forgets everything."""
+
+    def _forget(self, *_: object, **__: object) -> None:
+        """Do nothing."""
+
+    log_step = log_result = set_health = set_tag = _forget
+
+
 @settings(frozen=True)
 class NoTracking:
     """Record nothing."""
 
-    def trial(
-        self,
-        *,
-        store: Path,
-        signature: str,
-        levels: dict[str, str],
-        config: dict[str, Any],
-        grid: str,
-        seed: int,
-    ) -> AbstractContextManager[Trial]:
+    def trial(self, **_: object) -> AbstractContextManager[Trial]:
         """Return a context whose trial forgets everything."""
         return nullcontext(Unrecorded())
 
@@ -123,28 +123,12 @@ class NoTracking:
     def recorded(self, store: Path) -> None:
         """Return None: there is no record, so none lacks."""
 
-    def log_grid(self, store: Path, grid: str, rows: Sequence[Row], claim: str = "") -> None:
+    def log_grid(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
     def sync(self, store: Path) -> dict[str, int]:
         """Return zeros: there is nothing to complete."""
         return {"delivered": 0, "kept": 0, "closed": 0}
-
-
-class Unrecorded:
-    """A trial that forgets everything."""
-
-    def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def log_result(self, folder: Path, facts: TrialFacts | Audit) -> None:
-        """Do nothing."""
-
-    def set_health(self, state: str) -> None:
-        """Do nothing."""
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Do nothing."""
 
 
 @settings(frozen=True)
@@ -228,9 +212,9 @@ class MLflow:
         seed
             Becomes a param, a tag and a part of the run's name.
         """
-        about = {"signature": signature, "levels": levels, "config": config}
+        about = About(signature=signature, levels=levels, config=config, grid=grid, seed=seed)
         with _sigterm_raises(), ExitStack() as stack:
-            record = self._record(stack, Log(store, signature), **about, grid=grid, seed=seed)
+            record = self._record(stack, Log(store, signature), about)
             if record is None:
                 yield Unrecorded()
                 return
@@ -241,7 +225,7 @@ class MLflow:
                 raise
             record.close(FINISHED)
 
-    def _record(self, stack: ExitStack, log: Log, **about: Any) -> Record | None:
+    def _record(self, stack: ExitStack, log: Log, about: About) -> Record | None:
         """The record of a trial; None if there shall be none here. `stack` holds the log."""
         recorder = self._import("recorder")
         before = log.status
@@ -250,7 +234,7 @@ class MLflow:
             log.read()
             if log.status == FINISHED != before:
                 return None
-            record: Record = recorder.Record(self, log, **about)
+            record: Record = recorder.Record(self, log, about)
             return record
         except OSError as error:
             recorder.logger.warning("The trial is not recorded: %s", error)

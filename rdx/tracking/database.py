@@ -1,4 +1,4 @@
-"""The SQLite file of a local MLflow, made in one piece."""
+"""Clients of MLflow; the SQLite file of a local one is created in one piece."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import uuid
 from contextlib import suppress
 
 from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 
 from rdx.tracking.places import SQLITE, database_file
 
@@ -20,12 +21,37 @@ def client(uri: str) -> MlflowClient:
     """
     path = database_file(uri)
     if path is not None and not path.exists():
-        own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        own.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            MlflowClient(f"{SQLITE}{own}").search_experiments(max_results=1)
+            MlflowClient(f"{SQLITE}{draft}").search_experiments(max_results=1)
             with suppress(FileExistsError):  # another process was first
-                os.link(own, path)
+                os.link(draft, path)
         finally:
-            own.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
     return MlflowClient(uri)
+
+
+def search(
+    client: MlflowClient,
+    experiment: str,
+    condition: str,
+    order: str = "start_time ASC",
+    view: int = ViewType.ACTIVE_ONLY,
+) -> list[Run]:
+    """All runs of an experiment that meet a condition, by default the oldest first."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            condition,
+            run_view_type=view,
+            max_results=1000,
+            order_by=[f"attributes.{order}"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs

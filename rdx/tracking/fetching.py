@@ -1,4 +1,4 @@
-"""Trials that only MLflow has: their files for `analysis`, and its reports beside their grid."""
+"""Fetch the files of trials that only MLflow has, and log reports to their grids."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from rdx.tracking.database import search
 from rdx.tracking.places import NoRecords, RecordError
 
 FILES = ("trial.json", "per_query.parquet")
@@ -69,25 +70,15 @@ def newest(
     client, experiment_id = _client(uri, experiment)
     runs: dict[str, Run] = {}
     names = set(imported)
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id],
-            filter_string="tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'",
-            order_by=["attributes.end_time DESC"],
-            max_results=1000,
-            page_token=token,
-        )
-        for run in page:
-            signature = run.data.tags.get("rdx.signature", "")
-            if (name := run.data.tags.get("rdx.imported")) in names:
-                names.discard(name)  # the newest of this name; others have other contents
-                runs[signature] = run
-            elif signature in signatures:
-                runs.setdefault(signature, run)
-        token = page.token
-        if not token:
-            return runs
+    finished = "tags.`rdx.kind` = 'trial' and attributes.status = 'FINISHED'"
+    for run in search(client, experiment_id, finished, "end_time DESC"):
+        signature = run.data.tags.get("rdx.signature", "")
+        if (name := run.data.tags.get("rdx.imported")) in names:
+            names.discard(name)  # the newest of this name; others have other contents
+            runs[signature] = run
+        elif signature in signatures:
+            runs.setdefault(signature, run)
+    return runs
 
 
 def log_report(uri: str, experiment: str, spec: str, paths: Iterable[Path]) -> str:
@@ -113,10 +104,10 @@ def _client(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """A client, and the id of an experiment; nothing is created."""
     _require_database(uri)
     client = MlflowClient(tracking_uri=uri)
-    there = client.get_experiment_by_name(experiment)
-    if there is None:
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
         raise NoRecords(f"no experiment {experiment!r} at {uri}")
-    return client, str(there.experiment_id)
+    return client, str(known.experiment_id)
 
 
 def _require_database(uri: str) -> None:

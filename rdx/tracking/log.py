@@ -1,4 +1,4 @@
-"""What a trial logs, in the store: an append-only file of typed lines, which MLflow mirrors.
+"""Logs of trials in the store: append-only files of typed lines, which MLflow mirrors.
 
 ``STORE/trials/SIGNATURE/`` holds the lines (``log.jsonl``), files that describe the machine, and
 for every MLflow that mirrors the log how much of it is there (``mirror-TARGET.json``). A grid has
@@ -34,16 +34,22 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"  # MLflow's words
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """The beginning of a trial, or of going on with it; `token` tells it from other trials."""
+class About:
+    """What a trial is; see `rdx.tracking.MLflow.trial`."""
 
-    time: int
-    token: str
     signature: str
     grid: str
     seed: int
     levels: dict[str, str]
     config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(About):
+    """The beginning of a trial, or of going on with it; `token` tells it from other trials."""
+
+    time: int
+    token: str
     tags: dict[str, str]
     kind: Literal["start"] = "start"
 
@@ -263,7 +269,7 @@ class Log:
 
     @contextmanager
     def free(self, seconds: float = 0.5) -> Iterator[bool]:
-        """Hold the log if nobody else does within so many seconds; gives whether it is held."""
+        """Take the lock of the log, unless another process holds it for so many seconds."""
         lease = SoftFileLease(self.held, lease_duration=LEASE, heartbeat_interval=BEAT)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -293,8 +299,8 @@ class Log:
 def logs(store: Path) -> list[Log]:
     """All logs of a store: trials, the oldest first, then grids."""
     folders = [path.parent for path in store.glob(f"{TRIALS}/*/{LINES}")]
-    every = [Log(store, folder.name) for folder in folders]
-    return sorted(every, key=lambda log: (log.name.startswith(GRID), _begin(log.entries)))
+    all_logs = [Log(store, folder.name) for folder in folders]
+    return sorted(all_logs, key=lambda log: (log.name.startswith(GRID), _begin(log.entries)))
 
 
 def dead(store: Path) -> list[Log]:

@@ -1,4 +1,4 @@
-"""Logs as MLflow runs; import it through `rdx.tracking`, which silences mlflow."""
+"""Write logs as MLflow runs; import this through `rdx.tracking`, which silences mlflow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STALE = {"rdx.error", "rdx.health"}  # tags of a trial that is gone on with
 
 
 def final(error: Exception) -> bool:
-    """Whether trying again is no use: MLflow refuses what is sent, or it is not there."""
+    """Whether an error is final: MLflow refuses what is sent, or a file is missing."""
     if isinstance(error, MlflowException):
         return error.get_http_status_code() in REFUSED
     if isinstance(error, RequestException):
@@ -54,7 +54,7 @@ def final(error: Exception) -> bool:
 
 
 class Mirror:
-    """The run of a log; whatever is written may be written again.
+    """Writes a log as a run of MLflow; whatever is written may be written again.
 
     Attributes
     ----------
@@ -220,8 +220,13 @@ class Mirror:
         name = notes.grid_name(grid)
         run = self._existing(f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` = '{name}'")
         if run is None:
-            own = {"rdx.kind": "grid", "rdx.grid": name, "rdx.claim": notes.cut(claim), **tags}
-            run = self.client.create_run(self.experiment_id, tags=own, run_name=name)
+            grid_tags = {
+                "rdx.kind": "grid",
+                "rdx.grid": name,
+                "rdx.claim": notes.cut(claim),
+                **tags,
+            }
+            run = self.client.create_run(self.experiment_id, tags=grid_tags, run_name=name)
             self._move(run_id=run.info.run_id)
             self._note(notes.of_grid(name, claim))
             self.client.set_terminated(self.run_id, FINISHED)
@@ -235,16 +240,13 @@ class Mirror:
         the first of equal ones. If its model was logged, it is registered under the grid's name,
         with the alias "best".
         """
-        parent, name = (
-            self._grid_run(table.grid, table.claim, table.tags),
-            notes.grid_name(table.grid),
-        )
+        parent = self._grid_run(table.grid, table.claim, table.tags)
+        name = notes.grid_name(table.grid)
         runs = [Log(self.log.store, row.signature).position(self.target) for row in table.rows]
         ids = [position.run_id or None for position in runs]
         cells = [
-            {**row, "run_id": run_id}
-            for row, run_id in zip(_plain(table), ids, strict=True)
-        ]  # fmt: skip
+            {**vars(row), "run_id": run_id} for row, run_id in zip(table.rows, ids, strict=True)
+        ]
         self._upload("cells.json", json.dumps(cells, indent=2))
         names = notes.short_names([row.overrides or row.signature for row in table.rows])
         children = {run.info.run_id: run for run in self._search(_children(parent))}
@@ -299,7 +301,7 @@ class Mirror:
         return next(iter(self._search(condition)), None) if condition else None
 
     def _search(self, condition: str) -> list[Run]:
-        return search(self.client, self.experiment_id, condition)
+        return database.search(self.client, self.experiment_id, condition)
 
     def _log(self, metrics: Sequence[Metric]) -> None:
         for i in range(0, len(metrics), METRICS_PER_BATCH):
@@ -343,51 +345,30 @@ def client_of(uri: str) -> MlflowClient:
 
 def experiment_id(client: MlflowClient, name: str, artifacts: str) -> str:
     """Id of an experiment, which is created at need, with its description."""
-    there = client.get_experiment_by_name(name)
-    if there is None:
+    known = client.get_experiment_by_name(name)
+    if known is None:
         local = artifacts and "://" not in artifacts
         location = str(Path(artifacts).resolve()) if local else artifacts or None
         try:
             created = str(client.create_experiment(name, location))
         except Exception:
-            there = client.get_experiment_by_name(name)  # was another process first?
-            if there is None:
+            known = client.get_experiment_by_name(name)  # was another process first?
+            if known is None:
                 raise
         else:
             client.set_experiment_tag(created, notes.NOTE, notes.EXPERIMENT_NOTE)
             return created
-    return str(there.experiment_id)
+    return str(known.experiment_id)
 
 
 def run_ids(uri: str, experiment: str) -> set[str]:
     """All runs of rdx that an experiment has, deleted ones too."""
     client = client_of(uri)
-    there = client.get_experiment_by_name(experiment)
-    if there is None:
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
         return set()
-    runs = search(client, str(there.experiment_id), "", ViewType.ALL)
+    runs = database.search(client, str(known.experiment_id), "", view=ViewType.ALL)
     return {run.info.run_id for run in runs}
-
-
-def search(
-    client: MlflowClient, experiment: str, condition: str, view: int = ViewType.ACTIVE_ONLY
-) -> list[Run]:
-    """All runs that meet a condition, the oldest first."""
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment],
-            condition,
-            run_view_type=view,
-            max_results=1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
 
 
 def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
@@ -404,10 +385,6 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
 
 def _children(parent: str) -> str:
     return f"tags.`mlflow.parentRunId` = '{parent}'"
-
-
-def _plain(table: Table) -> list[dict[str, Any]]:
-    return [vars(row) for row in table.rows]
 
 
 def _dataset(entry: Input) -> DatasetInput:

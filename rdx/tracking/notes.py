@@ -1,4 +1,4 @@
-"""How trials and grids look in MLflow: names, params, tags, and descriptions in Markdown."""
+"""Names, params, tags and Markdown descriptions of trials and grids in MLflow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def short_names(overrides: Sequence[str]) -> list[str]:
     """
     words = [text.split() for text in overrides]
     common = set(words[0]).intersection(*words) if len(words) > 1 else set()
-    return [" ".join(_shown(word) for word in own if word not in common) for own in words]
+    return [
+        " ".join(_shown(word) for word in words_of_cell if word not in common)
+        for words_of_cell in words
+    ]
 
 
 def _shown(word: str) -> str:
@@ -67,8 +70,8 @@ def _shown(word: str) -> str:
 
 def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, str]:
     """The params of a trial: the flattened configuration and the factor levels."""
-    own = {key: value for key, value in config.items() if key not in NO_PARAMS}
-    flat = {**flatten(own), "seed": str(seed), **levels}
+    logged = {key: value for key, value in config.items() if key not in NO_PARAMS}
+    flat = {**flatten(logged), "seed": str(seed), **levels}
     return {legal(key): cut(value) for key, value in flat.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where MLflow keeps runs: addresses, and what may be wrong there."""
+"""Addresses of MLflow, and errors of records."""
 
 from __future__ import annotations
 

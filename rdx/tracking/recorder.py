@@ -1,4 +1,4 @@
-"""Trials as they run: lines into the log of the store, and a thread that mirrors them in MLflow.
+"""Record running trials: write their logs, and mirror these in MLflow by a thread.
 
 The trial itself never waits for MLflow, but for a bounded time at its end.
 """
@@ -24,6 +24,7 @@ from rdx.tracking.environment import environment, uncommitted
 from rdx.tracking.log import (
     FINISHED,
     KILLED,
+    About,
     End,
     Entry,
     Input,
@@ -164,32 +165,14 @@ class Writer:
 class Record:
     """The `rdx.tracking.Trial` of `rdx.tracking.MLflow`; its caller holds the log."""
 
-    def __init__(
-        self,
-        settings: MLflow,
-        log: Log,
-        *,
-        signature: str,
-        levels: dict[str, str],
-        config: dict[str, Any],
-        grid: str,
-        seed: int,
-    ) -> None:
-        self._settings, self._levels, self._config = settings, levels, config
+    def __init__(self, settings: MLflow, log: Log, about: About) -> None:
+        self._settings, self._about = settings, about
         self._log, self._health = log, ""
         first = log.entries[0] if log.entries else None
         goes_on = isinstance(first, Start) and log.status != FINISHED
-        start = Start(
-            time=now(),
-            token=first.token if isinstance(first, Start) and goes_on else uuid.uuid4().hex[:16],
-            signature=signature,
-            grid=grid,
-            seed=seed,
-            levels=levels,
-            config=config,
-            tags=source_tags(),
-        )
-        log.attach("environment.json", _json(environment(config)))
+        token = first.token if isinstance(first, Start) and goes_on else uuid.uuid4().hex[:16]
+        start = Start(**vars(about), time=now(), token=token, tags=source_tags())
+        log.attach("environment.json", _json(environment(about.config)))
         log.attach("uncommitted.diff", uncommitted())
         log.append(start) if goes_on else log.restart(start)
         self._writer = Writer(settings, log, live=True).start()
@@ -245,19 +228,19 @@ class Record:
 
     def _checkpoint(self, signatures: Mapping[str, str]) -> str:
         """Folder of the trained student; "" for trials that train nothing."""
-        stage = "distill" if self._config.get("loss") else "prefinetune"
+        stage = "distill" if self._about.config.get("loss") else "prefinetune"
         return f"{stage}/{signatures[stage]}" if stage in signatures else ""
 
     def _training(self, signatures: Mapping[str, str]) -> list[Input]:
         """The training lists: the teacher ranking's signature covers all that decides them."""
         if "teach" not in signatures:
             return []
-        source = {group: self._config.get(group) for group in _DECIDE_LABELS}
-        name = self._levels.get("data", "data")
+        source = {group: self._about.config.get(group) for group in _DECIDE_LABELS}
+        name = self._about.levels.get("data", "data")
         return [_input(name, signatures["teach"], source, {}, "training")]
 
     def _test(self, name: str, digest: str, first_stage: Any, size: dict[str, int]) -> Input:
-        places = self._config.get("evaluation")
+        places = self._about.config.get("evaluation")
         places = places.get("collections", {}) if isinstance(places, Mapping) else {}
         source = {"collection": places.get(name, name), "first_stage": first_stage}
         return _input(name, digest, source, size, "evaluation")
@@ -293,17 +276,20 @@ def close_dead(settings: MLflow, store: Path) -> None:
 
 def sync(settings: MLflow, store: Path) -> dict[str, int]:
     """Complete the mirror; see `rdx.tracking.MLflow.sync`."""
-    every = logs(store)
+    all_logs = logs(store)
     counts = {"delivered": 0, "kept": 0, "closed": 0}
-    if not every:
+    if not all_logs:
         return counts
-    there = within(
+    mirrored = within(
         4 * settings.wait, lambda: run_ids(settings.uri, settings.experiment), settings.uri
     )
-    answers = there is not None
-    for log in every:
-        gone = there is not None and log.position(settings.target).run_id not in {"", *there}
-        if not gone and not log.waiting(settings.target):
+    answers = mirrored is not None
+    for log in all_logs:
+        vanished = mirrored is not None and log.position(settings.target).run_id not in {
+            "",
+            *mirrored,
+        }
+        if not vanished and not log.waiting(settings.target):
             continue
         if not answers:
             counts["kept"] += 1
@@ -312,7 +298,7 @@ def sync(settings: MLflow, store: Path) -> dict[str, int]:
             with log.free(2 * LEASE if log.silent() else 0.5) as free:
                 if not free:
                     continue  # it runs
-                if gone:
+                if vanished:
                     log.move(settings.target, Position())
                 counts["closed"] += not log.status
                 answers = complete(settings, log, 4 * settings.wait)
@@ -329,7 +315,7 @@ def silent(uri: str) -> bool:
 
 
 def within(seconds: float, ask: Callable[[], T], what: str) -> T | None:
-    """The answer of MLflow, or None where it fails or takes longer; that is said."""
+    """Ask MLflow; None, with a warning, if it fails or takes longer."""
     answers: list[T] = []
     failure = [f"no answer within {seconds:g} s"]
 

@@ -126,7 +126,8 @@ def by_main(work: Callable[[], Result]) -> Result:
             raise RuntimeError("the main process goes on without the others")
         if message.error is not None:
             raise MainFailed(message.error)
-        return message.value
+        shared: Result = message.value
+        return shared
     try:
         result = work()
     except Exception as error:

@@ -257,7 +257,7 @@ class Engine:
         torch.manual_seed(draw_seed(seed, self.accelerator.process_index, index))
         inputs = {key: value.to(self._device) for key, value in micro.inputs.items()}
         with self.accelerator.autocast():
-            scores = self.trained(inputs, micro.parts.to(self._device))
+            scores: Tensor = self.trained(inputs, micro.parts.to(self._device))
         return scores.float()
 
     def _loss(self, scores: Tensor, batch: Sequence[TrainingList]) -> tuple[float, Tensor]:
@@ -360,7 +360,8 @@ class Engine:
 
     def _total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes."""
-        return self.accelerator.reduce(tensor, reduction="sum")
+        total: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return total
 
     @property
     def _keeps_by_choice(self) -> bool:
@@ -372,4 +373,4 @@ class Engine:
 
     @property
     def _device(self) -> torch.device:
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)

@@ -21,6 +21,7 @@ from rdx.plan import command, why
 from rdx.plan.history import work
 from rdx.stages import Signatures, Step, cells, steps
 from rdx.store import MANIFEST, Store, signature
+from rdx.text import duration
 
 # Seconds per stage: 8 queries x 5 candidates are 40 passages to rank and 40 pairs to distil.
 TOOK = {"candidates": 2.0, "teach": 8.0, "prefinetune": 6.0, "distill": 10.0, "evaluate": 4.0}
@@ -341,7 +342,7 @@ def test_the_seeds_that_are_needed_have_a_price(world, store):
     [told], lines = command.power(planned, None, 0.02, ["files=1000"])
     more = 2 * (told["seeds_needed"] - 1)
     assert told["seeds_needed"] > 1
-    assert f"{more} cells more: {plan.duration(14 * more)}" in lines
+    assert f"{more} cells more: {duration(14 * more)}" in lines
 
 
 # --- the command ---

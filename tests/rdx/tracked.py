@@ -104,9 +104,9 @@ class Place:
         return self.settings._import("mirror").client_of(self.settings.uri)
 
     def search(self, condition):
-        mirror, client = self.settings._import("mirror"), self.client
+        database, client = self.settings._import("database"), self.client
         experiment = client.get_experiment_by_name(self.settings.experiment)
-        return mirror.search(client, experiment.experiment_id, condition) if experiment else []
+        return database.search(client, experiment.experiment_id, condition) if experiment else []
 
     def runs(self, signature):
         return self.search(f"tags.`rdx.signature` = '{signature}'")
