@@ -66,9 +66,13 @@ def _shown(word: str) -> str:
 
 
 def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, str]:
-    """The params of a trial: the flattened configuration and the factor levels."""
+    """The params of a trial: the flattened configuration, and the option of each config group.
+
+    The option of a nested group ("student/lora") is that of its key, student.lora.
+    """
     own = {key: value for key, value in config.items() if key not in NO_PARAMS}
-    flat = {**flatten(own), "seed": str(seed), **levels}
+    options = {group.replace("/", "."): option for group, option in levels.items()}
+    flat = {**flatten(own), "seed": str(seed), **options}
     return {legal(key): cut(value) for key, value in flat.items()}
 
 
