@@ -34,7 +34,7 @@ class Parts:
         self.limits: dict[str, float | None] = cfg.get("limits") or {}
 
     def _build(self, group: str) -> Any:
-        return config.built(self._cfg[group], group)
+        return config.part(self._cfg, group)
 
     @cached_property
     def data(self) -> DataSource:

@@ -114,6 +114,7 @@ class Length:
     pairs: int
 
 
+@runtime_checkable
 class Budget(Protocol):
     """What is held equal between cells."""
 

@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
 """
 
-from rdx.config.building import build, built, check, check_all, check_here, parts
+from rdx.config.building import build, built, check, check_all, check_here, part, parts
 from rdx.config.cell import Cell, varied
 from rdx.config.classes import class_of, find_extensions, nodes, with_mark
 from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
@@ -43,6 +43,7 @@ __all__ = [
     "load_spec",
     "loaders",
     "nodes",
+    "part",
     "parts",
     "precisions",
     "require_models",

@@ -81,6 +81,29 @@ def _built(node: str, where: str) -> Any:
     return build(json.loads(node), where)
 
 
+def part(cfg: dict[str, Any], group: str) -> Any:
+    """The object of a config group of a configuration; equal nodes share one.
+
+    Raises
+    ------
+    ConfigError
+        On a bad value, or if it is not what the group is for.
+    """
+    from rdx import parts as protocols  # pandas: no need to for --help
+
+    thing = built(cfg[group], group)
+    kinds: dict[str, Any] = {
+        "data": protocols.DataSource,
+        "sampler": protocols.Sampler,
+        "teacher": protocols.Teacher,
+        "loss": protocols.Loss | None,
+        "budget": protocols.Budget,
+    }
+    if not isinstance(thing, kinds.get(group, object)):
+        raise ConfigError(f"{group}._target_={cfg[group].get('_target_')}: is no {group}")
+    return thing
+
+
 def check(cell: Cell) -> None:
     """Build every object of a cell (cheap: nothing is loaded or computed) to find bad values.
 
@@ -97,20 +120,10 @@ def check(cell: Cell) -> None:
             f"{key}: holds a key or password, and configurations are recorded; leave it in an "
             "environment variable (docs/security.md)"
         )
-    from rdx.parts import DataSource, Loss, Sampler, Teacher  # pandas: no need to for --help
-
-    kinds: dict[str, Any] = {"data": DataSource, "sampler": Sampler, "teacher": Teacher}
-    kinds["loss"] = Loss | None
     if not cell.cfg["store"]:
         raise ConfigError("store: no value; give it as store=FOLDER")
     for group in GROUPS:
-        node = cell.cfg[group]
-        if isinstance(node, dict) and "_target_" not in node:
-            raise ConfigError(f"{group}={cell.levels.get(group)}: this option has no _target_")
-        part = built(node, group)
-        if not isinstance(part, kinds.get(group, object)):
-            raise ConfigError(f"{group}._target_={node['_target_']}: is no {group}")
-        check_here(part, group)
+        check_here(part(cell.cfg, group), group)
     _check_limits(cell.cfg.get("limits") or {})
     _check_dev(cell.cfg)
 
@@ -149,14 +162,14 @@ def check_here(whole: Any, key: str) -> None:
     MissingFile, ConfigError
         Naming the key.
     """
-    for where, part in parts(whole, key):
-        if not hasattr(part, "check"):
+    for where, thing in parts(whole, key):
+        if not hasattr(thing, "check"):
             continue
         try:
-            part.check()
+            thing.check()
         except (FileNotFoundError, ValueError) as error:
             kind = MissingFile if isinstance(error, FileNotFoundError) else ConfigError
-            names = inspect.signature(type(part)).parameters
+            names = inspect.signature(type(thing)).parameters
             raise kind(placed(line(error), where, names)) from error
 
 

@@ -261,6 +261,9 @@ def cell_of(
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
+    for group in GROUPS:
+        if isinstance(plain[group], dict) and "_target_" not in plain[group]:
+            raise ConfigError(f"{group}={base.levels.get(group)}: this option has no _target_")
     plain = absolute(plain, Path.cwd())
     pinned = settle(plain, precision)
     return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)

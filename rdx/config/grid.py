@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from rdx import folders, grids, security
 from rdx.arguments import near
-from rdx.config.building import built
+from rdx.config.building import part
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
@@ -82,7 +82,7 @@ def impossible(cfg: dict[str, Any]) -> str:
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    loss, teacher = built(cfg["loss"], "loss"), built(cfg["teacher"], "teacher")
+    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
     if loss.needs == "ranks":
         return ""
     takes = getattr(teacher, "gives", {}).get(loss.needs)

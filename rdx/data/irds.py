@@ -21,7 +21,10 @@ def _passages(dataset_id: str) -> str:
     """What decides the passages: one data set of the many that share them."""
     import ir_datasets
 
-    parent: str = ir_datasets.docs_parent_id(dataset_id)
+    try:
+        parent: str = ir_datasets.docs_parent_id(dataset_id)
+    except KeyError:  # no such data set: refused where all values are checked
+        return dataset_id
     return parent
 
 

@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rdx import config
+from rdx import config, stages
 from rdx.collection import Collection
 from rdx.config import (
     CONF,
@@ -23,7 +23,6 @@ from rdx.config import (
     composing,
     expand,
     load_spec,
-    signatures,
 )
 
 # What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
@@ -39,7 +38,7 @@ EXPERIMENTS = sorted(
     for path in (config.ROOT / "experiments").glob("*.yaml")
     if PAPER not in path.read_text()
 )
-STAGES = ("candidates", "teach", "prefinetune", "distill", "reference", "evaluate")
+STAGES = tuple(stages.STAGES)
 # Values of the keys that an option leaves open (???); FILE is any file that is there.
 OPEN = {
     "data=files": ["data.corpus=FILE.tsv", "data.queries=FILE.tsv"],
@@ -62,7 +61,7 @@ def cells(what):
     return _cells(what if isinstance(what, str) else tuple(what))
 
 
-_cells = cache(config.cells)
+_cells = cache(stages.cells)
 
 
 def one(*overrides):
@@ -500,6 +499,14 @@ def test_load_spec():
 # --- identity ---
 
 
+def signatures(cfg):
+    """Signatures of every stage, for all its roles."""
+    keys = {stage: {} for stage in STAGES}
+    for step, key in stages.signed(Cell((), "", cfg)).keys.items():
+        keys[step.partition(" ")[0]][step] = key
+    return keys
+
+
 def changed(overrides, base=()):
     """Stages whose signatures differ from the base's."""
     before = signatures(one(*base).cfg)
@@ -507,12 +514,13 @@ def changed(overrides, base=()):
     again = chosen or overrides.startswith("depth.k")  # depth.pool follows depth.k
     after = one(*base, *overrides.split()).cfg if again else edited(one(*base), overrides)
     after = signatures(after)
-    assert tuple(before) == STAGES
     return [stage for stage in STAGES if before[stage] != after[stage]]
 
 
-ALL = list(STAGES)
 TRAINED = ["distill", "evaluate"]
+RETRIEVED = [stage for stage in STAGES if stage != "reference"]  # of the training collection
+LABELLED = ["candidates", "teach", "select", *TRAINED]
+TAUGHT = ["teach", "select", "distill", "reference", "evaluate"]
 CHANGES = {
     # when, where and how fast
     "trainer.max_tokens=99": [],
@@ -526,18 +534,18 @@ CHANGES = {
     "grid=another": [],
     "force=true": [],
     # what the teacher is asked
-    "data.max_words=50": ALL,
-    "sampler.k1=1.2": ["candidates", "teach", *TRAINED],
-    "depth.queries=50": ["candidates", "teach", *TRAINED],
-    "depth.seed=1": ["candidates", "teach", *TRAINED],
-    "depth.pool=50": ["candidates", "teach", *TRAINED],
-    "depth.k=9": ["candidates", "teach", *TRAINED],
-    "depth.k=9 depth.pool=10": TRAINED,
-    "depth.mode=relabel": TRAINED,  # asks for the same ten
-    "teacher=shuffled": ["teach", "distill", "reference", "evaluate"],
-    "teacher.interpolation=0": ["teach", "distill", "reference", "evaluate"],
+    "data.max_words=50": RETRIEVED,
+    "sampler.k1=1.2": ["index", *LABELLED],
+    "depth.queries=50": LABELLED,
+    "depth.seed=1": LABELLED,
+    "depth.pool=50": LABELLED,
+    "depth.k=9": LABELLED,
+    "depth.k=9 depth.pool=10": ["select", *TRAINED],
+    "depth.mode=relabel": ["select", *TRAINED],  # asks for the same ten
+    "teacher=shuffled": TAUGHT,
+    "teacher.interpolation=0": TAUGHT,
     # stage 1
-    "prefinetune=none": ["prefinetune", *TRAINED],
+    "prefinetune=none": ["index", "prefinetune", *TRAINED],
     "prefinetune.seed=2": ["prefinetune", *TRAINED],
     "prefinetune.learning_rate=0.0002": ["prefinetune", *TRAINED],
     "student.layers=2": ["prefinetune", *TRAINED],
@@ -551,13 +559,13 @@ CHANGES = {
     "trainer.batch=4": TRAINED,
     "trainer.warmup=0": TRAINED,
     "trainer.weight_decay=0": ["prefinetune", *TRAINED],
-    "trainer.precision=fp16": ["prefinetune", "distill", "reference", "evaluate"],
+    "trainer.precision=fp16": ["prefinetune", *TRAINED],
     # evaluation
-    "evaluation.k=11": ["reference", "evaluate"],
-    "evaluation.measures=[nDCG@5]": ["reference", "evaluate"],
-    "evaluation.collections.pydocs.queries=10": ["reference", "evaluate"],
-    "evaluation.interpolate=false": ["reference", "evaluate"],
-    "evaluation.dev_first_stage.k1=1.2": ["reference", "evaluate"],
+    "evaluation.k=11": ["retrieve", "reference", "evaluate"],
+    "evaluation.measures=[nDCG@5]": ["evaluate"],
+    "evaluation.collections.pydocs.queries=10": ["retrieve", "reference", "evaluate"],
+    "evaluation.interpolate=false": ["index", "retrieve", "evaluate"],
+    "evaluation.dev_first_stage.k1=1.2": ["index", "retrieve", "evaluate"],
 }
 
 
@@ -580,7 +588,7 @@ def test_without_stage_1_the_start_is_the_model_as_it_comes():
 
 def test_the_cells_signature_is_that_of_its_last_stage():
     cell = one("seed=3")
-    assert cell.signature == signatures(cell.cfg)["evaluate"]
+    assert cell.signature == cell.keys["evaluate"]
 
 
 def test_a_default_that_is_spelt_out_changes_nothing():
@@ -622,20 +630,20 @@ def test_files_stand_for_their_content_and_not_for_their_place(files, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("name", "stages"),
+    ("name", "others"),
     [
-        ("corpus.tsv", ALL),
-        ("queries.tsv", ALL),
-        ("teacher.run", ["teach", "distill", "reference", "evaluate"]),
+        ("corpus.tsv", RETRIEVED),
+        ("queries.tsv", [stage for stage in RETRIEVED if stage != "index"]),
+        ("teacher.run", ["teach", "select", *TRAINED]),
         ("model/config.json", ["prefinetune", "distill", "evaluate"]),
     ],
 )
-def test_other_content_is_another_result(files, name, stages):
+def test_other_content_is_another_result(files, name, others):
     here = on_files(files / "here")
     path = files / "there" / name
     path.write_text(path.read_text() + " ")
     there = on_files(files / "there")
-    assert [stage for stage in STAGES if here[stage] != there[stage]] == stages
+    assert [stage for stage in STAGES if here[stage] != there[stage]] == others
 
 
 def test_a_file_that_changes_in_place_is_read_again(files):
@@ -796,8 +804,8 @@ def test_no_yaml_line_is_long():
         ([], ["seed=3"]),
         ([], ["depth.k=7"]),  # depth.pool refers to it
         ([], ["depth.pool=50", "depth.k=7", "trainer.batch=4"]),
-        (["teacher=rankgpt"], ["store=/elsewhere"]),  # teacher.ledger refers to it
-        (["teacher=rankgpt"], ["store=/elsewhere", "teacher.ledger=/there"]),
+        (["teacher=rankzephyr"], ["store=/elsewhere"]),  # teacher.ledger refers to it
+        (["teacher=rankzephyr"], ["store=/elsewhere", "teacher.ledger=/there"]),
         (["evaluation=trec_dl"], ["evaluation.runs=/runs", "seed=2"]),
         (["sampler=recorded"], ["sampler.run=a.run"]),  # lacks a value
         ([], ["depth.seed=${seed}", "seed=9"]),

@@ -23,6 +23,7 @@ from rdx.data import texts as module
 from rdx.data.irds import Passages
 from rdx.data.texts import StoredTexts, store_texts
 from rdx.rankings import FormatError
+from tests.rdx.configured import configured
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -269,7 +270,7 @@ def test_judged_keeps_the_queries_that_the_qrels_name(paths):
     assert loaded.queries == {"q1": "one query"}
     assert loaded.counts["queries_without_qrels"] == 1
     with pytest.raises(ValueError, match="data.judged=true: needs data.qrels"):
-        Files(corpus="c.tsv", queries="q.tsv", judged=True)
+        configured("data", Files, corpus="c.tsv", queries="q.tsv", judged=True)
 
 
 def test_max_words_cuts_passages_only(paths):
@@ -319,7 +320,7 @@ def test_an_empty_or_unknown_split_is_an_error(paths, registered, split):
 )
 def test_values_are_checked_at_once(key, value):
     with pytest.raises(ValueError, match=rf"data\.{key}\b"):
-        Files(**{"corpus": "c.jsonl", "queries": "q.tsv", key: value})
+        configured("data", Files, **{"corpus": "c.jsonl", "queries": "q.tsv", key: value})
 
 
 @pytest.mark.parametrize("key", ["corpus", "queries", "qrels"])
@@ -328,10 +329,10 @@ def test_a_missing_file_is_named_with_its_key(paths, key, verb):
     files(paths).check()
     path = paths[key]
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(f"data.{key}={path}: no such file")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{key}={path}: no such file")):
         getattr(files(paths), verb)()
     path.mkdir()
-    with pytest.raises(FileNotFoundError, match=re.escape(f"data.{key}={path}: is not a file")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{key}={path}: is not a file")):
         getattr(files(paths), verb)()
 
 
@@ -584,8 +585,8 @@ def test_a_data_set_without_queries_or_docs_is_refused(registered):
 
 @pytest.mark.parametrize("options", [{"id": "x", "dev": 1.5}, {"id": ""}])
 def test_values_of_ir_datasets_are_checked_at_once(options):
-    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''): expected"):
-        IrDatasets(**options)
+    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''):"):
+        configured("data", IrDatasets, **options)
 
 
 def test_importing_data_imports_neither_torch_nor_ir_datasets():

@@ -11,6 +11,7 @@ from torch import nn
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.data import Files
 from rdx.evaluation import (
     WEIGHTS,
     Evaluation,
@@ -26,7 +27,11 @@ from rdx.evaluation import (
     rerank,
 )
 from rdx.facts import TrainingFacts, Validation
+from rdx.samplers import BM25
 from rdx.trainer import Trainer
+from tests.rdx.configured import configured
+
+SOURCES = (Files("corpus.tsv", "queries.tsv"), BM25())  # never read
 
 
 def ranking(lists: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -279,23 +284,23 @@ def test_health_is_the_gravest_state(means, student, training, state):
         ({"ties": "random"}, r"evaluation\.ties='random'.*'expected'"),
         ({"efficiency": -1}, "efficiency=-1"),
         ({"efficiency_queries": 0}, "efficiency_queries=0"),
-        ({"collections": {"x.pooled": TestSet(None, None)}}, r"'x\.pooled'.*paper_compat"),
+        ({"collections": {"x.pooled": TestSet(*SOURCES)}}, r"x\.pooled.*paper_compat"),
         ({"measures": ("nDCG@10", "nDGC@10")}, "'nDGC@10' is not a measure"),
         ({"measures": ("__import__('os')",)}, "is not a measure"),
         ({"measures": ("nDCG@",)}, "'nDCG@' is not a measure"),
-        ({"measures": ()}, "at least one collection and one measure"),
-        ({"collections": {}}, "at least one collection and one measure"),
+        ({"measures": ()}, r"evaluation\.measures"),
+        ({"collections": {}}, r"evaluation\.collections"),
         ({"k": 0}, "k=0"),
         ({"dev_queries": 0}, "dev_queries=0"),
-        ({"interpolate": True}, "needs a sampler as dev_first_stage"),
+        ({"interpolate": True}, "interpolate=true: needs a sampler"),
         ({"teacher_queries": -1}, "teacher_queries=-1"),
     ],
 )
 def test_evaluation_refuses_bad_values(settings, message):
-    good = {"collections": {"x": TestSet(None, None)}, "measures": ["nDCG@10", "RR(rel=2)@10"]}
+    good = {"collections": {"x": TestSet(*SOURCES)}, "measures": ["nDCG@10", "RR(rel=2)@10"]}
     assert Evaluation(**good).measures == ("nDCG@10", "RR(rel=2)@10")
     with pytest.raises(ValueError, match=message):
-        Evaluation(**(good | settings))
+        configured("evaluation", Evaluation, **(good | settings))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,7 @@ def test_evaluation_refuses_bad_values(settings, message):
 )
 def test_test_set_refuses_bad_values(settings, message):
     with pytest.raises(ValueError, match=message):
-        TestSet(None, None, **settings)
+        configured("test", TestSet, *SOURCES, **settings)
 
 
 # --- rerank ---

@@ -7,7 +7,7 @@ import ir_measures
 import numpy as np
 import pandas as pd
 import pytest
-from test_evaluation import judgements, ranking
+from test_evaluation import SOURCES, judgements, ranking
 
 from rdx import rankings
 from rdx.evaluation import Evaluation, TestSet, measured, tie_range, tied
@@ -110,8 +110,8 @@ def test_the_rules_differ_where_scores_and_ranks_do():
 @pytest.mark.parametrize("measure", ["AP", "AP@10", "Judged@10", "P", "nDCG(dcg='exp-log2')@10"])
 def test_measures_without_a_closed_form_are_refused(measure):
     with pytest.raises(ValueError, match="ties=expected"):
-        Evaluation({"x": TestSet(None, None)}, ("nDCG@10", measure), ties="expected")
-    Evaluation({"x": TestSet(None, None)}, ("nDCG@10", "AP"))
+        Evaluation({"x": TestSet(*SOURCES)}, ("nDCG@10", measure), ties="expected")
+    Evaluation({"x": TestSet(*SOURCES)}, ("nDCG@10", "AP"))
 
 
 def test_tied_is_the_share_of_equal_neighbours():

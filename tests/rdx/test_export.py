@@ -392,13 +392,13 @@ def test_public_leaves_scheduling_and_folders_out():
         "max_tokens": 5,
         "model": "/a/b/c",
         "other": "a/b",
-        "list": [{"device": "cuda", "k": 1}],
+        "list": [{"_target_": "rdx.students.Student", "compile": True, "layers": 1}],
     }
     assert public(node) == {
         "_target_": "rdx.trainer.Trainer",
         "model": "c",
         "other": "a/b",
-        "list": [{"k": 1}],
+        "list": [{"_target_": "rdx.students.Student", "layers": 1}],
     }
 
 

@@ -25,6 +25,7 @@ from rdx.lists import (
     labelled,
     with_relevance,
 )
+from tests.rdx.configured import configured
 
 DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
 
@@ -100,7 +101,7 @@ def test_depth_allows_gaps_in_teacher_ranks():
 )
 def test_depth_refuses_bad_values(values, message):
     with pytest.raises(ValueError, match=message):
-        Depth(**values)
+        configured("depth", Depth, **values)
     assert Depth(10, "relabel", pool=9).asked == 10  # the pool is not used
 
 
@@ -315,8 +316,8 @@ def test_likely_false_negatives_are_left_out():
     few = drawn(table, SingleRelevant(0.0), 3, seed=0)
     assert all(len(one.doc_ids) == 3 for one in few(0))  # what is passed over is replaced
     assert drawn(table, SingleRelevant(9.0), 3, seed=0)(0) == []  # nothing is so much below
-    with pytest.raises(ValueError, match="of='students'.*first_stage"):
-        SingleRelevant(of="students")
+    with pytest.raises(ValueError, match=r"lists\.of='students'.*first_stage"):
+        configured("depth.lists", SingleRelevant, of="students")
 
 
 def test_without_a_score_nothing_is_left_out():
@@ -365,7 +366,7 @@ def test_depth_tells_relevant_passages():
 @pytest.mark.parametrize("values", [{"mode": "relabel"}, {"pool": 10}])
 def test_depth_refuses_to_draw_from_nothing(values):
     with pytest.raises(ValueError, match=r"depth\.lists=RandomDepth.*depth\.k=10.*depth\.pool"):
-        Depth(**({"k": 10, "pool": 50} | values), lists=RandomDepth())
+        configured("depth", Depth, **({"k": 10, "pool": 50} | values), lists=RandomDepth())
 
 
 @pytest.mark.parametrize("teacher", ["gpt-3.5-turbo.bm25-pyserini", "rankvicuna-7b.bm25-pyserini"])

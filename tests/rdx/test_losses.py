@@ -25,6 +25,7 @@ from rdx.losses import (
     RankNet,
     Sum,
 )
+from tests.rdx.configured import configured
 
 ORDINAL = ADRMSE(1.0, "log2", "ordinal")
 ALL = [
@@ -450,33 +451,48 @@ def test_the_teachers_temperature_divides(loss):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RankNet(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ADRMSE(temperature=-1.0), r"loss\.temperature=-1\.0"),
-        (lambda: LCE(float("nan")), r"loss\.temperature=nan"),
-        (lambda: BCE(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ListMLE(0.0), r"loss\.temperature=0\.0"),
-        (lambda: LambdaRank(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ApproxNDCG(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ApproxMRR(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ListNet(0.0), r"loss\.temperature=0\.0"),
-        (lambda: ListNet(1.0, 0.0), r"loss\.teacher_temperature=0\.0"),
-        (lambda: KL(0.0), r"loss\.temperature=0\.0"),
-        (lambda: KL(1.0, -2.0), r"loss\.teacher_temperature=-2\.0"),
-        (lambda: MarginMSE(0.0), r"loss\.teacher_temperature=0\.0"),
-        (lambda: MarginMSE(pairs="first"), r"loss\.pairs='first'.*'best'"),
-        (lambda: ADRMSE(discount="ln"), r"loss\.discount='ln'.*'log2'"),
-        (lambda: ADRMSE(ties="random"), r"loss\.ties='random'.*'average'"),
-        (lambda: ListMLE(position="log2"), r"loss\.position='log2'.*'exponential'"),
-        (lambda: LambdaRank(gain="square"), r"loss\.gain='square'.*'linear'"),
-        (lambda: ApproxNDCG(gain="square"), r"loss\.gain='square'.*'linear'"),
-        (lambda: LambdaRank(mu=-1.0), r"loss\.mu=-1\.0"),
-        (lambda: LambdaRank(mu=float("nan")), r"loss\.mu=nan"),
-        (lambda: LambdaRank(reduction="mean"), r"loss\.reduction='mean'.*'lists'"),
-        (lambda: BCE(positive_weight=0.0), r"loss\.positive_weight=0\.0"),
-        (lambda: Sum([], []), r"loss\.weights=\[\].*0 losses"),
-        (lambda: Sum([RankNet()], [1.0, 2.0]), r"loss\.weights=\[1\.0, 2\.0\].*1 losses"),
-        (lambda: Sum([RankNet()], [-1.0]), r"loss\.weights=\[-1\.0\].*negative"),
-        (lambda: Sum([RankNet(), LCE()], [0.0, 0.0]), r"loss\.weights=\[0\.0, 0\.0\].*all"),
+        (lambda: configured("loss", RankNet, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ADRMSE, temperature=-1.0), r"loss\.temperature=-1\.0"),
+        (lambda: configured("loss", LCE, float("nan")), r"loss\.temperature=nan"),
+        (lambda: configured("loss", BCE, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ListMLE, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", LambdaRank, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ApproxNDCG, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ApproxMRR, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ListNet, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", ListNet, 1.0, 0.0), r"loss\.teacher_temperature=0\.0"),
+        (lambda: configured("loss", KL, 0.0), r"loss\.temperature=0\.0"),
+        (lambda: configured("loss", KL, 1.0, -2.0), r"loss\.teacher_temperature=-2\.0"),
+        (lambda: configured("loss", MarginMSE, 0.0), r"loss\.teacher_temperature=0\.0"),
+        (lambda: configured("loss", MarginMSE, pairs="first"), r"loss\.pairs='first'.*'best'"),
+        (lambda: configured("loss", ADRMSE, discount="ln"), r"loss\.discount='ln'.*'log2'"),
+        (lambda: configured("loss", ADRMSE, ties="random"), r"loss\.ties='random'.*'average'"),
+        (
+            lambda: configured("loss", ListMLE, position="log2"),
+            r"loss\.position='log2'.*'exponential'",
+        ),
+        (lambda: configured("loss", LambdaRank, gain="square"), r"loss\.gain='square'.*'linear'"),
+        (lambda: configured("loss", ApproxNDCG, gain="square"), r"loss\.gain='square'.*'linear'"),
+        (lambda: configured("loss", LambdaRank, mu=-1.0), r"loss\.mu=-1\.0"),
+        (lambda: configured("loss", LambdaRank, mu=float("nan")), r"loss\.mu=nan"),
+        (
+            lambda: configured("loss", LambdaRank, reduction="mean"),
+            r"loss\.reduction='mean'.*'lists'",
+        ),
+        (lambda: configured("loss", BCE, positive_weight=0.0), r"loss\.positive_weight=0\.0"),
+        (lambda: configured("loss", Sum, [], []), r"loss\.weights=\[\].*0 losses"),
+        (
+            lambda: configured("loss", Sum, [RankNet()], [1.0, 2.0]),
+            r"loss\.weights=\[1\.0, 2\.0\].*1 losses",
+        ),
+        (
+            lambda: configured("loss", Sum, [RankNet()], [-1.0]),
+            r"loss\.weights\[0\]=-1\.0",
+        ),
+        (
+            lambda: configured("loss", Sum, [RankNet(), LCE()], [0.0, 0.0]),
+            r"loss\.weights=\[0\.0, 0\.0\].*all",
+        ),
     ],
 )
 def test_bad_values_name_their_key(make, message):

@@ -135,7 +135,7 @@ def test_impossible_and_excluded_cells_are_left_out_with_reasons(world, store):
 
 
 def test_a_bad_value_of_a_cell_to_run_is_refused(world, store):
-    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be greater than 0"):
+    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be above 0"):
         plan.plan(world.overrides(store, "loss.temperature=1,0"))
 
 

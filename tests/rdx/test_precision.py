@@ -7,6 +7,7 @@ from rdx.config.machine import resolve_precision
 from rdx.samplers import ColBERT
 from rdx.teachers import Local, QueryLikelihood
 from rdx.trainer import Trainer
+from tests.rdx.configured import configured
 
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 OLD = "processor : 0\nflags : fpu sse2 avx2 avx512f\n\nprocessor : 1\nflags : fpu avx512_bf16\n"
@@ -122,7 +123,7 @@ def test_objects_hold_what_was_chosen(cpu):
         assert cls(**arguments).precision == "bf16"
         assert cls(**arguments, precision="fp32").precision == "fp32"
         with pytest.raises(ValueError, match="precision='fp8'"):
-            cls(**arguments, precision="fp8")
+            configured("trainer", cls, **arguments, precision="fp8")
 
 
 def test_the_factor_of_emulation_is_that_of_two_products():

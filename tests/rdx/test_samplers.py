@@ -18,6 +18,7 @@ from rdx.data import IrDatasets
 from rdx.job import TRAINING, Job, Parts
 from rdx.samplers import BM25, Random, Recorded, indexes
 from rdx.stages import Signatures, Step
+from tests.rdx.configured import configured
 
 PASSAGES = {
     "d1": "river engine river garden",
@@ -267,7 +268,7 @@ def test_bm25_fingerprint_names_engine_versions_and_parameters():
 )
 def test_bm25_refuses_bad_values(values, message):
     with pytest.raises(ValueError, match=message):
-        BM25(**values)
+        configured("sampler", BM25, **values)
 
 
 # --- Random ---
@@ -378,11 +379,11 @@ def test_recorded_fingerprint_changes_with_the_file(tmp_path):
 def test_recorded_refuses_bad_values(tmp_path):
     run = run_file(tmp_path / "a.run", "q1 Q0 d1 1 5 x")
     with pytest.raises(ValueError, match=r"sampler\.order='ranks'"):
-        Recorded(run, order="ranks")
+        configured("sampler", Recorded, run, order="ranks")
     with pytest.raises(ValueError, match=r"sampler\.missing='skip'"):
-        Recorded(run, missing="skip")
+        configured("sampler", Recorded, run, missing="skip")
     with pytest.raises(ValueError, match=r"sampler\.run=.*nowhere\.run: no such file"):
-        Recorded(str(tmp_path / "nowhere.run"))
+        configured("sampler", Recorded, str(tmp_path / "nowhere.run"))
 
 
 def test_samplers_know_which_queries_they_cover(tmp_path):

@@ -179,6 +179,9 @@ def extension(tmp_path, monkeypatch):
             @dataclass(frozen=True)
             class Mine:
                 margin: float = 1.0
+                needs = "ranks"
+
+                def __call__(self, student, ranks, mask, scores=None): ...
         """)
     )
     monkeypatch.syspath_prepend(tmp_path)

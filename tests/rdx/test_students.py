@@ -26,6 +26,7 @@ from rdx import config
 from rdx.students import HEADS, IMPLEMENTATIONS, Interaction, Linear, LoRA, Mean, Student
 from rdx.students.apart import refuse_mixing
 from rdx.students.heads import parts_of
+from tests.rdx.configured import configured
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx ##s ##ing".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -253,7 +254,7 @@ def test_the_seed_decides_fresh_weights_alone(bert, head):
 )
 def test_bad_values_name_their_key(values, message):
     with pytest.raises(ValueError, match=message):
-        Student(**({"model": "somewhere"} | values))
+        configured("student", Student, **({"model": "somewhere"} | values))
 
 
 def test_dropout_replaces_the_models_own(bert):
@@ -273,7 +274,7 @@ def test_dropout_replaces_the_models_own(bert):
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_must_be_a_probability(bert, dropout):
     with pytest.raises(ValueError, match="student.dropout"):
-        Student(bert, dropout=dropout)
+        configured("student", Student, bert, dropout=dropout)
 
 
 @torch.inference_mode()
@@ -458,7 +459,7 @@ def test_attention_implementation_is_what_was_asked_for(bert, implementation, tm
     assert implementation in (None, *IMPLEMENTATIONS)
 
 
-def configured(preset, *overrides):
+def composed(preset, *overrides):
     """The student of a preset, built from conf/."""
     [cell] = config.cells([f"student={preset}", *overrides])
     return config.build(cell.cfg["student"], "student")
@@ -466,7 +467,7 @@ def configured(preset, *overrides):
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_monoelectra_presets_are_the_papers(size):
-    student = configured(f"monoelectra_{size}")
+    student = composed(f"monoelectra_{size}")
     assert student == Student(
         f"google/electra-{size}-discriminator", head="linear", query_length=32, passage_length=256
     )
@@ -490,7 +491,7 @@ def test_an_electra_encoder_is_a_student(bert, tmp_path):
     folder = encoder_of("electra", bert, tmp_path)
     for head, name in (("linear", "ElectraModel"), ("cls", "ElectraForSequenceClassification")):
         overrides = (f"student.model={folder}", f"student.head={head}")
-        student = configured("monoelectra_base", *overrides).create(0).eval()
+        student = composed("monoelectra_base", *overrides).create(0).eval()
         assert type(student.encoder).__name__ == name
         assert score(student).unique().numel() == len(PAIRS)
 
@@ -595,7 +596,7 @@ def test_every_argument_of_lora_counts(bert):
 )
 def test_bad_values_of_lora_name_their_key(values, message):
     with pytest.raises(ValueError, match=message):
-        LoRA(**values)
+        configured("student.lora", LoRA, **values)
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch):
@@ -603,7 +604,7 @@ def test_lora_without_peft_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install '\.\[lora\]'"):
-        LoRA()
+        configured("student.lora", LoRA)
 
 
 def test_lora_of_layers_that_are_not_there(bert):
@@ -614,11 +615,11 @@ def test_lora_of_layers_that_are_not_there(bert):
 
 def test_lora_from_the_command_line(bert):
     pytest_peft()
-    student = configured(
+    student = composed(
         "hf", f"student.model={bert}", "student/lora=adapters", "student.lora.rank=4"
     )
     assert student.lora == LoRA(rank=4)
-    assert configured("hf", f"student.model={bert}").lora is None
+    assert composed("hf", f"student.model={bert}").lora is None
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rdx import rankings
 from rdx.collection import Collection
 from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
+from tests.rdx.configured import configured
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
 
@@ -93,9 +94,9 @@ def test_recorded_that_covers_no_list_is_an_error(recorded, tmp_path):
 
 def test_recorded_refuses_bad_values(recorded, tmp_path):
     with pytest.raises(ValueError, match=r"teacher\.order='ranks'"):
-        Recorded(recorded, "ranks")
+        configured("teacher", Recorded, recorded, "ranks")
     with pytest.raises(ValueError, match=r"teacher\.run=.*none\.run"):
-        Recorded(str(tmp_path / "none.run"))
+        configured("teacher", Recorded, str(tmp_path / "none.run"))
 
 
 # --- labels and controls ---
@@ -353,9 +354,9 @@ def test_bf16_is_close_to_float32(llama, tmp_path):
 )
 def test_query_likelihood_refuses_bad_values(key, value):
     with pytest.raises(ValueError, match=rf"teacher\.{key}='?{value}"):
-        QueryLikelihood("somewhere", **{key: value})
+        configured("teacher", QueryLikelihood, "somewhere", **{key: value})
 
 
 def test_query_likelihood_refuses_unknown_assets():
     with pytest.raises(ValueError, match=r"asset:gpt.*SmolLM2"):
-        QueryLikelihood("asset:gpt")
+        configured("teacher", QueryLikelihood, "asset:gpt")

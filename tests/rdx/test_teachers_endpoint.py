@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import traceback
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
@@ -36,6 +37,7 @@ from served_model import free_port, saved_smollm2, transformers_serve
 
 from rdx.teachers.endpoint import Endpoint, _error, _retry_after
 from rdx.teachers.messages import Failed, Fatal, TooLong
+from tests.rdx.configured import configured
 
 KEY = "sk-very-secret-0123456789"
 VARIABLE = "RDX_TEST_KEY"
@@ -488,7 +490,7 @@ def test_the_identity_holds_what_changes_answers():
         "max_wait": 3.0,
         "patience": 1.0,
     }
-    assert {"model", *decides, *schedules} == set(Endpoint.__dataclass_fields__)
+    assert {"model", *decides, *schedules} == {field.name for field in fields(Endpoint)}
     one_by_one = [identity(**{name: value}) for name, value in decides.items()]
     other_model = json.dumps(Endpoint("other").backend().identity(), sort_keys=True)
     assert len({identity(), other_model, *one_by_one}) == 2 + len(decides)
@@ -515,7 +517,7 @@ def test_the_identity_holds_what_changes_answers():
 )
 def test_wrong_settings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"^teacher.backend.{key}") as caught:
-        Endpoint(**({"model": "toy"} | {key: value}))
+        configured("teacher.backend", Endpoint, **({"model": "toy"} | {key: value}))
     assert KEY not in str(caught.value)
 
 

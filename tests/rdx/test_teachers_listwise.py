@@ -33,6 +33,7 @@ from rdx import rankings
 from rdx.collection import Collection
 from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
 from rdx.teachers.ledger import Ledger
+from tests.rdx.configured import configured
 
 pytest.importorskip("openai")
 
@@ -447,6 +448,7 @@ sys.path.insert(0, {tests!r})
 from test_teachers_listwise import toy
 from rdx import rankings
 from rdx.teachers import Endpoint, Listwise
+from tests.rdx.configured import configured
 backend = Endpoint(model="toy", base_url={url!r}, timeout=5, tries=4, backoff=0.01)
 teacher = Listwise(backend, "single_turn", window=4, stride=2, concurrency={concurrency},
                    ledger={ledger!r})
@@ -497,20 +499,20 @@ def test_killed_twenty_times_it_asks_no_more_than_what_was_in_flight(tmp_path):
 def test_bad_settings(key, value):
     settings = {"backend": Endpoint("toy"), "prompt": "single_turn", "window": 4, "stride": 2}
     with pytest.raises(ValueError, match=f"teacher.{key}"):
-        Listwise(**settings | {key: value})
+        configured("teacher", Listwise, **settings | {key: value})
 
 
 def test_a_window_has_at_most_26_letters():
     with pytest.raises(ValueError, match="teacher.window=27"):
-        Listwise(Endpoint("toy"), "first_token", window=27, stride=10)
+        configured("teacher", Listwise, Endpoint("toy"), "first_token", window=27, stride=10)
 
 
 @pytest.mark.parametrize("bad", [{"tokens": 0}, {"cost": -1.0}, {"hours": 0.0}])
 def test_bad_caps(bad):
     with pytest.raises(ValueError, match=f"teacher.caps.{next(iter(bad))}"):
-        Caps(**bad)
+        configured("teacher.caps", Caps, **bad)
 
 
 def test_bad_prices():
     with pytest.raises(ValueError, match="teacher.prices"):
-        Prices(input=-1.0)
+        configured("teacher.prices", Prices, input=-1.0)

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from rdx.teachers import local
 from rdx.teachers.local import Local, complete, revision
 from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
+from tests.rdx.configured import configured
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 WORDS = "river engine garden planet violin market stone reed kelp onyx rank these done".split()
@@ -487,7 +488,7 @@ def test_identity_holds_what_changes_answers(llama):
 )
 def test_local_refuses_bad_values(key, value):
     with pytest.raises(ValueError, match=rf"teacher\.backend\.{key}='?{value}"):
-        Local("somewhere", **{key: value})
+        configured("teacher.backend", Local, "somewhere", **{key: value})
 
 
 # --- a real model ---

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdx import folders
-from rdx.teachers.prompts import FOLDER, load, shorten
+from rdx.teachers.prompts import load, shorten
 
-FILES = folders.options(FOLDER)
+FILES = folders.options(folders.PROMPTS)
 NAMES = list(FILES)
 TEXT = st.text(max_size=30)
 
@@ -260,9 +260,9 @@ def test_a_file_without_keys_is_no_template(text, tmp_path):
 
 
 def test_a_name_that_is_not_there():
-    with pytest.raises(ValueError, match="teacher.prompt=single: .*first_token, multi_turn, sing"):
+    with pytest.raises(ValueError, match="prompt=single: .*first_token, multi_turn, sing"):
         load("single")
-    with pytest.raises(ValueError, match="teacher.prompt=no/such.yaml: no such file"):
+    with pytest.raises(FileNotFoundError, match="prompt=no/such.yaml: no such file"):
         load("no/such.yaml")
 
 

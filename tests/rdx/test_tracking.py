@@ -20,6 +20,7 @@ from tracked import CONFIG, Place, killed, outcome, quick, until
 
 from rdx.facts import dump
 from rdx.tracking import MLflow, NoRecords, NoTracking, RecordError, Row, environment
+from tests.rdx.configured import configured
 
 
 @pytest.fixture(scope="module")
@@ -404,6 +405,7 @@ def test_tracking_none_imports_no_mlflow():
 import sys
 from pathlib import Path
 from rdx.tracking import NoTracking
+from tests.rdx.configured import configured
 tracking, store = NoTracking(), Path("nowhere")
 about = dict(levels={}, config={}, grid="g", seed=1)
 with tracking.trial(store=store, signature="1a", **about) as trial:
@@ -445,7 +447,7 @@ def test_tracking_is_immutable(settings):
 @pytest.mark.parametrize("wrong", [{"uri": ""}, {"timeout": 0}, {"retries": -1}, {"wait": -1}])
 def test_values_are_checked(wrong):
     with pytest.raises(ValueError, match=f"tracking.{next(iter(wrong))}"):
-        MLflow(**wrong)
+        configured("tracking", MLflow, **wrong)
 
 
 # --- trials that only MLflow has ---

@@ -19,6 +19,7 @@ from rdx.students import LoRA
 from rdx.trainer import Epochs, Pairs, Prefinetune, Steps, Trainer
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.optimiser import factors, groups
+from tests.rdx.configured import configured
 
 
 @pytest.fixture
@@ -61,31 +62,61 @@ def test_pairs_of_ragged_lists():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Epochs(0), r"budget\.epochs=0"),
-        (lambda: Steps(0), r"budget\.steps=0"),
-        (lambda: Pairs(-1), r"budget\.pairs=-1"),
-        (lambda: Trainer(learning_rate=0), r"trainer\.learning_rate=0"),
-        (lambda: Trainer(batch=0), r"trainer\.batch=0"),
-        (lambda: Trainer(max_tokens=0), r"trainer\.max_tokens=0"),
-        (lambda: Trainer(max_tokens="all"), r"trainer\.max_tokens='all'.*'auto'"),
-        (lambda: Trainer(gradient_cache="yes"), r"trainer\.gradient_cache='yes'.*'auto'"),
-        (lambda: Trainer(layer_decay=0), r"trainer\.layer_decay=0"),
-        (lambda: Trainer(layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
-        (lambda: Trainer(head_rate=0), r"trainer\.head_rate=0"),
-        (lambda: Trainer(validate_every=0), r"trainer\.validate_every=0"),
-        (lambda: Trainer(validate_every=1, patience=0), r"trainer\.patience=0"),
-        (lambda: Trainer(patience=2), r"trainer\.patience=2: need trainer\.validate_every"),
-        (lambda: Trainer(select="best"), r"trainer\.select='best'.* need"),
-        (lambda: Trainer(select="first"), r"trainer\.select='first'.*'best'"),
-        (lambda: Trainer(warmup=1.5), r"trainer\.warmup=1\.5"),
-        (lambda: Trainer(schedule="sine"), r"trainer\.schedule='sine'.*'cosine'"),
-        (lambda: Trainer(weight_decay=-1), r"trainer\.weight_decay=-1"),
-        (lambda: Trainer(clip=-1), r"trainer\.clip=-1"),
-        (lambda: Trainer(precision="fp8"), r"trainer\.precision='fp8'.*'bf16'"),
-        (lambda: Trainer(checkpoint_seconds=-1), r"trainer\.checkpoint_seconds=-1"),
-        (lambda: Trainer(device="tpu"), r"trainer\.device='tpu'"),
-        (lambda: stage(negatives=0), r"prefinetune\.negatives=0"),
-        (lambda: stage(depth=0), r"prefinetune\.depth=0"),
+        (lambda: configured("budget", Epochs, 0), r"budget\.epochs=0"),
+        (lambda: configured("budget", Steps, 0), r"budget\.steps=0"),
+        (lambda: configured("budget", Pairs, -1), r"budget\.pairs=-1"),
+        (lambda: configured("trainer", Trainer, learning_rate=0), r"trainer\.learning_rate=0"),
+        (lambda: configured("trainer", Trainer, batch=0), r"trainer\.batch=0"),
+        (lambda: configured("trainer", Trainer, max_tokens=0), r"trainer\.max_tokens=0"),
+        (
+            lambda: configured("trainer", Trainer, max_tokens="all"),
+            r"trainer\.max_tokens='all'.*'auto'",
+        ),
+        (
+            lambda: configured("trainer", Trainer, gradient_cache="yes"),
+            r"trainer\.gradient_cache='yes'.*'auto'",
+        ),
+        (lambda: configured("trainer", Trainer, layer_decay=0), r"trainer\.layer_decay=0"),
+        (lambda: configured("trainer", Trainer, layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
+        (lambda: configured("trainer", Trainer, head_rate=0), r"trainer\.head_rate=0"),
+        (lambda: configured("trainer", Trainer, validate_every=0), r"trainer\.validate_every=0"),
+        (
+            lambda: configured("trainer", Trainer, validate_every=1, patience=0),
+            r"trainer\.patience=0",
+        ),
+        (
+            lambda: configured("trainer", Trainer, patience=2),
+            r"trainer\.patience=2: need trainer\.validate_every",
+        ),
+        (lambda: configured("trainer", Trainer, select="best"), r"trainer\.select='best'.* need"),
+        (
+            lambda: configured("trainer", Trainer, select="first"),
+            r"trainer\.select='first'.*'best'",
+        ),
+        (lambda: configured("trainer", Trainer, warmup=1.5), r"trainer\.warmup=1\.5"),
+        (
+            lambda: configured("trainer", Trainer, schedule="sine"),
+            r"trainer\.schedule='sine'.*'cosine'",
+        ),
+        (lambda: configured("trainer", Trainer, weight_decay=-1), r"trainer\.weight_decay=-1"),
+        (lambda: configured("trainer", Trainer, clip=-1), r"trainer\.clip=-1"),
+        (
+            lambda: configured("trainer", Trainer, precision="fp8"),
+            r"trainer\.precision='fp8'.*'bf16'",
+        ),
+        (
+            lambda: configured("trainer", Trainer, checkpoint_seconds=-1),
+            r"trainer\.checkpoint_seconds=-1",
+        ),
+        (lambda: configured("trainer", Trainer, device="tpu"), r"trainer\.device='tpu'"),
+        (
+            lambda: stage(negatives=0),
+            r"prefinetune\.negatives=0",
+        ),
+        (
+            lambda: stage(depth=0),
+            r"prefinetune\.depth=0",
+        ),
     ],
 )
 def test_bad_values_name_their_key(make, message):
@@ -369,7 +400,7 @@ def stage(**settings):
         "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
         "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
     }  # fmt: skip
-    return Prefinetune(**(values | settings))
+    return configured("prefinetune", Prefinetune, **(values | settings))
 
 
 def test_prefinetune_has_its_own_settings():

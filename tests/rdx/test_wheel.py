@@ -111,7 +111,7 @@ def listing(folder):
 def test_what_it_says_in_an_empty_folder(run, packages, tmp_path):
     told = run("rdx", "--help")
     assert told.returncode == 0
-    for group in ("experiments", "conf/loss", "conf/teacher/prompts"):
+    for group in ("experiments", "conf/loss", "conf/student/lora"):
         options = ", ".join(sorted(path.stem for path in (ROOT / group).glob("*.yaml")))
         assert f"{group.removeprefix('conf/')}: {options}" in told.stdout.splitlines()
     project = (ROOT / "pyproject.toml").read_text()
