@@ -29,10 +29,10 @@ def collection_facts(trials: Mapping[str, TrialFacts]) -> dict[str, CollectionFa
     """
     first: dict[str, tuple[str, CollectionFacts]] = {}
     for signature, trial in sorted(trials.items(), key=lambda item: item[1].imported is not None):
-        for name, here in trial.collections.items():
-            other, there = first.setdefault(name, (signature, here))
-            ours = _compared(here, trial.imported is not None)
-            theirs = _compared(there, trial.imported is not None)
+        for name, facts in trial.collections.items():
+            other, expected = first.setdefault(name, (signature, facts))
+            ours = _compared(facts, trial.imported is not None)
+            theirs = _compared(expected, trial.imported is not None)
             for key, value in theirs.items():
                 if value != ours[key]:
                     raise ComparabilityError(

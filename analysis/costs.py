@@ -47,7 +47,7 @@ RULE = (
 
 
 def single(facts: TrialFacts, collection: str) -> QueryTiming | None:
-    """What a trial knows of single queries of a collection; None if it was not timed."""
+    """Timing of single queries of a collection in a trial; None if they were not timed."""
     timing = facts.timing.get(collection)
     return timing.single if timing else None
 
@@ -100,7 +100,7 @@ def ratio(
 ) -> tuple[float, float, float]:
     """How many times the mean of `b` that of `a` is, with an interval over queries.
 
-    Percentile bootstrap, queries drawn in pairs: Efron and Tibshirani (1993), *An introduction to
+    Percentile bootstrap, queries samples in pairs: Efron and Tibshirani (1993), *An introduction to
     the bootstrap*, ch. 13. What another machine or another training run would give is no part of
     it.
 
@@ -117,8 +117,8 @@ def ratio(
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or not len(x):
         raise ValueError(f"costs must be two arrays of shape [n], n > 0, got {x.shape}, {y.shape}")
-    drawn = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
-    ratios: FloatArray = x[drawn].sum(axis=1) / y[drawn].sum(axis=1)
+    samples = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
+    ratios: FloatArray = x[samples].sum(axis=1) / y[samples].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(x.sum() / y.sum()), float(low), float(high)
 

@@ -68,8 +68,8 @@ def alarms(summary: Summary) -> list[str]:
 
 def _overrides(cell: Cell) -> str:
     """What a cell sets on the command line, with its sub-grid."""
-    own = [o for o in cell.overrides if not o.startswith("+experiments=")]
-    return " ".join(own) + (f" ({cell.grid})" if cell.grid else "")
+    overrides = [o for o in cell.overrides if not o.startswith("+experiments=")]
+    return " ".join(overrides) + (f" ({cell.grid})" if cell.grid else "")
 
 
 def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
@@ -198,11 +198,11 @@ def _precision_note(summary: Summary) -> str:
 
 def _mean_notes(summary: Summary) -> list[str]:
     """What each mean over collections is of, and what it leaves out for which reason."""
-    lines, known = [], summary.collection_facts
+    lines, facts = [], summary.collection_facts
     for mean in summary.spec.means:
-        of = averaged(mean, summary.collections, summary.collection_facts)
-        left = {c: why_left_out(facts) for c in summary.collections if (facts := known.get(c))}
-        out = "" if mean.of else "; ".join(f"{c}: {why}" for c, why in left.items() if why)
+        of = averaged(mean, summary.collections, facts)
+        reasons = {c: why_left_out(facts[c]) for c in summary.collections if c in facts}
+        out = "" if mean.of else "; ".join(f"{c}: {why}" for c, why in reasons.items() if why)
         lines.append(
             f"{mean.name}: {mean.kind} mean over {', '.join(of) or 'no collection'}, each weighing "
             "the same; not tested" + (f"; left out: {out}." if out else ".")
@@ -213,9 +213,9 @@ def _mean_notes(summary: Summary) -> list[str]:
 def _judged(summary: Summary, collection: str) -> list[str]:
     """Lowest and highest share of judged passages among the trials, one if they print alike."""
     shares = {
-        f"{here.judged_at_10:.3f}"
-        for facts in summary.trials.facts.values()
-        if (here := facts.collections.get(collection))
+        f"{trial.collections[collection].judged_at_10:.3f}"
+        for trial in summary.trials.facts.values()
+        if collection in trial.collections
     }
     return sorted({min(shares), max(shares)}) if shares else []
 
@@ -321,13 +321,13 @@ def _imported_notes(summary: Summary) -> list[str]:
 def _recipe_note(summary: Summary) -> str:
     parts = []
     for source in PROVENANCE:
-        own = [
+        values = [
             f"{field.key} = {field.value}"
             for field in summary.spec.fields
             if field.source == source
         ]
-        if own:
-            parts.append(f"{RECIPE[source]}: {_join(own)}")
+        if values:
+            parts.append(f"{RECIPE[source]}: {_join(values)}")
     return f"Recipe, {'; '.join(parts)}." if parts else ""
 
 

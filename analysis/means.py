@@ -53,12 +53,12 @@ def over_collections(
     names, rows, measures = list(collections), list(rows), list(measures)
     columns: dict[Key, Scores] = {}
     for mean in means:
-        wanted = averaged(mean, names, facts)
+        averaged_over = averaged(mean, names, facts)
         for row in rows:
             for measure in measures:
-                parts = [scores.get((row.name, c, measure)) for c in wanted]
+                parts = [scores.get((row.name, c, measure)) for c in averaged_over]
                 present = [part for part in parts if part is not None]
-                if present and len(present) == len(wanted):
+                if present and len(present) == len(averaged_over):
                     columns[row.name, mean.name, measure] = _mean(mean, present)
     return columns
 

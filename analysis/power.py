@@ -19,7 +19,7 @@ def table(summary: Summary) -> Table | None:
     powers = sensitivities(summary)
     if not powers:
         return None
-    known = assumptions(summary)
+    assumed = assumptions(summary)
     heads = ("Queries", "Seeds", "SD", "SD over runs", "Tests", "Detectable", "First Holm step")
     spec = summary.spec
     return Table(
@@ -29,22 +29,22 @@ def table(summary: Summary) -> Table | None:
         columns=(*words("Collection"), *numbers(*heads)),
         rows=tuple(
             (
-                Entry(here.collection),
-                count(here.queries),
-                runs(here.seeds),
-                number(here.assumption.sd),
-                number(here.assumption.seed_sd, 4),
-                count(here.tests),
-                number(here.detectable),
-                number(here.detectable_holm),
+                Entry(power.collection),
+                count(power.queries),
+                runs(power.seeds),
+                number(power.assumption.sd),
+                number(power.assumption.seed_sd, 4),
+                count(power.tests),
+                number(power.detectable),
+                number(power.detectable_holm),
             )
-            for here in powers
+            for power in powers
         ),
         notes=(
             f"Two-sided t-test over queries at α = {spec.alpha:g}, and at α divided by the number "
             "of tests, Holm's first step. A smaller difference that is not significant says "
             "little about whether it exists.",
-            *(f"{name}: SD {assumption.source}." for name, assumption in known.items()),
+            *(f"{name}: SD {assumption.source}." for name, assumption in assumed.items()),
         ),
     )
 
@@ -52,10 +52,10 @@ def table(summary: Summary) -> Table | None:
 def sensitivities(summary: Summary) -> tuple[Sensitivity, ...]:
     """The power of what was run, per collection with a row tested against the baseline."""
     spec = summary.spec
-    known = assumptions(summary)
+    assumed = assumptions(summary)
     base = spec.row(spec.baseline) if spec.baseline else None
     powers: list[Sensitivity] = []
-    for collection, assumption in known.items():
+    for collection, assumption in assumed.items():
         tested = _tested(summary, collection)
         chosen = [row for row in tested if row.trained] or tested
         sides = [*chosen, *([base] if base is not None else [])]
@@ -81,7 +81,7 @@ def assumptions(summary: Summary) -> dict[str, Assumption]:
     standard deviation of the difference to the baseline. Collections without one are left out.
     """
     spec = summary.spec
-    known = {}
+    assumed = {}
     for collection in summary.collections:
         tested = _tested(summary, collection)
         chosen = [row for row in tested if row.trained] or tested
@@ -89,13 +89,13 @@ def assumptions(summary: Summary) -> dict[str, Assumption]:
         if not spreads:
             continue
         runs_sd, _, source = seed_sd(summary, collection, spec.figure)
-        known[collection] = Assumption(
+        assumed[collection] = Assumption(
             sd=median(spreads),
             seed_sd=runs_sd,
             source=f"over queries of the stored trials (median of {len(spreads)} rows), over "
             f"runs {source}",
         )
-    return known
+    return assumed
 
 
 def _tested(summary: Summary, collection: str) -> list[Row]:

@@ -16,7 +16,7 @@ from analysis.summary import Summary
 from analysis.tables import comparison_table, main_table
 
 
-def shown(summary: Summary) -> list[Table]:
+def tables_of(summary: Summary) -> list[Table]:
     """Tables that the spec asks for or the trials allow, the main one first.
 
     Replication if the spec has `expected`, costs if trials were timed, factors if it has `factors`,
@@ -47,7 +47,7 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
     from analysis.render import figures
 
     folder.mkdir(parents=True, exist_ok=True)
-    tables = shown(summary)
+    tables = tables_of(summary)
     texts = {
         "table.md": f"# {summary.spec.name}\n\n" + "\n".join(map(markdown.render, tables)),
         "table.tex": "% needs \\usepackage{booktabs,graphicx}\n"
@@ -74,7 +74,7 @@ def page(
     pictures: Sequence[Picture] = (),
     links: Mapping[str, str] | None = None,
 ) -> Page:
-    """What the report page shows; `tables` as of `shown`."""
+    """What the report page shows; `tables` as of `tables_of`."""
     spec = summary.spec
     if tables and spec.claim:  # it stands at the top of the page
         tables = (replace(tables[0], caption="Scores"), *tables[1:])
@@ -114,7 +114,7 @@ def _trials(summary: Summary, row: Row) -> list[Trial]:
 
 def terminal(summary: Summary) -> str:
     """Every table and what is missing, for people at a terminal."""
-    main, *others = shown(summary)
+    main, *others = tables_of(summary)
     parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), text.render(main)]
     marks = "** = best, _ = second of the competing rows."
     parts.append(_lines(marks, *claims.test_notes(summary), *footer.subset_notes(summary)))

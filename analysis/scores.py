@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from analysis.comparability import ComparabilityError, query_difference
 from analysis.significance import SAME_ABS, SAME_REL, FloatArray
 from analysis.spec import REFERENCES, Row
 from analysis.trials import Trials, imported_as
-from rdx.config import Cell
+from rdx.config import Cell, varied
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
         return imported_as(trials, row.imported)
     cells = _cells(row, trials)
     if row.system not in REFERENCES:
-        by_setting = {_setting(cell.overrides): cell.overrides for cell in cells}
-        if len(by_setting) > 1:
+        settings = _settings(cells)
+        if len(settings) > 1:
             raise ComparabilityError(
                 f"row {row.name!r} mixes cells that differ in more than the seed: "
-                + " | ".join(" ".join(overrides) for overrides in by_setting.values())
+                + " | ".join(" ".join(cell.overrides) for cell in settings.values())
                 + "; give each its own sub-grid"
             )
     signatures = [cell.signature for cell in cells if cell.signature in trials.facts]
@@ -77,8 +77,11 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
     return tuple(dict.fromkeys(signatures))
 
 
-def _setting(overrides: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(o for o in overrides if not o.startswith("seed=")))
+def _settings(cells: list[Cell]) -> dict[tuple[str, ...], Cell]:
+    """A cell per setting: by the levels of all keys that differ between cells, the seed apart."""
+    axes = varied(cells)
+    axes.pop("seed", None)
+    return {tuple(axis[i] for axis in axes.values()): cell for i, cell in enumerate(cells)}
 
 
 Key = tuple[str, str, str, str]
@@ -134,9 +137,8 @@ def scores_of(
         differing = next((f for f in parts if not _same(f[2], values).all()), None)
         if differing is None:
             return Scores(queries, values[:, None], ())
-        settings = {_setting(cell.overrides) for cell in _cells(row, trials)}
         # A teacher may itself be random (the shuffled one is); then its seeds are averaged.
-        if row.system != "teacher" or len(settings) > 1:
+        if row.system != "teacher" or len(_settings(_cells(row, trials))) > 1:
             at = int(np.argmin(_same(differing[2], values)))
             raise ComparabilityError(
                 f"row {row.name!r}: the {row.system} of trials {first[:12]} and "

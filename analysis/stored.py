@@ -61,17 +61,17 @@ def in_folder(folder: Path, signatures: set[str], names: set[str]) -> Iterator[T
         raise NoTrialsError(_no_trial(folder))
     for path in paths:
         label = f"trial {path.parent}"
-        known = read_facts(path, label)
-        if known.signature in signatures or (known.imported and known.imported.name in names):
-            yield Trial(known, read_scores(path.with_name(SCORES), label))
+        facts = read_facts(path, label)
+        if facts.signature in signatures or (facts.imported and facts.imported.name in names):
+            yield Trial(facts, read_scores(path.with_name(SCORES), label))
 
 
 def read(folder: Path, label: str, signature: str) -> Trial:
     """Read a trial; errors begin with its label. Its facts must be of the signature."""
-    known = read_facts(folder / FACTS, label)
-    if known.signature != signature:
-        raise TrialError(f"{label} is tagged {signature}, but {FACTS} is of {known.signature}")
-    return Trial(known, read_scores(folder / SCORES, label))
+    facts = read_facts(folder / FACTS, label)
+    if facts.signature != signature:
+        raise TrialError(f"{label} is tagged {signature}, but {FACTS} is of {facts.signature}")
+    return Trial(facts, read_scores(folder / SCORES, label))
 
 
 def read_facts(path: Path, label: str) -> TrialFacts:

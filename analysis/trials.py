@@ -188,7 +188,7 @@ def log_report(spec_name: str, paths: Iterable[Path], tracking_uri: str = TRACKI
 def _records(
     tracking_uri: str, wanted: tuple[set[str], Path, set[str], set[str]], *, needed: bool
 ) -> dict[str, Fetched]:
-    """What MLflow has of the trials; without a record nothing, unless one is needed."""
+    """The trials' runs in MLflow; none if nothing was tracked, an error if one is needed."""
     try:
         return tracking.MLflow(tracking_uri).fetch(*wanted)
     except tracking.NoRecords as error:

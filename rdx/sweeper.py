@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from rdx import folders, progress, stages
 from rdx.artifacts import Evaluated
-from rdx.config import Cell, build
+from rdx.config import Cell, build, varied
 from rdx.facts import TrialFacts
 from rdx.job import Parts
 from rdx.parts import Length
@@ -201,25 +201,14 @@ def confounded(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _axes(cells: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """The axes of a grid, with the value of every cell; keys that move together are one."""
-    keys = dict.fromkeys(o.split("=", 1)[0].lstrip("+~") for c in cells for o in c.overrides)
-    together: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
-    for key in keys:
-        values = [_value(cell, key) for cell in cells]
-        order = {value: i for i, value in enumerate(dict.fromkeys(values))}
-        if len(order) > 1:
-            names, _ = together.setdefault(tuple(order[v] for v in values), ([], values))
-            names.append(key)
-    return [(" + ".join(names), values) for names, values in together.values()]
-
-
-def _value(cell: Cell, key: str) -> str:
-    """What a key of a command line is in a cell: an option's name or a value."""
-    try:
-        return str(cell.value(key))
-    except KeyError:
-        return str(None)
+def _axes(cells: Sequence[Cell]) -> list[tuple[str, tuple[str, ...]]]:
+    """The axes of a grid, with the level of every cell; keys that move together are one."""
+    together: dict[tuple[int, ...], tuple[list[str], tuple[str, ...]]] = {}
+    for key, levels in varied(cells).items():
+        order = {level: i for i, level in enumerate(dict.fromkeys(levels))}
+        names, _ = together.setdefault(tuple(order[level] for level in levels), ([], levels))
+        names.append(key)
+    return [(" + ".join(names), levels) for names, levels in together.values()]
 
 
 def _widest(groups: Iterable[list[Length]], what: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from analysis.render.entry import (
     words,
 )
 from analysis.summary import Summary
-from rdx.config import Cell
+from rdx.config import Cell, varied
 from rdx.text import counted
 
 
@@ -69,15 +68,10 @@ def design_of(summary: Summary, collection: str) -> Design | None:
     cells = {
         cell.signature: cell for cell in summary.trials.cells if cell.signature in scores.index
     }
-    groups: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells.values():
-        groups.setdefault(_others(cell, spec.factors), []).append(cell)
-    if not groups:
+    if not cells:
         return None
-    # The others would confound a factor with what else they differ in.
-    kept = max(groups, key=lambda other: len(groups[other]))
-    left_out = sorted({" ".join(other) or "the plain cells" for other in groups if other != kept})
-    chosen = groups[kept]
+    chosen, others = _alike(list(cells.values()), spec.factors)
+    left_out = sorted({" ".join(_others(cell, chosen[0], spec.factors)) for cell in others})
     levels = {name: [level_of(cell, name) for cell in chosen] for name in spec.factors}
     varying = {name: column for name, column in levels.items() if len(set(column)) > 1}
     fixed = [name for name in spec.factors if name not in varying]
@@ -101,35 +95,46 @@ def design_of(summary: Summary, collection: str) -> Design | None:
 
 
 def level_of(cell: Cell, factor: str) -> str:
-    """Level of a factor in a cell: its override, else the option chosen, else the resolved value.
+    """Level of a factor in a cell; see `Cell.level`.
 
     Raises
     ------
     ValueError
-        If the factor is none of these.
+        If the cell has no such key.
     """
-    overrides = dict(o.lstrip("+").split("=", 1) for o in cell.overrides if "=" in o)
-    if factor in overrides:
-        return overrides[factor]
-    if factor in cell.levels:
-        return str(cell.levels[factor])
-    value: Any = cell.cfg
-    for key in factor.split("."):
-        if not isinstance(value, Mapping) or key not in value:
-            raise ValueError(f"factors: {factor!r} is no config group and no key of the cells")
-        value = value[key]
-    return str(value)
+    try:
+        return cell.level(factor)
+    except KeyError as error:
+        message = f"factors: {factor!r} is no config group and no key of the cells"
+        raise ValueError(message) from error
 
 
-def _others(cell: Cell, factors: tuple[str, ...]) -> tuple[str, ...]:
-    """Overrides of a cell that set neither a factor nor the seed nor name the experiment."""
+def _alike(cells: list[Cell], factors: tuple[str, ...]) -> tuple[list[Cell], list[Cell]]:
+    """The most cells that differ in factors and seed alone, and the rest.
 
-    def about(key: str) -> bool:
-        return key in ("seed", "+experiments") or any(
-            factor == key or factor.startswith(f"{key}.") for factor in factors
-        )
+    The rest would confound a factor with what else it differs in.
+    """
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        group = next((group for group in groups if not _others(cell, group[0], factors)), None)
+        if group is None:
+            groups.append([cell])
+        else:
+            group.append(cell)
+    most = max(groups, key=len)
+    return most, [cell for group in groups if group is not most for cell in group]
 
-    return tuple(sorted(o for o in cell.overrides if not about(o.split("=", 1)[0])))
+
+def _others(cell: Cell, reference: Cell, factors: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys, with the cell's levels, that differ from a reference and are no factor nor the seed.
+
+    What neither command line gives may differ: it follows from the options that are factors.
+    """
+    return tuple(
+        f"{key}={levels[0]}" if levels[0] else f"no {key}"
+        for key, levels in sorted(varied((cell, reference)).items())
+        if key not in ("seed", *factors) and not any(f.startswith(f"{key}.") for f in factors)
+    )
 
 
 def _scores(frame: pd.DataFrame, collection: str, measure: str) -> pd.DataFrame:

@@ -155,11 +155,9 @@ def cell_means(
     down, over = (sorted({s[k] for s in settings.levels if k in s}, key=by_level) for k in keys)
     table = np.full((len(down), len(over)), np.nan)
     for r, c in np.ndindex(table.shape):
-        wanted = {**fixed, rows: down[r], columns: over[c]}
+        cell = {**fixed, rows: down[r], columns: over[c]}
         places = [
-            i
-            for i, s in enumerate(settings.levels)
-            if all(s.get(k) == v for k, v in wanted.items())
+            i for i, s in enumerate(settings.levels) if all(s.get(k) == v for k, v in cell.items())
         ]
         if places:
             table[r, c] = means[places].mean()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from analysis.render.figures.style import number
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES
 from analysis.summary import Summary
-
-if TYPE_CHECKING:
-    from rdx.config import Cell
+from rdx.config import varied
 
 Levels = dict[str, str]
 SEED = "seed"
@@ -50,34 +47,6 @@ class Conditions:
         )
 
 
-def level(cell: Cell, key: str) -> str:
-    """Level of an override key in a cell: as on its command line, else its resolved value.
-
-    A key that the cell does not have gives "".
-    """
-    for override in cell.overrides:
-        name, _, value = override.lstrip("+~").partition("=")
-        if name == key:
-            return str(value)
-    if key in cell.levels:
-        return str(cell.levels[key])
-    node: Any = cell.cfg
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return ""
-        node = node[part]
-    return "" if isinstance(node, Mapping) else str(node)
-
-
-def varied(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Override keys with more than one level among the cells, in order, the seed apart."""
-    keys = dict.fromkeys(
-        override.lstrip("+~").partition("=")[0] for cell in cells for override in cell.overrides
-    )
-    keys.pop(SEED, None)
-    return tuple(key for key in keys if len({level(cell, key) for cell in cells}) > 1)
-
-
 def conditions(summary: Summary, measure: str) -> Conditions | None:
     """Scores of every setting that was run, whatever rows show it; None if there are none.
 
@@ -94,8 +63,9 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
     chosen = chosen[chosen["signature"].isin(cells)]
     if chosen.empty:
         return None
-    keys = varied(tuple(cells.values()))
-    settings = {s: tuple(level(cell, key) for key in keys) for s, cell in cells.items()}
+    axes = varied(tuple(cells.values()))
+    axes.pop(SEED, None)
+    settings = {s: tuple(axis[i] for axis in axes.values()) for i, s in enumerate(cells)}
     chosen = chosen.assign(setting=chosen["signature"].map(settings))
     chosen = chosen.drop(columns="grid").drop_duplicates()
     wide = (
@@ -108,7 +78,7 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
         return None
     several = len({system for system, _ in wide.columns}) > 1
     levels = [
-        dict(zip(keys, setting, strict=True)) | ({"system": system} if several else {})
+        dict(zip(axes, setting, strict=True)) | ({"system": system} if several else {})
         for system, setting in wide.columns
     ]
     order = sorted(range(len(levels)), key=lambda i: [by_level(v) for v in levels[i].values()])

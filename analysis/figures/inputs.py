@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from analysis.costs import single
 from analysis.figures import data
-from analysis.figures.grid import Conditions, by_level, crossed, groups, varied
+from analysis.figures.grid import Conditions, by_level, crossed, groups
 from analysis.power import sensitivities
 from analysis.render.figures.curves import Line, PowerCurve
 from analysis.render.figures.maps import Grid, Wins
@@ -54,11 +54,11 @@ def lines(summary: Summary, settings: Conditions | None) -> dict[str, list[Line]
     """Axis -> lines: the spec's `x`, and any other key of the grid whose levels are all numbers."""
     if settings is None or summary.spec.x is None:
         return {}
-    cells = [cell for cell in summary.trials.cells if cell.signature in summary.trials.facts]
     numeric = [
-        key for key in varied(cells)
-        if all(not np.isnan(number(levels.get(key, ""))) for levels in settings.levels)
-    ]  # fmt: skip
+        key
+        for key in settings.levels[0]
+        if all(not np.isnan(number(levels[key])) for levels in settings.levels)
+    ]
     axes = {}
     for key in dict.fromkeys((summary.spec.x, *numeric)):
         if group := data.lines(settings, key, groups(summary)):
@@ -161,20 +161,20 @@ def ranks(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:
     distances: list[float] = []
     tested = False
     for title, collections in places.items():
-        kept, table = _full(summary, names, collections)
-        if len(kept) < 3:
+        complete, table = _full(summary, names, collections)
+        if len(complete) < 3:
             continue
         means = data.mean_ranks(table)
-        distance = data.critical_difference(len(kept), len(table), spec.alpha)
-        apart = None if together else _pairs(summary, kept, title)
+        distance = data.critical_difference(len(complete), len(table), spec.alpha)
+        apart = None if together else _pairs(summary, complete, title)
         tested = apart is not None
         if apart is None:
             apart = np.abs(means[:, None] - means) > distance
             distances.append(distance)
         runs = data.bars(means, apart)
         rankings[title] = Ranking(
-            dict(zip(kept, means.tolist(), strict=True)),
-            tuple(tuple(kept[i] for i in run) for run in runs),
+            dict(zip(complete, means.tolist(), strict=True)),
+            tuple(tuple(complete[i] for i in run) for run in runs),
         )
     equal = len(set(distances)) == 1 and len(distances) == len(rankings)
     note = (
@@ -192,12 +192,13 @@ def _full(
     values = {}
     for name in names:
         scores = [summary.scores.get((name, c, summary.spec.figure)) for c in collections]
-        per_query = [own.per_query for own in scores if own is not None]
+        per_query = [scored.per_query for scored in scores if scored is not None]
         if per_query and len(per_query) == len(scores):
             values[name] = np.concatenate(per_query)
     most = max(map(len, values.values()), default=0)
-    kept = [name for name, own in values.items() if len(own) == most]
-    return kept, np.column_stack([values[name] for name in kept]) if kept else np.empty((0, 0))
+    complete = [name for name, scored in values.items() if len(scored) == most]
+    columns = [values[name] for name in complete]
+    return complete, np.column_stack(columns) if columns else np.empty((0, 0))
 
 
 def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[np.bool_] | None:

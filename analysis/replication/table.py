@@ -63,12 +63,12 @@ def table(summary: Summary) -> Table | None:
                 system(published.row),
                 Entry(f"{published.collection} {_unit(published)}"),
                 Entry(verdict.verdict),
-                _shown(published, published.value),
-                _shown(published, verdict.obtained),
-                _shown(published, verdict.difference, 1, sign=True),
+                _printed(published, published.value),
+                _printed(published, verdict.obtained),
+                _printed(published, verdict.difference, 1, sign=True),
                 *(interval(*(ends or (math.nan, math.nan)), sign=False),)[:tied],
-                _shown(published, verdict.tolerance, 1),
-                _shown(published, verdict.noise, 1),
+                _printed(published, verdict.tolerance, 1),
+                _printed(published, verdict.noise, 1),
                 runs(_runs(summary, published)),
                 *(number(ratio, 2),)[:effects],
                 Entry(published.source),
@@ -118,8 +118,8 @@ def _effect_ratio(summary: Summary, published: Expected) -> float | None:
     ours = [summary.lookup(row, *place) for row in (published.row, base)]
     if ours[0] is None or ours[1] is None:
         return None
-    new = ([ours[0].mean], [ours[1].mean])
-    return effect_ratio([published.value], [values[base]], *new)
+    obtained = ([ours[0].mean], [ours[1].mean])
+    return effect_ratio([published.value], [values[base]], *obtained)
 
 
 def _ties(summary: Summary, published: Expected) -> tuple[float, float] | None:
@@ -139,16 +139,16 @@ def tie_range(
     if scores is None:
         return None
     # A system that is the same in every trial has no seeds.
-    own = dict(zip(scores.seeds, scores.seed_means.tolist(), strict=False))
+    of_seed = dict(zip(scores.seeds, scores.seed_means.tolist(), strict=False))
     ends, tied = [], False
     for signature in summary.signatures[row.name]:
         trial = summary.trials.facts[signature]
-        here = trial.collections.get(collection)
-        ends_here = here.tie_range.get(row.system, {}).get(measure) if here else None
-        if ends_here is not None and not own:
-            return ends_here
-        tied = tied or ends_here is not None
-        ends.append(ends_here or (own.get(trial.seed, scores.mean),) * 2)
+        facts = trial.collections.get(collection)
+        tied_ends = facts.tie_range.get(row.system, {}).get(measure) if facts else None
+        if tied_ends is not None and not of_seed:
+            return tied_ends
+        tied = tied or tied_ends is not None
+        ends.append(tied_ends or (of_seed.get(trial.seed, scores.mean),) * 2)
     if not tied:
         return None
     low, high = (sum(end) / len(ends) for end in zip(*ends, strict=True))
@@ -159,7 +159,7 @@ def _unit(published: Expected) -> str:
     return "GB at peak" if published.measure == BYTES else published.measure
 
 
-def _shown(published: Expected, value: float, more: int = 0, *, sign: bool = False) -> Entry:
+def _printed(published: Expected, value: float, more: int = 0, *, sign: bool = False) -> Entry:
     """As many decimals as the published number has, or more; bytes as GB."""
     if published.measure == BYTES:
         return number(value / 1e9, sign=sign)

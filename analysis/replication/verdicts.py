@@ -133,8 +133,8 @@ def verdict(
         raise ValueError(f"a published number must be finite, not {published}")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance must be zero or more, not {tolerance}")
-    shown = printed_decimals(published) if decimals is None else decimals
-    half = 0.5 * 10.0**-shown
+    printed = printed_decimals(published) if decimals is None else decimals
+    half = 0.5 * 10.0**-printed
     reproduced = half if tolerance is None else max(half, tolerance)
     noisy = half + (noise or Noise()).limit
     nan = float("nan")

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.significance import FloatArray, paired_t
+from analysis.significance import FloatArray, paired_t, score_table
 
 METHODS = ("anova", "reml")
+AXES = "queries, runs"
+NAN = float("nan")
 # What rounding leaves of a mean square that is zero.
 TINY = 1e-20
 
@@ -104,15 +106,14 @@ def components(values: npt.ArrayLike) -> Components:
     >>> round(components([[0.1, 0.2], [0.4, 0.5], [0.7, 0.8]]).query, 9)
     0.09
     """
-    table = _table(values)
+    table = score_table(values, AXES)
     n, s = table.shape
-    nan = float("nan")
     query, run, rest = _mean_squares(table)
     if s == 1:
-        return Components(n, s, query, nan, nan, nan)
+        return Components(n, s, query, NAN, NAN, NAN)
     seed_sd = float(table.mean(axis=0).std(ddof=1))
     if n == 1:
-        return Components(n, s, nan, nan, nan, seed_sd)
+        return Components(n, s, NAN, NAN, NAN, seed_sd)
     estimates = {"query": (query - rest) / s, "run": (run - rest) / n}
     return Components(
         queries=n,
@@ -177,11 +178,11 @@ def difference(
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of: {', '.join(METHODS)}")
-    a, b = _table(treatment), _table(baseline)
+    a, b = score_table(treatment, AXES), score_table(baseline, AXES)
     for side, random in ((a, trained[0]), (b, trained[1])):
         if not random and side.shape[1] > 1:
             raise ValueError("a side that is not trained must have one column")
-    further = [_table(other) for other in others]
+    further = [score_table(other, AXES) for other in others]
     if any(len(table) != len(a) for table in further):
         raise ValueError("others must have the same queries")
     if further and method == "reml":
@@ -195,20 +196,17 @@ def difference(
     if method == "reml":
         mixed = _reml(a, b, trained, mixed, confidence)
     if 1 in mixed.runs:
-        lent = "one training run on one side; other systems' variance between runs stands for it"
-        mixed = replace(mixed, message="; ".join(filter(None, (lent, mixed.message))))
+        message = "one training run on one side; other systems' variance between runs stands for it"
+        mixed = replace(mixed, message="; ".join(filter(None, (message, mixed.message))))
     return mixed
 
 
 def _queries_only(
     a: FloatArray, b: FloatArray, trained: tuple[bool, bool], confidence: float
 ) -> Difference:
-    test = paired_t(a.mean(axis=1), b.mean(axis=1), confidence)
-    error = (
-        float((a.mean(axis=1) - b.mean(axis=1)).std(ddof=1) / len(a) ** 0.5)
-        if test.n > 1
-        else float("nan")
-    )
+    first, second = a.mean(axis=1), b.mean(axis=1)
+    test = paired_t(first, second, confidence)
+    error = float((first - second).std(ddof=1) / len(a) ** 0.5) if test.n > 1 else NAN
     return Difference(
         difference=test.difference,
         low=test.low,
@@ -248,8 +246,8 @@ def _anova(
     shares = sum(1 / t.shape[1] for t, random in ((a, trained[0]), (b, trained[1])) if random)
     parts = (plain.error_queries**2, shares * between / n, -shares * rest / n)
     variance = sum(parts)
-    own = (n - 1, pooled, (n - 1) * pooled)
-    df = variance**2 / sum(part**2 / d for part, d in zip(parts, own, strict=True))
+    parts_df = (n - 1, pooled, (n - 1) * pooled)
+    df = variance**2 / sum(part**2 / d for part, d in zip(parts, parts_df, strict=True))
     return replace(_t(plain, variance**0.5, df, confidence), method="anova", message="")
 
 
@@ -312,7 +310,7 @@ def _mean_squares(table: FloatArray) -> tuple[float, float, float]:
     rest = table - rows[:, None] - columns[None, :] + mean
 
     def mean_square(total: float, df: int) -> float:
-        value = total / df if df else float("nan")
+        value = total / df if df else NAN
         return 0.0 if value < TINY else float(value)
 
     return (
@@ -320,12 +318,3 @@ def _mean_squares(table: FloatArray) -> tuple[float, float, float]:
         mean_square(n * float(((columns - mean) ** 2).sum()), s - 1),
         mean_square(float((rest**2).sum()), (n - 1) * (s - 1)),
     )
-
-
-def _table(values: npt.ArrayLike) -> FloatArray:
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ValueError(f"scores must have shape [queries, runs], got {table.shape}")
-    if not np.isfinite(table).all():
-        raise ValueError("scores must be finite")
-    return table

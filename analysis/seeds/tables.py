@@ -62,8 +62,8 @@ def tables(summary: Summary) -> tuple[Table, ...]:
     ]
     if not repeated:
         return ()
-    both = (_variances(summary, repeated), _differences(summary))
-    return tuple(table for table in both if table is not None)
+    pair = (_variances(summary, repeated), _differences(summary))
+    return tuple(table for table in pair if table is not None)
 
 
 def _variances(summary: Summary, repeated: list[tuple[Row, str]]) -> Table:

@@ -17,6 +17,7 @@ from analysis.significance.differences import (
     SAME_REL,
     FloatArray,
     paired_differences,
+    score_table,
 )
 from analysis.significance.pairs import all_pairs, compact_letters
 from analysis.significance.ranks import wilcoxon
@@ -54,6 +55,7 @@ __all__ = [
     "paired_differences",
     "paired_t",
     "randomisation",
+    "score_table",
     "t_interval",
     "t_test",
     "wilcoxon",

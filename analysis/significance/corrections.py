@@ -61,9 +61,9 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
         raise ValueError(f"p values must have shape [m], got {values.shape}")
     adjusted = np.full(values.shape, np.nan)
     valid = ~np.isnan(values)
-    known = values[valid]
-    if (known < 0).any() or (known > 1).any():
+    tested = values[valid]
+    if (tested < 0).any() or (tested > 1).any():
         raise ValueError("p values must lie in [0, 1]")
-    if len(known):
-        adjusted[valid] = multipletests(known, method=METHODS[method])[1]
+    if len(tested):
+        adjusted[valid] = multipletests(tested, method=METHODS[method])[1]
     return adjusted, np.nan_to_num(adjusted, nan=np.inf) <= alpha

@@ -4,7 +4,7 @@ No torch here: `python -m rdx --help` and `python -m analysis` compose cells wit
 """
 
 from rdx.config.building import build, built, check, check_all, check_here, part
-from rdx.config.cell import Cell
+from rdx.config.cell import Cell, varied
 from rdx.config.classes import class_of, find_extensions, nodes, with_mark
 from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
 from rdx.config.grid import cells, expand, impossible, split
@@ -49,5 +49,6 @@ __all__ = [
     "resolved",
     "settle",
     "split",
+    "varied",
     "with_mark",
 ]

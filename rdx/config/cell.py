@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from rdx.config.building import built
 from rdx.config.schema import Config
+from rdx.grids import key_of, text
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,30 @@ class Cell:
         if isinstance(value, dict) and "_target_" in value:
             return str(value["_target_"]).rpartition(".")[2]
         return type(value).__name__ if is_dataclass(value) else value
+
+    def level(self, key: str) -> str:
+        """The value of a key as text, as on the command line: null, true, [1,2].
+
+        Raises
+        ------
+        KeyError
+            If the cell has no such key.
+        """
+        return text(self.value(key))
+
+
+def varied(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+    """Keys of the command lines that differ between cells: key -> its level in each of them.
+
+    The level is "" where a cell has no such key.
+    """
+    keys = dict.fromkeys(key_of(override) for cell in cells for override in cell.overrides)
+    columns = {key: tuple(_level(cell, key) for cell in cells) for key in keys}
+    return {key: column for key, column in columns.items() if len(set(column)) > 1}
+
+
+def _level(cell: Cell, key: str) -> str:
+    try:
+        return cell.level(key)
+    except KeyError:
+        return ""

@@ -69,9 +69,13 @@ def _shown(word: str) -> str:
 
 
 def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, str]:
-    """The params of a trial: the flattened configuration and the factor levels."""
-    logged = {key: value for key, value in config.items() if key not in NO_PARAMS}
-    flat = {**flatten(logged), "seed": str(seed), **levels}
+    """The params of a trial: the flattened configuration, and the option of each config group.
+
+    The option of a nested group ("student/lora") is that of its key, student.lora.
+    """
+    own = {key: value for key, value in config.items() if key not in NO_PARAMS}
+    options = {group.replace("/", "."): option for group, option in levels.items()}
+    flat = {**flatten(own), "seed": str(seed), **options}
     return {legal(key): cut(value) for key, value in flat.items()}
 
 

@@ -10,9 +10,8 @@ import pytest
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import Trials
-from rdx.config import Cell
+from tests.analysis.facts import cell, timing, trial
 from tests.analysis.facts import collection as collection_facts
-from tests.analysis.facts import timing, trial
 
 REFERENCES = {"first_stage": -0.12, "oracle": 0.3, "teacher": 0.03}
 
@@ -28,7 +27,7 @@ def trials_of(grid, collections, effect, measures=("nDCG@10",)):
         for overrides in settings:
             seed = int(dict(o.split("=") for o in overrides)["seed"])
             signature = sha256(repr(overrides).encode()).hexdigest()[:16]
-            cells.append(Cell(tuple(overrides), name, {}, {}, signature))
+            cells.append(cell(overrides, name, signature))
             runs[signature] = f"run{len(cells):02}{signature[:6]}"
             facts[signature] = trial(signature, seed)
             for c, (collection, (n, engine)) in enumerate(collections.items()):

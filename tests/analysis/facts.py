@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import yaml
+
+from rdx.config import GROUPS, Cell
 from rdx.facts import (
     OK,
     CollectionFacts,
@@ -34,6 +37,22 @@ HARDWARE = Hardware(device="CPU", cpu="x86", cores=2, threads=2, torch="2")
 NOTHING = OverCollections(
     collections=Means(corpora=(), left_out={}, arithmetic={}, geometric={}), paper_compat=None
 )
+
+
+def cell(overrides, grid="", signature="", levels=(), **cfg):
+    """A cell whose options and values are those of its overrides, and what else is given."""
+    levels = dict(levels)
+    for override in overrides:
+        key, _, value = override.removeprefix("+").partition("=")
+        if key in GROUPS or "/" in key:
+            levels[key] = value
+        elif key != "experiments":
+            *parents, name = key.split(".")
+            node = cfg
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = yaml.safe_load(value)
+    return Cell(tuple(overrides), grid, cfg, levels, signature)
 
 
 def collection(**changes):

@@ -7,6 +7,7 @@ import pytest
 
 from analysis import factors, power, replication, report, seeds
 from analysis.factors import analyse, level_of, tukey
+from analysis.figures.grid import conditions
 from analysis.render import latex, markdown, text
 from analysis.render.entry import DASH, Flag
 from analysis.replication import judge
@@ -14,9 +15,8 @@ from analysis.significance import correct, paired_t
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import Trials
-from rdx.config import Cell
 from rdx.power import ASSUMED_SEED_SD, detectable
-from tests.analysis import facts as made
+from tests.analysis import facts as records
 
 QUERIES = 40
 GRID = {  # sub-grid: (overrides, seeds, effect)
@@ -26,6 +26,7 @@ GRID = {  # sub-grid: (overrides, seeds, effect)
     "adr100": (("loss=adr_mse", "depth.k=100"), (1, 2), 0.02),
     "shuffled": (("loss=ranknet", "depth.k=10", "teacher=shuffled"), (1,), -0.1),
 }
+LEVELS = {"sampler": "bm25", "teacher": "rankzephyr", "depth/lists": "top", "student/lora": "none"}
 NAMES = {
     "net10": "RankNet 10",
     "net100": "RankNet 100",
@@ -48,13 +49,11 @@ def trials(health="ok", grid=GRID):
     for name, (overrides, run_seeds, effect) in grid.items():
         for seed in run_seeds:
             signature = f"{name}-{seed}"
-            cfg = {"depth": {"k": 10}, "student": {"layers": 6}}
-            cells.append(
-                Cell((*overrides, f"seed={seed}"), name, cfg, {"sampler": "bm25"}, signature)
-            )
-            here = {"c": made.collection(queries=QUERIES, k=100)}
+            own = (*overrides, f"seed={seed}")
+            cells.append(records.cell(own, name, signature, LEVELS, student={"layers": 6}))
+            collections = {"c": records.collection(queries=QUERIES, k=100)}
             state = health if (name, seed) == ("net10", 1) else "ok"
-            facts[signature] = made.trial(signature, seed, here, state)
+            facts[signature] = records.trial(signature, seed, collections, state)
             student = hard + effect + generator.normal(0, 0.02) + generator.normal(0, 0.08, QUERIES)
             for system, values in (("first_stage", hard - 0.05), ("student", student)):
                 line = (name, signature, seed, "c", system, "nDCG@10")
@@ -64,7 +63,7 @@ def trials(health="ok", grid=GRID):
     return Trials(frame, tuple(cells), (), facts, {})
 
 
-def summary(found=None, **spec):
+def summary(stored=None, **spec):
     node = {
         "name": "x",
         "measures": ["nDCG@10"],
@@ -75,7 +74,7 @@ def summary(found=None, **spec):
             *({"name": NAMES[grid], "grid": grid} for grid in GRID),
         ],
     }
-    return summarise(parse({**node, **spec}), found or trials())
+    return summarise(parse({**node, **spec}), stored or trials())
 
 
 def expected(row, value, **more):
@@ -94,7 +93,7 @@ def scores(numbers, row):
 
 def further(numbers):
     """Every table after the main one."""
-    return report.shown(numbers)[1:]
+    return report.tables_of(numbers)[1:]
 
 
 def test_which_tables():
@@ -196,6 +195,16 @@ def test_factors_leave_confounded_cells_out():
     assert [float(d.replace("−", "-")) for d in column(levels, "Difference")] == pytest.approx(
         [pair.difference for pair in pairs], abs=5e-4
     )
+
+
+@pytest.mark.parametrize("names", [["loss", "depth.k"], ["loss", "depth/lists", "student/lora"]])
+def test_a_default_and_its_explicit_spelling_are_one_level(names):
+    spelling = {"net10": ("depth/lists=top",), "adr10": ("depth/lists=top", "student/lora=none")}
+    grid = {name: ((*own, *spelling.get(name, ())), *rest) for name, (own, *rest) in GRID.items()}
+    plain, explicit = summary(factors=names), summary(trials(grid=grid), factors=names)
+    assert factors.tables(explicit) == factors.tables(plain)
+    keys = [[*conditions(numbers, "nDCG@10").levels[0]] for numbers in (plain, explicit)]
+    assert keys == [["loss", "depth.k", "teacher"]] * 2
 
 
 def test_simple_effects_stand_below_a_significant_interaction():
@@ -304,7 +313,7 @@ def tied(numbers, **ranges):
     for signature, systems in ranges.items():
         own = {name: {"nDCG@10": ends} for name, ends in systems.items()}
         signature = signature.replace("_", "-")
-        here = {"c": made.collection(queries=QUERIES, tie_range=own)}
+        here = {"c": records.collection(queries=QUERIES, tie_range=own)}
         facts[signature] = dataclasses.replace(facts[signature], collections=here)
     return dataclasses.replace(numbers, trials=dataclasses.replace(numbers.trials, facts=facts))
 

@@ -51,7 +51,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def shown(table):
-    return report.shown(table)[:2]
+    return report.tables_of(table)[:2]
 
 
 @pytest.fixture(scope="module")

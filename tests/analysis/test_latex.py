@@ -22,7 +22,7 @@ DOCUMENT = (
 
 def compiled(summary, folder):
     """The log of a document with all tables of a summary; the test fails if it does not compile."""
-    text = "\n".join(map(latex.render, report.shown(summary)))
+    text = "\n".join(map(latex.render, report.tables_of(summary)))
     (folder / "table.tex").write_text(text, encoding="utf-8")
     (folder / "all.tex").write_text(DOCUMENT, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]

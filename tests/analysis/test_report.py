@@ -13,9 +13,8 @@ from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.tables import comparison_table, main_table
 from analysis.trials import Trials
-from rdx.config import Cell
 from rdx.facts import CheckpointFacts, Count
-from tests.analysis import facts as made
+from tests.analysis import facts as records
 
 SPEC = {
     "name": "x",
@@ -34,7 +33,7 @@ SPEC = {
     "comparisons": [["A", "B"], ["A", "Stage_1 only"]],
 }
 QUERIES = [f"q{i:02}" for i in range(40)]
-COLLECTION = made.collection(
+COLLECTION = records.collection(
     queries=40,
     k=20,
     digest="0123456789abcdef0123",
@@ -58,14 +57,14 @@ def build(health="ok", missing=()):
     for grid, seed, shift in (("a", 1, 0.1), ("a", 2, 0.1), ("b", 1, 0.0), ("none", 1, -0.1)):
         signature = f"{grid}{seed}" + "0" * 30
         overrides = (f"loss={grid}", f"seed={seed}", "+experiments=x")
-        cells.append(Cell(overrides, grid, {}, {}, signature))
+        cells.append(records.cell(overrides, grid, signature))
         values = systems(shift, generator)
         if grid in missing:
             lost.append(cells[-1])
             continue
         here = dataclasses.replace(COLLECTION, judged_at_10=0.5 + 0.1 * (grid == "b"))
         state = health if grid == "b" else "ok"
-        facts[signature] = made.trial(signature, seed, {"docs": here}, state)
+        facts[signature] = records.trial(signature, seed, {"docs": here}, state)
         frames += [
             pd.DataFrame({"query_id": QUERIES[: len(v)], "value": v}).assign(
                 grid=grid,
@@ -330,15 +329,15 @@ def test_all_pairs_have_letters_in_a_column(summary):
 
 def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
     found = summary.trials
-    run = made.imported("theirs", file="run.trec", sha256="ab" * 32, source="them")
-    imported = made.trial("c" * 32, 0, {"docs": COLLECTION}, imported=run)
+    run = records.imported("theirs", file="run.trec", sha256="ab" * 32, source="them")
+    imported = records.trial("c" * 32, 0, {"docs": COLLECTION}, imported=run)
     part = found.frame[(found.frame["system"] == "student") & (found.frame["grid"] == "b")]
     part = part.assign(grid="", signature="c" * 32, system="run:theirs", seed=0)
     more = dataclasses.replace(
         found,
         frame=pd.concat([found.frame, part], ignore_index=True),
         facts={**found.facts, "c" * 32: imported},
-        left_out=((Cell(("loss=bce", "+experiments=x"), "b", {}), "needs labels"),),
+        left_out=((records.cell(("loss=bce", "+experiments=x"), "b"), "needs labels"),),
         commits={signature: "0123456789abcdef" for signature in found.facts},
         runs={"c" * 32: "run-7"},
     )

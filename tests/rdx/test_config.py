@@ -348,6 +348,36 @@ def test_a_cell_has_one_value_of_a_key(key, overrides, value):
     assert one(*overrides).value(key) == value
 
 
+@pytest.mark.parametrize(
+    ("key", "level"),
+    [
+        ("depth/lists", "top"),
+        ("student.attention_implementation", "null"),
+        ("student.compile", "false"),
+        ("evaluation.measures", "[nDCG@10,RR@10]"),
+        ("sampler.k1", "0.9"),
+    ],
+)
+def test_a_level_is_the_value_as_the_command_line_has_it(key, level):
+    assert one().level(key) == level
+
+
+def test_a_default_and_its_explicit_spelling_are_one_level():
+    plain, explicit, other = (
+        one(*overrides)
+        for overrides in (
+            [],
+            ["depth/lists=top", "student/lora=none", "sampler.k1=0.90"],
+            ["student/lora=adapters", "student.lora.rank=4"],
+        )
+    )
+    assert config.varied([plain, explicit]) == {}
+    assert config.varied([plain, explicit, other]) == {
+        "student/lora": ("none", "none", "adapters"),
+        "student.lora.rank": ("", "", "4"),
+    }
+
+
 @pytest.mark.parametrize("key", ["los", "loss.heat", "depth.asked", "student.lora.rank", "seed.x"])
 def test_a_cell_has_no_value_of_what_is_no_key(key):
     with pytest.raises(KeyError):

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.costs import costs
 from analysis.spec import BYTES, SECONDS, Row
-from rdx import commands, config, facts, pipeline, rankings, systems
+from rdx import commands, facts, pipeline, rankings, stages, systems
 from rdx.config import ConfigError
 from rdx.rankings import FormatError
 
@@ -195,7 +195,7 @@ def test_an_import_is_comparable_with_a_trained_cell(world, tmp_path, monkeypatc
     uri, imported = mlflow
     overrides = world.overrides(tmp_path / "store", "prefinetune=none", "loss=none",
                                 "evaluation.interpolate=false")  # fmt: skip
-    [cell] = config.cells(overrides)
+    [cell] = stages.cells(overrides)
     pipeline.run(cell)
     [folder] = (tmp_path / "store" / "evaluate").glob("*[0-9a-f]")
     trained = trial_of(folder).collections["files"]
@@ -217,7 +217,7 @@ def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):
         *("evaluation.collections.files.corpus=toy", "evaluation.paper_compat=true"),
         *("evaluation.efficiency=2", "evaluation.efficiency_queries=3", "evaluation.ties=expected"),
     )
-    [cell] = config.cells(overrides)
+    [cell] = stages.cells(overrides)
     pipeline.run(cell)
     [folder] = (tmp_path / "store" / "evaluate").glob("*[0-9a-f]")
     trial = trial_of(folder)
@@ -233,8 +233,7 @@ def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):
     assert [len(times) for times in single.seconds.values()] == [2, 2, 2]
     # the tables of costs read the same
     row = Row("S", "student", ("g",), competes=True, test=True)
-    plain = json.loads((folder / "trial.json").read_text())
-    cost = costs([row], {"S": ("key",)}, ["files"], {"key": plain})
+    cost = costs([row], {"S": ("key",)}, ["files"], {"key": trial})
     assert cost["S", "files", SECONDS].mean == pytest.approx(single.latency.mean)
     assert cost["S", "files", BYTES].mean == single.peak_memory.rss
     # what a stored cell measured is what `evaluate --efficiency` reads
@@ -289,7 +288,7 @@ def test_a_cell_is_evaluated_on_dl19(world, tmp_path):
         f"evaluation.collections.files.first_stage.run={DL19}/runs/bm25-pyserini.run",
         "evaluation.k=10",
     ]  # fmt: skip
-    [cell] = config.cells(overrides)
+    [cell] = stages.cells(overrides)
     pipeline.run(cell)
     [folder] = (tmp_path / "evaluate").glob("*[0-9a-f]")
     trial = trial_of(folder)

@@ -160,6 +160,22 @@ def test_params_are_levels_and_the_flattened_config(place):
     }
 
 
+def test_the_option_of_a_nested_group_is_the_param_of_its_key(place):
+    lists, lora = {"_target_": "rdx.lists.Top"}, None
+    config = {"depth": {"k": 5, "lists": lists}, "student": {"lora": lora}}
+    levels = {"depth": "deep", "depth/lists": "top", "student/lora": "none"}
+    with place.trial("d4", config=config, levels=levels):
+        pass
+    assert place.run("d4").data.params == {
+        "depth": "deep",
+        "depth.k": "5",
+        "depth.lists": "top",
+        "depth.lists._target_": "rdx.lists.Top",
+        "student.lora": "none",
+        "seed": "1",
+    }
+
+
 def test_long_many_and_odd_params_are_cut_and_renamed(place):
     config = {f"key{i}": i for i in range(250)}
     config |= {"long": "x" * 10_000, "k" * 400: 1, "a@b(c)": None, "empty": {}}

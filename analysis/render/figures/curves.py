@@ -56,12 +56,12 @@ class PowerCurve:
 WIDE = 8
 
 
-def lines(drawn: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
+def lines(groups: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
     """Means with intervals over the levels of an axis, one panel per axis.
 
     Parameters
     ----------
-    drawn : mapping of str to sequence of Line
+    groups : mapping of str to sequence of Line
         Axis label -> its lines. Levels that are all numbers stand to scale (logarithmic if they
         span a factor of `WIDE`), others at equal steps.
     measure : str
@@ -73,13 +73,13 @@ def lines(drawn: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
         Panels beside each other if there are two, else below each other; nothing to draw is a
         ValueError.
     """
-    if not drawn or not all(drawn.values()):
+    if not groups or not all(groups.values()):
         raise ValueError("nothing to draw")
-    labels = _labels(drawn)
-    beside = len(drawn) == 2
-    rows, columns = (1, 2) if beside else (len(drawn), 1)
+    labels = _labels(groups)
+    beside = len(groups) == 2
+    rows, columns = (1, 2) if beside else (len(groups), 1)
     figure, axes = panels(1.5 * rows + 0.14 * len(labels) + 0.5, rows, columns, sharey=True)
-    for i, (ax, (title, group)) in enumerate(zip(axes.flat, drawn.items(), strict=True)):
+    for i, (ax, (title, group)) in enumerate(zip(axes.flat, groups.items(), strict=True)):
         _panel(ax, group, labels)
         ax.set_xlabel(wrapped(title, 28 if beside else 52))
         if i == 0 or not beside:
@@ -87,21 +87,21 @@ def lines(drawn: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
     return finish(figure, _handles(axes.flat, labels), columns=3)
 
 
-def interaction(drawn: Mapping[tuple[str, str], Sequence[Line]], *, measure: str) -> Figure:
+def interaction(groups: Mapping[tuple[str, str], Sequence[Line]], *, measure: str) -> Figure:
     """Interaction plots: lines that are not parallel are an interaction.
 
     Parameters
     ----------
-    drawn : mapping of (str, str) to sequence of Line
+    groups : mapping of (str, str) to sequence of Line
         (factor on the axis, factor of the lines) -> the lines.
     measure : str
         For the axis label.
     """
-    if not drawn or not all(drawn.values()):
+    if not groups or not all(groups.values()):
         raise ValueError("nothing to draw")
-    tall = max(0.9 + 0.13 * (len(group) + 1) for group in drawn.values())
-    figure, axes = panels(max(1.55, tall) * len(drawn) + 0.1, len(drawn), 1)
-    for ax, ((across, by), group) in zip(axes[:, 0], drawn.items(), strict=True):
+    tall = max(0.9 + 0.13 * (len(group) + 1) for group in groups.values())
+    figure, axes = panels(max(1.55, tall) * len(groups) + 0.1, len(groups), 1)
+    for ax, ((across, by), group) in zip(axes[:, 0], groups.items(), strict=True):
         _panel(ax, group, {line.label: i for i, line in enumerate(group)})
         ax.set_xlabel(across)
         ax.set_ylabel(measure)
@@ -143,9 +143,9 @@ def power(
     ax = axes[0, 0]
     ax.axhline(wanted, color=GREY, linewidth=0.8, gid="wanted")
     for i, (label, curve) in enumerate(curves.items()):
-        every = max(1, len(curve.differences) // 6)
+        spacing = max(1, len(curve.differences) // 6)
         look: dict[str, Any] = {"linewidth": 1.1, "markersize": 3.4}
-        look |= {"markevery": (i % every, every)}
+        look |= {"markevery": (i % spacing, spacing)}
         look |= {"label": wrapped(label, 48), "gid": label, **line_style(i)}
         ax.plot(curve.differences, curve.power, **look)
     ax.set_ylim(0, 1.02)
@@ -157,9 +157,9 @@ def power(
     return finish(figure, ax.get_legend_handles_labels()[0], columns=2)
 
 
-def _labels(drawn: Mapping[str, Sequence[Line]]) -> dict[str, int]:
+def _labels(groups: Mapping[str, Sequence[Line]]) -> dict[str, int]:
     """Place of each label among all panels, so that it looks the same in each."""
-    names = dict.fromkeys(line.label for group in drawn.values() for line in group)
+    names = dict.fromkeys(line.label for group in groups.values() for line in group)
     return {name: i for i, name in enumerate(names)}
 
 

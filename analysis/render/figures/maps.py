@@ -70,8 +70,8 @@ def heat_map(grids: Sequence[Grid], *, rows: str, columns: str, measure: str) ->
     """
     if not grids or not any(np.isfinite(grid.values).any() for grid in grids):
         raise ValueError("nothing to draw")
-    every = np.concatenate([grid.values.ravel() for grid in grids])
-    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    scores = np.concatenate([grid.values.ravel() for grid in grids])
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
     high = high if high > low else low + 1e-9
     heights = [len(grid.rows) for grid in grids]
     height = 0.24 * sum(heights) + (0.2 + 0.05 * len(grids)) * len(grids) + 0.95
@@ -117,27 +117,27 @@ def _cell(value: float, columns: int) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def wins(drawn: Mapping[str, Wins], *, baseline: str, measure: str) -> Figure:
+def wins(wins_of: Mapping[str, Wins], *, baseline: str, measure: str) -> Figure:
     """Sorted per-query differences to the baseline, one small panel per row.
 
     Parameters
     ----------
-    drawn : mapping of str to Wins
+    wins_of : mapping of str to Wins
         Row -> differences.
     baseline, measure : str
         For the axis label.
     """
-    if not drawn:
+    if not wins_of:
         raise ValueError("nothing to draw")
-    columns = min(2, len(drawn))
-    rows = -(-len(drawn) // columns)
+    columns = min(2, len(wins_of))
+    rows = -(-len(wins_of) // columns)
     width = 21 if columns == 2 else 52
-    lines = max(wrapped(name, width).count("\n") for name in drawn)
+    lines = max(wrapped(name, width).count("\n") for name in wins_of)
     figure, axes = panels(
         (0.92 + 0.11 * lines) * rows + 0.5, rows, columns, sharey=True, sharex=False
     )
-    limit = max(float(np.abs(row.differences).max(initial=0.0)) for row in drawn.values()) or 1.0
-    for ax, (name, row) in zip(axes.flat, drawn.items(), strict=False):
+    limit = max(float(np.abs(row.differences).max(initial=0.0)) for row in wins_of.values()) or 1.0
+    for ax, (name, row) in zip(axes.flat, wins_of.items(), strict=False):
         values = row.differences
         places = np.arange(len(values))
         first_loss = len(values) - row.losses
@@ -161,7 +161,7 @@ def wins(drawn: Mapping[str, Wins], *, baseline: str, measure: str) -> Figure:
         ax.set_xticks([])
         ax.spines["bottom"].set_visible(False)
         ax.yaxis.set_major_locator(MaxNLocator(3))
-    for ax in list(axes.flat)[len(drawn) :]:
+    for ax in list(axes.flat)[len(wins_of) :]:
         ax.set_visible(False)
     with mpl.rc_context(STYLE):
         figure.supylabel(

@@ -51,7 +51,7 @@ class Point:
 
 
 def differences(
-    drawn: Mapping[str, Sequence[Point]],
+    points_of: Mapping[str, Sequence[Point]],
     *,
     baseline: str,
     measure: str,
@@ -62,7 +62,7 @@ def differences(
 
     Parameters
     ----------
-    drawn : mapping of str to sequence of Point
+    points_of : mapping of str to sequence of Point
         Title -> rows, top to bottom.
     baseline, measure : str
         For the axis label.
@@ -76,21 +76,21 @@ def differences(
     Figure
         Not yet on disk. Nothing to draw is a ValueError.
     """
-    if not drawn or not any(drawn.values()):
+    if not points_of or not any(points_of.values()):
         raise ValueError("nothing to draw")
-    labels = {p.name: wrapped(p.name) for points in drawn.values() for p in points}
+    labels = {p.name: wrapped(p.name) for points in points_of.values() for p in points}
     tall = 0.26 if max(label.count("\n") for label in labels.values()) < 2 else 0.36
-    counts = [max(1, len(points)) for points in drawn.values()]
+    counts = [max(1, len(points)) for points in points_of.values()]
     height = sum(tall * count + 0.26 for count in counts) + 0.6
-    figure, axes = panels(height, len(drawn), sharex=True, height_ratios=counts)
-    for ax, (name, points) in zip(axes[:, 0], drawn.items(), strict=True):
+    figure, axes = panels(height, len(points_of), sharex=True, height_ratios=counts)
+    for ax, (name, points) in zip(axes[:, 0], points_of.items(), strict=True):
         if margin is not None:
             ax.axvspan(-margin, margin, color=LIGHT, alpha=0.45, linewidth=0, gid="margin")
         _panel(ax, name, points, labels)
     axes[-1, 0].set_xlabel(
         wrapped(f"{measure}, difference to {baseline}", 52) + "\n(mean over queries, 95 % CI)"
     )
-    return finish(figure, _legend(drawn, correction, margin))
+    return finish(figure, _legend(points_of, correction, margin))
 
 
 def _panel(ax: Axes, name: str, points: Sequence[Point], labels: Mapping[str, str]) -> None:
@@ -145,9 +145,9 @@ def _panel(ax: Axes, name: str, points: Sequence[Point], labels: Mapping[str, st
 
 
 def _legend(
-    drawn: Mapping[str, Sequence[Point]], correction: str, margin: float | None
+    points_of: Mapping[str, Sequence[Point]], correction: str, margin: float | None
 ) -> list[Line2D]:
-    points = [point for panel in drawn.values() for point in panel]
+    points = [point for panel in points_of.values() for point in panel]
     handles = []
     if any(point.significant for point in points):
         handles.append(handle(f"significant ({correction})", marker="o", color=BLUE))

@@ -116,7 +116,7 @@ def costs(systems: Sequence[Cost], *, measure: str, hardware: str = "") -> Figur
 
 def _numbers(figure: Figure, ax: Axes, systems: Sequence[Cost]) -> None:
     """Write each system's number where neither a marker nor another number is."""
-    taken = [line.get_window_extent() for line in ax.lines if line.get_gid() != "front"]
+    occupied = [line.get_window_extent() for line in ax.lines if line.get_gid() != "front"]
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's, of `panels`
     with mpl.rc_context(STYLE):
         for i, system in enumerate(systems, 1):
@@ -138,9 +138,9 @@ def _numbers(figure: Figure, ax: Axes, systems: Sequence[Cost]) -> None:
                 note.update_positions(renderer)
                 box = Text.get_window_extent(note)  # without its leader
                 inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1
-                if inside and not any(box.overlaps(other) for other in taken):
+                if inside and not any(box.overlaps(other) for other in occupied):
                     break
-            taken.append(box)
+            occupied.append(box)
 
 
 @dataclass(frozen=True)
@@ -160,24 +160,24 @@ class Ranking:
 
 
 def critical_differences(
-    drawn: Mapping[str, Ranking], *, note: str, distance: float | None = None
+    rankings: Mapping[str, Ranking], *, note: str, distance: float | None = None
 ) -> Figure:
     """Mean ranks on an axis; a thick bar joins systems that no test tells apart.
 
     Parameters
     ----------
-    drawn : mapping of str to Ranking
+    rankings : mapping of str to Ranking
         Title -> ranks and bars.
     note : str
         Which tests the bars come from.
     distance : float or None
         Critical difference of mean ranks, drawn to scale; None if the bars rest on other tests.
     """
-    if not drawn:
+    if not rankings:
         raise ValueError("nothing to draw")
-    heights = [_height(ranking) for ranking in drawn.values()]
-    figure, axes = panels(LINE * sum(heights) + 0.3, len(drawn), 1, height_ratios=heights)
-    for ax, (name, ranking), height in zip(axes[:, 0], drawn.items(), heights, strict=True):
+    heights = [_height(ranking) for ranking in rankings.values()]
+    figure, axes = panels(LINE * sum(heights) + 0.3, len(rankings), 1, height_ratios=heights)
+    for ax, (name, ranking), height in zip(axes[:, 0], rankings.items(), heights, strict=True):
         _diagram(ax, ranking, height, distance)
         title(ax, name)
     return finish(figure, [handle(wrapped(note, 60), marker="")], columns=1)
