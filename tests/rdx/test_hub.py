@@ -297,7 +297,7 @@ def test_a_revision_is_of_the_hub_only(models):
     for loader in (Student, QueryLikelihood, Local, ColBERT):
         for model in (str(models / "large"), "asset:all-MiniLM-L6-v2"):
             with pytest.raises(ValueError, match="revision='v1'"):
-                loader(model, revision="v1")
+                loader(model, revision="v1").check()
         with pytest.raises((ValueError, FileNotFoundError), match="no such folder"):
             loader("/no/such/folder").check()
 

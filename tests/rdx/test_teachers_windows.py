@@ -84,11 +84,11 @@ def test_one_pass_of_perfect_answers_finds_the_best(size, data):
 @pytest.mark.parametrize(
     ("window", "stride", "passes", "value"),
     [
-        (1, 1, 1, "teacher.window=1:"),
-        (20, 0, 1, "teacher.stride=0:"),
-        (20, -1, 1, "teacher.stride=-1:"),
-        (20, 21, 1, "teacher.stride=21:"),
-        (20, 10, 0, "teacher.passes=0:"),
+        (1, 1, 1, "window=1:"),
+        (20, 0, 1, "stride=0:"),
+        (20, -1, 1, "stride=-1:"),
+        (20, 21, 1, "stride=21:"),
+        (20, 10, 0, "passes=0:"),
     ],
 )
 def test_windows_that_miss_passages_are_errors(window, stride, passes, value):
