@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 
 from analysis.__main__ import main
 from rdx import facts
-from rdx.config import ROOT, cells
+from rdx.config import ROOT
+from rdx.stages import cells
 from tests.analysis.facts import collection, trial
 
 SYSTEMS = ("first_stage", "oracle", "teacher", "student")
