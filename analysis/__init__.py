@@ -17,6 +17,7 @@
     render/          tables of typed entries -> Markdown, LaTeX, text, HTML; table.csv; figures
     figures          which figures there are, and the arithmetic that they need
 
-Nothing here needs a GPU stack: of ``rdx`` only ``config``, ``facts``, ``power``, ``rankings`` and
-``store`` may be imported, and ``tracking`` by ``trials.py``, for what only MLflow has.
+No model is loaded here: of ``rdx`` only ``config``, ``facts``, ``power``, ``rankings``, ``stages`` (to
+sign cells, whose classes load torch) and ``store`` may be imported, and ``tracking`` by
+``trials.py``, for what only MLflow has.
 """

@@ -1,6 +1,6 @@
 """Configuration: compose cells, check them, give them their identity, build their objects.
 
-No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
+No torch here: `python -m rdx --help` composes cells without it. It loads when objects are built.
 """
 
 from rdx.config.building import build, built, check, check_all, check_here, part
