@@ -16,13 +16,13 @@ from rdx import faults, folders, quiet
 from rdx.arguments import Parser
 
 DESCRIPTION = """\
-Make the tables and figures of an experiment from the trials that MLflow holds.
+Make the tables and figures of an experiment from finished trials, in the stores or in MLflow.
 
 NAME is a file of experiments/ without its suffix, or the path of a .yaml file that lies anywhere.
 The spec in it is expanded to cells again, each cell's newest finished trial is found by its
 signature, and the stored per-query values become means, tests and intervals as the spec declares
 them, tables, figures and one HTML report.
-Nothing is trained; a cell that has not been run prints as "–" and is listed.
+Nothing is trained; a cell that has not been run prints as "–" and is names.
 """
 EPILOG = """\
 examples:
@@ -42,8 +42,8 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = arguments.add_mutually_exclusive_group(required=True)
-    listed = ", ".join(specs()) or "(none)"
-    what.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {listed}")
+    names = ", ".join(specs()) or "(none)"
+    what.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {names}")
     what.add_argument("--all", action="store_true", help="every file of experiments/")
     arguments.add_argument(
         "--tracking-uri",
@@ -81,17 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet.loggers()
     if arguments.all:
         out = arguments.out or Path("results")
-        return max(_one(name, arguments, out / name) for name in specs())
+        return max(_analyse(name, arguments, out / name) for name in specs())
     if folders.experiment(arguments.name) is None:
         return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
     out = arguments.out or Path("results") / folders.title(arguments.name)
-    return _one(arguments.name, arguments, out)
+    return _analyse(arguments.name, arguments, out)
 
 
-def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
+def _analyse(name: str, arguments: argparse.Namespace, out: Path) -> int:
     """Analyse one experiment."""
     # Late, so that --help and a misspelt name answer at once.
-    from analysis import report, summary, trials
+    from analysis import report, stored, summary, trials
     from analysis.spec import parse
     from rdx.config import find_extensions, load_spec
 
@@ -100,18 +100,18 @@ def _one(name: str, arguments: argparse.Namespace, out: Path) -> int:
     try:
         spec = parse(load_spec(name))
         imported = [name for row in spec.rows for name in (row.imported, *row.imports) if name]
-        found = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
-        numbers = summary.summarise(spec, found)
-    except trials.NoTrialsError as error:
+        finished = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
+        numbers = summary.summarise(spec, finished)
+    except stored.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
         where = f"experiments/{name}.yaml"
-        told = str(error)
-        return _fail(told if where in told else f"{where}: {told}")
+        message = str(error)
+        return _fail(message if where in message else f"{where}: {message}")
 
     paths = report.write(numbers, out)
     print(report.terminal(numbers))
-    if found.missing:
+    if finished.missing:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from analysis.render.entry import MARKS
 from analysis.significance import RANDOMISATIONS, RESAMPLES, SEED
 from analysis.summary import Summary
-from analysis.tables import MARKS
 
 TESTS = {
     "t": "two-sided paired t-test over queries",
@@ -26,8 +26,8 @@ FAMILIES = {
 
 def test_notes(summary: Summary) -> list[str]:
     """Name the tests behind the marks of the main table."""
-    found = (baseline_note(summary), _margin_note(summary), _pairs_note(summary))
-    return [note for note in found if note]
+    sentences = (baseline_note(summary), _margin_note(summary), _pairs_note(summary))
+    return [note for note in sentences if note]
 
 
 def baseline_note(summary: Summary) -> str:
@@ -36,11 +36,11 @@ def baseline_note(summary: Summary) -> str:
     if not spec.baselines:
         return ""
     if len(spec.baselines) == 1:
-        said = f"† = differs significantly from the baseline, {spec.baseline}"
+        meaning = f"† = differs significantly from the baseline, {spec.baseline}"
     else:
-        named = zip(MARKS, spec.baselines, strict=False)
-        said = "Differs significantly from " + ", ".join(f"{name} ({m})" for m, name in named)
-    return f"{said}: {TESTS[spec.test]}, {_family(summary)}, α = {spec.alpha:g}."
+        marked = zip(MARKS, spec.baselines, strict=False)
+        meaning = "Differs significantly from " + ", ".join(f"{name} ({m})" for m, name in marked)
+    return f"{meaning}: {TESTS[spec.test]}, {_family(summary)}, α = {spec.alpha:g}."
 
 
 def interval_note(summary: Summary) -> str:
@@ -91,10 +91,10 @@ def _pairs_note(summary: Summary) -> str:
     spec = summary.spec
     sizes = sorted({pairs.family for pairs in summary.pairs.values()})
     compared = {name for pairs in summary.pairs.values() for name in pairs.rows}
-    others = [row.name for row in spec.rows if row.name not in compared]
+    uncompared = [row.name for row in spec.rows if row.name not in compared]
     return (
         f"All pairs: rows that share a letter do not differ significantly, {TESTS[spec.test]}, "
         f"{CORRECTIONS[spec.correction]} {FAMILIES[spec.family]} (family of "
         f"{', '.join(map(str, sizes))}), α = {spec.alpha:g}"
-        + (f"; not among them: {'; '.join(others)}." if others else ".")
+        + (f"; not among them: {'; '.join(uncompared)}." if uncompared else ".")
     )

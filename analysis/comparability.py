@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from rdx.facts import CollectionFacts, TrialFacts
 from rdx.faults import Mendable
-
-IMPORTED = ("digest", "ties")
-TRAINED = (*IMPORTED, "k", "first_stage")
 
 
 class ComparabilityError(Mendable, ValueError):
     """Trials stand in one table that must not be compared: other queries, data or settings."""
 
 
-def collection_facts(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def collection_facts(trials: Mapping[str, TrialFacts]) -> dict[str, CollectionFacts]:
     """Return what the trials say of each collection, after checking that they agree.
 
     Parameters
     ----------
-    facts : dict
-        signature -> trial.json.
+    trials : mapping
+        signature -> facts of the trial.
 
     Raises
     ------
@@ -30,25 +27,27 @@ def collection_facts(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
         re-ranked depth or the first stage; the message names both trials and both values.
         An imported run may have re-ranked anything: of it only digest and rule must agree.
     """
-    seen: dict[str, tuple[str, dict[str, Any]]] = {}
-    for signature, trial in sorted(facts.items(), key=lambda item: "imported" in item[1]):
-        for name, here in trial["collections"].items():
-            first_signature, first = seen.setdefault(name, (signature, here))
-            for key in IMPORTED if "imported" in trial else TRAINED:
-                one, other = _value(first, key), _value(here, key)
-                if one != other:
+    first: dict[str, tuple[str, CollectionFacts]] = {}
+    for signature, trial in sorted(trials.items(), key=lambda item: item[1].imported is not None):
+        for name, facts in trial.collections.items():
+            other, expected = first.setdefault(name, (signature, facts))
+            ours = _compared(facts, trial.imported is not None)
+            theirs = _compared(expected, trial.imported is not None)
+            for key, value in theirs.items():
+                if value != ours[key]:
                     raise ComparabilityError(
-                        f"collection {name}: trials {first_signature[:12]} and {signature[:12]} "
-                        f"differ in {key}: {one} and {other}"
+                        f"collection {name}: trials {other[:12]} and {signature[:12]} "
+                        f"differ in {key}: {value} and {ours[key]}"
                     )
-    return {name: found for name, (_, found) in seen.items()}
+    return {name: facts for name, (_, facts) in first.items()}
 
 
-def _value(facts: dict[str, Any], key: str) -> Any:
-    """A fact; of the ties, the rule alone: how many there are is a system's own."""
-    if key == "ties":
-        return facts.get(key, {}).get("rule", "trec_eval")
-    return facts.get(key)
+def _compared(facts: CollectionFacts, imported: bool) -> dict[str, object]:
+    """What must be equal; of the ties, the rule alone: how many there are is a system's own."""
+    compared: dict[str, object] = {"digest": facts.digest, "ties": facts.ties.rule}
+    if not imported:
+        compared |= {"k": facts.k, "first_stage": facts.first_stage}
+    return compared
 
 
 def query_difference(a: str, queries_a: Sequence[str], b: str, queries_b: Sequence[str]) -> str:

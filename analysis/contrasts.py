@@ -26,6 +26,9 @@ from analysis.significance import (
 from analysis.spec import Row, Spec
 
 Place = tuple[str, str]  # collection, measure
+Key = tuple[str, str, Place]  # treatment, baseline, where
+Family = tuple[str, Place | None]  # kind of test; the place, if each has a family of its own
+Corrected = tuple[FloatArray, npt.NDArray[np.bool_], int]  # p, significance, size of the family
 ScoresOf = Mapping[tuple[str, str, str], Scores]  # by row, collection, measure
 NAN = float("nan")
 
@@ -78,6 +81,11 @@ class Contrast:
     non_inferior: bool = False
 
     @property
+    def place(self) -> Place:
+        """Collection and measure."""
+        return self.collection, self.measure
+
+    @property
     def single_seed(self) -> bool:
         """Whether either side is one training run."""
         return any(len(seeds) == 1 for seeds in self.seeds)
@@ -125,7 +133,7 @@ class Tests:
 
 def run_tests(spec: Spec, places: Sequence[Place], scores: ScoresOf) -> Tests:
     """Make and correct every test that the spec asks for and the scores allow."""
-    wanted = [
+    against_baselines = [
         (row.name, baseline, place)
         for place in places
         for i, baseline in enumerate(spec.baselines)
@@ -134,51 +142,42 @@ def run_tests(spec: Spec, places: Sequence[Place], scores: ScoresOf) -> Tests:
         if row.test and row.name not in spec.baselines[: i + 1]
     ]
     declared = [(a, b, place) for a, b in spec.comparisons for place in places]
-    drafts = _contrasts([*wanted, *declared], scores, spec)
-    against = [c for key in wanted if (c := drafts.get(key))]
-    comparisons = [c for key in declared if (c := drafts.get(key))]
+    contrasts = _contrasts([*against_baselines, *declared], scores, spec)
+    against = [contrasts[key] for key in against_baselines if key in contrasts]
+    comparisons = [contrasts[key] for key in declared if key in contrasts]
     pairs: dict[Place, Pairs] = {}
     if spec.all_pairs:
-        pairs = {p: found for p in places if (found := _pairs(spec.rows, p, scores, spec.test))}
+        pairs = {p: square for p in places if (square := _pairs(spec.rows, p, scores, spec.test))}
     against, comparisons, pairs = _corrected(spec, against, comparisons, pairs)
     if spec.margin is not None:
-        against = _equivalences(spec, against, scores)
+        against = _equivalences(spec, spec.margin, against, scores)
     return Tests(tuple(against), tuple(comparisons), pairs)
 
 
-def _contrasts(
-    wanted: Iterable[tuple[str, str, Place]], scores: ScoresOf, spec: Spec
-) -> dict[tuple[str, str, Place], Contrast]:
+def _contrasts(keys: Iterable[Key], scores: ScoresOf, spec: Spec) -> dict[Key, Contrast]:
     """Uncorrected contrasts; those on as many queries are computed together."""
-    by_size: dict[int, list[tuple[tuple[str, str, Place], FloatArray]]] = {}
-    for key in dict.fromkeys(wanted):
+    by_size: dict[int, list[tuple[Key, FloatArray, FloatArray, FloatArray]]] = {}
+    for key in dict.fromkeys(keys):
         common = _common(*key, scores)
         if common is not None:
-            treatment, reference = common
-            d = paired_differences(treatment.mean(axis=1), reference)
-            by_size.setdefault(len(d), []).append((key, d))
-    found = {}
+            d = paired_differences(common[0].mean(axis=1), common[1])
+            by_size.setdefault(len(d), []).append((key, *common, d))
+    contrasts = {}
     for group in by_size.values():
-        results = compare(np.stack([d for _, d in group]), spec.test, spec.interval)
-        for (key, _), comparison in zip(group, results, strict=True):
-            found[key] = _contrast(*key, comparison, scores)
-    return found
-
-
-def _contrast(a: str, b: str, place: Place, comparison: Comparison, scores: ScoresOf) -> Contrast:
-    common = _common(a, b, place, scores)
-    assert common is not None
-    treatment, reference = common
-    return Contrast(
-        treatment=a,
-        baseline=b,
-        collection=place[0],
-        measure=place[1],
-        comparison=comparison,
-        baseline_mean=float(reference.mean()),
-        seeds=(scores[a, *place].seeds, scores[b, *place].seeds),
-        seed_differences=tuple((treatment.mean(axis=0) - reference.mean()).tolist()),
-    )
+        results = compare(np.stack([d for *_, d in group]), spec.test, spec.interval)
+        for (key, treatment, reference, _), comparison in zip(group, results, strict=True):
+            a, b, place = key
+            contrasts[key] = Contrast(
+                treatment=a,
+                baseline=b,
+                collection=place[0],
+                measure=place[1],
+                comparison=comparison,
+                baseline_mean=float(reference.mean()),
+                seeds=(scores[a, *place].seeds, scores[b, *place].seeds),
+                seed_differences=tuple((treatment.mean(axis=0) - reference.mean()).tolist()),
+            )
+    return contrasts
 
 
 def _common(a: str, b: str, place: Place, scores: ScoresOf) -> tuple[FloatArray, FloatArray] | None:
@@ -212,86 +211,85 @@ def _corrected(
     comparisons: Sequence[Contrast],
     pairs: Mapping[Place, Pairs],
 ) -> tuple[list[Contrast], list[Contrast], dict[Place, Pairs]]:
-    families: dict[object, list[FloatArray]] = {}
-    keys: list[object] = []
-
-    def add(kind: str, place: Place, p: npt.ArrayLike) -> None:
-        key: object = (kind, place) if spec.family == "collection" else kind
-        if kind == "comparisons":
-            key = kind
-        keys.append("grid" if spec.family == "grid" else key)
-        families.setdefault(keys[-1], []).append(np.atleast_1d(p))
-
-    for c in against:
-        add("against", (c.collection, c.measure), c.comparison.p)
-    for c in comparisons:
-        add("comparisons", (c.collection, c.measure), c.comparison.p)
-    for place, found in pairs.items():
-        add("pairs", place, found.p[np.triu_indices(len(found.rows), 1)])
-    results = {key: iter(_correct(parts, spec)) for key, parts in families.items()}
-    order = iter([next(results[key]) for key in keys])
-
-    def contrasts(old: Sequence[Contrast]) -> list[Contrast]:
-        new = []
-        for c in old:
-            p, significant, size = next(order)
-            new.append(
-                replace(c, p_corrected=float(p[0]), significant=bool(significant[0]), family=size)
-            )
-        return new
-
-    first, second = contrasts(against), contrasts(comparisons)
-    return first, second, {place: _square(found, *next(order)) for place, found in pairs.items()}
-
-
-def _correct(
-    parts: Sequence[FloatArray], spec: Spec
-) -> list[tuple[FloatArray, npt.NDArray[np.bool_], int]]:
-    """Correct arrays of p values as one family; give them back in parts, with its size."""
-    whole = np.concatenate(parts)
-    adjusted, significant = correct(whole, spec.correction, spec.alpha)
-    size = int((~np.isnan(whole)).sum())
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    return [
-        (p, s, size)
-        for p, s in zip(np.split(adjusted, ends), np.split(significant, ends), strict=True)
+    """All tests with their corrected p values."""
+    p_values: list[tuple[Family, npt.ArrayLike]] = [
+        *((_family(spec, "against", c.place), [c.comparison.p]) for c in against),
+        *((_family(spec, "comparisons"), [c.comparison.p]) for c in comparisons),
+        *(
+            (_family(spec, "pairs", place), square.p[np.triu_indices(len(square.rows), 1)])
+            for place, square in pairs.items()
+        ),
     ]
+    results = iter(_correct(p_values, spec))
+
+    def corrected(contrast: Contrast) -> Contrast:
+        p, significant, size = next(results)
+        return replace(
+            contrast, p_corrected=float(p[0]), significant=bool(significant[0]), family=size
+        )
+
+    return (
+        [corrected(contrast) for contrast in against],
+        [corrected(contrast) for contrast in comparisons],
+        {place: _square(square, *next(results)) for place, square in pairs.items()},
+    )
+
+
+def _family(spec: Spec, kind: str, place: Place | None = None) -> Family:
+    """The family of a test; see `Spec.family`."""
+    if spec.family == "grid":
+        return ("grid", None)
+    return (kind, place if spec.family == "collection" else None)
+
+
+def _correct(p_values: Sequence[tuple[Family, npt.ArrayLike]], spec: Spec) -> list[Corrected]:
+    """Correct arrays of p values, family by family."""
+    families: dict[Family, list[int]] = {}
+    for i, (family, _) in enumerate(p_values):
+        families.setdefault(family, []).append(i)
+    results: dict[int, Corrected] = {}
+    for members in families.values():
+        parts = [np.atleast_1d(p_values[i][1]) for i in members]
+        whole = np.concatenate(parts)
+        adjusted, significant = correct(whole, spec.correction, spec.alpha)
+        size = int((~np.isnan(whole)).sum())
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        split = zip(members, np.split(adjusted, ends), np.split(significant, ends), strict=True)
+        results.update({i: (p, s, size) for i, p, s in split})
+    return [results[i] for i in range(len(p_values))]
 
 
 def _square(
-    found: Pairs, adjusted: FloatArray, significant: npt.NDArray[np.bool_], size: int
+    pairs: Pairs, adjusted: FloatArray, significant: npt.NDArray[np.bool_], size: int
 ) -> Pairs:
-    upper = np.triu_indices(len(found.rows), 1)
-    p, different = np.full_like(found.p, np.nan), np.zeros(found.p.shape, dtype=bool)
+    upper = np.triu_indices(len(pairs.rows), 1)
+    p, different = np.full_like(pairs.p, np.nan), np.zeros(pairs.p.shape, dtype=bool)
     p[upper], different[upper] = adjusted, significant
     p.T[upper], different.T[upper] = adjusted, significant
-    letters = compact_letters(different, found.means)
-    return replace(found, p_corrected=p, significant=different, letters=letters, family=size)
+    letters = compact_letters(different, pairs.means)
+    return replace(pairs, p_corrected=p, significant=different, letters=letters, family=size)
 
 
-def _equivalences(spec: Spec, against: Sequence[Contrast], scores: ScoresOf) -> list[Contrast]:
+def _equivalences(
+    spec: Spec, margin: float, against: Sequence[Contrast], scores: ScoresOf
+) -> list[Contrast]:
     """Add equivalence and non-inferiority, corrected in the families of the main tests."""
-    assert spec.margin is not None
-    families: dict[object, list[int]] = {}
-    both: list[tuple[float, float]] = []
-    for i, c in enumerate(against):
-        place = (c.collection, c.measure)
-        common = _common(c.treatment, c.baseline, place, scores)
+    p_values: list[tuple[Family, npt.ArrayLike]] = []
+    for contrast in against:
+        common = _common(contrast.treatment, contrast.baseline, contrast.place, scores)
         assert common is not None
         d = paired_differences(common[0].mean(axis=1), common[1])
-        both.append((float(equivalence(d, spec.margin)), float(non_inferiority(d, spec.margin))))
-        families.setdefault(place if spec.family == "collection" else "all", []).append(i)
-    new = list(against)
-    for members in families.values():
-        p = np.array([both[i] for i in members])
-        same, equivalent = correct(p[:, 0], spec.correction, spec.alpha)
-        no_worse, non_inferior = correct(p[:, 1], spec.correction, spec.alpha)
-        for j, i in enumerate(members):
-            new[i] = replace(
-                new[i],
-                p_equivalence=float(same[j]),
-                equivalent=bool(equivalent[j]),
-                p_non_inferiority=float(no_worse[j]),
-                non_inferior=bool(non_inferior[j]),
-            )
-    return new
+        place = contrast.place if spec.family == "collection" else None
+        p_values.append((("equivalence", place), equivalence(d, margin)))
+        p_values.append((("non-inferiority", place), non_inferiority(d, margin)))
+    results = _correct(p_values, spec)
+    return [
+        replace(
+            contrast,
+            p_equivalence=float(same[0][0]),
+            equivalent=bool(same[1][0]),
+            p_non_inferiority=float(no_worse[0][0]),
+            non_inferior=bool(no_worse[1][0]),
+        )
+        for contrast, same, no_worse in zip(against, results[::2], results[1::2], strict=True)
+    ]

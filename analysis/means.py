@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from scipy import stats
 
 from analysis.scores import Scores
 from analysis.spec import Mean, Row
+from rdx.facts import CollectionFacts
 
 Key = tuple[str, str, str]
 
 
-def averaged(mean: Mean, collections: Iterable[str], facts: dict[str, dict[str, Any]]) -> list[str]:
+def averaged(
+    mean: Mean, collections: Iterable[str], facts: Mapping[str, CollectionFacts]
+) -> list[str]:
     """The collections of a mean: those that it names; else all but degenerate ones.
 
     A trial also says of some collections that they do not count (``in_mean``), e.g. of the pooled
@@ -22,14 +24,12 @@ def averaged(mean: Mean, collections: Iterable[str], facts: dict[str, dict[str, 
     """
     if mean.of:
         return list(mean.of)
-    return [c for c in collections if not why_left_out(facts.get(c, {}))]
+    return [c for c in collections if c not in facts or not why_left_out(facts[c])]
 
 
-def why_left_out(facts: dict[str, Any]) -> str:
+def why_left_out(facts: CollectionFacts) -> str:
     """Why a collection counts in no mean that does not name it; "" if it does."""
-    if facts.get("degenerate"):
-        return str(facts.get("reason") or "degenerate")
-    return "" if facts.get("in_mean", True) else "not one of the sets that are averaged"
+    return facts.reason or ("" if facts.in_mean else "not one of the sets that are averaged")
 
 
 def over_collections(
@@ -37,7 +37,7 @@ def over_collections(
     rows: Iterable[Row],
     measures: Iterable[str],
     collections: Iterable[str],
-    facts: dict[str, dict[str, Any]],
+    facts: Mapping[str, CollectionFacts],
     scores: dict[Key, Scores],
 ) -> dict[Key, Scores]:
     """(row, name of the mean, measure) -> its value, one for each seed.
@@ -51,16 +51,16 @@ def over_collections(
         `Scores` of shape [1, s]: the mean stands in the place of a query.
     """
     names, rows, measures = list(collections), list(rows), list(measures)
-    found: dict[Key, Scores] = {}
+    columns: dict[Key, Scores] = {}
     for mean in means:
-        wanted = averaged(mean, names, facts)
+        averaged_over = averaged(mean, names, facts)
         for row in rows:
             for measure in measures:
-                parts = [scores.get((row.name, c, measure)) for c in wanted]
+                parts = [scores.get((row.name, c, measure)) for c in averaged_over]
                 present = [part for part in parts if part is not None]
-                if present and len(present) == len(wanted):
-                    found[row.name, mean.name, measure] = _mean(mean, present)
-    return found
+                if present and len(present) == len(averaged_over):
+                    columns[row.name, mean.name, measure] = _mean(mean, present)
+    return columns
 
 
 def _mean(mean: Mean, parts: list[Scores]) -> Scores:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from analysis.comparability import ComparabilityError, query_difference
 from analysis.significance import SAME_ABS, SAME_REL, FloatArray
 from analysis.spec import REFERENCES, Row
 from analysis.trials import Trials, imported_as
+from rdx.config import Cell, varied
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,12 @@ class Scores:
         return np.asarray(self.values.mean(axis=0))
 
 
-def _cells(row: Row, trials: Trials) -> list[Any]:
+def training_runs(row: Row, scores: Scores) -> int:
+    """Training runs behind the scores of a row; 0 for a system that is not trained."""
+    return max(1, len(scores.seeds)) if row.trained else 0
+
+
+def _cells(row: Row, trials: Trials) -> list[Cell]:
     return [cell for cell in trials.cells if not row.grids or cell.grid in row.grids]
 
 
@@ -60,20 +65,23 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
         return imported_as(trials, row.imported)
     cells = _cells(row, trials)
     if row.system not in REFERENCES:
-        by_setting = {_setting(cell.overrides): cell.overrides for cell in cells}
-        if len(by_setting) > 1:
+        settings = _settings(cells)
+        if len(settings) > 1:
             raise ComparabilityError(
                 f"row {row.name!r} mixes cells that differ in more than the seed: "
-                + " | ".join(" ".join(overrides) for overrides in by_setting.values())
+                + " | ".join(" ".join(cell.overrides) for cell in settings.values())
                 + "; give each its own sub-grid"
             )
-    found = [cell.signature for cell in cells if cell.signature in trials.facts]
-    found += [signature for name in row.imports for signature in imported_as(trials, name)]
-    return tuple(dict.fromkeys(found))
+    signatures = [cell.signature for cell in cells if cell.signature in trials.facts]
+    signatures += [signature for name in row.imports for signature in imported_as(trials, name)]
+    return tuple(dict.fromkeys(signatures))
 
 
-def _setting(overrides: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(o for o in overrides if not o.startswith("seed=")))
+def _settings(cells: list[Cell]) -> dict[tuple[str, ...], Cell]:
+    """A cell per setting: by the levels of all keys that differ between cells, the seed apart."""
+    axes = varied(cells)
+    axes.pop("seed", None)
+    return {tuple(axis[i] for axis in axes.values()): cell for i, cell in enumerate(cells)}
 
 
 Key = tuple[str, str, str, str]
@@ -109,15 +117,15 @@ def scores_of(
     ComparabilityError
         If two trials have other queries, or a reference is not the same in all of them.
     """
-    found = [
+    parts = [
         (signature, *series[signature, row.system, collection, measure])
         for signature in signatures
         if (signature, row.system, collection, measure) in series
     ]
-    if not found:
+    if not parts:
         return None
-    first, queries, values = found[0]
-    for signature, others, _ in found[1:]:
+    first, queries, values = parts[0]
+    for signature, others, _ in parts[1:]:
         if others != queries:
             raise ComparabilityError(
                 f"row {row.name!r}, {collection}, {measure}: "
@@ -126,12 +134,11 @@ def scores_of(
                 )
             )
     if row.system in REFERENCES:
-        differing = next((f for f in found if not _same(f[2], values).all()), None)
+        differing = next((f for f in parts if not _same(f[2], values).all()), None)
         if differing is None:
             return Scores(queries, values[:, None], ())
-        settings = {_setting(cell.overrides) for cell in _cells(row, trials)}
         # A teacher may itself be random (the shuffled one is); then its seeds are averaged.
-        if row.system != "teacher" or len(settings) > 1:
+        if row.system != "teacher" or len(_settings(_cells(row, trials))) > 1:
             at = int(np.argmin(_same(differing[2], values)))
             raise ComparabilityError(
                 f"row {row.name!r}: the {row.system} of trials {first[:12]} and "
@@ -140,11 +147,11 @@ def scores_of(
             )
     if row.imported:  # how it was trained, and how often, is not known
         return Scores(queries, values[:, None], ())
-    order = sorted(range(len(found)), key=lambda i: trials.facts[found[i][0]]["seed"])
+    order = sorted(range(len(parts)), key=lambda i: trials.facts[parts[i][0]].seed)
     return Scores(
         queries=queries,
-        values=np.column_stack([found[i][2] for i in order]),
-        seeds=tuple(int(trials.facts[found[i][0]]["seed"]) for i in order),
+        values=np.column_stack([parts[i][2] for i in order]),
+        seeds=tuple(trials.facts[parts[i][0]].seed for i in order),
     )
 
 

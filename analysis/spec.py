@@ -6,17 +6,19 @@ The grid itself is expanded by `rdx.config`; here only the names of its sub-grid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rdx.faults import Mendable
 
+Node = Mapping[str, Any]  # as YAML gives it
 SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
 # An imported run is a system too: "run:" and the name that it was imported under.
 IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
+TRAINED = ("student", "student+first_stage")
 FAMILIES = ("collection", "all", "grid")
 TESTS = ("t", "wilcoxon", "randomisation")
 INTERVALS = ("t", "bca")
@@ -67,6 +69,11 @@ class Row:
     def imported(self) -> str:
         """Name of the imported run that the row shows; "" if the trials of the grid make it up."""
         return self.system.removeprefix(IMPORTED) if self.system.startswith(IMPORTED) else ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the row's scores come from training runs."""
+        return self.system in TRAINED
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,10 @@ class Spec:
         """The first of `baselines`; None if there is none."""
         return self.baselines[0] if self.baselines else None
 
+    def row(self, name: str) -> Row:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
+
 
 ROW_KEYS = ("name", "system", "grid", "competes", "test", "imports")
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
@@ -209,7 +220,7 @@ FIELD_KEYS = tuple(field.name for field in fields(Provenance))
 SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
 
 
-def parse(node: Mapping[str, Any]) -> Spec:
+def parse(node: Node) -> Spec:
     """Turn the ``spec:`` node of an experiment file into a `Spec`.
 
     Raises
@@ -218,43 +229,39 @@ def parse(node: Mapping[str, Any]) -> Spec:
         On an unknown key, system, family, sub-grid or row name; the message lists what is valid.
     """
     name = str(node.get("name", "?"))
-    _known_keys(node, SPEC_KEYS, f"spec {name}")
+    where = f"spec {name}"
+    _known_keys(node, SPEC_KEYS, where)
     grids = tuple(str(grid) for grid in node.get("grid", {}))
-    rows = tuple(_row(row, grids, name) for row in node.get("rows", ()))
+    rows = tuple(_row(row, grids, where) for row in node.get("rows", ()))
     names = [row.name for row in rows]
     measures = tuple(str(measure) for measure in node.get("measures", ()))
-    if not rows or not measures:
-        raise SpecError(f"spec {name}: needs `rows` and `measures`")
+    _refuse(not rows or not measures, f"{where}: needs `rows` and `measures`")
     for row in names:
-        if names.count(row) > 1:
-            raise SpecError(f"spec {name}: two rows are called {row!r}")
+        _refuse(names.count(row) > 1, f"{where}: two rows are called {row!r}")
     comparisons = tuple((str(a), str(b)) for a, b in node.get("comparisons") or ())
     baselines = _names(node.get("baseline"))
-    for pair in comparisons:
-        if pair[0] == pair[1]:
-            raise SpecError(f"spec {name}: a comparison of {pair[0]!r} with itself")
+    for a, b in comparisons:
+        _refuse(a == b, f"{where}: a comparison of {a!r} with itself")
     for row in (*baselines, *sum(comparisons, ())):
-        _one_of(row, names, f"spec {name}: row")
-    if len(baselines) > MOST_BASELINES:
-        raise SpecError(f"spec {name}: at most {MOST_BASELINES} baselines, since each has a mark")
-    if len(set(baselines)) < len(baselines):
-        raise SpecError(f"spec {name}: baseline names a row twice: {', '.join(baselines)}")
+        _one_of(row, names, f"{where}: row")
+    most = f"{where}: at most {MOST_BASELINES} baselines, since each has a mark"
+    _refuse(len(baselines) > MOST_BASELINES, most)
+    twice = f"{where}: baseline names a row twice: {', '.join(baselines)}"
+    _refuse(len(set(baselines)) < len(baselines), twice)
     alpha = float(node.get("alpha", 0.05))
-    if not 0 < alpha < 1:
-        raise SpecError(f"spec {name}: alpha must lie between 0 and 1, not {alpha}")
-    margin = _number(node.get("margin"), f"spec {name}: margin")
-    if margin is not None and margin <= 0:
-        raise SpecError(f"spec {name}: margin must be above 0, in units of the measure")
-    if margin is not None and not baselines:
-        raise SpecError(f"spec {name}: margin needs `baseline`, to be equivalent to")
+    _refuse(not 0 < alpha < 1, f"{where}: alpha must lie between 0 and 1, not {alpha}")
+    margin = _number(node.get("margin"), f"{where}: margin")
+    if margin is not None:
+        _refuse(margin <= 0, f"{where}: margin must be above 0, in units of the measure")
+        _refuse(not baselines, f"{where}: margin needs `baseline`, to be equivalent to")
     all_pairs = node.get("all_pairs", False)
     if not isinstance(all_pairs, bool):
-        raise SpecError(f"spec {name}: all_pairs must be true or false, not {all_pairs!r}")
+        raise SpecError(f"{where}: all_pairs must be true or false, not {all_pairs!r}")
     collections = tuple(str(c) for c in node.get("collections") or ())
-    means = tuple(_mean(one, collections, name) for one in node.get("means") or ())
+    means = tuple(_mean(mean, collections, f"{where}: means") for mean in node.get("means") or ())
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
-    if len(set(columns)) < len(columns):
-        raise SpecError(f"spec {name}: two columns of the same name among {', '.join(columns)}")
+    twice = f"{where}: two columns of the same name among {', '.join(columns)}"
+    _refuse(len(set(columns)) < len(columns), twice)
     return Spec(
         name=name,
         claim=" ".join(str(node.get("claim", "")).split()),
@@ -262,48 +269,47 @@ def parse(node: Mapping[str, Any]) -> Spec:
         rows=rows,
         baselines=baselines,
         alpha=alpha,
-        family=_one_of(str(node.get("family", "collection")), FAMILIES, f"spec {name}: family"),
+        family=_choice(node, "family", FAMILIES, where),
         comparisons=comparisons,
         collections=collections,
-        figure=_one_of(str(node.get("figure", measures[0])), measures, f"spec {name}: figure"),
-        test=_one_of(str(node.get("test", "t")), TESTS, f"spec {name}: test"),
-        interval=_one_of(str(node.get("interval", "t")), INTERVALS, f"spec {name}: interval"),
-        correction=_one_of(
-            str(node.get("correction", "holm")), CORRECTIONS, f"spec {name}: correction"
-        ),
+        figure=_choice(node, "figure", measures, where),
+        test=_choice(node, "test", TESTS, where),
+        interval=_choice(node, "interval", INTERVALS, where),
+        correction=_choice(node, "correction", CORRECTIONS, where),
         all_pairs=all_pairs,
         margin=margin,
         factors=_names(node.get("factors")),
         x=None if node.get("x") is None else str(node["x"]),
-        expected=_expected(node.get("expected") or (), names, columns, measures, name),
-        fields=tuple(_field(one, name) for one in node.get("fields") or ()),
+        expected=_expected(
+            node.get("expected") or (), names, columns, measures, f"{where}: expected"
+        ),
+        fields=tuple(_field(field, f"{where}: fields") for field in node.get("fields") or ()),
         means=means,
     )
 
 
-def _row(node: Mapping[str, Any], grids: tuple[str, ...], spec: str) -> Row:
+def _row(node: Node, grids: tuple[str, ...], where: str) -> Row:
     name = str(node.get("name", "?"))
-    where = f"spec {spec}: row {name!r}"
+    where = f"{where}: row {name!r}"
     _known_keys(node, ROW_KEYS, where)
     system = str(node.get("system", "student"))
     imported = system.startswith(IMPORTED) and system != IMPORTED
     if not imported:
         _one_of(system, (*SYSTEMS, f"{IMPORTED}NAME"), f"{where}: system")
-    chosen = node.get("grid", ())
-    chosen = (chosen,) if isinstance(chosen, str) else tuple(str(grid) for grid in chosen)
-    for grid in chosen:
+    of_all = system in ("first_stage", "oracle")
+    own_grids, imports = _names(node.get("grid")), _names(node.get("imports"))
+    for grid in own_grids:
         _one_of(grid, grids, f"{where}: grid")
-    if imported and chosen:
-        raise SpecError(f"{where}: an imported run belongs to no sub-grid; leave `grid` away")
-    if not chosen and not imported and system not in ("first_stage", "oracle"):
-        raise SpecError(f"{where}: needs `grid`, one of {', '.join(grids)}")
-    imports = _names(node.get("imports"))
-    if imports and (chosen or system not in ("first_stage", "oracle")):
-        raise SpecError(f"{where}: `imports` is for first_stage and oracle of all trials")
+    surplus = f"{where}: an imported run belongs to no sub-grid; leave `grid` away"
+    _refuse(imported and bool(own_grids), surplus)
+    needed = f"{where}: needs `grid`, one of {', '.join(grids)}"
+    _refuse(not (own_grids or imported or of_all), needed)
+    misplaced = f"{where}: `imports` is for first_stage and oracle of all trials"
+    _refuse(bool(imports) and (bool(own_grids) or not of_all), misplaced)
     return Row(
         name=name,
         system=system,
-        grids=chosen,
+        grids=own_grids,
         competes=bool(node.get("competes", system not in REFERENCES)),
         test=bool(node.get("test", system != "oracle")),
         imports=imports,
@@ -311,19 +317,18 @@ def _row(node: Mapping[str, Any], grids: tuple[str, ...], spec: str) -> Row:
 
 
 def _expected(
-    nodes: Iterable[Mapping[str, Any]],
+    nodes: Iterable[Node],
     rows: list[str],
     collections: tuple[str, ...],
     measures: tuple[str, ...],
-    spec: str,
+    key: str,
 ) -> tuple[Expected, ...]:
-    found: dict[tuple[str, str, str, str], Expected] = {}
+    numbers: dict[tuple[str, str, str, str], Expected] = {}
     for node in nodes:
-        where = f"spec {spec}: expected"
-        _known_keys(node, EXPECTED_KEYS, where)
-        _needed(node, ("row", "collection", "measure", "value", "source"), where)
+        _known_keys(node, EXPECTED_KEYS, key)
+        _needed(node, ("row", "collection", "measure", "value", "source"), key)
         row, collection, measure = (str(node[k]) for k in ("row", "collection", "measure"))
-        where = f"{where} {row}, {collection}, {measure}:"
+        where = f"{key} {row}, {collection}, {measure}:"
         _one_of(row, rows, f"{where} row")
         if collections:
             _one_of(collection, collections, f"{where} collection")
@@ -333,28 +338,23 @@ def _expected(
         tolerance = _number(node.get("tolerance"), f"{where} tolerance")
         if value is None or (tolerance is not None and tolerance < 0):
             raise SpecError(f"{where} needs a number as value, and none below 0 as tolerance")
-        if (row, collection, measure, source) in found:
-            raise SpecError(f"{where} is given twice for {source}")
-        found[row, collection, measure, source] = Expected(
-            row, collection, measure, value, source, tolerance
-        )
-    return tuple(found.values())
+        place = (row, collection, measure, source)
+        _refuse(place in numbers, f"{where} is given twice for {source}")
+        numbers[place] = Expected(row, collection, measure, value, source, tolerance)
+    return tuple(numbers.values())
 
 
-def _mean(node: Mapping[str, Any], collections: tuple[str, ...], spec: str) -> Mean:
-    where = f"spec {spec}: means"
+def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
     _known_keys(node, MEAN_KEYS, where)
     _needed(node, ("name",), where)
     name, of = str(node["name"]), _names(node.get("of"))
     if collections:
         for collection in of:
             _one_of(collection, collections, f"{where} {name}: collection")
-    kind = _one_of(str(node.get("kind", "arithmetic")), KINDS, f"{where} {name}: kind")
-    return Mean(name, of, kind)
+    return Mean(name, of, _choice(node, "kind", KINDS, f"{where} {name}"))
 
 
-def _field(node: Mapping[str, Any], spec: str) -> Provenance:
-    where = f"spec {spec}: fields"
+def _field(node: Node, where: str) -> Provenance:
     _known_keys(node, FIELD_KEYS, where)
     _needed(node, FIELD_KEYS, where)
     key = str(node["key"])
@@ -375,19 +375,26 @@ def _number(node: Any, where: str) -> float | None:
     return float(node)
 
 
-def _needed(node: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+def _needed(node: Node, keys: tuple[str, ...], where: str) -> None:
     absent = [key for key in keys if key not in node]
-    if absent:
-        raise SpecError(f"{where}: {dict(node)} lacks {', '.join(absent)}")
+    _refuse(bool(absent), f"{where}: {dict(node)} lacks {', '.join(absent)}")
 
 
-def _known_keys(node: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
+def _known_keys(node: Node, valid: tuple[str, ...], where: str) -> None:
     for key in node:
-        if key not in valid:
-            raise SpecError(f"{where}: unknown key {key!r}; valid: {', '.join(valid)}")
+        _refuse(key not in valid, f"{where}: unknown key {key!r}; valid: {', '.join(valid)}")
 
 
-def _one_of(value: str, valid: tuple[str, ...] | list[str], where: str) -> str:
-    if value not in valid:
-        raise SpecError(f"{where} {value!r} is not one of: {', '.join(valid)}")
+def _choice(node: Node, key: str, valid: tuple[str, ...], where: str) -> str:
+    """The value of a key; the first of the valid ones is the default."""
+    return _one_of(str(node.get(key, valid[0])), valid, f"{where}: {key}")
+
+
+def _one_of(value: str, valid: Sequence[str], where: str) -> str:
+    _refuse(value not in valid, f"{where} {value!r} is not one of: {', '.join(valid)}")
     return value
+
+
+def _refuse(wrong: bool, message: str) -> None:
+    if wrong:
+        raise SpecError(message)

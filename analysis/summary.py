@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
 from analysis.means import over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
-from analysis.spec import Spec
+from analysis.spec import Row, Spec
 from analysis.trials import Trials
+from rdx.facts import OK, CollectionFacts
 
 __all__ = ["Contrast", "Pairs", "Scores", "Summary", "summarise"]
 
@@ -55,7 +55,7 @@ class Summary:
     spec: Spec
     trials: Trials
     collections: tuple[str, ...]
-    collection_facts: dict[str, dict[str, Any]]
+    collection_facts: dict[str, CollectionFacts]
     scores: dict[tuple[str, str, str], Scores]
     against: tuple[Contrast, ...]
     comparisons: tuple[Contrast, ...]
@@ -78,10 +78,14 @@ class Summary:
         """(collection, measure) of every column; before the first trial with a nameless one."""
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
 
-    def found(self, row: str, column: str, measure: str) -> Scores | None:
+    def lookup(self, row: str, column: str, measure: str) -> Scores | None:
         """Scores of a row in a collection, its mean over collections, or a cost; None = missing."""
         key = (row, column, measure)
         return self.scores.get(key) or self.means.get(key) or self.costs.get(key)
+
+    def healthy(self, row: Row) -> bool:
+        """Whether every trial of the row ended well."""
+        return all(self.trials.facts[s].health == OK for s in self.signatures[row.name])
 
     def scores_of(self, row: str) -> list[Scores]:
         """Scores of one row in every column that has them."""
@@ -101,12 +105,12 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
     facts = collection_facts(trials.facts)
     collections = spec.collections or tuple(facts)
     signatures = {row.name: signatures_of(row, trials) for row in spec.rows}
-    found = series(trials.frame, collections, spec.measures)
+    columns = series(trials.frame, collections, spec.measures)
     places = [(c, m) for c in collections for m in spec.measures]
     scores: dict[tuple[str, str, str], Scores] = {}
     for row in spec.rows:
         for collection, measure in places:
-            own = scores_of(row, signatures[row.name], found, collection, measure, trials)
+            own = scores_of(row, signatures[row.name], columns, collection, measure, trials)
             if own is not None:
                 scores[row.name, collection, measure] = own
     for collection, measure in places:

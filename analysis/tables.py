@@ -1,286 +1,198 @@
-"""Render a table of finished cells as Markdown, LaTeX or plain text. No arithmetic on results.
-
-The model is small on purpose: whoever builds a `Table` has already decided what each cell says;
-here it only gets its markup.
-"""
+"""Numbers -> tables: rows of the spec by collection and measure, and declared comparisons."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
-MISSING = "–"
-SIGNIFICANT = "†"
-MARKS = "†‡§¶‖"  # of the first, second, ... baseline
-EQUIVALENT = "≈"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell: its text, and how it is set.
-
-    Attributes
-    ----------
-    text : str
-        What it says, plain (no markup, no escapes).
-    best, second : bool
-        Bold, underlined.
-    significant : bool
-        Followed by a dagger.
-    marks : str
-        What follows after that, such as marks of further baselines.
-    """
-
-    text: str
-    best: bool = False
-    second: bool = False
-    significant: bool = False
-    marks: str = ""
-
-    @property
-    def suffix(self) -> str:
-        """All marks that follow the text."""
-        return (SIGNIFICANT if self.significant else "") + self.marks
+from analysis import claims, footer
+from analysis.render.entry import (
+    ABSENT,
+    EQUIVALENT,
+    MARKS,
+    Column,
+    Entry,
+    Table,
+    count,
+    fixed,
+    interval,
+    mark_best,
+    number,
+    numbers,
+    p_value,
+    runs,
+    significant,
+    system,
+    words,
+)
+from analysis.spec import Row
+from analysis.summary import Contrast, Scores, Summary
+from rdx.text import counted
 
 
-@dataclass(frozen=True)
-class Column:
-    """Head of one column; neighbouring columns of one `group` share a line above theirs.
-
-    Attributes
-    ----------
-    name, group : str
-        The two lines of the head.
-    numeric : bool
-        Right-aligned if true.
-    """
-
-    name: str
-    group: str = ""
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    r"""A table ready to be set.
-
-    Attributes
-    ----------
-    label : str
-        Short name, for LaTeX's ``\label``.
-    caption : str
-        One sentence.
-    columns : tuple of Column
-        Heads.
-    rows : tuple of tuple of Entry
-        As wide as `columns`.
-    notes : tuple of str
-        What stands below it.
-    """
-
-    label: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Reject rows of another width than the head."""
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"{len(row)} cells under {len(self.columns)} heads: {row}")
-
-
-def score(value: float | None, digits: int = 3) -> Entry:
-    """Entry of a score with a fixed number of decimals; None is a missing cell."""
-    return Entry(MISSING if value is None else f"{value:.{digits}f}")
-
-
-def mark_best(entries: Sequence[Entry], competes: Sequence[bool]) -> tuple[Entry, ...]:
-    """Mark best and second of one column, as printed: higher is better.
-
-    Compared is what the reader sees, so values that print alike share the mark, and "second" is
-    the next lower printed value, however many share the first. Missing cells and rows that do not
-    compete are never marked. With no second distinct value nothing is second.
-    """
-    printed = [
-        float(entry.text) if compete and entry.text != MISSING else None
-        for entry, compete in zip(entries, competes, strict=True)
-    ]
-    places = sorted({value for value in printed if value is not None}, reverse=True)
-    return tuple(
-        replace(
-            entry,
-            best=value is not None and value == places[0],
-            second=value is not None and places[1:2] == [value],
+def main_table(summary: Summary) -> Table:
+    """Rows of the spec x (collection, measure); the columns at the right say on what they rest."""
+    spec = summary.spec
+    competes = [row.competes for row in spec.rows]
+    columns: list[Column] = []
+    cells: list[Sequence[Entry]] = []
+    for collection, measure in summary.places:
+        columns.append(Column(measure, collection))
+        scores = [_score(summary, row, collection, measure) for row in spec.rows]
+        cells.append(mark_best(scores, competes))
+        if (collection, measure) in summary.pairs:
+            columns.append(Column("all pairs", collection, numeric=False))
+            cells.append(_letters(summary, collection, measure))
+    for mean in spec.means:
+        for measure in spec.measures:
+            columns.append(Column(measure, mean.name))
+            means = [summary.lookup(row.name, mean.name, measure) for row in spec.rows]
+            entries = [number(None if scores is None else scores.mean) for scores in means]
+            cells.append(mark_best(entries, competes))
+    rows = tuple(
+        (
+            system(row.name, alarm=bool(footer.unhealthy(summary, row))),
+            *(column[i] for column in cells),
+            _query_counts(summary, row),
+            _seed_counts(summary, row),
         )
-        for entry, value in zip(entries, printed, strict=True)
+        for i, row in enumerate(spec.rows)
+    )
+    return Table(
+        label=spec.name,
+        caption=spec.claim or spec.name,
+        columns=(*words("System"), *columns, *numbers("Queries", "Seeds")),
+        rows=rows,
+        notes=footer.sentences(summary),
     )
 
 
-def markdown(table: Table) -> str:
-    """GitHub-flavoured Markdown: best bold, second underlined, dagger = significant."""
-    lines = _grid(table, _markdown_entry, _markdown_escape)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
-    rule = [
-        "-" * (width - 1) + ":" if column.numeric else "-" * width
-        for width, column in zip(widths, table.columns, strict=True)
-    ]
-    body = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
-    notes = [f"- {_markdown_escape(note)}" for note in table.notes]
-    parts = [_markdown_escape(table.caption), "\n".join(body), "\n".join(notes)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def comparison_table(summary: Summary) -> Table | None:
+    """Lay out the spec's `comparisons`, a line per pair, collection and measure; None if none.
 
-
-def text(table: Table) -> str:
-    """Plain text for a terminal: best between ``**``, second between ``_``."""
-    lines = _grid(table, _text_entry, str)
-    rule = ["-" * len(cell) for cell in lines[0]]
-    return "\n".join("  ".join(line).rstrip() for line in (lines[0], rule, *lines[1:])) + "\n"
-
-
-# A page of a float holds about so many lines; a longer table goes on in further floats, and notes
-# that do not fit below it follow as text, which may break over pages.
-PAGE_LINES = 42
-MOST_ROWS = 36
-CHARACTERS = 85  # of a line of notes
-
-
-def latex(table: Table) -> str:
-    r"""LaTeX ``table`` with booktabs rules, for ``\input``.
-
-    Needs ``\usepackage{booktabs,graphicx}``; a table wider than the line is shrunk to fit, one
-    longer than a page goes on in another.
+    A pair that no collection has both rows of is left to the footer of the main table.
     """
-    starts = range(0, max(1, len(table.rows)), MOST_ROWS)
-    pieces = [table.rows[start : start + MOST_ROWS] for start in starts]
-    words = sum(1 + len(note) // CHARACTERS for note in (*table.notes, table.caption))
-    notes = [rf"{latex_escape(note)}\par" for note in table.notes]
-    below = len(pieces[-1]) + words <= PAGE_LINES
-    floats = [
-        line
-        for i, rows in enumerate(pieces)
-        for line in _latex_float(table, rows, i, notes if below and i == len(pieces) - 1 else [])
+    spec = summary.spec
+    not_run = footer.comparisons_not_run(summary)
+    pairs = [pair for pair in spec.comparisons if pair not in not_run]
+    if not pairs:
+        return None
+    declared = {(c.treatment, c.baseline, c.collection, c.measure): c for c in summary.comparisons}
+    single = len(summary.collections) <= 1
+    rows = tuple(
+        (
+            Entry(f"{treatment} − {baseline}", rows=(treatment, baseline)),
+            Entry(measure if single else f"{collection} {measure}"),
+            *_comparison_entries(declared.get((treatment, baseline, collection, measure))),
+        )
+        for treatment, baseline in pairs
+        for collection, measure in summary.places
+    )
+    family = max((contrast.family for contrast in summary.comparisons), default=0)
+    corrected = claims.CORRECTIONS[spec.correction]
+    heads = ("Difference", "95 % CI", f"p ({corrected})", "Queries", "Seeds")
+    over = "of this spec" if spec.family == "grid" else "of this table"
+    return Table(
+        label=f"{spec.name}-comparisons",
+        caption="Declared comparisons, first minus second"
+        + (f": {summary.collections[0]}." if summary.collections and single else "."),
+        columns=(*words("Comparison", "Measure"), *numbers(*heads)),
+        rows=rows,
+        notes=(
+            f"† = significant: {claims.TESTS[spec.test]}, {corrected} over all {family} tests "
+            f"{over}, α = {spec.alpha:g}. {claims.interval_note(summary)}",
+        ),
+    )
+
+
+def _score(summary: Summary, row: Row, collection: str, measure: str) -> Entry:
+    """A row's score, with signs of the baselines from which it differs or does not."""
+    scores = summary.scores.get((row.name, collection, measure))
+    if scores is None:
+        return ABSENT
+    baselines = summary.spec.baselines
+    tests = [
+        contrast
+        for contrast in summary.against
+        if (contrast.treatment, contrast.collection, contrast.measure)
+        == (row.name, collection, measure)
     ]
-    apart = [r"{\raggedright\footnotesize", *notes, "}"] if notes and not below else []
-    return "\n".join([*floats, *apart, ""])
+    first = any(c.significant and c.baseline == baselines[0] for c in tests)
+    marks = [MARKS[i] for c in tests if c.significant and (i := baselines.index(c.baseline))]
+    for contrast in tests:
+        if contrast.equivalent:
+            which = MARKS[baselines.index(contrast.baseline)] if len(baselines) > 1 else ""
+            marks.append(EQUIVALENT + which)
+    return Entry(
+        fixed(scores.mean),
+        scores.mean,
+        significant(first),
+        marks="".join(marks),
+        detail=_detail(scores, tests, f"{collection}, {measure}"),
+    )
 
 
-def _latex_float(
-    table: Table, rows: Sequence[Sequence[Entry]], number: int, notes: Sequence[str]
-) -> list[str]:
-    """Some rows of a table; `number` counts its floats from 0."""
-    align = "".join("r" if column.numeric else "l" for column in table.columns)
-    caption = latex_escape(table.caption if not number else f"{table.caption[:60]}… (continued)")
-    label = re.sub(r"[^A-Za-z0-9:-]", "-", table.label) + (f"-{number + 1}" if number else "")
+def _detail(scores: Scores, tests: Sequence[Contrast], place: str) -> tuple[str, ...]:
+    """What a score rests on, a line each: queries, seeds, tests."""
+    lines = [f"{place}: {scores.mean!r}, {counted(len(scores.queries), 'query')}"]
+    if scores.seeds:
+        each = zip(scores.seeds, scores.seed_means.tolist(), strict=True)
+        lines.append("by seed: " + ", ".join(f"{seed}: {mean:.4f}" for seed, mean in each))
+    return (*lines, *map(_test, tests))
+
+
+def _test(contrast: Contrast) -> str:
+    result = contrast.comparison
+    line = (
+        f"minus {contrast.baseline}: {result.difference:+.4f} "
+        f"[{result.low:+.4f}, {result.high:+.4f}], p {result.p:.2g}, "
+        f"corrected {contrast.p_corrected:.2g} (of {contrast.family})"
+    )
+    if contrast.p_equivalence == contrast.p_equivalence:
+        line += f", equivalence p {contrast.p_equivalence:.2g}"
+    return line
+
+
+def _letters(summary: Summary, collection: str, measure: str) -> list[Entry]:
+    """Letters of the all-pairs tests; rows that share one do not differ."""
+    pairs = summary.pairs[collection, measure]
+    letters = dict(zip(pairs.rows, pairs.letters, strict=True))
     return [
-        r"\begin{table}[tp]",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:{label}}}",
-        r"\par\smallskip\small",
-        r"\sbox0{%",
-        rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule",
-        *_latex_head(table.columns),
-        r"\midrule",
-        *(" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *([r"\par\smallskip", r"\raggedright\footnotesize", *notes] if notes else []),
-        r"\end{table}",
+        Entry(letters[row.name]) if row.name in letters else ABSENT for row in summary.spec.rows
     ]
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "∞": r"$\infty$",
-    "α": r"$\alpha$",
-    "†": r"$^{\dagger}$",
-    "‡": r"$^{\ddagger}$",
-    "§": r"$^{\S}$",
-    "¶": r"$^{\P}$",
-    "‖": r"$^{\|}$",
-    "≈": r"$\approx$",
-    "…": r"\ldots{}",
-    "→": r"$\rightarrow$",
-    "√": r"$\surd$",
-    "τ": r"$\tau$",
-    "ω": r"$\omega$",
-    **{character: "\\" + character for character in "&%$#_"},
-}
+def _query_counts(summary: Summary, row: Row) -> Entry:
+    counts = _per_collection(summary, row, lambda scores: len(scores.queries))
+    return _joined(counts) if counts else ABSENT
 
 
-def latex_escape(plain: str) -> str:
-    """Escape what LaTeX would take for a command; other characters of UTF-8 pass."""
-    return "".join(_LATEX.get(character, character) for character in plain)
+def _seed_counts(summary: Summary, row: Row) -> Entry:
+    counts = _per_collection(summary, row, lambda scores: len(scores.seeds))
+    return runs(sum(counts)) if len(counts) <= 1 else _joined(counts)
 
 
-def _grid(
-    table: Table, entry: Callable[[Entry], str], escape: Callable[[str], str]
-) -> list[list[str]]:
-    """Head and rows as padded strings."""
-    head = [escape(f"{column.group} {column.name}".strip()) for column in table.columns]
-    lines = [head, *([entry(cell) for cell in row] for row in table.rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
-    return [
-        [
-            cell.rjust(width) if column.numeric else cell.ljust(width)
-            for cell, width, column in zip(line, widths, table.columns, strict=True)
-        ]
-        for line in lines
-    ]
+def _per_collection(summary: Summary, row: Row, size: Callable[[Scores], int]) -> list[int]:
+    """One number if it is the same everywhere, else one per collection."""
+    sizes = {
+        collection: size(summary.scores[row.name, collection, measure])
+        for collection, measure in summary.places
+        if (row.name, collection, measure) in summary.scores
+    }
+    return list(sizes.values() if len(set(sizes.values())) > 1 else set(sizes.values()))
 
 
-def _markdown_escape(plain: str) -> str:
-    # "<" opens a tag only before a letter, "/", "!" or "?"; "< 0.001" stays as it is.
-    return re.sub(r"([\\|*`]|<(?=[A-Za-z/!?]))", r"\\\1", " ".join(plain.split()))
+def _joined(counts: Sequence[int]) -> Entry:
+    return Entry(" / ".join(map(str, counts)), float(counts[0]))
 
 
-def _markdown_entry(entry: Entry) -> str:
-    cell = _markdown_escape(entry.text)
-    cell = f"**{cell}**" if entry.best else f"<u>{cell}</u>" if entry.second else cell
-    return cell + entry.suffix
-
-
-def _text_entry(entry: Entry) -> str:
-    mark = "**" if entry.best else "_" if entry.second else ""
-    return f"{mark}{entry.text}{mark}{entry.suffix}"
-
-
-def _latex_entry(entry: Entry) -> str:
-    cell = latex_escape(entry.text)
-    cell = rf"\textbf{{{cell}}}" if entry.best else cell
-    cell = rf"\underline{{{cell}}}" if entry.second else cell
-    return cell + latex_escape(entry.suffix)
-
-
-def _latex_head(columns: Sequence[Column]) -> list[str]:
-    names = " & ".join(latex_escape(column.name) for column in columns) + r" \\"
-    if not any(column.group for column in columns):
-        return [names]
-    cells, rules, start = [], [], 0
-    while start < len(columns):
-        end = start + 1
-        while end < len(columns) and columns[end].group == columns[start].group:
-            end += 1
-        group = columns[start].group
-        span = rf"\multicolumn{{{end - start}}}{{c}}{{{latex_escape(group)}}}"
-        cells += [span] if group else [""] * (end - start)
-        rules += [rf"\cmidrule(lr){{{start + 1}-{end}}}"] if group else []
-        start = end
-    return [" & ".join(cells) + r" \\", "".join(rules), names]
+def _comparison_entries(contrast: Contrast | None) -> tuple[Entry, ...]:
+    if contrast is None:
+        return (ABSENT,) * 5
+    result = contrast.comparison
+    return (
+        number(result.difference, sign=True, flags=significant(contrast.significant)),
+        interval(result.low, result.high),
+        p_value(contrast.p_corrected),
+        count(result.n),
+        runs(*map(len, contrast.seeds)),
+    )

@@ -25,7 +25,6 @@ from analysis.significance import (  # noqa: E402
     cohens_dz,
     correct,
     equivalence,
-    holm,
     non_inferiority,
     paired_differences,
     randomisation,
@@ -75,7 +74,7 @@ def ours(values: np.ndarray) -> list[tuple[str, float]]:
 
     def against(test: Callable[..., Any]) -> np.ndarray:
         d = [paired_differences(table[1:], table[0]) for table in values]
-        return holm(np.concatenate([test(one) for one in d]))[0]
+        return correct(np.concatenate([test(one) for one in d]))[0]
 
     total = 0.0
     for name, test in (("t", t_test), ("Wilcoxon", wilcoxon), ("randomisation", randomisation)):

@@ -81,6 +81,8 @@ def clocked(out: str, started: str, arguments: Sequence[str]) -> None:
     """
     from rdx import __main__, pipeline, trainer
     from rdx import evaluation as ev
+    from rdx.job import Job
+    from rdx.stages import labelling, retrieval
     from rdx.store import Store
     from rdx.students import CrossEncoder, Student
     from rdx.tracking import MLflow
@@ -92,16 +94,18 @@ def clocked(out: str, started: str, arguments: Sequence[str]) -> None:
         (ev, "rerank", "re-ranking"),
         (ev, "measure", "measures"),
         (ev, "best_weight", "measures"),
-        (pipeline, "assemble", "configuration"),
-        (pipeline, "load", "collections and rankings"),
-        (pipeline, "dev", "collections and rankings"),
-        (pipeline, "tested", "collections and rankings"),
-        (pipeline, "candidates", "collections and rankings"),
-        (pipeline, "teach", "collections and rankings"),
+        (__main__, "signed", "configuration"),
+        (retrieval, "lay_out", "collections and rankings"),
+        (retrieval, "index", "collections and rankings"),
+        (retrieval, "retrieve", "collections and rankings"),
+        (retrieval, "rank_candidates", "collections and rankings"),
+        (Job, "split", "collections and rankings"),
+        (labelling, "teach", "collections and rankings"),
         (Student, "create", "the student's files"),
         (Student, "load", "the student's files"),
         (CrossEncoder, "save", "the student's files"),
-        (Store, "cached", "store"),
+        (Store, "find", "store"),
+        (Store, "recheck", "store"),
     ):
         setattr(place, name, clock.of(getattr(place, name), part))
     run, trial = pipeline.run, MLflow.trial

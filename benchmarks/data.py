@@ -103,7 +103,7 @@ def measure_reading(name: str, path: str) -> dict[str, float]:
 
 
 def measure_serving(path: str) -> dict[str, float]:
-    """Start-up and lists per second of a stored ranking; its lists shuffled, in two passes."""
+    """Start-up and lists per second of a stored ranking; its lists shuffled."""
     from rdx.rankings import StoredRanking
 
     before = _peak()
@@ -111,11 +111,6 @@ def measure_serving(path: str) -> dict[str, float]:
     stored = StoredRanking(path)
     found = {"open": time.perf_counter() - start}
     queries = np.random.default_rng(0).permutation(stored.queries).tolist()
-    for name in ("first", "second"):
-        start = time.perf_counter()
-        for query_id in queries:
-            stored.one(query_id)
-        found[name] = len(queries) / (time.perf_counter() - start)
     start = time.perf_counter()
     for at in range(0, len(queries), 32):
         stored.of(queries[at : at + 32])
@@ -186,9 +181,7 @@ def serving(args: argparse.Namespace) -> list[str]:
         "|---|--:|",
         f"| run to stored ranking, in one stream (s) | {took:.2f} |",
         f"| opening (s) | {got['open']:.3f} |",
-        f"| shuffled lists, one by one, first pass (lists/s) | {got['first']:,.0f} |",
-        f"| the same, second pass (lists/s) | {got['second']:,.0f} |",
-        f"| 32 lists a data frame (lists/s) | {got['batches']:,.0f} |",
+        f"| shuffled, 32 lists a data frame (lists/s) | {got['batches']:,.0f} |",
         f"| read whole, joined with candidates, training lists of an epoch (s) | "
         f"{got['start']:.2f} |",
         f"| memory (MB) | {got['memory']:,.0f} |",

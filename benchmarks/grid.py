@@ -24,9 +24,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd  # noqa: E402
 
-from rdx import config, rankings  # noqa: E402
+from rdx import config, stages  # noqa: E402
+from rdx.artifacts import Evaluated  # noqa: E402
 from rdx.config import Cell  # noqa: E402
-from rdx.store import Store, write_json  # noqa: E402
+from rdx.facts import OK, CollectionFacts, Means, OverCollections, Ties, TrialFacts  # noqa: E402
+from rdx.job import Parts  # noqa: E402
+from rdx.store import Store  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LOSSES = (
@@ -44,37 +47,57 @@ def grid(cells: int) -> list[str]:
 def finish(cell: Cell, queries: int) -> None:
     """Write a cell's results through the real store, and its trial through the real tracking."""
     store = Store(Path(cell.cfg["store"]))
+    facts = _facts(cell, queries)
+    values = [(i * 7919 + cell.cfg["seed"] * 31) % 1000 / 1000 for i in range(queries)]
+    table = pd.DataFrame({"query_id": [f"q{i}" for i in range(queries)], "value": values})
+    table = table.assign(collection="pydocs", system="student", measure="nDCG@10")
 
-    def make(folder: Path) -> None:
-        if folder.stem != cell.signature:
-            (folder / "result.json").write_text("{}")
-            return
-        (folder / "runs").mkdir(exist_ok=True)
-        for system in ("first_stage", "oracle", "student"):
-            (folder / "runs" / f"pydocs.{system}.run.gz").write_bytes(b"")
-        values = [(i * 7919 + cell.cfg["seed"] * 31) % 1000 / 1000 for i in range(queries)]
-        table = pd.DataFrame({"query_id": [f"q{i}" for i in range(queries)], "value": values})
-        table = table.assign(collection="pydocs", system="student", measure="nDCG@10")
-        rankings.write_parquet(table, folder / "per_query.parquet")
-        facts = {"signatures": cell.keys, "collections": {"pydocs": {"queries": queries}}}
-        write_json(folder / "trial.json", facts)
-        (folder / "config.yaml").write_text(f"seed: {cell.cfg['seed']}\n")
+    def evaluated(folder: Path) -> None:
+        Evaluated.write(folder, facts, table, {}, cell.cfg)
 
-    for stage in ("candidates", "teach", "prefinetune", "distill", "evaluate"):
-        store.cached(stage, cell.keys[stage], make)
+    for step in stages.steps(Parts(cell.cfg)):
+        write = evaluated if step == stages.LAST else _nothing
+        store.cached(step.stage, cell.keys[str(step)], write)
     tracking = config.build(cell.cfg["tracking"], "tracking")
     with tracking.trial(
+        store=store.root,
         signature=cell.signature,
         levels=cell.levels,
         config=cell.cfg,
         grid="benchmark",
         seed=cell.cfg["seed"],
     ) as trial:
-        trial.log_result(
-            store.root / "evaluate" / cell.signature,
-            {"collections": {}},
-            {"pydocs/student/nDCG@10": 0.4},
-        )
+        trial.log_result(store.folder("evaluate", cell.signature), facts)
+
+
+def _nothing(folder: Path) -> None:
+    (folder / "result.json").write_text("{}")
+
+
+def _facts(cell: Cell, queries: int) -> TrialFacts:
+    collection = CollectionFacts(
+        queries=queries,
+        k=10,
+        digest="digest",
+        first_stage={},
+        judged_at_10=1.0,
+        judged_at_10_first_stage=1.0,
+        ceiling=1.0,
+        reason="",
+        missing_queries=0,
+        ties=Ties("trec_eval", 0.0, 0.0),
+    )
+    means = Means(corpora=("pydocs",), left_out={}, arithmetic={}, geometric={})
+    return TrialFacts(
+        signature=cell.signature,
+        signatures=cell.keys,
+        levels=cell.levels,
+        seed=cell.cfg["seed"],
+        health=OK,
+        collections={"pydocs": collection},
+        over_collections=OverCollections(collections=means),
+        means={"pydocs/student/nDCG@10": 0.4},
+    )
 
 
 def process(arguments: Sequence[str], folder: Path) -> str:
@@ -112,7 +135,7 @@ def planning(cells: int, repeat: int) -> list[str]:
         os.chdir(folder)
         try:
             start, busy = time.perf_counter(), time.process_time()
-            every = config.cells(overrides)
+            every = stages.cells(overrides)
             composed = [(time.perf_counter() - start, time.process_time() - busy)]
             for cell in every:
                 finish(cell, queries=320)
@@ -147,7 +170,7 @@ def lost(uri: str, folder: str) -> None:
     """Print the seconds that each of three trials of 200 steps waits for its record."""
     from rdx.tracking import MLflow
 
-    settings = MLflow(uri=uri, artifacts=f"{folder}/a", outbox=f"{folder}/outbox")
+    settings = MLflow(uri=uri, artifacts=f"{folder}/a")
     if "://" in uri and not uri.startswith("sqlite"):
         settings = dataclasses.replace(settings, artifacts="")
     results = Path(folder, "results")
@@ -157,7 +180,7 @@ def lost(uri: str, folder: str) -> None:
         pause = 6.0
         start = time.perf_counter()
         with settings.trial(
-            signature=f"{os.getpid():x}{number}", levels={"loss": "ranknet"},
+            store=Path(folder), signature=f"{os.getpid():x}{number}", levels={"loss": "ranknet"},
             config={"a": {str(i): i for i in range(150)}}, grid="benchmark", seed=1,
         ) as trial:  # fmt: skip
             for step in range(200):
@@ -165,7 +188,7 @@ def lost(uri: str, folder: str) -> None:
             time.sleep(pause)
             trial.set_health("ok")
             facts = {"collections": {"pydocs": {"queries": 320, "digest": "d"}}}
-            trial.log_result(results, facts, {"pydocs/student/nDCG@10": 0.4})
+            trial.log_result(results, {**facts, "means": {"pydocs/student/nDCG@10": 0.4}})
         print(time.perf_counter() - start - pause)
 
 

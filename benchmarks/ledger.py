@@ -21,63 +21,63 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from rdx.teachers.ledger import Ledger
+from rdx.teachers.ledger import Entry, Ledger, parse
 
 FORMS = ("ledger", "ledger, rows kept in memory", "SQLite, WAL")
 LOOKED_UP = 10_000
 
 
-def answers(count: int) -> Iterator[dict[str, Any]]:
-    """Rows as a listwise teacher writes them: about 700 bytes each."""
+def answers(count: int) -> Iterator[Entry]:
+    """Entries as a listwise teacher writes them: about 700 bytes each."""
     draw = random.Random(0)
     for i in range(count):
         order = draw.sample(range(1, 21), 20)
-        yield {
-            "key": name(i),
-            "attempt": 0,
-            "owner": "0123456789abcdef",
-            "query_id": str(i // 9),
-            "size": 20,
-            "prompt": {"version": "1", "sha256": "0123456789abcdef"},
-            "model": "castorini/rank_zephyr_7b_v1_full",
-            "revision": "0123456789abcdef0123456789abcdef01234567",
-            "engine": "transformers 5.0.0",
-            "temperature": 0.0,
-            "max_output_tokens": 176,
-            "answer": " > ".join(f"[{one}]" for one in order),
-            "finish": "stop",
-            "input_tokens": draw.randrange(2000, 4000),
-            "output_tokens": 110,
-            "latency": round(draw.random() * 5, 4),
-            "cost": 0.0,
-            "state": "ok",
-        }
+        yield Entry(
+            key=name(i),
+            attempt=0,
+            owner="0123456789abcdef",
+            query_id=str(i // 9),
+            size=20,
+            identity={
+                "prompt": {"version": "1", "sha256": "0123456789abcdef"},
+                "model": "castorini/rank_zephyr_7b_v1_full",
+                "revision": "0123456789abcdef0123456789abcdef01234567",
+                "engine": "transformers 5.0.0",
+                "temperature": 0.0,
+                "max_output_tokens": 176,
+            },
+            answer=" > ".join(f"[{number}]" for number in order),
+            finish="stop",
+            input_tokens=draw.randrange(2000, 4000),
+            output_tokens=110,
+            latency=round(draw.random() * 5, 4),
+            state="ok",
+        )
 
 
 def name(i: int) -> str:
-    """Key of the i-th row."""
+    """Key of the i-th entry."""
     return hashlib.sha256(str(i).encode()).hexdigest()[:32]
 
 
 def append(form: str, folder: Path, count: int) -> float:
-    """Write all rows; return rows per second."""
-    rows = list(answers(count))
+    """Write all entries; return entries per second."""
+    entries = list(answers(count))
     start = time.perf_counter()
     if form.startswith("ledger"):
         ledger = Ledger(folder)
-        for row in rows:
-            ledger.add(row)
+        for entry in entries:
+            ledger.add(entry)
         ledger.close()
     else:
         database = _connect(folder)
         database.execute("CREATE TABLE answers (key, attempt, row, PRIMARY KEY (key, attempt))")
-        for row in rows:
+        for entry in entries:
             with database:
-                values = (row["key"], row["attempt"], json.dumps(row))
+                values = (entry.key, entry.attempt, json.dumps(entry.plain()))
                 database.execute("INSERT INTO answers VALUES (?, ?, ?)", values)
         database.close()
     return count / (time.perf_counter() - start)
@@ -96,8 +96,8 @@ def read(form: str, folder: Path, count: int) -> dict[str, float]:
     draw = random.Random(1)
     for _ in range(LOOKED_UP):
         i = draw.randrange(count)
-        found = find(name(i))
-        assert found is not None and found["query_id"] == str(i // 9)
+        entry = find(name(i))
+        assert entry is not None and entry.query_id == str(i // 9)
     looked_up = time.perf_counter()
     assert sum(1 for _ in every()) == count
     return {
@@ -110,20 +110,20 @@ def read(form: str, folder: Path, count: int) -> dict[str, float]:
 
 def _opened(
     form: str, folder: Path
-) -> tuple[Callable[[str], Any], Callable[[], Iterator[dict[str, Any]]]]:
-    """How to find a row by its key, and how to get all."""
+) -> tuple[Callable[[str], Entry | None], Callable[[], Iterator[Entry]]]:
+    """How to find an entry by its key, and how to get all."""
     if form == "ledger":
         ledger = Ledger(folder)
         return (lambda key: ledger.find(key, 0)), ledger.answers
     if form.startswith("ledger"):
-        rows = {(row["key"], row["attempt"]): row for row in Ledger(folder).rows()}
-        return (lambda key: rows.get((key, 0))), lambda: iter(rows.values())
+        entries = {(entry.key, entry.attempt): entry for entry in Ledger(folder).entries()}
+        return (lambda key: entries.get((key, 0))), lambda: iter(entries.values())
     database = _connect(folder)
     one = "SELECT row FROM answers WHERE key = ? AND attempt = 0"
     every = "SELECT row FROM answers"
     return (
-        lambda key: json.loads(database.execute(one, (key,)).fetchone()[0]),
-        lambda: (json.loads(text) for (text,) in database.execute(every)),
+        lambda key: parse(database.execute(one, (key,)).fetchone()[0]),
+        lambda: (parse(text) for (text,) in database.execute(every)),
     )
 
 

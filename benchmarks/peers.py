@@ -113,11 +113,11 @@ def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
             on_step=lambda step, metrics: clock.tick(),
         )
     # 6 operations per parameter and token, padding counted, or 8 with the gradient cache
-    padded = facts["tokens"] / (1 - facts["padding"])
-    cached = facts["flops"] > 7 * computing(student) * padded
+    padded = facts.tokens / (1 - facts.padding)
+    cached = facts.flops > 7 * computing(student) * padded
     return clock.facts() | {
         "cached": cached,
-        "max_tokens": facts["max_tokens"],
+        "max_tokens": facts.max_tokens,
         "flops_per_token": 6 * computing(student),
     }
 

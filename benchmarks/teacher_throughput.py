@@ -34,7 +34,7 @@ from rdx import precision
 from rdx.teachers import likelihood, local, prompts, windows
 from rdx.teachers.likelihood import QueryLikelihood
 from rdx.teachers.local import Local
-from rdx.teachers.messages import Message, TooLong
+from rdx.teachers.messages import Answer, Message, TooLong
 from rdx.teachers.models import load_causal
 from rdx.teachers.parsing import parse
 
@@ -88,7 +88,7 @@ def random_model(shape: str, given: list[Window], precision: str, device: str) -
 
 
 @torch.inference_mode()
-def simple(engine: local._Engine, asked: list[local.Asked]) -> list[Any]:
+def simple(engine: local._Engine, asked: list[local.Chat]) -> list[Any]:
     """One window after the other, as long as the model speaks."""
     made = []
     for messages, size in asked:
@@ -103,11 +103,11 @@ def simple(engine: local._Engine, asked: list[local.Asked]) -> list[Any]:
             pad_token_id=0,
         )[0, len(row.ids) :]
         text = engine.tokenizer.decode(said, skip_special_tokens=True)
-        made.append(local._Made(text, len(row.ids), len(said), ""))
+        made.append(Answer(text, len(row.ids), len(said), 0.0, ""))
     return made
 
 
-def batched(settings: Local, asked: list[local.Asked]) -> list[Any]:
+def batched(settings: Local, asked: list[local.Chat]) -> list[Any]:
     """All windows at once through the backend, as a teacher with enough lists in flight asks."""
 
     async def together() -> list[Any]:

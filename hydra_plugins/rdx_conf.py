@@ -1,4 +1,4 @@
-"""Lets Hydra find options and experiments where `rdx.folders` says that they lie."""
+"""Let Hydra find options and experiments where `rdx.folders` says that they lie."""
 
 from __future__ import annotations
 
@@ -57,11 +57,13 @@ class HomeSource(FileConfigSource):
         folder = folders.place(Path(self.path), config_path)
         names: list[str] = []
         if results_filter in (None, ObjectType.GROUP) and folder.is_dir():
-            names += [path.name for path in folder.iterdir() if path.is_dir()]
+            groups = [path for path in folder.iterdir() if path.is_dir()]
+            prompts = folders.place(Path(self.path), folders.PROMPTS)
+            names += [path.name for path in groups if path != prompts]
             if not config_path and self.is_group(folders.EXPERIMENTS):
                 names.append(folders.EXPERIMENTS)
         if results_filter in (None, ObjectType.CONFIG):
-            names += [path.stem for path in folder.glob("*.yaml")]
+            names += [path.stem for path in folder.glob("[!_]*.yaml")]
         return sorted(names)
 
     def _file(self, config_path: str) -> Path:
@@ -84,8 +86,8 @@ class Homes(SearchPathPlugin):
         for i, element in enumerate(path):
             if element.provider == "main" and element.path.endswith(str(folders.CONF)):
                 homes = folders.homes()
-                own = [SearchPathElement("own", f"rdx://{home}") for home in homes[:-1]]
-                path[i : i + 1] = [*own, SearchPathElement("main", f"rdx://{homes[-1]}")]
+                elements = [SearchPathElement("own", f"rdx://{home}") for home in homes[:-1]]
+                path[i : i + 1] = [*elements, SearchPathElement("main", f"rdx://{homes[-1]}")]
                 others = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
                 for name in folders.options("hydra/launcher"):
                     others.pop(f"{name}.yaml", None)

@@ -1,4 +1,4 @@
-"""The Hydra plugin of rdx; Hydra loads sweepers from this package only."""
+"""The sweeper of rdx; Hydra loads sweepers from this package only."""
 
 from __future__ import annotations
 

@@ -61,10 +61,10 @@ class Cell:
 
         with COMPOSING:
             config = self.context.config_loader.load_sweep_config(self.config, self.overrides)
-            own = [str(key) for key in config if key != "hydra"]
-            plain = resolved(OmegaConf.masked_copy(config, own), Path(self.folder))
+            keys = [str(key) for key in config if key != "hydra"]
+            plain = resolved(OmegaConf.masked_copy(config, keys), Path(self.folder))
         with open_dict(config):
-            for key in own:
+            for key in keys:
                 config[key] = plain[key]
             config.hydra.sweep.dir = str(Path(self.folder, config.hydra.sweep.dir))
             config.hydra.job.num = self.number
@@ -121,7 +121,9 @@ class _Engine(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run all cells; the results are in the order of the command lines."""
-        cells = [Cell(self, one, initial_job_idx + i) for i, one in enumerate(job_overrides)]
+        cells = [
+            Cell(self, overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)
+        ]
         return self.run(cells)
 
     def run(self, cells: list[Cell]) -> list[JobReturn]:
@@ -151,11 +153,11 @@ class JoblibLauncher(_Engine):
     def environment(self, slot: int) -> dict[str, str]:
         """The variables of a slot's worker: its GPU, and its share of the cores."""
         cores = len(os.sched_getaffinity(0))
-        shared = {"OMP_NUM_THREADS": str(max(cores // self.slots, 1))}
-        found = {key: os.environ.get(key, value) for key, value in shared.items()}
+        defaults = {"OMP_NUM_THREADS": str(max(cores // self.slots, 1))}
+        variables = {key: os.environ.get(key, value) for key, value in defaults.items()}
         if self.gpus:
-            found["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        return found
+            variables["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        return variables
 
     def run(self, cells: list[Cell]) -> list[JobReturn]:
         """Give each cell to the first free slot; a worker that dies is replaced."""
@@ -230,9 +232,9 @@ class SubmititLauncher(_Engine):
         """Submitit's executor with these parameters."""
         import submitit
 
-        own = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
+        limits = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         folder = Path(self.folder).absolute()
-        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, **own)
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, **limits)
         for key, value in self.parameters.items():
             if value is not None:
                 name = key if key in SHARED else f"{self.cluster}_{key}"
@@ -285,10 +287,10 @@ class RayLauncher(_Engine):
         ray.init(address=self.address, include_dashboard=None if self.address else False)
         try:
             task = ray.remote(**self.options)(_called)
-            started = [task.remote(cell) for cell in cells]
+            references = [task.remote(cell) for cell in cells]
             return [
-                _result(cell, partial(ray.get, one))
-                for cell, one in zip(cells, started, strict=True)
+                _result(cell, partial(ray.get, reference))
+                for cell, reference in zip(cells, references, strict=True)
             ]
         finally:
             ray.shutdown()
@@ -330,7 +332,7 @@ def _gpus() -> list[str]:
     """The GPUs of this machine; counting them starts no CUDA in this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [one for one in visible.split(",") if one.strip()]
+        return [gpu for gpu in visible.split(",") if gpu.strip()]
     import torch
 
     return [str(i) for i in range(torch.cuda.device_count())]

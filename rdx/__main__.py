@@ -14,7 +14,7 @@ import importlib.metadata
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest.mock import patch
 
 import hydra
@@ -25,14 +25,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rdx import config, faults, progress, security
+from rdx import config, faults, progress, security, stages
 from rdx.arguments import near
 from rdx.commands import VERBS
-from rdx.fetching import require
+from rdx.commands.checks import check
 from rdx.grids import key_of
 from rdx.precision import emulation_factor
+from rdx.stages import signed
 from rdx.sweeper import report
 from rdx.text import counted
+
+if TYPE_CHECKING:
+    from rdx.pipeline import Summary
 
 SHOWS = (
     *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"),
@@ -43,7 +47,7 @@ LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun or accelerate launch: perha
 
 
 @hydra.main(config_path=str(config.CONF), config_name="config", version_base="1.3")
-def job(cfg: DictConfig) -> dict[str, Any]:
+def job(cfg: DictConfig) -> Summary:
     """One cell, in whatever process the launcher chose."""
     try:
         return _cell(cfg)
@@ -55,7 +59,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         raise
 
 
-def _cell(cfg: DictConfig) -> dict[str, Any]:
+def _cell(cfg: DictConfig) -> Summary:
     collect_rarely()
     quiet.loggers()
     config.find_extensions()
@@ -67,27 +71,32 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
             "a Hydra launcher started this cell in a process apart from those of torchrun, which "
             "train one cell together: give hydra/launcher=basic, or leave out torchrun"
         )
-    choices = HydraConfig.get().runtime.choices
-    levels = {group: str(choices[group]) for group in config.GROUPS if group != "tracking"}
-    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-    plain = config.resolved(own, Path(HydraConfig.get().runtime.cwd))
-    config.settle(plain)
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith("++")]
+    cell = _composed(cfg)
+    given = [o for o in cell.overrides if not o.startswith("++")]
     print(f"== {' '.join(given) or 'defaults'}")
-    print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(plain).items())}")
-    warn_of_emulation(plain)
-    signature = config.signatures(plain)["evaluate"]
-    with progress.recorded(Path(plain["store"]), signature, plain):
-        summary = pipeline.run(plain, levels)
-    for name, value in summary["means"].items():
+    print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(cell.cfg).items())}")
+    warn_of_emulation(cell.cfg)
+    with progress.recorded(Path(cell.cfg["store"]), cell.signature, cell.cfg):
+        summary = pipeline.run(cell)
+    for name, value in summary.facts.means.items():
         print(f"   {name:42} {value:.4f}")
-    for name, facts in summary["collections"].items():
-        if facts["degenerate"]:
-            print(f"   WARNING: {name} is degenerate: {facts['reason']}")
-    print(f"   health: {summary['health']}, signature: {summary['signature']}", flush=True)
+    for name, facts in summary.facts.collections.items():
+        if facts.degenerate:
+            print(f"   WARNING: {name} is degenerate: {facts.reason}")
+    print(f"   health: {summary.facts.health}, signature: {cell.signature}", flush=True)
     if HydraConfig.get().mode == RunMode.RUN:
         print(report([summary]))
     return summary
+
+
+def _composed(cfg: DictConfig) -> config.Cell:
+    """The cell that Hydra composed, whatever process this is."""
+    hydra = HydraConfig.get()
+    levels = config.levels(hydra.runtime.choices)
+    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    plain = config.resolved(own, Path(hydra.runtime.cwd))
+    config.settle(plain)
+    return signed(config.Cell(tuple(hydra.overrides.task), plain["grid"], plain, levels))
 
 
 def warn_of_emulation(cfg: dict[str, Any]) -> None:
@@ -122,9 +131,9 @@ def main() -> None:
         stopping.gently(True)
         config.find_extensions()
         if LAUNCHED:
-            from rdx import trainer
+            from rdx import pipeline, trainer
 
-            trainer.run(program)
+            trainer.run(program, pipeline.take_part)
         else:
             program()
     stopping.gently(False)
@@ -158,17 +167,16 @@ def program() -> None:
     if not any(a.split("=")[0] in SHOWS for a in arguments):
         multirun = any(a in MULTIRUN for a in arguments)
         mine = [o for o in overrides if not key_of(o).startswith("hydra")]
-        found, left_out = config.split(mine)
+        size = len(config.expand(mine))
+        if size > 1 and not multirun and not _experiment(overrides):
+            raise config.ConfigError(
+                f"this is a grid of {counted(size, 'cell')}; run it with: "
+                f"python -m rdx -m {' '.join(overrides)}"
+            )
+        found, left_out = stages.split(mine)
         for cell, why in left_out:
             print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
-        if len(found) + len(left_out) > 1 and not multirun and not _experiment(overrides):
-            size = counted(len(found) + len(left_out), "cell")
-            raise config.ConfigError(
-                f"this is a grid of {size}; run it with: python -m rdx -m {' '.join(overrides)}"
-            )
-        require((cell.cfg for cell in found), mine)
-        config.check_all(found)
-        config.require_models(cell.cfg for cell in found)
+        check(found, mine)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]

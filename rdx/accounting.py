@@ -1,13 +1,14 @@
-"""What did not become training data, and why: counted, shown, and refused beyond a limit."""
+"""Count, print and limit dropped training data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
+from rdx.collection import Collection
+from rdx.facts import Count, Counts, QuerySample, Selection, Timing
 from rdx.faults import Mendable
 from rdx.rankings import USABLE
 from rdx.text import counted
@@ -17,7 +18,7 @@ USED = "used"
 LOST = ("no_candidates", "malformed", "refused", "failed", "too_short", "not_drawn")
 # Of what conf/config.yaml has a limit.
 NAMES = (
-    *(f"queries_{one}" for one in LOST), "lists_left_out",
+    *(f"queries_{reason}" for reason in LOST), "lists_left_out",
     *("passages_missing", "labels_repaired", "lists_below_k", "passages_unlabelled"),
     *("duplicate_queries", "duplicate_passages"),
     *("queries_truncated", "passages_truncated", "train_queries_tested"),
@@ -28,47 +29,65 @@ class TooMany(Mendable, ValueError):
     """More was lost than the configuration allows; the message names the key."""
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many, and of how many."""
-
-    n: int
-    of: int
-
-    @property
-    def share(self) -> float:
-        """`n / of`; 0 of nothing."""
-        return self.n / self.of if self.of else 0.0
+_WARNED: set[str] = set()  # once a process: both stages look, and so does every cell of a grid
 
 
-Counts = dict[str, Count]
+def of_training(
+    sample: QuerySample,
+    split: Collection,
+    candidates: pd.DataFrame,
+    teacher_ranking: pd.DataFrame,
+    selected: pd.DataFrame,
+    used: Sequence[str],
+    k: int,
+) -> Selection:
+    """Find the fate of every sampled training query, and count all that was dropped.
+
+    Parameters
+    ----------
+    sample, candidates, teacher_ranking
+        The sampled queries, and what first stage and teacher made of them.
+    split
+        The training collection.
+    selected, used
+        The passages that the depth keeps; the queries that have a list.
+    k
+        Passages of a whole list.
+    """
+    fate_of = fates(sample.queries, candidates, teacher_ranking, selected, used)
+    kept = selected[selected.query_id.isin(used)]
+    counts = of_queries(fate_of)
+    counts["passages_missing"] = sample.passages_missing or Count(0, len(candidates))
+    counts |= of_labels(candidates, teacher_ranking, kept, k)
+    counts |= of_texts(kept, split.queries, split.passages)
+    return Selection(split.name, fate_of, counts)
 
 
 def fates(
-    asked: Sequence[str],
+    query_ids: Sequence[str],
     candidates: pd.DataFrame,
-    taught: pd.DataFrame,
+    teacher_ranking: pd.DataFrame,
     selected: pd.DataFrame,
     used: Iterable[str],
 ) -> dict[str, str]:
-    """What became of each training query: "used", or the first of `LOST` that is true.
+    """Find what became of each training query: "used", or the first of `LOST` that is true.
 
     Parameters
     ----------
     asked
         The query sample.
-    candidates, taught
+    candidates, teacher_ranking
         Rankings of the first stage and of the teacher, the latter with `state`.
     selected
         What `rdx.lists.Depth.select` kept.
     used
         Queries that have a training list.
     """
-    found, kept, listed = set(candidates.query_id), set(selected.query_id), set(used)
-    states = dict(zip(taught.query_id, taught.state, strict=True))
+    retrieved, kept, listed = set(candidates.query_id), set(selected.query_id), set(used)
+    states = dict(zip(teacher_ranking.query_id, teacher_ranking.state, strict=True))
 
     def fate(query_id: str) -> str:
-        if query_id not in found:
+        if query_id not in retrieved:
             return "no_candidates"
         state = str(states.get(query_id, "failed"))
         if state not in USABLE:
@@ -77,13 +96,13 @@ def fates(
             return "too_short"
         return USED if query_id in listed else "not_drawn"
 
-    return {query_id: fate(query_id) for query_id in asked}
+    return {query_id: fate(query_id) for query_id in query_ids}
 
 
-def of_queries(found: Mapping[str, str]) -> Counts:
+def of_queries(fate_of: Mapping[str, str]) -> Counts:
     """How many queries were lost, by reason, and together (`lists_left_out`)."""
-    reasons = list(found.values())
-    lost = {f"queries_{one}": reasons.count(one) for one in LOST}
+    reasons = list(fate_of.values())
+    lost = {f"queries_{reason}": reasons.count(reason) for reason in LOST}
     lost["lists_left_out"] = sum(lost.values())
     return {name: Count(n, len(reasons)) for name, n in lost.items()}
 
@@ -94,32 +113,34 @@ def left_out(lists: int, queries: int) -> Counts:
 
 
 def of_labels(
-    candidates: pd.DataFrame, taught: pd.DataFrame, selected: pd.DataFrame, k: int
+    candidates: pd.DataFrame, teacher_ranking: pd.DataFrame, selected: pd.DataFrame, k: int
 ) -> Counts:
     """Lists that are repaired or shorter than k, and candidates without a label.
 
     `passages_unlabelled` are candidates of usable lists that the teacher has not ranked.
     """
-    states = taught.groupby("query_id", sort=False).state.first()
+    states = teacher_ranking.groupby("query_id", sort=False).state.first()
     usable = set(states.index[states.isin(USABLE)])
-    given = candidates[candidates.query_id.isin(usable)]
-    ranked = taught[taught.query_id.isin(usable)]
-    labelled = given.merge(ranked[["query_id", "doc_id"]], on=["query_id", "doc_id"])
+    offered = candidates[candidates.query_id.isin(usable)]
+    ranked = teacher_ranking[teacher_ranking.query_id.isin(usable)]
+    labelled = offered.merge(ranked[["query_id", "doc_id"]], on=["query_id", "doc_id"])
     sizes = selected.groupby("query_id", sort=False).size()
     return {
         "labels_repaired": Count(int((states == "repaired").sum()), len(states)),
         "lists_below_k": Count(int((sizes < k).sum()), len(sizes)),
-        "passages_unlabelled": Count(len(given) - len(labelled), len(given)),
+        "passages_unlabelled": Count(len(offered) - len(labelled), len(offered)),
     }
 
 
-def of_texts(selected: pd.DataFrame, queries: Mapping[str, str], passages: Any) -> Counts:
+def of_texts(
+    selected: pd.DataFrame, queries: Mapping[str, str], passages: Mapping[str, str]
+) -> Counts:
     """Repeated texts: queries that are another's words, and passages within one list."""
-    asked = [queries[query_id] for query_id in selected.query_id.unique()]
+    query_texts = [queries[query_id] for query_id in selected.query_id.unique()]
     texts = {doc_id: passages[doc_id] for doc_id in selected.doc_id.unique()}
     same = selected.assign(text=selected.doc_id.map(texts)).duplicated(["query_id", "text"])
     return {
-        "duplicate_queries": Count(len(asked) - len(set(asked)), len(asked)),
+        "duplicate_queries": Count(len(query_texts) - len(set(query_texts)), len(query_texts)),
         "duplicate_passages": Count(int(same.sum()), len(selected)),
     }
 
@@ -136,28 +157,17 @@ def of_truncation(
     total
         How many there were in all processes.
     """
-    asked = {queries[query_id] for query_id in selected.query_id.unique()}
-    short = len(asked & cut)
+    query_texts = {queries[query_id] for query_id in selected.query_id.unique()}
+    short = len(query_texts & cut)
     return {
-        "queries_truncated": Count(short, len(asked)),
+        "queries_truncated": Count(short, len(query_texts)),
         "passages_truncated": Count(total - short, int(selected.doc_id.nunique())),
     }
 
 
-def of_tested(collection: str, timing: Mapping[str, float]) -> Counts:
+def of_tested(collection: str, timing: Timing) -> Counts:
     """Texts of a test collection of which the student saw the beginning only; have no limit."""
-    cut, texts = int(timing["texts_truncated"]), int(timing["texts"])
-    return {f"{collection}/texts_truncated": Count(cut, texts)}
-
-
-def facts(counts: Counts) -> dict[str, dict[str, int]]:
-    """As JSON."""
-    return {name: {"n": one.n, "of": one.of} for name, one in counts.items()}
-
-
-def read(found: Mapping[str, Mapping[str, int]]) -> Counts:
-    """What `facts` wrote."""
-    return {name: Count(one["n"], one["of"]) for name, one in found.items()}
+    return {f"{collection}/texts_truncated": Count(timing.texts_truncated, timing.texts)}
 
 
 def block(name: str, counts: Counts, oddities: Mapping[str, int]) -> str:
@@ -212,7 +222,7 @@ def leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> tuple[Count, list[s
         Training queries that are tested, of all; a message for each test set that has such.
     """
     words = {query_id: _plain(text) for query_id, text in train.queries.items()}
-    found: set[str] = set()
+    tested_ids: set[str] = set()
     messages = []
     for name, test in tests.items():
         tested = {_plain(text): query_id for query_id, text in test.queries.items()}
@@ -226,8 +236,18 @@ def leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> tuple[Count, list[s
                 f"{name!r} ({test.collection!r}), e.g. {first!r} and {same[first]!r}: "
                 f"{train.queries[first]!r}"
             )
-        found |= set(same)
-    return Count(len(found), len(words)), messages
+        tested_ids |= set(same)
+    return Count(len(tested_ids), len(words)), messages
+
+
+def of_leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> Counts:
+    """Count training queries that are tested; warn of these, and of test sets that collide."""
+    count, messages = leaks(train, tests)
+    for message in (*messages, *collisions(tests)):
+        if message not in _WARNED:
+            print(f"WARNING  {message}")
+            _WARNED.add(message)
+    return {"train_queries_tested": count}
 
 
 def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
@@ -239,27 +259,29 @@ def collisions(tests: Mapping[str, QuerySet]) -> list[str]:
     """
     messages = []
     named = list(tests.items())
-    for i, (name, one) in enumerate(named):
-        for other_name, other in named[i + 1 :]:
-            if one.queries == other.queries:
+    for i, (name, test_set) in enumerate(named):
+        for other_name, other_set in named[i + 1 :]:
+            if test_set.queries == other_set.queries:
                 continue
-            where = f"{name!r} ({one.collection!r}) and {other_name!r} ({other.collection!r})"
-            ids = [q for q in one.queries if q in other.queries]
-            unlike = [q for q in ids if _plain(one.queries[q]) != _plain(other.queries[q])]
+            where = (
+                f"{name!r} ({test_set.collection!r}) and {other_name!r} ({other_set.collection!r})"
+            )
+            ids = [q for q in test_set.queries if q in other_set.queries]
+            unlike = [q for q in ids if _plain(test_set.queries[q]) != _plain(other_set.queries[q])]
             if unlike:
                 first = unlike[0]
                 messages.append(
                     f"{where}: {counted(len(unlike), 'query id')} with another text, "
                     f"e.g. {first!r}: "
-                    f"{one.queries[first]!r} and {other.queries[first]!r}"
+                    f"{test_set.queries[first]!r} and {other_set.queries[first]!r}"
                 )
-            words = {_plain(text): q for q, text in other.queries.items()}
-            shared = [q for q, text in one.queries.items() if _plain(text) in words]
+            words = {_plain(text): q for q, text in other_set.queries.items()}
+            shared = [q for q, text in test_set.queries.items() if _plain(text) in words]
             if shared:
                 first = shared[0]
                 messages.append(
                     f"{where}: {counted(len(shared), 'query')} in both, e.g. {first!r}: "
-                    f"{one.queries[first]!r}; a mean over the two counts them twice"
+                    f"{test_set.queries[first]!r}; a mean over the two counts them twice"
                 )
     return messages
 

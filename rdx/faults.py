@@ -1,6 +1,6 @@
-"""Errors as users see them: one line on the screen, the traceback in a log.
+"""Print errors for users: one line on the screen, the traceback in a log.
 
-What a user can mend is an `Mendable` error or an `OSError`; its message says all. Every other error
+What a user can mend is a `Mendable` error or an `OSError`; its message says all. Every other error
 is one of the program: the line also names its class. HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
@@ -19,15 +19,19 @@ from rdx import security, stopping
 FULL = "HYDRA_FULL_ERROR"
 # The packages of optional dependencies, and the extra that installs each.
 EXTRAS = {"openai": "llm", "peft": "lora", "submitit": "slurm", "ray": "ray", "fast_plaid": "plaid"}
-_LOG = "traceback: "
+_LOG = "rdx_log"  # attribute of an error: the file with its traceback
 
 
 class Mendable(Exception):
     """What the user can mend: the message names file, line or key, and the cure."""
 
 
+class Diverged(Mendable, RuntimeError):
+    """The loss of a training is not finite any more."""
+
+
 class Ended(BaseException):
-    """A cell has failed that is run alone; no `Exception`, so that Hydra lets it pass."""
+    """The failure of a cell that is run alone; no `Exception`, so that Hydra lets it pass."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -61,26 +65,25 @@ def full() -> bool:
 
 
 def keep_log(error: BaseException, path: Path) -> None:
-    """Write the traceback of an error to a file, and let the error name it."""
+    """Write the traceback of an error to a file, which `log_of` then names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(security.hidden("".join(traceback.format_exception(error))))
-    error.add_note(f"{_LOG}{path}")
+    vars(error)[_LOG] = str(path)
 
 
 def log_of(error: BaseException) -> str:
     """Where the traceback of an error was written; "" if nowhere."""
-    notes = getattr(error, "__notes__", [])
-    return next((n.removeprefix(_LOG) for n in reversed(notes) if n.startswith(_LOG)), "")
+    return str(getattr(error, _LOG, ""))
 
 
-def told(error: BaseException) -> str:
-    """The line of an error, and where its traceback is; that of a fault of the program is kept."""
+def report(error: BaseException) -> str:
+    """The line of an error and where its traceback is; writes that of a fault of the program."""
     mendable = isinstance(error, Mendable | OSError | ModuleNotFoundError)
     if not (log_of(error) or mendable or hasattr(error, "problem_mark")):
         with tempfile.NamedTemporaryFile(prefix="rdx-", suffix=".log", delete=False) as file:
             keep_log(error, Path(file.name))
     log = log_of(error)
-    return line(error) + (f" ({_LOG}{log}, or {FULL}=1)" if log else "")
+    return line(error) + (f" (traceback: {log}, or {FULL}=1)" if log else "")
 
 
 @contextmanager
@@ -104,5 +107,5 @@ def ended(program: str = "rdx", status: int = 1) -> Iterator[None]:
         error = end.error if isinstance(end, Ended) else end
         if full():
             raise error from error.__cause__
-        print(f"{program}: {told(error)}", file=sys.stderr)
+        print(f"{program}: {report(error)}", file=sys.stderr)
         sys.exit(status)

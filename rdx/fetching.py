@@ -1,4 +1,4 @@
-"""`python -m rdx data ...`: what cells need that must be downloaded, and whether it is there.
+"""Fetch, verify or list the downloads that cells need: `python -m rdx data ...`.
 
 Data come before the grid: a cell downloads nothing, and a command line whose data are absent ends
 with the command that fetches them.
@@ -7,23 +7,24 @@ with the command that fetches them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rdx import config
 from rdx.arguments import Parser
+from rdx.config import Config
 from rdx.data import catalogue
 from rdx.data.catalogue import DataSet
 from rdx.data.download import DownloadError
-from rdx.data.released import File
+from rdx.data.rank_distillm import File
 from rdx.data.sources import PARTS, TOPICS
+from rdx.declared import CATALOGUED, RELEASED
 from rdx.faults import line
 from rdx.rankings import FormatError
+from rdx.text import aligned
 
 Need = DataSet | File
 ACTIONS = ("fetch", "verify", "status")
-RECORDED = ("rdx.samplers.Recorded", "rdx.teachers.Recorded")
 
 
 def data(arguments: Sequence[str]) -> None:
@@ -46,31 +47,38 @@ def data(arguments: Sequence[str]) -> None:
         action="store_true",
         help="of ir_datasets, queries and judgements only: enough to measure runs of others",
     )
-    given = parser.parse_intermixed_args(arguments)
-    parts = TOPICS if given.without_passages else PARTS
+    options = parser.parse_intermixed_args(arguments)
+    parts = TOPICS if options.without_passages else PARTS
     try:
-        found = needs((cell.cfg for cell in config.cells(given.overrides)), parts)
-        if not found:
+        needed = needs((cell.cfg for cell in config.cells(options.overrides)), parts)
+        if not needed:
             print("nothing that these cells need comes from ir_datasets or a ranking file")
             return
-        if given.action == "fetch":
-            _fetch(found, given.accept_licence)
-        elif given.action == "verify":
-            _verify(found)
+        if options.action == "fetch":
+            _fetch(needed, options.accept_licence)
+        elif options.action == "verify":
+            _verify(needed)
         else:
-            print(table(found))
+            print(table(needed))
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
 
 
-def needs(configurations: Iterable[dict[str, Any]], parts: tuple[str, ...] = PARTS) -> list[Need]:
+def needs(configurations: Iterable[Config], parts: tuple[str, ...] = PARTS) -> list[Need]:
     """What the configurations name that `data fetch` could fetch, or would like to see."""
-    return list(dict.fromkeys(one for cfg in configurations for one in _named(cfg, parts)))
+    wanted: list[Need] = []
+    for cfg in configurations:
+        ids = [node[name] for _, node, name in config.with_mark(cfg, CATALOGUED)]
+        files = [node[name] for _, node, name in config.with_mark(cfg, RELEASED)]
+        wanted += [DataSet(dataset_id, parts) for dataset_id in ids if _listed(dataset_id)]
+        wanted += [File(Path(file)) for file in files]
+    return list(dict.fromkeys(wanted))
 
 
-def require(configurations: Iterable[dict[str, Any]], overrides: Sequence[str]) -> None:
+def require(configurations: Iterable[Config], overrides: Sequence[str]) -> None:
     """Raise ConfigError, naming the command that fetches it, if data that could be are absent."""
-    absent = [one.name for one in needs(configurations) if one.known() and not one.present()]
+    needed = needs(configurations)
+    absent = [need.name for need in needed if need.known() and not need.present()]
     if absent:
         raise config.ConfigError(
             f"not fetched yet, and no cell downloads anything: {', '.join(absent)}\n"
@@ -78,38 +86,19 @@ def require(configurations: Iterable[dict[str, Any]], overrides: Sequence[str]) 
         )
 
 
-def table(found: Sequence[Need]) -> str:
-    """What is needed, whether it is there, its size and whether it was verified when fetched."""
+def table(needed: Sequence[Need]) -> str:
+    """List what is needed, whether it is there, its size, and whether it was verified."""
     lines = [("needed", "there", "size", "to fetch", "verified")]
-    for one in found:
-        lacking = sum(size for _, size in one.lacking())
+    for need in needed:
+        size = sum(size for _, size in need.lacking())
         lines.append((
-            one.name,
-            "yes" if one.present() else "no",
-            _shown(one.size()),
-            _shown(lacking) if one.known() else "by hand",
-            "yes" if one.verified() else "no",
+            need.name,
+            "yes" if need.present() else "no",
+            _shown(need.size()),
+            _shown(size) if need.known() else "by hand",
+            "yes" if need.verified() else "no",
         ))  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _named(node: Any, parts: tuple[str, ...]) -> Iterator[Need]:
-    """The data sets and recorded rankings below a node."""
-    if isinstance(node, list):
-        for one in node:
-            yield from _named(one, parts)
-    elif isinstance(node, dict):
-        target = node.get("_target_")
-        if target == "rdx.data.IrDatasets" and _listed(node["id"]):
-            yield DataSet(node["id"], parts)
-        elif target in RECORDED:
-            yield File(Path(node["run"]))
-        for one in node.values():
-            yield from _named(one, parts)
+    return aligned(lines, left=5)
 
 
 def _listed(dataset_id: str) -> bool:
@@ -121,28 +110,28 @@ def _listed(dataset_id: str) -> bool:
     return True
 
 
-def _fetch(found: Sequence[Need], accepted: bool) -> None:
-    lacking = [one for one in found if not one.present() or one.unchecked()]
-    if not lacking:
-        print(table(found))
+def _fetch(needed: Sequence[Need], accepted: bool) -> None:
+    missing = [need for need in needed if not need.present() or need.unchecked()]
+    if not missing:
+        print(table(needed))
         return
-    wanted = dict(pair for one in lacking for pair in one.lacking())
-    for address, size in wanted.items():
+    size_of = dict(download for need in missing for download in need.lacking())
+    for address, size in size_of.items():
         print(f"{_shown(size):>8}  {address}")
-    print(f"{_shown(sum(wanted.values())):>8}  in all")
-    _agree([text for one in lacking for text in one.licences()], accepted)
+    print(f"{_shown(sum(size_of.values())):>8}  in all")
+    _agree([text for need in missing for text in need.licences()], accepted)
     failed = []
-    for one in lacking:
-        print(f"== {one.name}", flush=True)
+    for need in missing:
+        print(f"== {need.name}", flush=True)
         try:
-            one.fetch()
+            need.fetch()
         except (DownloadError, FormatError) as error:
             failed.append(str(error))
             print(f"rdx: {error}", file=sys.stderr, flush=True)
-    print(table(found))
+    print(table(needed))
     if failed:
         sys.exit(
-            f"rdx: {len(failed)} of {len(lacking)} could not be fetched:\n" + "\n".join(failed)
+            f"rdx: {len(failed)} of {len(missing)} could not be fetched:\n" + "\n".join(failed)
         )
 
 
@@ -162,16 +151,16 @@ def _agree(licences: Sequence[str], accepted: bool) -> None:
         sys.exit("rdx: nothing was fetched")
 
 
-def _verify(found: Sequence[Need]) -> None:
+def _verify(needed: Sequence[Need]) -> None:
     wrong = 0
-    for one in found:
-        problems = one.verify()
+    for need in needed:
+        problems = need.verify()
         wrong += bool(problems)
-        print(f"{one.name}: {'ok' if not problems else 'WRONG'}", flush=True)
+        print(f"{need.name}: {'ok' if not problems else 'WRONG'}", flush=True)
         for problem in problems:
             print(f"   {problem}")
     if wrong:
-        sys.exit(f"rdx: {wrong} of {len(found)} are not as they must be")
+        sys.exit(f"rdx: {wrong} of {len(needed)} are not as they must be")
 
 
 def _shown(size: int) -> str:

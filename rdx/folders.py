@@ -8,6 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # The checkout; of an installed rdx the package itself, into which setup.py copies the same files.
 ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF = ROOT / "conf"
+PROMPTS = "teacher/prompts"  # lies among config groups, and is none: templates for teacher.prompt
 EXPERIMENTS = "experiments"  # the config group whose options do not lie in conf/
 
 
@@ -25,10 +26,13 @@ def place(home: Path, config_path: str) -> Path:
 
 
 def options(group: str) -> dict[str, Path]:
-    """Name of every option of a group to its file; the user's own replace rdx's."""
+    """Name of every option of a group to its file; the user's own replace rdx's.
+
+    What begins with "_" is a part of options, and none itself.
+    """
     files: dict[str, Path] = {}
     for home in reversed(homes()):
-        files |= {path.stem: path for path in place(home, group).glob("*.yaml")}
+        files |= {path.stem: path for path in place(home, group).glob("[!_]*.yaml")}
     return dict(sorted(files.items()))
 
 
@@ -51,3 +55,9 @@ def title(name: str) -> str:
 def shown(name: str) -> str:
     """The file of an experiment as messages name it."""
     return name if name.endswith(".yaml") else f"{EXPERIMENTS}/{name}.yaml"
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())

@@ -1,4 +1,4 @@
-"""Which command lines a grid stands for: sweeps, keys that move together, combinations left out.
+"""Sub-grids: sweeps, keys that move together, and combinations to leave out.
 
 A sub-grid is a list of Hydra overrides, or a mapping of
 
@@ -45,11 +45,11 @@ class SubGrid:
     def without(self, keys: Iterable[str]) -> SubGrid:
         """Without these keys in `sweep` and `zipped`: the command line has them."""
         gone = set(keys)
-        zipped = ({k: v for k, v in one.items() if k not in gone} for one in self.zipped)
+        zipped = [{k: v for k, v in values.items() if k not in gone} for values in self.zipped]
         return replace(
             self,
-            sweep=tuple(one for one in self.sweep if key_of(one) not in gone),
-            zipped=tuple(one for one in zipped if one),
+            sweep=tuple(override for override in self.sweep if key_of(override) not in gone),
+            zipped=tuple(filter(None, zipped)),
         )
 
     def jobs(self, multiplied: Callable[[Sequence[str]], list[list[str]]]) -> list[list[str]]:
@@ -62,10 +62,10 @@ class SubGrid:
         """
         moved = [
             [
-                [f"{key}={text(values[i])}" for key, values in one.items()]
-                for i in range(len(next(iter(one.values()))))
+                [f"{key}={text(values[i])}" for key, values in together.items()]
+                for i in range(len(next(iter(together.values()))))
             ]
-            for one in self.zipped
+            for together in self.zipped
         ]
         return [
             [*job, *(override for part in row for override in part)]
@@ -91,44 +91,44 @@ def sub_grid(name: str, node: Any, where: str) -> SubGrid:
     if unknown:
         raise ValueError(f"{where}.{unknown[0]}: no such key; valid: {list(KEYS)}")
     sweep = node.get("sweep") or []
-    if not isinstance(sweep, list) or not all(isinstance(one, str) for one in sweep):
+    if not isinstance(sweep, list) or not all(isinstance(override, str) for override in sweep):
         raise ValueError(f"{where}.sweep={sweep!r}: must be a list of Hydra overrides")
-    found = SubGrid(
+    grid = SubGrid(
         name,
         tuple(sweep),
         zipped(node.get("zip") or [], f"{where}.zip"),
         excluded(node.get("exclude") or [], f"{where}.exclude"),
     )
-    return _once(found, where)
+    return _once(grid, where)
 
 
 def zipped(node: Any, where: str) -> tuple[dict[str, list[Any]], ...]:
     """Keys that move together, checked: lists of equal length."""
-    found = []
-    for i, one in enumerate(_mappings(node, where)):
-        for key, values in one.items():
+    checked = []
+    for i, together in enumerate(_mappings(node, where)):
+        for key, values in together.items():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"{where}[{i}].{key}={values!r}: must be a list of values")
-        sizes = {key: len(values) for key, values in one.items()}
+        sizes = {key: len(values) for key, values in together.items()}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{key} has {size}" for key, size in sizes.items())
-            raise ValueError(f"{where}[{i}]: keys that move together need equal lists; {told}")
-        found.append(one)
-    return tuple(found)
+            lengths = ", ".join(f"{key} has {size}" for key, size in sizes.items())
+            raise ValueError(f"{where}[{i}]: keys that move together need equal lists; {lengths}")
+        checked.append(together)
+    return tuple(checked)
 
 
 def excluded(node: Any, where: str) -> tuple[dict[str, list[Any]], ...]:
     """Combinations to leave out, every value as a list of those that match."""
     return tuple(
-        {key: value if isinstance(value, list) else [value] for key, value in one.items()}
-        for one in _mappings(node, where)
+        {key: value if isinstance(value, list) else [value] for key, value in combination.items()}
+        for combination in _mappings(node, where)
     )
 
 
 def on_command_line(sweep: Sequence[str], more_zip: Any, more_exclude: Any) -> SubGrid:
     """The sub-grid of a command line with ``+zip=[...]`` and ``+exclude=[...]``."""
-    found = SubGrid("", tuple(sweep), zipped(more_zip, "+zip"), excluded(more_exclude, "+exclude"))
-    return _once(found, "command line")
+    grid = SubGrid("", tuple(sweep), zipped(more_zip, "+zip"), excluded(more_exclude, "+exclude"))
+    return _once(grid, "command line")
 
 
 def key_of(override: str) -> str:
@@ -146,23 +146,22 @@ def text(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{','.join(map(text, value))}]"
     return str(value)
 
 
 def _mappings(node: Any, where: str) -> list[dict[str, Any]]:
-    good = isinstance(node, list) and all(isinstance(one, Mapping) and one for one in node)
-    if not good:
+    if not (isinstance(node, list) and all(isinstance(m, Mapping) and m for m in node)):
         raise ValueError(f"{where}={node!r}: must be a list of mappings, [{{key: value}}]")
-    return [{str(key): value for key, value in one.items()} for one in node]
+    return [{str(key): value for key, value in mapping.items()} for mapping in node]
 
 
-def _once(found: SubGrid, where: str) -> SubGrid:
+def _once(grid: SubGrid, where: str) -> SubGrid:
     """Refuse a key that is swept and moved, or moved twice."""
-    keys = [*map(key_of, found.sweep), *(key for one in found.zipped for key in one)]
-    moved = {key for one in found.zipped for key in one}
+    keys = [*map(key_of, grid.sweep), *(key for together in grid.zipped for key in together)]
+    moved = {key for together in grid.zipped for key in together}
     twice = [key for key in dict.fromkeys(keys) if key in moved and keys.count(key) > 1]
     if twice:
         raise ValueError(f"{where}: {twice[0]} is given twice; once among sweep and zip, please")
-    return found
+    return grid

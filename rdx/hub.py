@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: the commit of a revision, its files, and why they are not there.
+"""Get models from the Hugging Face Hub: commit of a revision, files, and errors with their cure.
 
 A model is downloaded as a folder of one commit, and everything is loaded from that folder, so that
 weights, tokeniser and configuration cannot come from two commits. huggingface_hub keeps the
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from rdx.faults import Mendable
 
@@ -34,11 +36,11 @@ INDEX = ".index.json"
 
 
 class HubError(Mendable, ValueError):
-    """A model that cannot be had from the Hub: what is wrong, and the cure, in one line."""
+    """A model that cannot be had from the Hub: the problem and its cure, in one line."""
 
-    def __init__(self, told: str, cure: str) -> None:
-        super().__init__(f"{told}; {cure}")
-        self.told, self.cure = told, cure
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(f"{problem}; {cure}")
+        self.problem, self.cure = problem, cure
 
 
 class Unreachable(HubError):
@@ -69,14 +71,14 @@ class Weights:
 
 
 @dataclass
-class _Asked:
-    """What this process asked the Hub: nothing is asked twice, and a silent Hub only once."""
+class _Answers:
+    """Answers of the Hub to this process: nothing is asked twice, and a silent Hub only once."""
 
-    answers: dict[tuple[str, str], Listing | HubError] = field(default_factory=dict)
+    listings: dict[tuple[str, str], Listing | HubError] = field(default_factory=dict)
     silent: Unreachable | None = None
 
 
-_asked = _Asked()
+_answers = _Answers()
 
 
 def is_id(model: str) -> bool:
@@ -85,7 +87,7 @@ def is_id(model: str) -> bool:
 
 
 def commit(model: str, revision: str | None = None) -> str:
-    """The commit that a revision (None = "main") is, says the Hub, else the cache.
+    """Resolve a revision (None = "main") to its commit: by the Hub, else by the cache.
 
     The Hub is asked once per process; a revision that is a commit is not asked for.
 
@@ -131,7 +133,7 @@ def available(model: str, revision: str | None = None) -> Weights:
 
 
 def snapshot(model: str, revision: str | None = None) -> Path:
-    """The folder of a model at one commit; what it lacks is downloaded.
+    """Download a model at one commit, as far as it is not in the cache; return its folder.
 
     Raises
     ------
@@ -160,8 +162,8 @@ def remember(model: str, commit: str) -> None:
 
     huggingface_hub does so for what is downloaded by name; here it is downloaded by commit.
     """
-    for (asked, name), answer in _asked.answers.items():
-        if asked == model and isinstance(answer, Listing) and commit == answer.commit != name:
+    for (of_model, name), answer in _answers.listings.items():
+        if of_model == model and isinstance(answer, Listing) and commit == answer.commit != name:
             path = _repository(model) / "refs" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(commit)
@@ -169,27 +171,27 @@ def remember(model: str, commit: str) -> None:
 
 def forget() -> None:
     """Ask the Hub anew from here on."""
-    _asked.answers.clear()
-    _asked.silent = None
+    _answers.listings.clear()
+    _answers.silent = None
 
 
 def _answer(model: str, revision: str, again: bool = False) -> Listing | HubError:
-    """What the Hub says about a revision; `again` asks once more where it said nothing."""
+    """Ask the Hub about a revision, once; `again` repeats it where the Hub did not answer."""
     key = (model, revision)
-    before = _asked.answers.get(key)
+    before = _answers.listings.get(key)
     if again and isinstance(before, Unreachable) and not _offline():
-        before = _asked.silent = None
+        before = _answers.silent = None
     if before is None and COMMIT.fullmatch(revision):
-        commits = (one for (name, _), one in _asked.answers.items() if name == model)
-        before = next((one for one in commits if getattr(one, "commit", "") == revision), None)
+        of_model = (answer for (name, _), answer in _answers.listings.items() if name == model)
+        before = next((a for a in of_model if getattr(a, "commit", "") == revision), None)
     if before is None:
         try:
-            before = _asked.silent or _ask(model, revision)
+            before = _answers.silent or _ask(model, revision)
         except Unreachable as error:
-            before = _asked.silent = error
+            before = _answers.silent = error
         except HubError as error:
             before = error
-        _asked.answers[key] = before
+        _answers.listings[key] = before
     return before
 
 
@@ -197,11 +199,13 @@ def _ask(model: str, revision: str) -> Listing:
     from huggingface_hub import HfApi
 
     if _offline():
-        told = f"model={model}: not in the cache of the Hub, and HF_HUB_OFFLINE forbids to ask it"
-        raise Unreachable(told, f"unset HF_HUB_OFFLINE, or give a folder{_near(model)}")
+        problem = (
+            f"model={model}: not in the cache of the Hub, and HF_HUB_OFFLINE forbids to ask it"
+        )
+        raise Unreachable(problem, f"unset HF_HUB_OFFLINE, or give a folder{_near(model)}")
     with _explained(model, revision):
         info = HfApi().model_info(model, revision=revision, timeout=SECONDS, files_metadata=True)
-    files = {one.rfilename: one.size for one in info.siblings or ()}
+    files = {file.rfilename: file.size for file in info.siblings or ()}
     return Listing(str(info.sha), files)
 
 
@@ -240,18 +244,20 @@ def _explained(model: str, revision: str, name: str = "") -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        told = f"{place}: the model is gated, and "
+        problem = f"{place}: the model is gated, and "
         if error.response.status_code == 401:
-            told += "nobody is logged in"
+            problem += "nobody is logged in"
         else:
-            told += "the account of the token in use has no access"
-        raise HubError(told, f"accept its licence at {hub}/{model}, then {login}") from error
+            problem += "the account of the token in use has no access"
+        raise HubError(problem, f"accept its licence at {hub}/{model}, then {login}") from error
     except errors.RevisionNotFoundError as error:
-        told = f"{place}: no revision {revision!r} on the Hub"
-        raise HubError(told, "give a branch, a tag or a whole commit (40 digits)") from error
+        problem = f"{place}: no revision {revision!r} on the Hub"
+        raise HubError(problem, "give a branch, a tag or a whole commit (40 digits)") from error
     except errors.RepositoryNotFoundError as error:
-        told = f"{place}: no such model at {hub}, or a private one"
-        raise HubError(told, f"check the name{_near(model)}; if it is private: {login}") from error
+        problem = f"{place}: no such model at {hub}, or a private one"
+        raise HubError(
+            problem, f"check the name{_near(model)}; if it is private: {login}"
+        ) from error
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise _unreachable(model, place, hub, error.__cause__ or error) from error
@@ -310,23 +316,20 @@ def _cached(model: str, commit: str) -> Listing:
     folder = _folder(model, commit)
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _whole(path)]
     if not paths:
-        told = f"model={model}: commit {commit[:12]} is not in the cache of the Hub"
-        raise HubError(told, f"{_when()}, or give a folder{_near(model)}")
+        problem = f"model={model}: commit {commit[:12]} is not in the cache of the Hub"
+        raise HubError(problem, f"{_when()}, or give a folder{_near(model)}")
     return Listing(commit, {p.relative_to(folder).as_posix(): p.stat().st_size for p in paths})
 
 
 def _whole(path: Path) -> bool:
     """Whether a file of safetensors is as long as its header says; others are not looked into."""
-    if path.suffix != ".safetensors":
-        return True
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            tensors = json.loads(file.read(length)) if length < path.stat().st_size else {}
-        except ValueError:
-            return False
-    ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-    return path.stat().st_size == 8 + length + max(ends, default=0)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "numpy"):
+                pass
+    except SafetensorError:
+        return False
+    return True
 
 
 def _when() -> str:
@@ -352,9 +355,9 @@ def _weights(model: str, listing: Listing, folder: Path | None) -> tuple[str, ..
         gguf = [name for name in listing.files if re.fullmatch(r"[^/]+\.gguf", name)]
         if len(gguf) == 1 or any(re.match(r"\d+_\w+/", name) for name in listing.files):
             return tuple(gguf)
-        told = f"model={model}: {f'{len(gguf)} GGUF files' if gguf else 'no weights'} at commit "
+        problem = f"model={model}: {f'{len(gguf)} GGUF files' if gguf else 'no weights'} at commit "
         wanted = "give a folder with one of them" if gguf else f"one of {list(WEIGHTS)} is needed"
-        raise HubError(f"{told}{listing.commit[:12]}", wanted)
+        raise HubError(f"{problem}{listing.commit[:12]}", wanted)
     if not chosen.endswith(INDEX):
         return (chosen,)
     stem, _, ending = chosen.removesuffix(INDEX).rpartition(".")
@@ -365,8 +368,10 @@ def _weights(model: str, listing: Listing, folder: Path | None) -> tuple[str, ..
         _download(model, listing.commit, chosen)
     index = json.loads((folder / chosen).read_text(encoding="utf-8"))
     names = tuple(sorted(set(index["weight_map"].values())))
-    if lacking := [name for name in names if name not in listing.files]:
-        told = f"model={model}: {len(lacking)} of {len(names)} files of the weights are missing at "
-        told += f"commit {listing.commit[:12]}, the first is {lacking[0]}"
-        raise HubError(told, _when())
+    if absent := [name for name in names if name not in listing.files]:
+        problem = (
+            f"model={model}: {len(absent)} of {len(names)} files of the weights are missing at "
+        )
+        problem += f"commit {listing.commit[:12]}, the first is {absent[0]}"
+        raise HubError(problem, _when())
     return names

@@ -4,21 +4,15 @@ A class of rdx, or of a package that RDX_EXTENSIONS names, fits where it has the
 are data frames as `rdx.rankings` describes them. Objects are built from configurations by
 `rdx.config.build`; building one loads and computes nothing.
 
-A class may also say, beside its methods:
-
-engines
-    names of packages whose version decides its results;
-extra
-    (package, extra of rdx): what must be installed for it;
-check()
-    raise FileNotFoundError or ValueError if what it needs on this machine is not there.
+What else a class may say of itself and of its fields: `rdx.declared`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pandas as pd
 from pydantic import JsonValue
@@ -29,7 +23,10 @@ from rdx.facts import Fingerprint
 if TYPE_CHECKING:
     from torch import Tensor
 
+WINDOWS = "windows.parquet"  # where a teacher may leave a table of what it asked, in its `work`
 
+
+@runtime_checkable
 class DataSource(Protocol):
     """Where a collection comes from."""
 
@@ -43,6 +40,7 @@ class DataSource(Protocol):
         """
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Where candidates come from."""
 
@@ -64,6 +62,7 @@ class Sampler(Protocol):
         """Engine, version and parameters, for the footers of tables."""
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What re-orders candidates."""
 
@@ -78,6 +77,7 @@ class Teacher(Protocol):
         """
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Called as the losses of `rdx.losses` are."""
 
@@ -101,6 +101,28 @@ class Schedule(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
+
+    def pairs(self, step: int) -> int:
+        """(Query, passage) pairs of a step."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: optimiser steps and (query, passage) pairs."""
+
+    steps: int
+    pairs: int
+
+
+@runtime_checkable
+class Budget(Protocol):
+    """What is held equal between cells."""
+
+    def count(self, schedule: Schedule) -> int:
+        """Number of optimiser steps."""
+
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """How long it is, if every query has a list of k passages; `batch` queries make a step."""
 
 
 class OnStep(Protocol):

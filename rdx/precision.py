@@ -47,12 +47,6 @@ def chosen(precision: str, device: str = "auto") -> str:
     return "bf16" if native_bf16(device) else "fp32"
 
 
-def check_precision(key: str, precision: str) -> None:
-    """Raise ValueError unless a value is "auto" or a precision of every device."""
-    if precision not in (AUTO, "bf16", "fp32"):
-        raise ValueError(f"{key}={precision!r}: must be 'auto', 'bf16' or 'fp32'")
-
-
 def native_bf16(device: str = "auto") -> bool:
     """Whether a device computes bfloat16 in hardware."""
     gpu = None if device == "cpu" else _gpu_has_bf16(os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -86,7 +80,7 @@ def _seconds(dtype: torch.dtype, size: int) -> float:
 
 
 def _cpu_has_bf16() -> bool:
-    """What the CPU says, unless a variable holds torch or oneDNN to older instructions."""
+    """Whether the CPU says so, unless a variable holds torch or oneDNN to older instructions."""
     aten = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
     onednn = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL"
     limit = onednn.upper()
@@ -135,8 +129,8 @@ def _compute_capabilities(visible: str | None) -> list[float]:
         return []
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     command += [f"--id={visible}"] if visible else []
-    told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
     try:
-        return [float(line) for line in told.stdout.split()] if told.returncode == 0 else []
+        return [float(line) for line in answer.stdout.split()] if answer.returncode == 0 else []
     except ValueError:
         return []

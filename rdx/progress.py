@@ -2,34 +2,37 @@
 
 grids/GRID.json               its cells, written when it is launched
 evaluate/KEY/                 the cell has finished
-        /KEY.running.json     it runs, or its process was killed (`rdx.store.held`)
+        /KEY.running.json     it runs, or its process was killed (`rdx.store.locks`)
         /KEY.failed.json      its last try failed; KEY.log has the traceback
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rdx import faults
+from rdx import faults, store
+from rdx.artifacts import TRIAL
 from rdx.config import Cell
-from rdx.store import MANIFEST, Unreadable, read_json, write_json
-from rdx.store.held import lives, note_of, read_note
+from rdx.facts import Failure, Grid, GridCell, Holder, Manifest, TrialFacts
+from rdx.faults import Diverged
+from rdx.store import MANIFEST, Unreadable
+from rdx.store.locks import lives, note_of, read_note
 from rdx.text import counted
 
 FEWEST_TOKENS = 64  # of a micro-batch that is tried after memory did not suffice
 TO_RETRY = ("failed", "out of memory", "diverged", "killed")
 STATES = ("finished", "running", "waiting", *TO_RETRY, "unreadable")
-GRID = ("grid", "arguments", "hydra", "cells", "launched")  # keys of its file
+# What libraries say whose exceptions have no class for it.
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -85,20 +88,32 @@ def recorded(root: Path, signature: str, cfg: dict[str, Any]) -> Iterator[None]:
     except Exception as error:
         with suppress(OSError):  # a full disk, perhaps: the error itself says so
             faults.keep_log(error, log)
-            facts = {"state": kind(error), "cause": cause(error), "log": str(log)}
-            where = f"{socket.gethostname()}:{os.getpid()}"
-            write_json(failed, {**facts, "where": where, "max_tokens": _tokens(cfg)})
+            failure = Failure(
+                state=kind(error),
+                cause=cause(error),
+                log=str(log),
+                where=f"{socket.gethostname()}:{os.getpid()}",
+                max_tokens=_tokens(cfg),
+            )
+            store.write(failed, failure)
         raise
 
 
 def kind(error: BaseException) -> str:
     """Which of `TO_RETRY` an exception is."""
-    if type(error).__name__ == "Diverged":
+    if isinstance(error, Diverged):
         return "diverged"
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if memory or any(one in str(error).lower() for one in _MEMORY):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if no_memory or isinstance(error, MemoryError) or _of_torch(error):
         return "out of memory"
     return "failed"
+
+
+def _of_torch(error: BaseException) -> bool:
+    """Whether it is torch's on a GPU, which has a class, or on a CPU, which has words alone."""
+    named = type(error).__name__ == "OutOfMemoryError"
+    text = str(error).lower()
+    return named or (isinstance(error, RuntimeError) and any(word in text for word in _MEMORY))
 
 
 def cause(error: BaseException) -> str:
@@ -111,11 +126,11 @@ def smaller(root: Path, signature: str) -> list[str]:
 
     They are no part of its identity. "auto" is left, which halves them itself.
     """
-    found = _read(root / "evaluate" / f"{signature}.failed.json") or {}
-    if found.get("state") != "out of memory":
+    failure = _failure_of(root / "evaluate" / signature)
+    if failure is None or failure.state != "out of memory":
         return []
-    halves = {key: max(n // 2, FEWEST_TOKENS) for key, n in found.get("max_tokens", {}).items()}
-    return [f"{key}={n}" for key, n in halves.items() if n < found["max_tokens"][key]]
+    halves = {key: max(n // 2, FEWEST_TOKENS) for key, n in failure.max_tokens.items()}
+    return [f"{key}={n}" for key, n in halves.items() if n < failure.max_tokens[key]]
 
 
 def standing(root: Path, signature: str) -> Standing:
@@ -133,43 +148,44 @@ def standing(root: Path, signature: str) -> Standing:
 
 def _standing(folder: Path) -> Standing:
     if (folder / MANIFEST).exists():
-        return _finished(folder)
-    note = read_note(note_of(folder))
-    if note is not None:
-        return _begun(note, lives(note, folder.with_suffix(".held")))
-    failed = _read(folder.with_suffix(".failed.json"))
-    if failed is not None and failed.get("state") in TO_RETRY:
-        cause, log, where = (str(failed.get(key, "")) for key in ("cause", "log", "where"))
-        return Standing(failed["state"], cause, log, where)
+        facts = store.read(TrialFacts, folder / TRIAL)
+        manifest = store.read(Manifest, folder / MANIFEST)
+        return Standing("finished", health=facts.health, seconds=manifest.seconds)
+    holder = read_note(note_of(folder))
+    if holder is not None:
+        return _begun(holder, lives(holder.host, holder.pid, folder.with_suffix(".held")))
+    failure = _failure_of(folder)
+    if failure is not None and failure.state in TO_RETRY:
+        return Standing(failure.state, failure.cause, failure.log, failure.where)
     return Standing("waiting")
 
 
-def _finished(folder: Path) -> Standing:
-    facts, manifest = read_json(folder / "trial.json"), read_json(folder / MANIFEST, "files")
-    return Standing(
-        "finished", health=str(facts.get("health", "")), seconds=manifest.get("seconds")
-    )
-
-
-def _begun(note: dict[str, Any], alive: bool) -> Standing:
-    """A cell that began and neither finished nor failed."""
-    where = f"{note['host']}:{note['pid']}"
-    stage, step, steps = note.get("stage", ""), note.get("step"), note.get("steps")
-    how_far = (where, stage, step, steps, note["since"])
-    if alive:
-        return Standing("running", "", "", *how_far, _left(note))
-    at = f" at step {step} of {steps}" if steps else ""
-    why = "its process ended without an error: SIGKILL, no memory, a time limit"
-    return Standing("killed", f"{why}; in {stage or 'the beginning'}{at}", "", *how_far)
-
-
-def _left(note: dict[str, Any]) -> float | None:
-    """Seconds to the last step of a stage, at the pace since its first note."""
-    step, steps, first = note.get("step"), note.get("steps"), note.get("first_step")
-    if not steps or step is None or first is None or step <= first:
+def _failure_of(folder: Path) -> Failure | None:
+    """The record of the last failure of a cell, if it can be read."""
+    try:
+        return store.read(Failure, folder.with_suffix(".failed.json"))
+    except OSError:
         return None
-    pace = max(note["now"] - note["stage_since"], 0.0) / (step - first)
-    return float(pace * (steps - step))
+
+
+def _begun(holder: Holder, alive: bool) -> Standing:
+    """A cell that began and neither finished nor failed."""
+    where = f"{holder.host}:{holder.pid}"
+    how_far = (where, holder.stage, holder.step, holder.steps, holder.since)
+    if alive:
+        return Standing("running", "", "", *how_far, _left(holder))
+    at = f" at step {holder.step} of {holder.steps}" if holder.steps else ""
+    why = "its process ended without an error: SIGKILL, no memory, a time limit"
+    return Standing("killed", f"{why}; in {holder.stage or 'the beginning'}{at}", "", *how_far)
+
+
+def _left(holder: Holder) -> float | None:
+    """Seconds to the last step of a stage, at the pace since its first note."""
+    step, first = holder.step, holder.first_step
+    if not holder.steps or step is None or first is None or step <= first:
+        return None
+    pace = max(holder.now - holder.stage_since, 0.0) / (step - first)
+    return pace * (holder.steps - step)
 
 
 # --- grids ---
@@ -179,14 +195,19 @@ def write_grid(
     root: Path, grid: str, cells: Sequence[Cell], arguments: Sequence[str], hydra: Sequence[str]
 ) -> None:
     """Write what a grid is; where that is not possible, the grid runs without it."""
-    rows = [{"overrides": list(c.overrides), "signature": c.signature} for c in cells]
-    facts = {"grid": grid, "arguments": list(arguments), "hydra": list(hydra), "cells": rows}
+    record = Grid(
+        grid=grid,
+        arguments=tuple(arguments),
+        hydra=tuple(hydra),
+        cells=tuple(GridCell(cell.overrides, cell.signature) for cell in cells),
+        launched=time.time(),
+    )
     with suppress(OSError):
         (root / "grids").mkdir(parents=True, exist_ok=True)
-        write_json(root / "grids" / f"{grid}.json", {**facts, "launched": time.time()})
+        store.write(root / "grids" / f"{grid}.json", record)
 
 
-def read_grid(root: Path, name: str = "") -> dict[str, Any]:
+def read_grid(root: Path, name: str = "") -> Grid:
     """A grid by its id or the beginning of it; of several, and without a name, the newest.
 
     Raises
@@ -196,82 +217,110 @@ def read_grid(root: Path, name: str = "") -> dict[str, Any]:
     Unreadable
         If it cannot be read; of several, one that can be read is taken, with a warning.
     """
-    every, unreadable = _grids(root / "grids", name)
-    some = [one for one in every if one["grid"].startswith(name)]
+    grids, unreadable = _grids(root / "grids", name)
+    matching = [grid for grid in grids if grid.grid.startswith(name)]
     for error in unreadable:
-        if not some:
+        if not matching:
             raise error
         print(f"rdx: WARNING {error}", file=sys.stderr)
-    if not some:
-        known = ", ".join(sorted(one["grid"] for one in every)) or "none"
+    if not matching:
+        known = ", ".join(sorted(grid.grid for grid in grids)) or "none"
         raise ValueError(f"{root}: no grid {name or 'was launched'}; known: {known}")
-    exact = [one for one in some if one["grid"] == name]
-    return max(exact or some, key=lambda one: float(one["launched"]))
+    exact = [grid for grid in matching if grid.grid == name]
+    return max(exact or matching, key=lambda grid: grid.launched)
 
 
-def _grids(folder: Path, name: str) -> tuple[list[dict[str, Any]], list[Unreadable]]:
+def _grids(folder: Path, name: str) -> tuple[list[Grid], list[Unreadable]]:
     """The grids of a store, and why some of those that are meant cannot be read."""
-    every, unreadable = [], []
+    grids, unreadable = [], []
     try:
-        paths = sorted(path for path in os.listdir(folder) if path.endswith(".json"))
+        files = sorted(file for file in os.listdir(folder) if file.endswith(".json"))
     except FileNotFoundError:
-        paths = []
+        files = []
     except OSError as error:
         raise Unreadable(folder, error) from error
-    for path in paths:
+    for file in files:
         try:
-            every.append(read_json(folder / path, *GRID))
+            grids.append(store.read(Grid, folder / file))
         except Unreadable as error:
-            unreadable += [error] if path.startswith(name) else []
-    return every, unreadable
+            unreadable += [error] if file.startswith(name) else []
+    return grids, unreadable
 
 
-def table(root: Path, grid: dict[str, Any]) -> dict[str, Any]:
-    """How all cells of a grid stand: counts, healths, seconds left, and a row for every cell.
+@dataclass(frozen=True)
+class GridStanding:
+    """How all cells of a grid stand.
 
-    The seconds left are those that the cells which wait or run will take at the median of the
-    finished ones, with as many at once as run now; None if none has finished or none runs.
+    Attributes
+    ----------
+    grid
+        Its id.
+    counts, health
+        Cells by state; finished cells by health.
+    seconds_left
+        That the cells which wait or run will take at the median of the finished ones, with as many
+        at once as run now; None if none has finished or none runs.
+    cells
+        Each cell with its standing.
     """
-    rows = [{**cell, **asdict(standing(root, cell["signature"]))} for cell in grid["cells"]]
-    counts = {state: n for state in STATES if (n := sum(r["state"] == state for r in rows))}
-    healths = [row["health"] for row in rows if row["state"] == "finished"]
-    took = [row["seconds"] for row in rows if row["seconds"] is not None]
-    running, waiting = counts.get("running", 0), counts.get("waiting", 0)
-    left = None
-    if took and running:
-        begun = sum(
-            max(median(took) - (time.time() - r["since"]), 0.0)
-            for r in rows
-            if r["state"] == "running"
-        )
-        left = (waiting * median(took) + begun) / running
-    return {
-        "grid": grid["grid"],
-        "counts": counts,
-        "health": {name: healths.count(name) for name in sorted(set(healths))},
-        "seconds_left": left,
-        "cells": rows,
-    }
+
+    grid: str
+    counts: dict[str, int]
+    health: dict[str, int]
+    seconds_left: float | None
+    cells: tuple[tuple[GridCell, Standing], ...]
 
 
-def text(found: dict[str, Any]) -> str:
+def table(root: Path, grid: Grid) -> GridStanding:
+    """How all cells of a grid stand."""
+    cells = tuple((cell, standing(root, cell.signature)) for cell in grid.cells)
+    standings = [stood for _, stood in cells]
+    counts = {s: n for s in STATES if (n := sum(stood.state == s for stood in standings))}
+    healths = [stood.health for stood in standings if stood.state == "finished"]
+    health = {name: healths.count(name) for name in sorted(set(healths))}
+    left = _seconds_left(standings, counts.get("waiting", 0))
+    return GridStanding(grid.grid, counts, health, left, cells)
+
+
+def as_json(grid: GridStanding) -> dict[str, Any]:
+    """Plain values: the counts, and a row for every cell."""
+    cells = [asdict(cell) | asdict(stood) for cell, stood in grid.cells]
+    return asdict(replace(grid, cells=())) | {"cells": cells}
+
+
+def _seconds_left(standings: Sequence[Standing], waiting: int) -> float | None:
+    took = [stood.seconds for stood in standings if stood.seconds is not None]
+    begun = [stood.since for stood in standings if stood.state == "running" and stood.since]
+    if not took or not begun:
+        return None
+    rest = sum(max(median(took) - (time.time() - since), 0.0) for since in begun)
+    return (waiting * median(took) + rest) / len(begun)
+
+
+def text(grid: GridStanding) -> str:
     """The table for people: counts, then a line for each cell that runs, failed or was killed."""
-    healths = ", ".join(f"{name} {n}" for name, n in found["health"].items())
-    counts = ", ".join(f"{n} {state}" for state, n in found["counts"].items())
-    lines = [f"grid {found['grid']}: {counted(len(found['cells']), 'cell')}: {counts}"]
+    healths = ", ".join(f"{name} {n}" for name, n in grid.health.items())
+    counts = ", ".join(f"{n} {state}" for state, n in grid.counts.items())
+    lines = [f"grid {grid.grid}: {counted(len(grid.cells), 'cell')}: {counts}"]
     lines += [f"   health of the finished: {healths}"] if healths else []
-    if found["seconds_left"] is not None:
-        lines.append(f"   about {duration(found['seconds_left'])} left")
-    for row in found["cells"]:
-        if row["state"] == "running":
-            at = f": step {row['step']} of {row['steps']}" if row["steps"] else ""
-            rest = f", its last in about {duration(row['left'])}" if row["left"] else ""
-            since = duration(time.time() - row["since"])
-            lines.append(f"running  {' '.join(row['overrides'])}")
-            lines.append(f"         {row['where']} for {since}, {row['stage']}{at}{rest}")
-        elif row["state"] in (*TO_RETRY, "unreadable"):
-            lines += failure(row["overrides"], row["state"], row["cause"], row["log"])
+    if grid.seconds_left is not None:
+        lines.append(f"   about {duration(grid.seconds_left)} left")
+    for cell, stood in grid.cells:
+        if stood.state == "running":
+            lines += _running(cell, stood)
+        elif stood.state in (*TO_RETRY, "unreadable"):
+            lines += failure(cell.overrides, stood.state, stood.cause, stood.log)
     return "\n".join(lines)
+
+
+def _running(cell: GridCell, stood: Standing) -> list[str]:
+    at = f": step {stood.step} of {stood.steps}" if stood.steps else ""
+    rest = f", its last in about {duration(stood.left)}" if stood.left else ""
+    since = duration(time.time() - (stood.since or time.time()))
+    return [
+        f"running  {' '.join(cell.overrides)}",
+        f"         {stood.where} for {since}, {stood.stage}{at}{rest}",
+    ]
 
 
 def failure(overrides: Sequence[str], state: str, why: str, log: str) -> list[str]:
@@ -298,11 +347,3 @@ def _tokens(cfg: dict[str, Any]) -> dict[str, int]:
 
 
 _SIZED = ("trainer", "evaluation")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -1,4 +1,4 @@
-"""What libraries may print: what matters, where the user has not asked for more."""
+"""Silence libraries, but for what matters and what the user has asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and passwords: told by their names and forms, refused in configurations, taken out of texts.
+"""Keys and passwords: recognised by name and form, refused in configurations, hidden in texts.
 
 A leaf: plain values in, plain values out.
 """
@@ -37,13 +37,10 @@ _SETTING = re.compile(
 
 def secrets() -> list[str]:
     """The secrets among the values of environment variables, the longest first."""
-    found = {
-        value.strip()
-        for name, value in os.environ.items()
-        if _NAMES.search(name) and len(value.strip()) >= SHORTEST
-    }
+    values = {value.strip() for name, value in os.environ.items() if _NAMES.search(name)}
     # a variable such as GOOGLE_APPLICATION_CREDENTIALS names a file
-    return sorted((one for one in found if not Path(one).exists()), key=len, reverse=True)
+    keys = {value for value in values if len(value) >= SHORTEST and not Path(value).exists()}
+    return sorted(keys, key=len, reverse=True)
 
 
 def hidden(text: str) -> str:
@@ -90,9 +87,9 @@ def _without(text: str, known: Sequence[str]) -> str:
     return text
 
 
-def _hide(found: re.Match[str]) -> str:
-    start, end = (place - found.start() for place in found.span("secret"))
-    return found[0][:start] + HIDDEN + found[0][end:]
+def _hide(match: re.Match[str]) -> str:
+    start, end = (place - match.start() for place in match.span("secret"))
+    return match[0][:start] + HIDDEN + match[0][end:]
 
 
 def _texts(node: Any, where: str) -> Iterator[tuple[str, str]]:

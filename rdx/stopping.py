@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line and an exit status, at any moment.
+"""Handle Ctrl-C and SIGTERM: one line and an exit status, at any moment.
 
 Imported before anything heavy, so that a program can be stopped while its libraries load.
 """
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells number them
-_HOW = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _signal: int | None = None  # that stopped this process
 _gently = False  # whether there is something to close
 _loading = False  # whether libraries load
@@ -30,8 +30,8 @@ def install() -> None:
         if os.getpid() != owner:  # a forked worker inherits the handler, not what is to be closed
             os._exit(STATUS[signal.Signals(number)])
         if _signal is None:
-            told = f"\nrdx: stopped by {_HOW[signal.Signals(number)]}; the same command goes on\n"
-            os.write(2, told.encode())
+            line = f"\nrdx: stopped by {_NAMES[signal.Signals(number)]}; the same command goes on\n"
+            os.write(2, line.encode())
         _signal = number
         if not _gently:
             os._exit(STATUS[signal.Signals(number)])
@@ -73,7 +73,7 @@ def _leave() -> None:
 
 
 def gently(yes: bool) -> None:
-    """Whether signals raise (KeyboardInterrupt, SystemExit) so that what is open is closed."""
+    """Let signals raise (KeyboardInterrupt, SystemExit), so that what is open is closed, or not."""
     global _gently
     _gently = yes
 

@@ -1,27 +1,36 @@
-"""A multirun over the cells of a command line, or of a spec's named sub-grids."""
+"""Launch the cells of a grid, record them as a table, and report what was computed."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeGuard
 
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 
-from rdx import folders, progress
-from rdx.config import Cell, build, cells, distinct
+from rdx import folders, progress, stages
+from rdx.artifacts import Evaluated
+from rdx.config import Cell, build, varied
+from rdx.facts import TrialFacts
+from rdx.job import Parts
+from rdx.parts import Length
 from rdx.store import signature
 from rdx.text import as_typed, counted
+from rdx.tracking import Row
+
+if TYPE_CHECKING:
+    from rdx.pipeline import Summary
 
 ALL = 1000  # queries that stand for all of a collection, whose number is not known before
 MOVED = 0.1  # share by which an axis may move steps and pairs
 
 
 def sweep(
-    launcher: Any, arguments: list[str], hydra: Sequence[str] = (), retry: bool = False
+    launcher: Launcher, arguments: list[str], hydra: Sequence[str] = (), retry: bool = False
 ) -> None:
     """Launch every distinct cell of a grid and say at the end what was computed.
 
@@ -40,22 +49,22 @@ def sweep(
     SystemExit
         With status 1 when a cell failed, after all have run.
     """
-    found = distinct(cells(arguments))
-    for line in confounded(found):
+    cells = stages.distinct(stages.cells(arguments))
+    for line in confounded(cells):
         print(f"WARNING  {line}")
-    if pinned := sorted({override.lstrip("+") for cell in found for override in cell.pinned}):
+    if pinned := sorted({override.lstrip("+") for cell in cells for override in cell.pinned}):
         print(f"Chosen by this machine, for workers on others too: {' '.join(pinned)}")
-    grid, root = _grid_id(arguments, found), Path(found[0].cfg["store"])
+    grid, root = _grid_id(arguments, cells), Path(cells[0].cfg["store"])
     named = f"{grid}{option(root)}"
-    progress.write_grid(root, grid, found, arguments, hydra)
-    chosen = found if not retry else [c for c in found if _standing(c).state in progress.TO_RETRY]
+    progress.write_grid(root, grid, cells, arguments, hydra)
+    chosen = cells if not retry else [c for c in cells if _standing(c).state in progress.TO_RETRY]
     if not retry:
         print(
-            f"{grid}: {counted(len(found), 'cell')}; how they stand: python -m rdx status {named}",
+            f"{grid}: {counted(len(cells), 'cell')}; how they stand: python -m rdx status {named}",
             flush=True,
         )
-    track, claim = build(found[0].cfg["tracking"], "tracking"), _claim(found[0])
-    track.log_grid(grid, [_row(cell, None) for cell in found], claim)
+    track, claim = build(cells[0].cfg["tracking"], "tracking"), _claim(cells[0])
+    track.log_grid(root, grid, [_row(cell, None) for cell in cells], claim)
     jobs = [
         [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
         for c in chosen
@@ -63,7 +72,8 @@ def sweep(
     returned = launcher.launch(jobs, initial_job_idx=0) if jobs else []
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
-    track.log_grid(grid, [_row(cell, results.get(cell.signature)) for cell in found], claim)
+    rows = [_row(cell, results.get(cell.signature)) for cell in cells]
+    track.log_grid(root, grid, rows, claim)
     print(report([r.return_value for r in done]))
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:
@@ -88,29 +98,29 @@ def _standing(cell: Cell) -> progress.Standing:
     return progress.standing(Path(cell.cfg["store"]), cell.signature)
 
 
-def _completed(result: Any) -> bool:
+def _completed(result: JobReturn | None) -> TypeGuard[JobReturn]:
     return result is not None and result.status == JobStatus.COMPLETED
 
 
-def _failure(cell: Cell, result: Any) -> list[str]:
+def _failure(cell: Cell, result: JobReturn | None) -> list[str]:
     """The lines of a failed cell; where the store could not be written, the error itself."""
     stood = _standing(cell)
     error = getattr(result, "_return_value", None)
     if stood.state in progress.TO_RETRY:
-        told = f" ({progress.cause(error)})" if stood.state == "killed" and error else ""
-        return progress.failure(cell.overrides, stood.state, stood.cause + told, stood.log)
+        cause = f" ({progress.cause(error)})" if stood.state == "killed" and error else ""
+        return progress.failure(cell.overrides, stood.state, stood.cause + cause, stood.log)
     if isinstance(error, BaseException):
         kind, why = progress.kind(error), progress.cause(error)
         return progress.failure(cell.overrides, kind, why, "")
     return progress.failure(cell.overrides, "failed", f"it is {stood.state}; see above", "")
 
 
-def report(summaries: list[dict[str, Any]]) -> str:
+def report(summaries: list[Summary]) -> str:
     """One line: how many stages were computed, and how many came from the store."""
     seen: dict[str, str] = {}
     stored: Counter[str] = Counter()
     for summary in summaries:
-        for stage, how in summary["stages"].items():
+        for stage, how in summary.stages.items():
             if how == "computed":
                 seen[stage] = how
             else:
@@ -126,122 +136,82 @@ def report(summaries: list[dict[str, Any]]) -> str:
     )
 
 
-def _row(cell: Cell, result: Any) -> dict[str, Any]:
+def _row(cell: Cell, result: JobReturn | None) -> Row:
     """What is recorded of a cell of a grid, launched just now or not."""
-    stood = _standing(cell)
-    row = {"overrides": " ".join(cell.overrides), "signature": cell.signature}
+    standing = _standing(cell)
+    row = Row(signature=cell.signature, overrides=" ".join(cell.overrides))
     if _completed(result):
-        found = result.return_value
-        return {**row, "state": "finished", "health": found["health"], "means": found["means"]}
-    if result is None and stood.state == "finished":
-        from rdx import pipeline  # loads torch, which only this needs
-
+        facts: TrialFacts = result.return_value.facts
+        return replace(row, state="finished", health=facts.health, means=facts.means)
+    if result is None and standing.state == "finished":
+        folder = Path(cell.cfg["store"], stages.EVALUATE.name, cell.signature)
         try:
-            means = pipeline.means(Path(cell.cfg["store"]) / "evaluate" / cell.signature)
-        except (OSError, ValueError):  # running it says what, or makes it again
-            return {**row, "state": "unreadable", "health": None, "means": {}}
-        return {**row, "state": "finished", "health": stood.health, "means": means}
-    state = "failed" if stood.state == "finished" else stood.state
-    return {**row, "state": state, "health": None, "means": {}}
+            facts = Evaluated(folder).facts
+        except OSError:  # running it says what, or makes it again
+            return replace(row, state="unreadable")
+        return replace(row, state="finished", health=facts.health, means=facts.means)
+    return replace(row, state="failed" if standing.state == "finished" else standing.state)
 
 
-def _grid_id(arguments: list[str], found: list[Cell]) -> str:
+def _grid_id(arguments: list[str], cells: list[Cell]) -> str:
     """The same grid has the same id whenever it is launched."""
     name = next((a.split("=", 1)[1] for a in arguments if a.startswith("+experiments=")), "grid")
-    return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in found))[:8]}"
+    return f"{folders.title(name)}-{signature(sorted(list(cell.overrides) for cell in cells))[:8]}"
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a distillation is: optimiser steps and (query, passage) pairs."""
-
-    steps: int
-    pairs: int
-
-
-def length(cfg: dict[str, Any]) -> Length | None:
+def length(parts: Parts) -> Length | None:
     """How long a cell's distillation is, from its configuration; None without one.
 
     Every query is taken to have a list, of `depth.k` passages. Where `depth.queries` is null, all
     queries of the collection, the length is that of 1,000 of them.
     """
-    if not isinstance(cfg["loss"], dict):
+    if parts.loss is None:
         return None
-    k, batch, budget = cfg["depth"]["k"], cfg["trainer"]["batch"], cfg["budget"]
-    queries = cfg["depth"]["queries"] or ALL
-    epoch = -(-queries // batch)
-
-    def pairs(steps: int) -> int:
-        return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
-
-    if "steps" in budget:
-        steps = budget["steps"]
-    elif "pairs" in budget:
-        whole = budget["pairs"] // (queries * k) * epoch
-        steps = whole + -(-(budget["pairs"] - pairs(whole)) // (batch * k))
-    else:
-        steps = budget["epochs"] * epoch
-    return Length(steps, pairs(steps))
+    depth = parts.depth
+    return parts.budget.length(depth.queries or ALL, depth.k, parts.trainer.batch)
 
 
-def confounded(found: Sequence[Cell]) -> list[str]:
+def confounded(cells: Sequence[Cell]) -> list[str]:
     """One line for each axis of a grid that also moves how long is trained, by more than 10 %.
 
     An axis is a key of the command lines whose value differs between cells; keys that only move
     together are one. Compared are cells that agree in all other axes. The budget itself is none.
     """
-    cells = [(cell, size) for cell in found if (size := length(cell.cfg)) is not None]
-    if not cells:
+    sized = [(cell, size) for cell in cells if (size := length(Parts(cell.cfg))) is not None]
+    if not sized:
         return []
-    axes = _axes([cell for cell, _ in cells])
+    axes = _axes([cell for cell, _ in sized])
     lines = []
     for i, (axis, values) in enumerate(axes):
         others = [column for j, (_, column) in enumerate(axes) if j != i]
         groups: dict[tuple[str, ...], list[Length]] = {}
-        for at, (_, size) in enumerate(cells):
+        for at, (_, size) in enumerate(sized):
             groups.setdefault(tuple(column[at] for column in others), []).append(size)
         moved = {what: _widest(groups.values(), what) for what in ("steps", "pairs")}
         wide = {what: ends for what, ends in moved.items() if ends[1] > (1 + MOVED) * ends[0]}
         if not wide or all(key.split(".")[0] == "budget" for key in axis.split(" + ")):
             continue
-        said = " and ".join(f"{what} ({a:,} to {b:,})" for what, (a, b) in wide.items())
+        moves = " and ".join(f"{what} ({a:,} to {b:,})" for what, (a, b) in wide.items())
         cure, other = ("pairs", "steps") if "pairs" in wide else ("steps", "pairs")
         lines.append(
-            f"{axis} ({', '.join(dict.fromkeys(values))}) also moves the {said}: its effect cannot "
-            f"be told from that of training for longer. budget={cure} budget.{cure}=... holds the "
-            f"{cure} equal{'' if other in wide else f', not the {other}'}"
+            f"{axis} ({', '.join(dict.fromkeys(values))}) also moves the {moves}: its effect "
+            f"cannot be told from that of training for longer. budget={cure} budget.{cure}=... "
+            f"holds the {cure} equal{'' if other in wide else f', not the {other}'}"
         )
     return lines
 
 
-def _axes(found: Sequence[Cell]) -> list[tuple[str, list[str]]]:
-    """The axes of a grid, with the value of every cell; keys that move together are one."""
-    keys = dict.fromkeys(o.split("=", 1)[0].lstrip("+~") for c in found for o in c.overrides)
-    together: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
-    for key in keys:
-        values = [_value(cell, key) for cell in found]
-        order = {value: i for i, value in enumerate(dict.fromkeys(values))}
-        if len(order) > 1:
-            names, _ = together.setdefault(tuple(order[v] for v in values), ([], values))
-            names.append(key)
-    return [(" + ".join(names), values) for names, values in together.values()]
-
-
-def _value(cell: Cell, key: str) -> str:
-    """What a key of a command line is in a cell: an option's name or a value."""
-    if key in cell.levels:
-        return cell.levels[key]
-    node: Any = cell.cfg
-    for part in key.replace("/", ".").split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return (
-        str(node["_target_"]).rpartition(".")[2]
-        if isinstance(node, dict) and ("_target_" in node)
-        else str(node)
-    )
+def _axes(cells: Sequence[Cell]) -> list[tuple[str, tuple[str, ...]]]:
+    """The axes of a grid, with the level of every cell; keys that move together are one."""
+    together: dict[tuple[int, ...], tuple[list[str], tuple[str, ...]]] = {}
+    for key, levels in varied(cells).items():
+        order = {level: i for i, level in enumerate(dict.fromkeys(levels))}
+        names, _ = together.setdefault(tuple(order[level] for level in levels), ([], levels))
+        names.append(key)
+    return [(" + ".join(names), levels) for names, levels in together.values()]
 
 
 def _widest(groups: Iterable[list[Length]], what: str) -> tuple[int, int]:
     """The least and the most of the group in which they are furthest apart."""
-    ends = [(min(v), max(v)) for v in ([getattr(one, what) for one in g] for g in groups)]
+    ends = [(min(v), max(v)) for v in ([getattr(size, what) for size in g] for g in groups)]
     return max(ends, key=lambda pair: pair[1] / max(pair[0], 1))

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rdx.tracking import MLflow
+from rdx.tracking import MLflow, Row
 
 SIZE = {"width": 1500, "height": 900}
 GRID = "grid_sampler_depth_loss-0a1b2c3d"
@@ -47,14 +47,13 @@ def record_grid(folder: Path) -> tuple[MLflow, dict[str, str]]:
     tracking = MLflow(
         uri=f"sqlite:///{folder}/mlflow.db",
         artifacts=str(folder / "artifacts"),
-        outbox=str(folder / "outbox"),
         system_metrics=False,
     )
     cells = [
-        _record_cell(tracking, folder / "cells", dict(zip(FACTORS, levels, strict=True)))
+        _record_cell(tracking, folder, dict(zip(FACTORS, levels, strict=True)))
         for levels in itertools.product(*FACTORS.values())
     ]
-    tracking.log_grid(GRID, cells)
+    tracking.log_grid(folder, GRID, cells)
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking.uri)
@@ -68,7 +67,7 @@ def record_grid(folder: Path) -> tuple[MLflow, dict[str, str]]:
     return tracking, {**ids, "experiment": experiment, "parent": parent.info.run_id}
 
 
-def _record_cell(tracking: MLflow, folder: Path, cell: dict[str, Any]) -> dict[str, Any]:
+def _record_cell(tracking: MLflow, store: Path, cell: dict[str, Any]) -> Row:
     words = [f"{key}={value}" for key, value in cell.items()]
     signature = "".join(f"{value}"[:3] for value in cell.values())
     draw = np.random.default_rng([ord(c) for c in signature])
@@ -76,7 +75,7 @@ def _record_cell(tracking: MLflow, folder: Path, cell: dict[str, Any]) -> dict[s
     levels |= {"data": "msmarco", "teacher": "rankzephyr", "student": "monoelectra_base"}
     gain = sum(GAINS.get(value, 0.0) for value in levels.values())
     systems = {"first_stage": 0.50, "oracle": 0.85, "student": 0.66 + gain}
-    folder = folder / signature
+    folder = store / "evaluate" / signature
     folder.mkdir(parents=True)
     tables = [
         pd.DataFrame({
@@ -103,18 +102,17 @@ def _record_cell(tracking: MLflow, folder: Path, cell: dict[str, Any]) -> dict[s
         "signature": signature,
         "collections": {name: {"digest": name * 4, "queries": 50} for name in COLLECTIONS},
     }
-    with tracking.trial(
-        signature=signature, levels=levels, config=config, grid=GRID, seed=cell["seed"]
-    ) as trial:
+    about: dict[str, Any] = {"signature": signature, "levels": levels, "config": config}
+    with tracking.trial(store=store, **about, grid=GRID, seed=cell["seed"]) as trial:
         for step in range(0, 200, 10):
             loss = 0.7 * np.exp(-step / 60) + 0.1 + draw.normal(0, 0.01)
             trial.log_step(
                 "distill", step, {"loss": loss, "learning_rate": 1e-5 * (1 - step / 200)}
             )
         trial.set_health("ok")
-        trial.log_result(folder, facts, metrics)
-    state = {"state": "finished", "health": "ok", "means": metrics}
-    return {"overrides": " ".join(words), "signature": signature, **state}
+        trial.log_result(folder, {**facts, "means": metrics})
+    state: dict[str, Any] = {"state": "finished", "health": "ok", "means": metrics}
+    return Row(overrides=" ".join(words), signature=signature, **state)
 
 
 @contextlib.contextmanager

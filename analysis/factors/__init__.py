@@ -25,6 +25,7 @@ from analysis.factors.anova import (
     simple_effects,
 )
 from analysis.factors.levels import Pair, marginal_means, tukey
+from analysis.factors.tables import level_of, tables
 
 __all__ = [
     "QUERY",
@@ -32,8 +33,10 @@ __all__ = [
     "Grid",
     "Pair",
     "analyse",
+    "level_of",
     "marginal_means",
     "omega_squared",
     "simple_effects",
+    "tables",
     "tukey",
 ]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
 from analysis.factors.design import block, clean, empty, residual
-from analysis.significance import FloatArray
+from analysis.significance import FloatArray, score_table
 
 QUERY = "query"
 TYPES = (2, 3)
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def analyse(
         If scores are not finite or not [R, n], labels do not fit, a factor has one level only, or
         type 3 is asked of a grid with empty combinations.
     """
-    table = _table(scores)
+    table = score_table(scores, "runs, queries")
     labels = {name: tuple(map(str, column)) for name, column in levels.items()}
     _check(table, labels, order, type)
     terms = tuple(t for size in range(1, order + 1) for t in combinations(labels, size))
@@ -128,21 +128,13 @@ def analyse(
     total = clean(float(((table - mean) ** 2).sum()), 1e-12 * float((table**2).sum()))
     explained = n * (float(((means - mean) ** 2).sum()) - full)
     rest_df = runs * n - 1 - (n - 1) - (rank - 1)
-    rest = clean(total - queries - explained, total) / rest_df if rest_df > 0 else float("nan")
-    within, within_df = _between_runs(means, labels, n)
-
+    rest = clean(total - queries - explained, total) / rest_df if rest_df > 0 else NAN
+    errors = _Errors(rest, rest_df, table.size, *_between_runs(means, labels, n), confidence)
     effects = []
     for term in terms:
-        others = [t for t in terms if t != term and (type == 3 or not set(term) <= set(t))]
-        without, rank_without = residual(means, [blocks[t] for t in others], runs)
-        with_it, rank_with = residual(means, [blocks[t] for t in (*others, term)], runs)
-        squares = clean(n * (without - with_it), total)
-        df = rank_with - rank_without
-        effects.append(
-            _effect(term, squares, df, rest, rest_df, table.size, confidence, within, within_df)
-        )
-    nan = float("nan")
-    effects.append(_effect((QUERY,), queries, n - 1, rest, rest_df, table.size, confidence, nan, 0))
+        others = [blocks[t] for t in terms if t != term and (type == 3 or not set(term) <= set(t))]
+        effects.append(_effect(term, *_gain(means, others, blocks[term], n, total), errors))
+    effects.append(_effect((QUERY,), queries, n - 1, replace(errors, between=NAN)))
     return Grid(table, labels, terms, tuple(effects), rest, rest_df, table.size, type)
 
 
@@ -162,24 +154,20 @@ def simple_effects(grid: Grid, factor: str, at: str, confidence: float = 0.95) -
     if factor == at:
         raise ValueError(f"a simple effect needs two factors, not {factor} twice")
     n = grid.scores.shape[1]
-    found = {}
+    between = _between_runs(grid.scores.mean(axis=1), grid.levels, n)
+    errors = _Errors(grid.rest, grid.rest_df, grid.observations, *between, confidence)
+    total = float((grid.scores**2).sum())
+    effects = {}
     for level in dict.fromkeys(grid.levels[at]):
-        chosen = [i for i, own in enumerate(grid.levels[at]) if own == level]
-        labels = {f: tuple(c[i] for i in chosen) for f, c in grid.levels.items() if f != at}
+        runs = [i for i, label in enumerate(grid.levels[at]) if label == level]
+        labels = {f: tuple(c[i] for i in runs) for f, c in grid.levels.items() if f != at}
         if len(set(labels[factor])) < 2:
             continue
-        means = grid.scores[chosen].mean(axis=1)
         others = [block(labels, (f,)) for f in labels if f != factor]
-        without, rank_without = residual(means, others, len(chosen))
-        with_it, rank_with = residual(means, [*others, block(labels, (factor,))], len(chosen))
-        within, within_df = _between_runs(grid.scores.mean(axis=1), grid.levels, n)
-        found[level] = _effect(
-            (factor,),
-            clean(n * (without - with_it), float((grid.scores**2).sum())),
-            rank_with - rank_without,
-            *(grid.rest, grid.rest_df, grid.observations, confidence, within, within_df),
-        )
-    return found
+        means = grid.scores[runs].mean(axis=1)
+        gain = _gain(means, others, block(labels, (factor,)), n, total)
+        effects[level] = _effect((factor,), *gain, errors)
+    return effects
 
 
 def omega_squared(
@@ -213,29 +201,51 @@ def _noncentrality(f: float, df: int, rest_df: int, share: float) -> float:
     return float(optimize.brentq(excess, 0.0, limit, xtol=1e-9))
 
 
-def _effect(
-    term: tuple[str, ...],
-    squares: float,
-    df: int,
-    rest: float,
-    rest_df: int,
-    observations: int,
-    confidence: float,
-    within: float,
-    within_df: int,
-) -> Effect:
-    nan = float("nan")
-    if df < 1 or rest_df < 1 or not rest > 0:
-        return Effect(term, squares, df, nan, nan, nan, nan, nan, nan)
-    f = squares / df / rest
-    p_runs = float(stats.f.sf(squares / df / within, df, within_df)) if within > 0 else nan
+@dataclass(frozen=True)
+class _Errors:
+    """What the effects of a grid are tested against.
+
+    Attributes
+    ----------
+    rest, rest_df, observations
+        As in `Grid`.
+    between, between_df
+        Mean square between runs of one cell and its degrees of freedom; NaN without repeated cells.
+    confidence
+        Coverage of the intervals.
+    """
+
+    rest: float
+    rest_df: int
+    observations: int
+    between: float
+    between_df: int
+    confidence: float
+
+
+def _gain(
+    means: FloatArray, others: list[FloatArray], block: FloatArray, n: int, total: float
+) -> tuple[float, int]:
+    """Sum of squares and degrees of freedom that a term adds to other terms."""
+    without, rank_without = residual(means, others, len(means))
+    with_it, rank_with = residual(means, [*others, block], len(means))
+    return clean(n * (without - with_it), total), rank_with - rank_without
+
+
+def _effect(term: tuple[str, ...], squares: float, df: int, errors: _Errors) -> Effect:
+    if df < 1 or errors.rest_df < 1 or not errors.rest > 0:
+        return Effect(term, squares, df, *(NAN,) * 6)
+    f = squares / df / errors.rest
+    p_runs = NAN
+    if errors.between > 0:
+        p_runs = float(stats.f.sf(squares / df / errors.between, df, errors.between_df))
     return Effect(
         term,
         squares,
         df,
         f,
-        float(stats.f.sf(f, df, rest_df)),
-        *omega_squared(f, df, rest_df, observations, confidence),
+        float(stats.f.sf(f, df, errors.rest_df)),
+        *omega_squared(f, df, errors.rest_df, errors.observations, errors.confidence),
         p_runs,
     )
 
@@ -245,10 +255,10 @@ def _between_runs(
 ) -> tuple[float, int]:
     """Mean square between runs of one cell, per score, and its degrees of freedom."""
     cells = list(zip(*labels.values(), strict=True))
-    groups = [[i for i, own in enumerate(cells) if own == cell] for cell in dict.fromkeys(cells)]
+    groups = [[i for i, run in enumerate(cells) if run == cell] for cell in dict.fromkeys(cells)]
     df = len(cells) - len(groups)
     if not df:
-        return float("nan"), 0
+        return NAN, 0
     return n * sum(float(((means[g] - means[g].mean()) ** 2).sum()) for g in groups) / df, df
 
 
@@ -270,12 +280,3 @@ def _check(table: FloatArray, labels: Mapping[str, tuple[str, ...]], order: int,
             raise ValueError(f"factor {name}: {len(column)} labels for {len(table)} runs")
         if len(set(column)) < 2:
             raise ValueError(f"factor {name} has one level only: {column[0]}")
-
-
-def _table(values: npt.ArrayLike) -> FloatArray:
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ValueError(f"scores must have shape [runs, queries], got {table.shape}")
-    if not np.isfinite(table).all():
-        raise ValueError("scores must be finite")
-    return table

@@ -14,12 +14,12 @@ def block(labels: Mapping[str, tuple[str, ...]], term: tuple[str, ...]) -> Float
     """Columns of one term in sum-to-zero coding, shape [R, product of (levels - 1)]."""
     columns = np.ones((len(next(iter(labels.values()))), 1))
     for factor in term:
-        own = labels[factor]
-        names = list(dict.fromkeys(own))
+        levels = labels[factor]
+        names = list(dict.fromkeys(levels))
         coded = np.array(
-            [[float(o == name) - float(o == names[-1]) for name in names[:-1]] for o in own]
+            [[float(o == name) - float(o == names[-1]) for name in names[:-1]] for o in levels]
         )
-        columns = (columns[:, :, None] * coded[:, None, :]).reshape(len(own), -1)
+        columns = (columns[:, :, None] * coded[:, None, :]).reshape(len(levels), -1)
     return columns
 
 
@@ -33,10 +33,10 @@ def residual(means: FloatArray, blocks: Iterable[FloatArray], runs: int) -> tupl
 
 def empty(labels: Mapping[str, tuple[str, ...]], term: tuple[str, ...]) -> bool:
     """Whether some combination of the term's levels was not run."""
-    seen = set(zip(*(labels[factor] for factor in term), strict=True))
-    return len(seen) < math.prod(len(set(labels[factor])) for factor in term)
+    combinations = set(zip(*(labels[factor] for factor in term), strict=True))
+    return len(combinations) < math.prod(len(set(labels[factor])) for factor in term)
 
 
 def clean(squares: float, total: float) -> float:
-    """Sum of squares without what rounding left of a zero."""
+    """Sum of squares; exactly zero where it is nothing but rounding errors of `total`."""
     return squares if total and squares > 1e-12 * total else 0.0

@@ -86,20 +86,20 @@ def tukey(grid: Grid, factor: str, confidence: float = 0.95) -> tuple[Pair, ...]
 
 @lru_cache
 def _critical(confidence: float, levels: int, df: int) -> float:
-    """Quantile of the studentised range; kept, since it takes scipy a third of a second."""
+    """Quantile of the studentised range; cached, since it takes scipy a third of a second."""
     return float(stats.studentized_range.ppf(confidence, levels, df))
 
 
 def _contrasts(grid: Grid, factor: str) -> dict[str, FloatArray]:
     """Level -> coefficients of its marginal mean: in sum-to-zero coding other factors drop out."""
     known(grid, factor)
-    own = grid.levels[factor]
+    labels = grid.levels[factor]
     rows = {}
-    for level in dict.fromkeys(own):
+    for level in dict.fromkeys(labels):
         parts = [np.ones(1)]
         for term in grid.terms:
             columns = block(grid.levels, term)
-            at = columns[own.index(level)] if term == (factor,) else np.zeros(columns.shape[1])
+            at = columns[labels.index(level)] if term == (factor,) else np.zeros(columns.shape[1])
             parts.append(at)
         rows[level] = np.concatenate(parts)
     return rows
@@ -112,8 +112,10 @@ def _estimable(grid: Grid, row: FloatArray) -> bool:
 
 
 def _coefficients(grid: Grid) -> FloatArray:
-    found: FloatArray = np.linalg.lstsq(_design(grid), grid.scores.mean(axis=1), rcond=None)[0]
-    return found
+    coefficients: FloatArray = np.linalg.lstsq(_design(grid), grid.scores.mean(axis=1), rcond=None)[
+        0
+    ]
+    return coefficients
 
 
 def _design(grid: Grid) -> FloatArray:

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from analysis.figures.grid import Conditions, by_level, crossed
+from analysis.render.figures.curves import Line
+from analysis.render.figures.maps import Wins
 from analysis.significance import FloatArray, paired_differences
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a figure: points with intervals, in units of the measure.
-
-    Attributes
-    ----------
-    label : str
-        What tells it from the other lines.
-    x : tuple of str, j
-        Levels on the horizontal axis.
-    mean, low, high : tuple of float, j
-        NaN where there is nothing to show.
-    """
-
-    label: str
-    x: tuple[str, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
 
 
 def within(
@@ -95,44 +75,44 @@ def within(
     return np.mean(means, axis=0), np.asarray(half)
 
 
-def lines(found: Conditions, key: str, grouped: Mapping[str, Sequence[str]]) -> list[Line]:
+def lines(settings: Conditions, key: str, grouped: Mapping[str, Sequence[str]]) -> list[Line]:
     """Lines over the levels of `key`: one per group of collections and setting of all else.
 
     Settings with one level of `key` are left out: a point is no line. The label of a line has only
     what tells it from the others.
     """
     series: dict[tuple[tuple[str, str], ...], list[int]] = {}
-    for i, levels in enumerate(found.levels):
+    for i, levels in enumerate(settings.levels):
         if key in levels:
             rest = tuple((k, v) for k, v in levels.items() if k != key)
             series.setdefault(rest, []).append(i)
     series = {rest: places for rest, places in series.items() if len(places) > 1}
-    told = [
+    telling = [
         k for k in dict.fromkeys(k for rest in series for k, _ in rest)
         if len({dict(rest).get(k) for rest in series}) > 1
     ]  # fmt: skip
-    drawn = []
+    series_lines = []
     for group, names in grouped.items():
-        rows = [i for i, name in enumerate(found.collections) if name in names]
+        rows = [i for i, name in enumerate(settings.collections) if name in names]
         if not rows:
             continue
         for rest, places in series.items():
             mean, half = within(
-                found.values[np.ix_(rows, places)], [found.collections[i] for i in rows]
+                settings.values[np.ix_(rows, places)], [settings.collections[i] for i in rows]
             )
-            words = [f"{value}" for k, value in rest if k in told and value]
+            words = [f"{value}" for k, value in rest if k in telling and value]
             words += [group] if len(grouped) > 1 else []
-            drawn.append(
-                _line(", ".join(words), [found.levels[i][key] for i in places], mean, half)
+            series_lines.append(
+                _line(", ".join(words), [settings.levels[i][key] for i in places], mean, half)
             )
-    return drawn
+    return series_lines
 
 
 def interaction(
-    found: Conditions, across: str, lines_of: str, factors: Sequence[str]
+    settings: Conditions, across: str, lines_of: str, factors: Sequence[str]
 ) -> list[Line]:
     """Means over `across` per level of `lines_of`, averaged over the other factors."""
-    part, levels = crossed(found, factors)
+    part, levels = crossed(settings, factors)
     keys = [(a, b) for b in levels[lines_of] for a in levels[across]]
     if not keys:
         return []
@@ -160,40 +140,41 @@ def _line(label: str, x: Sequence[str], mean: FloatArray, half: FloatArray) -> L
 
 
 def cell_means(
-    found: Conditions, rows: str, columns: str, fixed: Mapping[str, str]
+    settings: Conditions, rows: str, columns: str, fixed: Mapping[str, str]
 ) -> tuple[list[str], list[str], FloatArray]:
     """Mean score per level of two factors with the others held: row levels, column levels, [r, c].
 
     NaN where nothing was run. Several settings of one cell (other keys vary) are averaged.
     """
-    collections = np.array(found.collections)
+    collections = np.array(settings.collections)
     means = np.mean(
-        [found.values[collections == name].mean(axis=0) for name in dict.fromkeys(collections)],
+        [settings.values[collections == name].mean(axis=0) for name in dict.fromkeys(collections)],
         axis=0,
     )
     keys = (rows, columns)
-    down, over = (sorted({s[k] for s in found.levels if k in s}, key=by_level) for k in keys)
+    down, over = (sorted({s[k] for s in settings.levels if k in s}, key=by_level) for k in keys)
     table = np.full((len(down), len(over)), np.nan)
     for r, c in np.ndindex(table.shape):
-        wanted = {**fixed, rows: down[r], columns: over[c]}
+        cell = {**fixed, rows: down[r], columns: over[c]}
         places = [
-            i for i, s in enumerate(found.levels) if all(s.get(k) == v for k, v in wanted.items())
+            i for i, s in enumerate(settings.levels) if all(s.get(k) == v for k, v in cell.items())
         ]
         if places:
             table[r, c] = means[places].mean()
     return down, over, table
 
 
-def wins(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> tuple[FloatArray, tuple[int, ...]]:
-    """Per-query differences, largest first, and the numbers of wins, ties and losses.
+def wins(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> Wins:
+    """Per-query differences, and how many are wins, ties and losses.
 
     Parameters
     ----------
     treatment, baseline : array_like, shape [n]
         Scores of the same queries; scores equal up to rounding are ties.
     """
-    found = np.sort(paired_differences(treatment, baseline))[::-1]
-    return found, (int((found > 0).sum()), int((found == 0).sum()), int((found < 0).sum()))
+    differences = np.sort(paired_differences(treatment, baseline))[::-1]
+    counts = ((differences > 0).sum(), (differences == 0).sum(), (differences < 0).sum())
+    return Wins(differences, *map(int, counts))
 
 
 def pareto(cost: npt.ArrayLike, gain: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -258,12 +239,12 @@ def bars(ranks: npt.ArrayLike, different: npt.ArrayLike) -> list[tuple[int, ...]
     """
     order = np.argsort(np.asarray(ranks, dtype=np.float64), kind="stable")
     apart = np.asarray(different, dtype=bool)[np.ix_(order, order)]
-    found, last = [], 0
+    runs, last = [], 0
     for start in range(len(order)):
         end = start + 1
         while end < len(order) and not apart[start : end + 1, start : end + 1].any():
             end += 1
         if end - start > 1 and end > last:
-            found.append(tuple(int(i) for i in order[start:end]))
+            runs.append(tuple(int(i) for i in order[start:end]))
             last = end
-    return found
+    return runs

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from analysis.render.figures.style import number
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES
 from analysis.summary import Summary
+from rdx.config import varied
 
 Levels = dict[str, str]
 SEED = "seed"
@@ -46,34 +47,6 @@ class Conditions:
         )
 
 
-def level(cell: Any, key: str) -> str:
-    """Level of an override key in a cell: as on its command line, else its resolved value.
-
-    A key that the cell does not have gives "".
-    """
-    for override in cell.overrides:
-        name, _, value = override.lstrip("+~").partition("=")
-        if name == key:
-            return str(value)
-    if key in cell.levels:
-        return str(cell.levels[key])
-    node: Any = cell.cfg
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return ""
-        node = node[part]
-    return "" if isinstance(node, Mapping) else str(node)
-
-
-def varied(cells: Sequence[Any]) -> tuple[str, ...]:
-    """Override keys with more than one level among the cells, in order, the seed apart."""
-    keys = dict.fromkeys(
-        override.lstrip("+~").partition("=")[0] for cell in cells for override in cell.overrides
-    )
-    keys.pop(SEED, None)
-    return tuple(key for key in keys if len({level(cell, key) for cell in cells}) > 1)
-
-
 def conditions(summary: Summary, measure: str) -> Conditions | None:
     """Scores of every setting that was run, whatever rows show it; None if there are none.
 
@@ -90,8 +63,9 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
     chosen = chosen[chosen["signature"].isin(cells)]
     if chosen.empty:
         return None
-    keys = varied(tuple(cells.values()))
-    settings = {s: tuple(level(cell, key) for key in keys) for s, cell in cells.items()}
+    axes = varied(tuple(cells.values()))
+    axes.pop(SEED, None)
+    settings = {s: tuple(axis[i] for axis in axes.values()) for i, s in enumerate(cells)}
     chosen = chosen.assign(setting=chosen["signature"].map(settings))
     chosen = chosen.drop(columns="grid").drop_duplicates()
     wide = (
@@ -104,24 +78,16 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
         return None
     several = len({system for system, _ in wide.columns}) > 1
     levels = [
-        dict(zip(keys, setting, strict=True)) | ({"system": system} if several else {})
+        dict(zip(axes, setting, strict=True)) | ({"system": system} if several else {})
         for system, setting in wide.columns
     ]
     order = sorted(range(len(levels)), key=lambda i: [by_level(v) for v in levels[i].values()])
-    found = Conditions(
+    scored = Conditions(
         levels=tuple(levels),
         collections=tuple(wide.index.get_level_values("collection")),
         values=wide.to_numpy(dtype=np.float64),
     )
-    return found.of(order)
-
-
-def number(text: str) -> float:
-    """Value of a level that is a number; NaN if it is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return scored.of(order)
 
 
 def by_level(text: str) -> tuple[bool, float, str]:
@@ -133,30 +99,32 @@ def by_level(text: str) -> tuple[bool, float, str]:
 
 def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
     """First stage -> the collections that were re-ranked from it; lines are drawn per group."""
-    found: dict[str, list[str]] = {}
+    stages: dict[str, list[str]] = {}
     for name in summary.collections:
-        stage = summary.collection_facts.get(name, {}).get("first_stage")
-        if isinstance(stage, Mapping):
-            stage = next((stage[key] for key in NAMES if key in stage), "first stage")
-        found.setdefault(str(stage or "first stage"), []).append(name)
-    return {stage: tuple(names) for stage, names in found.items()}
+        facts = summary.collection_facts.get(name)
+        stage = facts.first_stage if facts else {}
+        engine = next((str(stage[key]) for key in NAMES if key in stage), "first stage")
+        stages.setdefault(engine, []).append(name)
+    return {stage: tuple(names) for stage, names in stages.items()}
 
 
-def crossed(found: Conditions, factors: Sequence[str]) -> tuple[Conditions, dict[str, list[str]]]:
+def crossed(
+    settings: Conditions, factors: Sequence[str]
+) -> tuple[Conditions, dict[str, list[str]]]:
     """The largest part of a grid in which every combination of levels was run, and its levels.
 
     Settings that differ in another key than a factor from most others (controls) are left out,
     then, until the rest is complete, the level with the smallest share of its combinations. Ties:
     the later factor and level go first.
     """
-    usable = [i for i, levels in enumerate(found.levels) if all(f in levels for f in factors)]
+    usable = [i for i, levels in enumerate(settings.levels) if all(f in levels for f in factors)]
     rest = {
-        i: tuple((k, v) for k, v in found.levels[i].items() if k not in factors) for i in usable
+        i: tuple((k, v) for k, v in settings.levels[i].items() if k not in factors) for i in usable
     }
     usual = Counter(rest.values()).most_common(1)
     usable = [i for i in usable if rest[i] == usual[0][0]]
     while True:
-        part = found.of(usable)
+        part = settings.of(usable)
         levels = {f: sorted({setting[f] for setting in part.levels}, key=by_level) for f in factors}
         size = math.prod(len(values) for values in levels.values())
         if len(usable) == size or not usable:
@@ -174,4 +142,4 @@ def crossed(found: Conditions, factors: Sequence[str]) -> tuple[Conditions, dict
         _, minus_factor, minus_level = min(shares)
         factor = factors[-minus_factor]
         gone = levels[factor][-minus_level]
-        usable = [i for i in usable if found.levels[i][factor] != gone]
+        usable = [i for i in usable if settings.levels[i][factor] != gone]

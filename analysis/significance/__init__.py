@@ -3,15 +3,21 @@
 Every function names its null hypothesis and its source, and takes one comparison ([n] differences)
 or many ([m, n]) at a time. Nothing here knows of MLflow, tables or files. ``docs/statistics.md``
 says when to use which, and how often each errs.
+
+Corrections are statsmodels'. Own code is what libraries lack: tests of many comparisons in one go
+(all pairs of a hundred systems) that give 1 for equal systems where scipy gives NaN; Wilcoxon's
+exact distribution with ties; a randomisation test whose p is never 0; BCa intervals of many
+comparisons (the numbers of scipy's); compact letters. Where both exist, the tests compare them.
 """
 
 from analysis.significance.comparison import Comparison, compare, paired_t
-from analysis.significance.corrections import benjamini_hochberg, correct, hochberg, holm
+from analysis.significance.corrections import correct
 from analysis.significance.differences import (
     SAME_ABS,
     SAME_REL,
     FloatArray,
     paired_differences,
+    score_table,
 )
 from analysis.significance.pairs import all_pairs, compact_letters
 from analysis.significance.ranks import wilcoxon
@@ -40,18 +46,16 @@ __all__ = [
     "FloatArray",
     "all_pairs",
     "bca_interval",
-    "benjamini_hochberg",
     "cohens_dz",
     "compact_letters",
     "compare",
     "correct",
     "equivalence",
-    "hochberg",
-    "holm",
     "non_inferiority",
     "paired_differences",
     "paired_t",
     "randomisation",
+    "score_table",
     "t_interval",
     "t_test",
     "wilcoxon",

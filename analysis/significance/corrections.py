@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from statsmodels.stats.multitest import multipletests
 
 from analysis.significance.differences import FloatArray
 
-METHODS = ("holm", "hochberg", "bh")
+METHODS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}  # of statsmodels
 Corrected = tuple[FloatArray, npt.NDArray[np.bool_]]
 
 
@@ -41,6 +42,12 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
     ValueError
         If a p value lies outside [0, 1], or the method is none of `METHODS`.
 
+    Examples
+    --------
+    >>> adjusted, reject = correct([0.01, 0.04, float("nan")])
+    >>> adjusted.tolist(), reject.tolist()
+    ([0.02, 0.04, nan], [True, True, False])
+
     Notes
     -----
     Holm (1979), *A simple sequentially rejective multiple test procedure*. Hochberg (1988), *A
@@ -54,40 +61,9 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
         raise ValueError(f"p values must have shape [m], got {values.shape}")
     adjusted = np.full(values.shape, np.nan)
     valid = ~np.isnan(values)
-    known = values[valid]
-    if (known < 0).any() or (known > 1).any():
+    tested = values[valid]
+    if (tested < 0).any() or (tested > 1).any():
         raise ValueError("p values must lie in [0, 1]")
-    order = np.argsort(known, kind="stable")
-    m, ascending = len(known), known[order]
-    left = np.arange(m, 0, -1)  # how many p values are at least as large as this one
-    if method == "holm":
-        steps = np.maximum.accumulate(ascending * left)
-    else:
-        scaled = ascending * (left if method == "hochberg" else m / np.arange(1, m + 1))
-        steps = np.minimum.accumulate(scaled[::-1])[::-1]
-    back = np.empty(m)
-    back[order] = np.minimum(steps, 1.0)
-    adjusted[valid] = back
+    if len(tested):
+        adjusted[valid] = multipletests(tested, method=METHODS[method])[1]
     return adjusted, np.nan_to_num(adjusted, nan=np.inf) <= alpha
-
-
-def holm(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
-    """Holm's step-down correction of one family; see `correct`.
-
-    Examples
-    --------
-    >>> adjusted, reject = holm([0.01, 0.04, float("nan")])
-    >>> adjusted.tolist(), reject.tolist()
-    ([0.02, 0.04, nan], [True, True, False])
-    """
-    return correct(p, "holm", alpha)
-
-
-def hochberg(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
-    """Hochberg's step-up correction of one family; see `correct`."""
-    return correct(p, "hochberg", alpha)
-
-
-def benjamini_hochberg(p: npt.ArrayLike, alpha: float = 0.05) -> Corrected:
-    """Benjamini and Hochberg's correction for the false discovery rate; see `correct`."""
-    return correct(p, "bh", alpha)

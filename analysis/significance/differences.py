@@ -1,4 +1,4 @@
-"""Paired differences, the one input of every test here."""
+"""Scores and paired differences, the input of every test here."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def paired_differences(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> Flo
     # As `numpy.isclose`, which takes three times as long.
     difference[np.abs(difference) <= SAME_ABS + SAME_REL * np.abs(b)] = 0.0
     return difference
+
+
+def score_table(values: npt.ArrayLike, axes: str) -> FloatArray:
+    """Scores as a finite array of two dimensions, which `axes` names.
+
+    Raises
+    ------
+    ValueError
+        If the table is empty, not two-dimensional or not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not table.size:
+        raise ValueError(f"scores must have shape [{axes}], got {table.shape}")
+    if not np.isfinite(table).all():
+        raise ValueError("scores must be finite")
+    return table
 
 
 def rows(differences: npt.ArrayLike) -> tuple[FloatArray, tuple[int, ...]]:

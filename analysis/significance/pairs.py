@@ -135,14 +135,14 @@ def compact_letters(different: npt.ArrayLike, means: npt.ArrayLike) -> tuple[str
         else:
             needed.append(members)
     letters = [""] * k
-    for number, members in enumerate(sorted(needed, key=lambda found: tuple(found))):
+    for number, members in enumerate(sorted(needed, key=lambda members: tuple(members))):
         for member in members:
             letters[order[member]] += _letter(number)
     return tuple(letters)
 
 
 def _grow(alike: npt.NDArray[np.bool_], i: int, j: int) -> npt.NDArray[np.int64]:
-    """Greatest set around i and j that the systems make when asked in their order, sorted."""
+    """Largest set with i and j of systems that are all alike, added in their order; sorted."""
     members = sorted({i, j})
     free = alike[i] & alike[j]
     free[members] = False

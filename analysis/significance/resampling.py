@@ -99,7 +99,8 @@ def exact(n: int, randomisations: int) -> bool:
 def p_value(count: FloatArray, n: int, randomisations: int) -> FloatArray:
     """P values from the number of assignments at least as extreme as the observed one."""
     if exact(n, randomisations):
-        return count / 2**n
+        p: FloatArray = count / 2**n
+        return p
     return (count + 1) / (randomisations + 1)
 
 
@@ -175,9 +176,9 @@ def _samples(n: int, resamples: int, seed: int) -> Iterator[FloatArray]:
     """Blocks [b, n]: how often each query is in a sample of n."""
     generator = np.random.default_rng(seed)
     for size in _blocks(resamples, n):
-        drawn = generator.integers(0, n, (size, n))
-        drawn += n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        places = generator.integers(0, n, (size, n))
+        places += n * np.arange(size)[:, None]
+        yield np.bincount(places.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
 def _quantile(ordered: FloatArray, level: FloatArray) -> FloatArray:

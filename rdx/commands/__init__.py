@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rdx.arguments import Parser
-from rdx.commands.measuring import evaluate, import_
-from rdx.commands.standing import retry, status
-from rdx.commands.syncing import sync
-from rdx.commands.teaching import teach
+from rdx.commands.grids import retry, status
+from rdx.commands.labels import teach
+from rdx.commands.records import sync
+from rdx.commands.systems import evaluate, import_
 from rdx.fetching import data
 from rdx.plan.command import plan
 
@@ -32,15 +32,13 @@ def export(arguments: Sequence[str]) -> None:
         default="transformers",
         help="transformers (also for sentence-transformers) or lightning_ir",
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from rdx import export as release
 
-    try:
-        folder = release.export(
-            given.store, given.signature, given.out, given.licence, given.name, given.form
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"rdx: {error}")
+    folder = release.export(
+        *(options.store, options.signature, options.out),
+        *(options.licence, options.name, options.form),
+    )
     print(f"{'Exported':<15}{folder}")
 
 
@@ -53,12 +51,12 @@ def doctor(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("overrides", nargs="*", help="as of python -m rdx; a grid, too")
     parser.add_argument("--json", action="store_true", help="for programs")
-    given = parser.parse_intermixed_args(arguments)
-    from rdx import doctor as clinic
+    options = parser.parse_intermixed_args(arguments)
+    from rdx.doctor import as_json, examine, stops, text
 
-    found = clinic.examine(given.overrides)
-    print(json.dumps(clinic.as_json(found), indent=1) if given.json else clinic.text(found))
-    if clinic.stops(found):
+    findings = examine(options.overrides)
+    print(json.dumps(as_json(findings), indent=1) if options.json else text(findings))
+    if stops(findings):
         sys.exit(1)
 
 

@@ -1,57 +1,54 @@
 """Configuration: compose cells, check them, give them their identity, build their objects.
 
-No torch here: `python -m rdx --help` and `python -m analysis` compose cells without it.
+No torch here: `python -m rdx --help` composes cells without it. It loads when objects are built.
 """
 
-from rdx.config.building import build, check, check_all, find_extensions
-from rdx.config.composing import COMPOSING, composed, explain, load_spec, resolved, settle
-from rdx.config.grid import cells, distinct, expand, impossible, split
-from rdx.config.identity import (
-    OF_SPLITS,
-    SCHEDULING,
-    SCHEDULING_OF,
-    SCHEMA,
-    corpus,
-    identity,
-    signatures,
-)
+from rdx.config.building import build, built, check, check_all, check_here, part
+from rdx.config.cell import Cell, varied
+from rdx.config.classes import class_of, find_extensions, nodes, with_mark
+from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
+from rdx.config.grid import cells, expand, impossible, split
+from rdx.config.identity import FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
-from rdx.config.schema import GROUPS, Cell, ConfigError, Root, nodes
+from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.folders import CONF, ROOT
 
 __all__ = [
     "COMPOSING",
     "CONF",
+    "FILES",
     "GROUPS",
-    "OF_SPLITS",
+    "PASSAGES",
     "ROOT",
-    "SCHEDULING",
-    "SCHEDULING_OF",
-    "SCHEMA",
     "Cell",
+    "Config",
     "ConfigError",
-    "Root",
+    "MissingFile",
     "build",
+    "built",
     "cells",
     "check",
     "check_all",
+    "check_here",
+    "class_of",
     "composed",
-    "corpus",
-    "distinct",
     "emulated",
     "expand",
     "explain",
     "find_extensions",
     "identity",
     "impossible",
+    "levels",
     "load_spec",
     "loaders",
     "nodes",
+    "part",
     "precisions",
     "require_models",
     "resolved",
     "settle",
-    "signatures",
     "split",
+    "varied",
+    "with_mark",
 ]

@@ -1,21 +1,26 @@
-"""Configuration to objects: the only place that instantiates."""
+"""Build the objects of a configuration and check them: the only place that instantiates."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from rdx import security
 from rdx.arguments import near
-from rdx.config.schema import GROUPS, Cell, ConfigError
+from rdx.config.classes import class_named
+from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
+from rdx.config.wrong import placed, wrong
+from rdx.declared import converted
 from rdx.faults import line
 
-EXTENSIONS = "RDX_EXTENSIONS"  # a variable, not a key: no configuration may widen what it may name
+if TYPE_CHECKING:
+    from rdx.config.cell import Cell
 
 
 def build(node: Any, where: str) -> Any:
@@ -23,7 +28,8 @@ def build(node: Any, where: str) -> Any:
 
     The only place that instantiates. Targets are classes of rdx and of the packages that the
     environment variable RDX_EXTENSIONS names (with commas between), and nothing else: neither
-    functions, nor what those only import.
+    functions, nor what those only import. Values are converted to the types that the class
+    declares (`rdx.declared`).
 
     Raises
     ------
@@ -37,48 +43,64 @@ def build(node: Any, where: str) -> Any:
     if "_target_" not in node:
         return {key: build(value, f"{where}.{key}") for key, value in node.items()}
     target = str(node["_target_"])
-    module, _, name = target.rpartition(".")
-    if not allowed(target):
-        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     try:
-        cls = getattr(importlib.import_module(module), name)
-    except (AttributeError, ModuleNotFoundError) as error:
+        cls = class_named(target)
+    except ConfigError as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from error
-    if not (isinstance(cls, type) and allowed(f"{cls.__module__}.{name}")):
-        raise ConfigError(f"{where}._target_={target}: {MUST_BE}")
     arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
     valid = inspect.signature(cls).parameters
     for key in arguments:
         if key not in valid:
-            told = f"{where}.{key}: no such key{near(key, valid)}; valid: {list(valid)}"
-            raise ConfigError(told)
+            raise ConfigError(f"{where}.{key}: no such key{near(key, valid)}; valid: {list(valid)}")
     for key, parameter in valid.items():
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and key not in arguments and not variadic:
             raise ConfigError(f"{where}.{key}: no value; give it as {where}.{key}=...")
-    _check_types(cls, arguments, where)
+    if not hasattr(cls, "__pydantic_validator__"):  # of an extension
+        for key, value in arguments.items():
+            try:
+                arguments[key] = converted(cls, key, value)
+            except ValidationError as error:
+                raise ConfigError(wrong(error, cls, arguments, where, (key,))) from error
     try:
         return cls(**arguments)
+    except ValidationError as error:
+        raise ConfigError(wrong(error, cls, arguments, where)) from error
     except (TypeError, ValueError) as error:
-        message = str(error)
-        prefix = "" if message.startswith(f"{where}.") else f"{where}: "
-        raise ConfigError(f"{prefix}{message}") from error
+        raise ConfigError(placed(str(error), where, valid)) from error
 
 
-MUST_BE = f"must be a class of rdx, or of a package that the variable {EXTENSIONS} names"
+def built(node: Any, where: str) -> Any:
+    """Build a node; equal nodes give the same object."""
+    return _built(json.dumps(node, sort_keys=True), where)
 
 
-def allowed(target: str) -> bool:
-    """Whether a `_target_` lies in rdx or in a declared package."""
-    declared = (name.strip() for name in os.environ.get(EXTENSIONS, "").split(","))
-    return any(target.startswith(f"{name}.") for name in ("rdx", *declared) if name)
+@lru_cache(maxsize=4096)
+def _built(node: str, where: str) -> Any:
+    return build(json.loads(node), where)
 
 
-def find_extensions() -> None:
-    """Let declared packages in the working folder be imported by console scripts, as by `-m`."""
-    here = os.getcwd()
-    if os.environ.get(EXTENSIONS) and not sys.flags.safe_path and here not in sys.path:
-        sys.path.append(here)
+def part(cfg: Config, group: str) -> Any:
+    """The object of a config group of a configuration; equal nodes share one.
+
+    Raises
+    ------
+    ConfigError
+        On a bad value, or if it is not what the group is for.
+    """
+    from rdx import parts as protocols  # pandas: no need to for --help
+
+    thing = built(cfg[group], group)
+    kinds: dict[str, Any] = {
+        "data": protocols.DataSource,
+        "sampler": protocols.Sampler,
+        "teacher": protocols.Teacher,
+        "loss": protocols.Loss | None,
+        "budget": protocols.Budget,
+    }
+    if not isinstance(thing, kinds.get(group, object)):
+        raise ConfigError(f"{group}._target_={cfg[group].get('_target_')}: is no {group}")
+    return thing
 
 
 def check(cell: Cell) -> None:
@@ -86,6 +108,8 @@ def check(cell: Cell) -> None:
 
     Raises
     ------
+    MissingFile
+        If a file that a value names is not on this machine.
     ConfigError
         On a bad value; or if a value holds a key or password, for all values are recorded.
     """
@@ -98,47 +122,58 @@ def check(cell: Cell) -> None:
     if not cell.cfg["store"]:
         raise ConfigError("store: no value; give it as store=FOLDER")
     for group in GROUPS:
-        node = cell.cfg[group]
-        if isinstance(node, dict) and "_target_" not in node:
-            raise ConfigError(f"{group}={cell.levels.get(group)}: this option has no _target_")
-        try:
-            built = build(node, group)
-            tests = getattr(built, "collections", {}).values()  # of `evaluation`
-            for one in (built, *(test_set.data for test_set in tests)):
-                if hasattr(one, "check"):
-                    one.check()
-        except (ValueError, FileNotFoundError) as error:
-            raise ConfigError(line(error)) from error
+        check_here(part(cell.cfg, group), group)
     _check_limits(cell.cfg.get("limits") or {})
     _check_dev(cell.cfg)
 
 
-def check_all(every: Sequence[Cell]) -> None:
+def check_all(cells: Sequence[Cell]) -> None:
     """`check` the cells of a grid; the error names the cell, if there are several."""
-    for cell in every:
+    for cell in cells:
         try:
             check(cell)
         except ConfigError as error:
-            if len(every) == 1:
+            if len(cells) == 1:
                 raise
-            raise ConfigError(f"{error} (in the cell {' '.join(cell.overrides)})") from error
+            raise in_cell(error, cell.overrides) from error
 
 
-def _check_types(cls: type, arguments: dict[str, Any], where: str) -> None:
-    """Refuse a text where a number is meant: dataclasses do not check by themselves."""
-    if not dataclasses.is_dataclass(cls):
-        return
-    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
-    for f in dataclasses.fields(cls):
-        if f.name not in arguments:
+def in_cell(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
+    """The same error, naming the cell that it is of; keys and passwords are taken out."""
+    return type(error)(security.hidden(f"{error} (in the cell {' '.join(overrides)})"))
+
+
+def parts(whole: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """An object and everything nested in it, each with its key."""
+    yield where, whole
+    if dataclasses.is_dataclass(whole):
+        for name in (f.name for f in dataclasses.fields(whole)):
+            yield from parts(getattr(whole, name), f"{where}.{name}")
+    elif isinstance(whole, Mapping):
+        for name, value in whole.items():
+            yield from parts(value, f"{where}.{name}")
+    elif isinstance(whole, list | tuple):
+        for i, value in enumerate(whole):
+            yield from parts(value, f"{where}[{i}]")
+
+
+def check_here(root: Any, key: str) -> None:
+    """Check that this machine has what an object, and everything nested in it, needs.
+
+    Raises
+    ------
+    MissingFile, ConfigError
+        Naming the key.
+    """
+    for where, thing in parts(root, key):
+        if not hasattr(thing, "check"):
             continue
-        value, annotation = arguments[f.name], str(f.type)
-        allowed = [k for k in kinds if k in annotation.replace(" ", "").split("|")]
-        if not allowed or (value is None and "None" in annotation):
-            continue
-        right = any(isinstance(value, kinds[k]) for k in allowed)  # type: ignore[arg-type]
-        if not right or (isinstance(value, bool) and "bool" not in allowed):
-            raise ConfigError(f"{where}.{f.name}={value!r}: must be {annotation}")
+        try:
+            thing.check()
+        except (FileNotFoundError, ValueError) as error:
+            kind = MissingFile if isinstance(error, FileNotFoundError) else ConfigError
+            names = inspect.signature(type(thing)).parameters
+            raise kind(placed(line(error), where, names)) from error
 
 
 def _check_limits(limits: dict[str, Any]) -> None:
@@ -149,7 +184,7 @@ def _check_limits(limits: dict[str, Any]) -> None:
             raise ConfigError(f"limits.{name}={limit!r}: must be a share from 0 to 1, or null")
 
 
-def _check_dev(cfg: dict[str, Any]) -> None:
+def _check_dev(cfg: Config) -> None:
     """Refuse what needs dev queries where none are held out, which showed after the training."""
     wants = {"evaluation.interpolate": cfg["evaluation"].get("interpolate")}
     if isinstance(cfg["loss"], dict):

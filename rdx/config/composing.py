@@ -1,4 +1,4 @@
-"""Hydra: a command line to a resolved cell, and its errors in readable words."""
+"""Compose cells with Hydra, and put its errors into readable words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import re
 import shlex
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,12 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rdx import folders
 from rdx.arguments import near
+from rdx.config.cell import Cell
 from rdx.config.files import read
-from rdx.config.identity import signatures
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
-from rdx.config.schema import GROUPS, Cell, ConfigError, Root
+from rdx.config.schema import GROUPS, Config, ConfigError, Root
 from rdx.faults import line
 from rdx.grids import key_of
 
@@ -63,15 +63,17 @@ def load_spec(name: str) -> dict[str, Any]:
     path = folders.experiment(name)
     if path is None:
         known = list(folders.options(folders.EXPERIMENTS))
-        told = f"no experiment {name!r}{near(name, known)}"
-        raise ConfigError(f"{told}; known: {', '.join(known)}, or the path of a .yaml file")
+        raise ConfigError(
+            f"no experiment {name!r}{near(name, known)}; known: {', '.join(known)}, or the path of "
+            "a .yaml file"
+        )
     spec = OmegaConf.select(read(path), "spec", default=OmegaConf.create())
     if not isinstance(spec, DictConfig):
         raise ConfigError(f"{folders.shown(name)}: spec: must hold keys and values")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]
 
 
-def settle(cfg: dict[str, Any], precision: str | None = None) -> tuple[str, ...]:
+def settle(cfg: Config, precision: str | None = None) -> tuple[str, ...]:
     """Replace, in a resolved configuration, what this machine and the Hub decide, before signing.
 
     Parameters
@@ -87,7 +89,7 @@ def settle(cfg: dict[str, Any], precision: str | None = None) -> tuple[str, ...]
     return (*resolve_precision(cfg, precision), *resolve_revisions(cfg))
 
 
-def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
+def resolved(cfg: DictConfig, folder: Path | None = None) -> Config:
     """Return the configuration as plain values, its paths absolute.
 
     Parameters
@@ -95,15 +97,21 @@ def resolved(cfg: DictConfig, folder: Path | None = None) -> dict[str, Any]:
     folder
         Where the user stands, from which relative paths count; None: the working folder.
     """
+    return absolute(_plain(cfg), folder or Path.cwd())
+
+
+def _plain(cfg: DictConfig) -> Config:
+    """The values as they are given; no class is imported."""
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True, throw_on_missing=True)
     except OmegaConfBaseException:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if not missing:
             raise
-        told = f"no value for {', '.join(missing)}: give it as {missing[0]}=..."
-        raise ConfigError(told) from None
-    return absolute(plain, folder or Path.cwd())  # type: ignore[arg-type]
+        raise ConfigError(
+            f"no value for {', '.join(missing)}: give it as {missing[0]}=..."
+        ) from None
+    return plain  # type: ignore[return-value]
 
 
 @contextmanager
@@ -127,7 +135,7 @@ def composing() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Base:
-    """What cells of the same options have in common.
+    """A composed configuration that cells of the same options share.
 
     Composing takes 100 ms, changing values of all that is composed 4 ms, of some of its nodes 1 ms.
 
@@ -144,7 +152,7 @@ class Base:
         All of `cfg` as plain values, pickled likewise; None if it lacks values, or if some
         reference in it is not a plain path.
     refers
-        Name of a node of `cfg` to those that its values refer to, as in ``${store}/outbox``.
+        Name of a node of `cfg` to those that its values refer to, as in ``${store}/ledger``.
     parts
         `cfg` with some of its nodes only, by their names.
     known
@@ -159,13 +167,13 @@ class Base:
     parts: dict[frozenset[str], bytes]
     known: dict[tuple[str, ...], bytes]
 
-    def changed(self, values: list[str]) -> dict[str, Any]:
+    def changed(self, values: list[str]) -> Config:
         """The configuration with other values, as plain ones."""
         if self.plain is None or any("${" in value for value in values):
-            return resolved(_applied(values, self.cfg))
-        plain: dict[str, Any] = pickle.loads(self.plain)
+            return _plain(_applied(values, self.cfg))
+        plain: Config = pickle.loads(self.plain)
         if any(_node(value) not in plain for value in values):
-            return resolved(_applied(values, self.cfg))
+            return _plain(_applied(values, self.cfg))
         for names, mine in self._independent(values):
             if mine not in self.known:
                 self.known[mine] = pickle.dumps(self._part(names, mine))
@@ -173,17 +181,19 @@ class Base:
         return plain
 
     def _independent(self, values: list[str]) -> list[tuple[frozenset[str], tuple[str, ...]]]:
-        """Nodes that may move together, and the values that may move them."""
-        found: list[tuple[set[str], list[int]]] = []
+        """Group overrides by the nodes that their interpolations affect."""
+        groups: list[tuple[set[str], list[int]]] = []
         for i, value in enumerate(values):
             names, mine = self._moved_by([_node(value)]), [i]
-            for other in [one for one in found if one[0] & names]:
-                found.remove(other)
+            for other in [group for group in groups if group[0] & names]:
+                groups.remove(other)
                 names, mine = names | other[0], other[1] + mine
-            found.append((names, mine))
-        return [(frozenset(names), tuple(values[i] for i in sorted(mine))) for names, mine in found]
+            groups.append((names, mine))
+        return [
+            (frozenset(names), tuple(values[i] for i in sorted(mine))) for names, mine in groups
+        ]
 
-    def _part(self, names: frozenset[str], values: tuple[str, ...]) -> dict[str, Any]:
+    def _part(self, names: frozenset[str], values: tuple[str, ...]) -> Config:
         """Some nodes, with other values, as plain ones."""
         if names not in self.parts:
             part = pickle.loads(self.cfg)
@@ -191,16 +201,16 @@ class Base:
                 part[name] = MISSING
             self.parts[names] = pickle.dumps(part)
         new = _applied(values, self.parts[names])
-        return resolved(OmegaConf.masked_copy(new, sorted(names)))
+        return _plain(OmegaConf.masked_copy(new, sorted(names)))
 
     def _moved_by(self, names: Iterable[str]) -> set[str]:
-        """Nodes that others may move, and what these need to be resolved."""
-        found, before = set(names), set[str]()
-        while found != before:
-            before = set(found)
-            found |= {name for name, others in self.refers.items() if others & found}
-            found |= {other for name in before for other in self.refers.get(name, ())}
-        return found
+        """Nodes that refer to these, directly or not, and all that they need to be resolved."""
+        moved, before = set(names), set[str]()
+        while moved != before:
+            before = set(moved)
+            moved |= {name for name, others in self.refers.items() if others & moved}
+            moved |= {other for name in before for other in self.refers.get(name, ())}
+        return moved
 
 
 def _node(override: str) -> str:
@@ -209,7 +219,7 @@ def _node(override: str) -> str:
 
 
 def _applied(values: Iterable[str], cfg: bytes) -> DictConfig:
-    """What `compose` itself does with values, after the options."""
+    """Apply overrides of values to a composed configuration, as `compose` does."""
     new: DictConfig = pickle.loads(cfg)
     OmegaConf.set_struct(new, True)
     ConfigLoaderImpl._apply_overrides_to_config([parsed(value) for value in values], new)
@@ -256,16 +266,18 @@ def cell_of(
     for key in plain:  # "+key=value" adds what the schema does not have
         if key not in known:
             raise ConfigError(f"{key}: no such key{near(str(key), known)}; valid: {known}")
+    for group in GROUPS:
+        if isinstance(plain[group], dict) and "_target_" not in plain[group]:
+            raise ConfigError(f"{group}={base.levels.get(group)}: this option has no _target_")
+    plain = absolute(plain, Path.cwd())
     pinned = settle(plain, precision)
-    keys = signatures(plain)
-    return Cell(tuple(overrides), grid, plain, dict(base.levels), keys["evaluate"], keys, pinned)
+    return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)
 
 
 def _base(options: tuple[str, ...]) -> Base:
     """Compose the options of a command line."""
     cfg = compose("config", list(options), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    levels = {group: str(choices[group]) for group in GROUPS if group != "tracking"}
+    chosen = levels(cfg.hydra.runtime.choices)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     spec = cfg.spec
@@ -274,19 +286,32 @@ def _base(options: tuple[str, ...]) -> Base:
     cfg.spec = None
     refers = _references(cfg)
     whole = refers is not None and not OmegaConf.missing_keys(cfg)
-    plain = pickle.dumps(resolved(cfg)) if whole else None
-    return Base(pickle.dumps(cfg), levels, spec, plain, refers or {}, {}, {})
+    plain = pickle.dumps(_plain(cfg)) if whole else None
+    return Base(pickle.dumps(cfg), chosen, spec, plain, refers or {}, {}, {})
+
+
+def levels(choices: Mapping[str, str]) -> dict[str, str]:
+    """`Cell.levels`, given the options that Hydra chose."""
+    chosen: dict[str, str] = {}
+    for key, option in choices.items():
+        group, _, place = str(key).partition("@")
+        # what is chosen for another place is a value there
+        if place in ("", group.replace("/", ".")) and group != "tracking":
+            chosen[group] = str(option)
+    return {
+        key: chosen[key] for group in GROUPS for key in sorted(chosen) if key.split("/")[0] == group
+    }
 
 
 def _references(cfg: DictConfig) -> dict[str, set[str]] | None:
     """`Base.refers` of a configuration; None if some reference is not a plain path."""
-    found: dict[str, set[str]] = {}
+    references: dict[str, set[str]] = {}
     for name, node in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
-        inner = re.findall(r"\$\{([^}]*)", json.dumps(node))
+        inner = re.findall(r"\$\{([^}]*)", json.dumps(node).replace("${rdx.test_set:}", ""))
         if not all(re.fullmatch(r"[A-Za-z_][\w.]*", path) for path in inner):
             return None
-        found[str(name)] = {path.split(".")[0] for path in inner}
-    return found
+        references[str(name)] = {path.split(".")[0] for path in inner}
+    return references
 
 
 def _is_value(override: str) -> bool:
@@ -307,7 +332,7 @@ def parsed(override: str) -> Override:
 
 
 def explain(error: BaseException, overrides: Sequence[str]) -> str:
-    """One readable message: what is wrong, and what would be right."""
+    """Put an error of Hydra into one readable message that says what is valid."""
     text = str(error).strip()
     for override in overrides:
         if override.startswith("experiments="):
@@ -332,8 +357,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return line(error.__cause__)
     noise = ("Config search path", "Set the env", "provider=", "full_key:", "reference_type=")
-    lines = [one.strip() for one in text.splitlines()]
-    lines = [one for one in lines if one and not one.startswith((*noise, "object_type="))]
+    lines = [entry.strip() for entry in text.splitlines()]
+    lines = [entry for entry in lines if entry and not entry.startswith((*noise, "object_type="))]
     lines = lines or [type(error).__name__]
     named = re.search(r"full_key: (\S+)", text)
     if named and named[1] not in lines[0]:
@@ -346,7 +371,7 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
 
 
 def unread(overrides: Sequence[str], error: Exception) -> str:
-    """What is wrong with the first override that Hydra's grammar cannot read, and the cure."""
+    """Say why Hydra's grammar cannot read the first bad override, and the cure."""
     for before, override in zip(("", *overrides), overrides, strict=False):
         try:
             parsed(override)
@@ -375,7 +400,7 @@ def sweep(overrides: Iterable[str]) -> list[list[str]]:
     """Multiply out the sweeps of a command line, as Hydra's own sweeper does."""
     try:
         loader = GlobalHydra.instance().config_loader()  # glob() looks for options
-        every = OverridesParser.create(loader).parse_overrides(list(overrides))
-        return [list(job) for batch in BasicSweeper.split_arguments(every, None) for job in batch]
+        swept = OverridesParser.create(loader).parse_overrides(list(overrides))
+        return [list(job) for batch in BasicSweeper.split_arguments(swept, None) for job in batch]
     except HydraException as error:
         raise ConfigError(unread(list(overrides), error)) from error

@@ -1,4 +1,4 @@
-"""Files of options and experiments: read, and refused in one line that names file and cure."""
+"""Read files of options and experiments; refuse bad ones in one line that names the file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rdx.config.building import MUST_BE, allowed
-from rdx.config.schema import ConfigError, nodes
+from rdx.config.classes import MUST_BE, allowed, nodes
+from rdx.config.schema import ConfigError
 from rdx.text import as_typed
 
 _LAUNCHERS = "hydra_plugins.rdx_"  # with the sweeper: Hydra makes them, and finds them only there

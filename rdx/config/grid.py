@@ -1,29 +1,22 @@
-"""The cells of a command line or of a spec: expanded, composed, and the impossible left out."""
+"""Expand a command line or an experiment into its cells; leave impossible ones out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException
 
 from rdx import folders, grids
 from rdx.arguments import near
+from rdx.config.building import in_cell, part
+from rdx.config.cell import Cell
+from rdx.config.classes import class_of
 from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
-from rdx.config.schema import Cell, ConfigError, Root, nodes
+from rdx.config.schema import Config, ConfigError, Root
 from rdx.grids import SubGrid
-
-# What a loss must have beyond an order of passages, and which teachers give it.
-NEEDS = {
-    "rdx.losses.MarginMSE": "scores",
-    "rdx.losses.KL": "scores",
-    "rdx.losses.BCE": "labels",
-}
-GIVES = {
-    "rdx.teachers.QueryLikelihood": ("scores",),
-    "rdx.teachers.Labels": ("labels", "scores"),
-}
 
 
 def cells(what: str | Sequence[str]) -> list[Cell]:
@@ -48,20 +41,20 @@ def split(
     `precision` is what "auto" stands for; None: what this machine chooses.
     """
     overrides = [f"+experiments={what}"] if isinstance(what, str) else list(what)
-    every: list[Cell] = []
+    composed: list[Cell] = []
     reasons: list[str] = []
     bases: dict[tuple[str, ...], Base] = {}
     with composing():
         for grid in _sub_grids(overrides):
             jobs = grid.jobs(sweep)
-            own = [_cell(grid.name, job, bases, len(jobs), precision) for job in jobs]
-            _check_exclude(grid, own)
-            every += own
-            reasons += [_excluded(cell, grid) or impossible(cell.cfg) for cell in own]
-    if every and all(reasons):
+            members = [_cell(grid.name, job, bases, len(jobs), precision) for job in jobs]
+            _check_exclude(grid, members)
+            composed += members
+            reasons += [_excluded(cell, grid) or impossible(cell.cfg) for cell in members]
+    if composed and all(reasons):
         raise ConfigError(reasons[0])
-    found = list(zip(every, reasons, strict=True))
-    return [cell for cell, why in found if not why], [(cell, why) for cell, why in found if why]
+    pairs = list(zip(composed, reasons, strict=True))
+    return [cell for cell, why in pairs if not why], [(cell, why) for cell, why in pairs if why]
 
 
 def _cell(
@@ -77,36 +70,38 @@ def _cell(
     except ConfigError as error:
         if number == 1:
             raise
-        raise ConfigError(f"{error} (in the cell {' '.join(job)})") from error
+        raise in_cell(error, job) from error
 
 
-def distinct(every: Sequence[Cell], stage: str = "evaluate") -> list[Cell]:
-    """The first cell of each signature of a stage, in the order of the last ones."""
-    return list({cell.keys[stage]: cell for cell in reversed(every)}.values())[::-1]
-
-
-def impossible(cfg: dict[str, Any]) -> str:
+def impossible(cfg: Config) -> str:
     """Why a cell's loss cannot learn from its teacher; "" if it can.
 
-    Every loss but those of `NEEDS` learns from an order of passages, which every teacher gives.
+    Every loss learns from an order of passages, which every teacher gives; what some need beyond
+    it, and what teachers give, is declared by their classes.
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    teacher = cfg["teacher"]
-    gives = set(GIVES.get(teacher["_target_"], ()))
-    if teacher["_target_"] == "rdx.teachers.Recorded" and teacher.get("order") == "score":
-        gives.add("scores")
-    lacking = sorted(
-        {NEEDS[t] for node in nodes(cfg["loss"]) if (t := node["_target_"]) in NEEDS} - gives
-    )
-    if not lacking:
+    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
+    if loss.needs == "ranks":
         return ""
-    loss, source = (str(cfg[g]["_target_"]).rpartition(".")[2] for g in ("loss", "teacher"))
-    others = sorted(t.rpartition(".")[2] for t, given in GIVES.items() if lacking[0] in given)
+    takes = getattr(teacher, "gives", {}).get(loss.needs)
+    if takes is not None and all(getattr(teacher, key) == value for key, value in takes.items()):
+        return ""
+    others = dict.fromkeys(_giving(loss.needs))
     return (
-        f"loss {loss} needs {lacking[0]}, which teacher {source} does not give; those that do: "
-        f"{', '.join(others)}" + (", Recorded with order=score" if lacking == ["scores"] else "")
+        f"loss {type(loss).__name__} needs {loss.needs}, which teacher {type(teacher).__name__} "
+        f"does not give; those that do: {', '.join(others)}"
     )
+
+
+def _giving(what: str) -> Iterator[str]:
+    """The teachers that give it, each with the values that this takes."""
+    for file in folders.options("teacher").values():
+        cls = class_of(yaml.safe_load(file.read_text(encoding="utf-8")))
+        takes = getattr(cls, "gives", {}).get(what)
+        if cls is not None and takes is not None:
+            values = [f"{key}={value}" for key, value in takes.items()]
+            yield cls.__name__ + (f" with {' '.join(values)}" if values else "")
 
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -139,74 +134,72 @@ def _sub_grids(overrides: Sequence[str]) -> list[SubGrid]:
         nodes = load_spec(name).get("grid") or {}
         if not isinstance(nodes, dict) or not nodes:
             raise ConfigError(f"{folders.shown(name)}: spec.grid must name at least one sub-grid")
-        mine = {*map(grids.key_of, plain), *(key for one in line.zipped for key in one)}
-        found = []
+        mine = {*map(grids.key_of, plain), *(key for together in line.zipped for key in together)}
+        sub_grids = []
         for grid, node in nodes.items():
             where = f"{folders.shown(name)}: spec.grid.{grid}"
-            own = grids.sub_grid(str(grid), node, where).without(mine)
-            found.append(
+            sub_grid = grids.sub_grid(str(grid), node, where).without(mine)
+            sub_grids.append(
                 SubGrid(
-                    own.name,
-                    (*own.sweep, *line.sweep),
-                    (*own.zipped, *line.zipped),
-                    (*own.exclude, *line.exclude),
+                    sub_grid.name,
+                    (*sub_grid.sweep, *line.sweep),
+                    (*sub_grid.zipped, *line.zipped),
+                    (*sub_grid.exclude, *line.exclude),
                 )
             )
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return found
+    return sub_grids
 
 
 def _constraint(overrides: Sequence[str], key: str) -> Any:
     """The value of `+zip=...` or `+exclude=...`; [] if it is not there."""
-    given = [o for o in overrides if o.split("=", 1)[0] == f"+{key}"]
-    if len(given) > 1:
-        raise ConfigError(f"+{key} is given {len(given)} times: one list holds all")
-    if not given:
+    values = [o for o in overrides if o.split("=", 1)[0] == f"+{key}"]
+    if len(values) > 1:
+        raise ConfigError(f"+{key} is given {len(values)} times: one list holds all")
+    if not values:
         return []
     try:
-        return parsed(given[0]).value()
+        return parsed(values[0]).value()
     except HydraException as error:
-        raise ConfigError(unread(given, error)) from error
+        raise ConfigError(unread(values, error)) from error
 
 
 def _excluded(cell: Cell, grid: SubGrid) -> str:
     """Which combination of a sub-grid's `exclude` a cell is; "" if none."""
-    for one in grid.exclude:
-        if all(_is_one_of(cell, key, values) for key, values in one.items()):
-            told = ", ".join(f"{k}={'|'.join(map(grids.text, v))}" for k, v in one.items())
-            return f"excluded by {told}"
+    for combination in grid.exclude:
+        if all(_is_one_of(cell, key, values) for key, values in combination.items()):
+            shown = ", ".join(f"{k}={'|'.join(map(grids.text, v))}" for k, v in combination.items())
+            return f"excluded by {shown}"
     return ""
 
 
 def _is_one_of(cell: Cell, key: str, values: list[Any]) -> bool:
-    there, value = _at(cell, key)
-    return there and any(value == one or str(value) == str(one) for one in values)
+    if not _has(cell, key):
+        return False
+    value = cell.value(key)
+    return any(value == option or grids.text(value) == grids.text(option) for option in values)
 
 
-def _at(cell: Cell, key: str) -> tuple[bool, Any]:
-    """Whether a cell has a key, and its value: of a group the option, else the value."""
-    if key in cell.levels:
-        return True, cell.levels[key]
-    node: Any = cell.cfg
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False, None
-        node = node[part]
-    return True, node
+def _has(cell: Cell, key: str) -> bool:
+    try:
+        cell.value(key)
+    except KeyError:
+        return False
+    return True
 
 
-def _check_exclude(grid: SubGrid, every: Sequence[Cell]) -> None:
+def _check_exclude(grid: SubGrid, members: Sequence[Cell]) -> None:
     """Refuse what can match no cell: keys that none has, options that there are not."""
     where = f"exclude of {grid.name}" if grid.name else "exclude"
-    for one in grid.exclude if every else ():
-        for key, values in one.items():
-            if not any(_at(cell, key)[0] for cell in every):
+    for combination in grid.exclude if members else ():
+        for key, values in combination.items():
+            if not any(_has(cell, key) for cell in members):
                 valid = [f.name for f in dataclasses.fields(Root)]
                 raise ConfigError(f"{where}: {key}: no such key{near(key, valid)} in any cell")
             options = list(folders.options(key))
-            wrong = [v for v in values if key in every[0].levels and v not in options]
-            if wrong:
-                raise ConfigError(f"{where}: {key}={wrong[0]}: no such option; valid: {options}")
+            unknown = [v for v in values if key in members[0].levels and v not in options]
+            if unknown:
+                raise ConfigError(f"{where}: {key}={unknown[0]}: no such option; valid: {options}")

@@ -1,24 +1,16 @@
-"""Values that a configuration leaves to the machine: resolved before they are signed."""
+"""Precisions that a configuration leaves to the machine, resolved before they are signed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rdx import precision
-from rdx.config.schema import located, pinning
-
-# Classes whose precision the machine decides where the configuration has "auto", or does not say.
-PRECISE = frozenset(
-    (
-        "rdx.trainer.Trainer",
-        "rdx.teachers.QueryLikelihood",
-        "rdx.teachers.Local",
-        "rdx.samplers.ColBERT",
-    )
-)
+from rdx.config.classes import with_mark
+from rdx.config.schema import Config, pinning
+from rdx.declared import PRECISION
 
 
-def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[str, ...]:
+def resolve_precision(cfg: Config, assumed: str | None = None) -> tuple[str, ...]:
     """Replace every precision "auto" of a resolved configuration by the one chosen here.
 
     Parameters
@@ -33,24 +25,24 @@ def resolve_precision(cfg: dict[str, Any], assumed: str | None = None) -> tuple[
         all cells of it are computed, signed and found alike, wherever they run.
     """
     overrides: list[str] = []
-    for path, node in located(cfg, PRECISE):
-        if node.get("precision", precision.AUTO) == precision.AUTO:
-            node["precision"] = assumed or precision.chosen(precision.AUTO, _device(node))
-            overrides += pinning(f"{path}.precision", node["precision"])
+    for path, node, name in with_mark(cfg, PRECISION):
+        if node.get(name, precision.AUTO) == precision.AUTO:
+            node[name] = assumed or precision.chosen(precision.AUTO, _device(node))
+            overrides += pinning(f"{path}.{name}", node[name])
     return tuple(overrides)
 
 
-def precisions(cfg: dict[str, Any]) -> dict[str, str]:
+def precisions(cfg: Config) -> dict[str, str]:
     """Every precision of a resolved configuration, by its key."""
-    return {f"{path}.precision": str(node["precision"]) for path, node in located(cfg, PRECISE)}
+    return {f"{path}.{name}": str(node[name]) for path, node, name in with_mark(cfg, PRECISION)}
 
 
-def emulated(cfg: dict[str, Any]) -> list[str]:
+def emulated(cfg: Config) -> list[str]:
     """Keys of a precision "bf16" that this machine's CPU would emulate."""
     return [
-        f"{path}.precision"
-        for path, node in located(cfg, PRECISE)
-        if node["precision"] == "bf16" and not precision.native_bf16(_device(node))
+        f"{path}.{name}"
+        for path, node, name in with_mark(cfg, PRECISION)
+        if node[name] == "bf16" and not precision.native_bf16(_device(node))
     ]
 
 

@@ -1,48 +1,47 @@
-"""Which values of a configuration name files, and the one place where these become absolute."""
+"""Make the paths of a configuration absolute; nothing else does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-# What is written: always a path, but for a URI.
-WRITTEN = frozenset(("store", "ledger", "outbox", "artifacts"))
-# What is read: a path if it is there, else the name of something else, as of a model of the Hub.
-READ = frozenset(("corpus", "queries", "qrels", "run", "runs", "model", "prompt"))
-# Keys of the same spelling that never name a file, by their class.
-NAMES = {"rdx.evaluation.TestSet": ("corpus",), "rdx.teachers.Endpoint": ("model",)}
+from rdx.config.classes import class_of
+from rdx.config.schema import Config
+from rdx.declared import WRITTEN, marks, reads
+
 SQLITE = "sqlite:///"
 
 
-def absolute(cfg: dict[str, Any], folder: Path) -> dict[str, Any]:
+def absolute(cfg: Config, folder: Path) -> Config:
     """Return a resolved configuration with its relative paths made absolute from a folder.
 
     Whatever process it is sent to then means the same files. The identity of a cell stays as it
     is: files are told by their content, and what is written has no part in it.
     """
-    return {
-        key: node if key == "spec" else _absolute(node, key, "", folder)
-        for key, node in cfg.items()
-    }
+    nodes = {key: node if key == "spec" else _absolute(node, folder) for key, node in cfg.items()}
+    return nodes | {"store": written(cfg["store"], folder)} if "store" in cfg else nodes
 
 
-def reads_file(key: str, target: str) -> bool:
-    """Whether a text at this key of a class may name a file or folder that is read."""
-    return key in READ and key not in NAMES.get(target, ())
-
-
-def _absolute(node: Any, key: str, target: str, folder: Path) -> Any:
-    if isinstance(node, dict):
-        own = str(node.get("_target_", ""))
-        return {name: _absolute(value, name, own, folder) for name, value in node.items()}
+def _absolute(node: Any, folder: Path) -> Any:
     if isinstance(node, list):
-        return [_absolute(item, key, target, folder) for item in node]
-    if not isinstance(node, str) or not node:
+        return [_absolute(item, folder) for item in node]
+    if not isinstance(node, dict):
         return node
-    if key == "uri" and node.startswith(SQLITE):
-        path = node.removeprefix(SQLITE)
-        return f"{SQLITE}{folder / path}" if path else node
-    written = key in WRITTEN and ":/" not in node
-    named = key == "prompt" and not node.endswith((".yaml", ".yml"))  # one of ours
-    read = reads_file(key, target) and not named and (folder / node).exists()
-    return str(folder / node) if written or read else node
+    plain = {name: _absolute(value, folder) for name, value in node.items()}
+    cls = class_of(node)
+    for name, field_marks in marks(cls).items() if cls else ():
+        value = plain.get(name)
+        if isinstance(value, str) and value:
+            if WRITTEN in field_marks:
+                plain[name] = written(value, folder)
+            elif reads(field_marks, value) and (folder / value).exists():
+                plain[name] = str(folder / value)  # else the name of something else
+    return plain
+
+
+def written(value: str, folder: Path) -> str:
+    """A path that is written, absolute; an address stays, but for the file of SQLite's."""
+    if value.startswith(SQLITE):
+        path = value.removeprefix(SQLITE)
+        return f"{SQLITE}{folder / path}" if path else value
+    return value if not value or ":/" in value else str(folder / value)

@@ -1,4 +1,4 @@
-"""Models of the Hub: the commit that is loaded is found once, before it is signed."""
+"""Commits of the Hub's models in a configuration, looked up before it is signed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rdx import hub
-from rdx.config.schema import ConfigError, located, pinning
-
-# Classes that load a model by its name, and take a revision of it.
-MODELS = frozenset(
-    (
-        "rdx.students.Student",
-        "rdx.teachers.QueryLikelihood",
-        "rdx.teachers.Local",
-        "rdx.samplers.ColBERT",
-    )
-)
+from rdx.config.classes import with_mark
+from rdx.config.schema import Config, ConfigError, pinning
+from rdx.declared import MODEL
 
 
-def resolve_revisions(cfg: dict[str, Any]) -> tuple[str, ...]:
+def resolve_revisions(cfg: Config) -> tuple[str, ...]:
     """Replace the revision of every model of the Hub by the commit that it is now.
 
     One that neither the Hub nor its cache knows is left as it is.
@@ -39,7 +31,7 @@ def resolve_revisions(cfg: dict[str, Any]) -> tuple[str, ...]:
     return tuple(overrides)
 
 
-def require_models(configurations: Iterable[dict[str, Any]]) -> None:
+def require_models(configurations: Iterable[Config]) -> None:
     """Raise ConfigError, with the cure, if a model of the Hub is neither cached nor to be had."""
     models: dict[tuple[str, str | None], str] = {}
     for cfg in configurations:
@@ -54,13 +46,13 @@ def require_models(configurations: Iterable[dict[str, Any]]) -> None:
             hub.remember(model, revision)
 
 
-def hub_models(cfg: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def hub_models(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Nodes whose model is an id of the Hub, each with its path."""
     for path, node in loaders(cfg):
         if isinstance(node.get("model"), str) and hub.is_id(node["model"]):
             yield path, node
 
 
-def loaders(cfg: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Nodes that load a model by its name, each with its path."""
-    return located(cfg, MODELS)
+def loaders(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Nodes that load a model by its name in the field `model`, each with its path."""
+    return ((path, node) for path, node, _ in with_mark(cfg, MODEL))

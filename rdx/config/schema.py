@@ -1,13 +1,13 @@
-"""The root of the configuration, its groups, and the error of a bad one."""
+"""The root of the configuration, its groups, and the errors of bad ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import Node, OmegaConf
 
 from rdx.faults import Mendable
 
@@ -17,8 +17,15 @@ GROUPS = (
 )
 
 
+Config = dict[str, Any]  # of a cell, resolved: plain values, as YAML has them
+
+
 class ConfigError(Mendable, ValueError):
     """A configuration that cannot be run; the message names the key and lists what is valid."""
+
+
+class MissingFile(ConfigError):
+    """A file or folder that a configuration names is not on this machine."""
 
 
 @dataclass
@@ -47,63 +54,13 @@ class Root:
 ConfigStore.instance().store(name="schema", node=Root)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One full configuration of the grid.
-
-    Attributes
-    ----------
-    overrides
-        The command line that gives it.
-    grid
-        Name of the sub-grid of the spec; "" for the command line.
-    cfg
-        The resolved configuration.
-    levels
-        Option chosen per config group, the factor levels of the cell.
-    signature
-        Signature of the cell: of its last stage.
-    keys
-        Signature of every stage (`signatures`).
-    pinned
-        Overrides for what the machine chose (`rdx.config.machine`), for workers elsewhere.
-    """
-
-    overrides: tuple[str, ...]
-    grid: str
-    cfg: dict[str, Any]
-    levels: dict[str, str] = field(default_factory=dict)
-    signature: str = ""
-    keys: dict[str, str] = field(default_factory=dict)
-    pinned: tuple[str, ...] = ()
+def _test_set(*, _parent_: Node) -> str:
+    """${rdx.test_set:} in the first stage of a test set: the name of the test set."""
+    test_set = _parent_._get_parent()
+    return str(test_set._key()) if test_set is not None else ""
 
 
-def nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a plain configuration that has a `_target_`, the outer ones first."""
-    if isinstance(tree, dict):
-        if "_target_" in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for one in tree:
-            yield from nodes(one)
-
-
-def located(cfg: dict[str, Any], targets: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Nodes of the groups whose `_target_` is one of these, each with its path; outer first."""
-    for group in GROUPS:
-        yield from _located(cfg.get(group), group, targets)
-
-
-def _located(tree: Any, path: str, targets: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(tree, dict):
-        if tree.get("_target_") in targets:
-            yield path, tree
-        for key, value in tree.items():
-            yield from _located(value, f"{path}.{key}", targets)
-    elif isinstance(tree, list):
-        for i, value in enumerate(tree):
-            yield from _located(value, f"{path}[{i}]", targets)
+OmegaConf.register_new_resolver("rdx.test_set", _test_set, replace=True)
 
 
 # What Hydra takes as the key of an override.

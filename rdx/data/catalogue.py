@@ -1,4 +1,4 @@
-"""Fetching data sets of ir_datasets before any cell needs them, and checking what is there.
+"""Fetch data sets of ir_datasets before any cell needs them, and check what is there.
 
 ir_datasets downloads on first use, which must not happen in the middle of a grid. Here a data set
 is *fetched*: everything is downloaded, built, has the sums and the numbers of records that
@@ -9,18 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from rdx.bars import bar
 from rdx.data.download import DownloadError, download, locked, md5_of
-from rdx.data.sources import PARTS, files, having, home, sources
+from rdx.data.records import read_record, write_record
+from rdx.data.sources import PARTS, Dataset, files, having, home, sources
 from rdx.rankings import FormatError
 
 RECORDS = "rdx"  # in ir_datasets' home
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file in ir_datasets' home: the part of the data set, its bytes, its md5."""
+
+    part: str
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Files and records of a data set, as they were when they were fetched or are now.
+
+    Attributes
+    ----------
+    counts
+        Numbers of records by part.
+    content
+        Hash of queries and judgements.
+    files
+        By their paths in ir_datasets' home.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    content: str = ""
+    files: dict[str, KeptFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,30 +80,31 @@ class DataSet:
 
     def size(self) -> int:
         """Bytes on the disk, of what was fetched."""
-        return sum(facts["size"] for facts in record(self.id).get("files", {}).values())
+        return sum(file.size for file in inventory(self.id).files.values())
 
     def lacking(self) -> list[tuple[str, int]]:
-        """Addresses that are still to be fetched, and bytes as ir_datasets knows them."""
+        """List what is still to be downloaded: address, and bytes as ir_datasets knows them."""
         if self.present():
             return []
-        found = sources(load(self.id), self.parts, lacking=True)
-        return [(one.address or one.note, one.size) for one in found]
+        missing = sources(load(self.id), self.parts, missing=True)
+        return [(source.address or source.note, source.size) for source in missing]
 
     def licences(self) -> list[str]:
         """The terms that ir_datasets asks to confirm."""
-        return [one.licence for one in sources(load(self.id), self.parts) if one.licence]
+        downloads = sources(load(self.id), self.parts)
+        return [source.licence for source in downloads if source.licence]
 
     def verified(self) -> bool:
         """Whether it was checked when it was fetched, and its files have kept their sizes."""
         nothing = not sources(load(self.id), self.parts)
-        return self.present() and (nothing or bool(record(self.id)))
+        return self.present() and (nothing or bool(inventory(self.id).counts))
 
     def unchecked(self) -> bool:
-        """Whether it is there and nothing is known of it: never, one that is there was fetched."""
+        """Whether it is there unchecked: never, since one that is there was fetched."""
         return False
 
     def fetch(self) -> None:
-        """Download what is lacking, let ir_datasets build its stores, check and write it down.
+        """Download what is missing, let ir_datasets build its stores, check and write it down.
 
         Parts that were fetched before stay so.
 
@@ -91,27 +119,26 @@ class DataSet:
         with locked(home() / f"{RECORDS}.lock", f"data sets of ir_datasets into {home()}"):
             if fetched(self.id, dataset, self.parts):
                 return
-            for source in sources(dataset, self.parts, lacking=True):
+            for source in sources(dataset, self.parts, missing=True):
                 if source.address and source.path is not None:
                     md5 = [source.md5] if source.md5 else []
                     download(source.address, source.path, md5, dict(source.headers))
                 elif source.note:
                     raise DownloadError(f"{self.id}: {source.note}")
-            found = self._measured(dataset)
-            left = sources(dataset, self.parts, lacking=True)
-            passing = [one.address for one in left if one.path is None]
-            if passing:
+            now = self._measured(dataset)
+            missing = sources(dataset, self.parts, missing=True)
+            unkept = [source.address for source in missing if source.path is None]
+            if unkept:
                 raise DownloadError(
-                    f"{self.id}: ir_datasets keeps no copy of {', '.join(passing)}, so that every "
+                    f"{self.id}: ir_datasets keeps no copy of {', '.join(unkept)}, so that every "
                     "cell would download it"
                 )
-            before = record(self.id)
-            for key in ("counts", "files"):
-                found[key] = before.get(key, {}) | found[key]
-            _write(_record_path(self.id), found)
+            before = inventory(self.id)
+            both = Inventory(before.counts | now.counts, now.content, before.files | now.files)
+            write_record(_record_path(self.id), both)
 
     def verify(self) -> list[str]:
-        """What is wrong with its files; nothing is downloaded.
+        """List what is wrong with its files; nothing is downloaded.
 
         Compared are: the sums of downloads with those that ir_datasets knows, and numbers of
         records, sizes and sums of all files and a hash of queries and judgements with what was
@@ -119,41 +146,41 @@ class DataSet:
         """
         dataset = load(self.id)
         if not fetched(self.id, dataset, self.parts):
-            left = sources(dataset, self.parts, lacking=True)
-            gone = ", ".join(str(one.path or one.address) for one in left) or "changed since"
-            return [f"not fetched ({gone}): {_command(self.id, self.parts)}"]
+            missing = sources(dataset, self.parts, missing=True)
+            names = ", ".join(str(source.path or source.address) for source in missing)
+            return [f"not fetched ({names or 'changed since'}): {_command(self.id, self.parts)}"]
         if not sources(dataset, self.parts):
             return []
         try:
-            found = self._measured(dataset)
+            now = self._measured(dataset)
         except (DownloadError, FormatError) as error:
             return [str(error)]
-        known = record(self.id)
+        before = inventory(self.id)
         problems = [
-            f"{home() / name}: md5 {facts['md5']}, when fetched {known['files'][name]['md5']}"
-            for name, facts in found["files"].items()
-            if name in known["files"] and facts["md5"] != known["files"][name]["md5"]
+            f"{home() / name}: md5 {file.md5}, when fetched {before.files[name].md5}"
+            for name, file in now.files.items()
+            if name in before.files and file.md5 != before.files[name].md5
         ]
-        for part, number in found["counts"].items():
-            if number != known["counts"][part]:
-                problems.append(f"{self.id}: {number} {part}, when fetched {known['counts'][part]}")
-        if found["content"] != known["content"]:
+        for part, number in now.counts.items():
+            if number != before.counts[part]:
+                problems.append(f"{self.id}: {number} {part}, when fetched {before.counts[part]}")
+        if now.content != before.content:
             problems.append(f"{self.id}: other queries or judgements than when it was fetched")
         return problems
 
-    def _measured(self, dataset: Any) -> dict[str, Any]:
-        """Sums and numbers of records, compared with what ir_datasets knows of them."""
+    def _measured(self, dataset: Dataset) -> Inventory:
+        """Take the inventory and compare it with what ir_datasets knows of it."""
         for source in sources(dataset, self.parts):
             if source.path is not None and source.path.is_file() and source.md5:
-                found = md5_of(source.path)
-                if found != source.md5:
+                md5 = md5_of(source.path)
+                if md5 != source.md5:
                     raise DownloadError(
-                        f"{source.path}: md5 {found}, ir_datasets expects {source.md5}; remove the "
+                        f"{source.path}: md5 {md5}, ir_datasets expects {source.md5}; remove the "
                         "file and fetch it again"
                     )
         measured = measure(dataset, self.parts)
         known = dataset.metadata() if hasattr(dataset, "metadata") else {}
-        for part, number in measured["counts"].items():
+        for part, number in measured.counts.items():
             expected = known.get(part, {}).get("count")
             if expected is not None and number != expected:
                 raise FormatError(
@@ -163,15 +190,15 @@ class DataSet:
         return measured
 
 
-def load(dataset_id: str) -> Any:
-    """The data set as ir_datasets knows it; ImportError or KeyError if it does not."""
+def load(dataset_id: str) -> Dataset:
+    """Load a data set of ir_datasets; ImportError or KeyError if there is none."""
     try:
         import ir_datasets
     except ImportError as error:
         raise ImportError(
             f"data.id={dataset_id} needs ir_datasets: pip install ir-datasets"
         ) from error
-    return ir_datasets.load(dataset_id)
+    return cast(Dataset, ir_datasets.load(dataset_id))
 
 
 def ids() -> list[str]:
@@ -181,21 +208,21 @@ def ids() -> list[str]:
     return list(ir_datasets.registry)
 
 
-def fetched(dataset_id: str, dataset: Any, parts: tuple[str, ...] = PARTS) -> bool:
+def fetched(dataset_id: str, dataset: Dataset, parts: tuple[str, ...] = PARTS) -> bool:
     """Whether parts of a data set can be loaded without a download and are known to be right.
 
     True of data sets of local files, which have nothing to download. Looks at sizes only.
     """
     wanted = [part for part in having(dataset, parts) if sources(dataset, (part,))]
-    known = record(dataset_id)
-    return all(part in known.get("counts", {}) for part in wanted) and all(
-        (home() / name).is_file() and (home() / name).stat().st_size == facts["size"]
-        for name, facts in known.get("files", {}).items()
-        if facts["part"] in wanted
+    known = inventory(dataset_id)
+    return all(part in known.counts for part in wanted) and all(
+        (home() / name).is_file() and (home() / name).stat().st_size == file.size
+        for name, file in known.files.items()
+        if file.part in wanted
     )
 
 
-def refuse_absent(dataset_id: str, dataset: Any, parts: tuple[str, ...] = PARTS) -> None:
+def refuse_absent(dataset_id: str, dataset: Dataset, parts: tuple[str, ...] = PARTS) -> None:
     """Raise FileNotFoundError, naming the command that fetches them, if parts are not there."""
     if not fetched(dataset_id, dataset, parts):
         raise FileNotFoundError(
@@ -204,14 +231,13 @@ def refuse_absent(dataset_id: str, dataset: Any, parts: tuple[str, ...] = PARTS)
         )
 
 
-def record(dataset_id: str) -> dict[str, Any]:
-    """What was written down when a data set was fetched; empty for one of local files."""
-    path = _record_path(dataset_id)
-    return _read(path, path.stat().st_mtime_ns) if path.is_file() else {}
+def inventory(dataset_id: str) -> Inventory:
+    """Read the inventory that was taken at the fetch; empty for a data set of local files."""
+    return read_record(Inventory, _record_path(dataset_id)) or Inventory()
 
 
-def measure(dataset: Any, parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
-    """Numbers of records, a hash of queries and judgements, and size and md5 of every file.
+def measure(dataset: Dataset, parts: tuple[str, ...] = PARTS) -> Inventory:
+    """Take the inventory: count records, hash queries and judgements, and sum every file.
 
     Runs over all queries and judgements and builds the store of passages if there is none.
     """
@@ -222,25 +248,21 @@ def measure(dataset: Any, parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
             counts[part] = _build(dataset)
             continue
         counts[part] = 0
-        for one in getattr(dataset, f"{part}_iter")():
+        for row in getattr(dataset, f"{part}_iter")():
             counts[part] += 1
-            rest = [one.doc_id, one.relevance] if part == "qrels" else [one.default_text()]
-            digest.update(json.dumps([one.query_id, *rest]).encode())
-    kept = files(dataset, parts)
-    facts = {
-        str(path.relative_to(home())): {
-            "part": part,
-            "size": path.stat().st_size,
-            "md5": md5_of(path),
-        }
-        for path, part in bar(kept.items(), desc="checksums", unit="file", total=len(kept))
+            rest = [row.doc_id, row.relevance] if part == "qrels" else [row.default_text()]
+            digest.update(json.dumps([row.query_id, *rest]).encode())
+    part_of = files(dataset, parts)
+    kept = {
+        str(path.relative_to(home())): KeptFile(part, path.stat().st_size, md5_of(path))
+        for path, part in bar(part_of.items(), desc="checksums", unit="file", total=len(part_of))
     }
-    return {"counts": counts, "content": digest.hexdigest()[:16], "files": facts}
+    return Inventory(counts, digest.hexdigest()[:16], kept)
 
 
-def _build(dataset: Any) -> int:
-    """Build the store of passages, which takes long for a large corpus; the number of passages."""
-    store = dataset.docs_store()
+def _build(dataset: Dataset) -> int:
+    """Build the store of passages, which takes long for a large corpus, and count them."""
+    store: object = dataset.docs_store()
     if hasattr(store, "build"):
         store.build()
     return int(dataset.docs_count() or 0)
@@ -253,19 +275,3 @@ def _command(dataset_id: str, parts: tuple[str, ...]) -> str:
 
 def _record_path(dataset_id: str) -> Path:
     return home() / RECORDS / f"{dataset_id.replace('/', '__')}.json"
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
-@lru_cache(maxsize=64)
-def _read(path: Path, modified: int) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,4 +1,9 @@
-"""Downloads that go on where they were cut, and are kept only if their checksum is right."""
+"""Download files of many gigabytes: resume what was cut, in this process or in another one.
+
+The libraries do less: pooch starts a cut download again from its first byte and takes one checksum
+of a file; ir_datasets and huggingface_hub's `http_get` resume within a process, and the latter only
+while the Hub may be asked.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
-from http.client import HTTPException
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -34,7 +39,7 @@ def download(
     headers: Mapping[str, str] | None = None,
     pause: float = 1.0,
 ) -> None:
-    """Fetch a file; what a cut connection or a killed process left is kept and gone on from.
+    """Fetch a file, going on from what a cut connection or a killed process left.
 
     Parameters
     ----------
@@ -58,25 +63,24 @@ def download(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    failed = 0
-    while True:
-        before = _size(part)
+    failures = 0  # in a row
+    whole = False
+    while not whole:
+        before, problem = _size(part), "the connection was cut"
         try:
-            whole, problem = _go_on(address, part, dict(headers or {})), "the connection was cut"
+            whole = _resume(address, part, dict(headers or {}))
+        except DownloadError:
+            raise
         except (OSError, HTTPException) as error:
-            if isinstance(error, DownloadError):
-                raise
-            whole, problem = False, str(error)
-        if whole:
-            break
-        failed = failed + 1 if _size(part) == before else 0
-        if failed == TRIES:
+            problem = str(error)
+        failures = failures + 1 if _size(part) == before and not whole else 0
+        if failures == TRIES:
             raise DownloadError(
                 f"{address}: {problem}; {_size(part):,} bytes are kept in {part}, from which the "
                 "same command goes on"
             )
-        if failed:
-            time.sleep(pause * 2 ** (failed - 1))
+        if failures:
+            time.sleep(pause * 2 ** (failures - 1))
     _accept(part, path, md5, address)
 
 
@@ -86,26 +90,24 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-class locked:
-    """A lock on a file, for one process at a time; who waits says what for."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock, self.what = FileLock(path), what
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=1)
-        except Timeout:
-            print(f"waiting for another process that fetches {self.what}", flush=True)
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a file; a process that waits for it prints what for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"waiting for another process that fetches {what}", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _go_on(address: str, part: Path, headers: dict[str, str]) -> bool:
-    """Append what is still lacking; whether the file is whole now."""
+def _resume(address: str, part: Path, headers: dict[str, str]) -> bool:
+    """Append what is still missing; whether the file is whole now."""
     have = _size(part)
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -116,10 +118,10 @@ def _go_on(address: str, part: Path, headers: dict[str, str]) -> bool:
     except urllib.error.HTTPError as error:
         return _refused(error, address, part, have)
     with answer:
-        whole = answer.status == 206
-        if whole and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        partial = answer.status == 206
+        if partial and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise DownloadError(f"{address}: the server sent another range than bytes {have}-")
-        start = have if whole else 0  # a server without ranges sends all of it again
+        start = have if partial else 0  # a server without ranges sends all of it again
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         if total is not None:
@@ -127,7 +129,7 @@ def _go_on(address: str, part: Path, headers: dict[str, str]) -> bool:
         return _append(answer, part, start, total)
 
 
-def _append(answer: Any, part: Path, start: int, total: int | None) -> bool:
+def _append(answer: HTTPResponse, part: Path, start: int, total: int | None) -> bool:
     with (
         part.open("ab" if start else "wb") as file,
         bar(initial=start, total=total, unit="B", unit_scale=True, desc=part.stem) as shown,
@@ -151,12 +153,12 @@ def _refused(error: urllib.error.HTTPError, address: str, part: Path, have: int)
 
 
 def _accept(part: Path, path: Path, md5: Collection[str], address: str) -> None:
-    found = md5_of(part) if md5 else ""
-    if md5 and found not in md5:
+    actual = md5_of(part) if md5 else ""
+    if md5 and actual not in md5:
         refused = path.with_name(f"{path.name}.refused")
         os.replace(part, refused)
         raise DownloadError(
-            f"{address}: md5 {found}, expected {' or '.join(md5)}; the file is kept as {refused}"
+            f"{address}: md5 {actual}, expected {' or '.join(md5)}; the file is kept as {refused}"
         )
     os.replace(part, path)
 

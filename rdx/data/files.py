@@ -1,20 +1,42 @@
-"""Collections from own files: a corpus, queries and, if there are any, qrels."""
+"""Load a collection from files: a corpus, queries and, if there are any, qrels."""
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import AfterValidator
 
-from rdx.collection import Collection, split_of
+from rdx import facts
+from rdx.collection import Collection
+from rdx.data.splits import of_split, qrels_of
 from rdx.data.texts import ENDINGS, StoredTexts, store_texts, unique
+from rdx.declared import QUERIES, READ, SPLITS, BelowOne, Positive, settings
 from rdx.rankings import FormatError, line_of, read_qrels
 
-_QUERIES, _QRELS, _COUNTS = "queries.json", "qrels.parquet", "counts.json"
+_TOPICS, _QRELS = "topics.json", "qrels.parquet"
 
 
 @dataclass(frozen=True)
+class _Topics:
+    """Queries, and how many passages have the text of an earlier one."""
+
+    queries: dict[str, str]
+    repeated_texts: int
+
+
+def _known(path: str) -> str:
+    if not path.endswith(ENDINGS):
+        raise ValueError(f"expected a name that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    return path
+
+
+_Texts = Annotated[str, AfterValidator(_known), READ]
+
+
+@settings(frozen=True)
 class Files:
     """A collection in files; relative paths start at the working directory.
 
@@ -39,30 +61,18 @@ class Files:
         splits, the qrels of one split then choose its own.
     """
 
-    corpus: str
-    queries: str
-    qrels: str | None = None
-    name: str = "files"
-    dev: float = 0.0
-    max_words: int | None = None
-    judged: bool = False
+    corpus: _Texts
+    queries: Annotated[_Texts, QUERIES]
+    qrels: Annotated[str | None, READ, QUERIES] = None
+    name: Annotated[str, MinLen(1), SPLITS] = "files"
+    dev: Annotated[BelowOne, SPLITS] = 0.0
+    max_words: Positive | None = None
+    judged: Annotated[bool, SPLITS] = False
 
     def __post_init__(self) -> None:
-        """Check the values; the files themselves are looked at by `check` and `load`."""
-        for key in ("corpus", "queries"):
-            if not str(getattr(self, key)).endswith(ENDINGS):
-                raise ValueError(
-                    f"data.{key}={getattr(self, key)}: expected a name that ends in "
-                    f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-                )
-        if not self.name:
-            raise ValueError("data.name='': expected a name")
-        if not 0 <= self.dev < 1:
-            raise ValueError(f"data.dev={self.dev}: expected a share, 0 <= dev < 1")
-        if self.max_words is not None and self.max_words < 1:
-            raise ValueError(f"data.max_words={self.max_words}: expected at least 1, or null")
+        """Check values together."""
         if self.judged and self.qrels is None:
-            raise ValueError("data.judged=true: needs data.qrels")
+            raise ValueError("judged=true: needs data.qrels")
 
     def check(self) -> None:
         """Check that the files are there, without opening them.
@@ -76,7 +86,7 @@ class Files:
             path = getattr(self, key)
             if path is not None and not Path(path).is_file():
                 what = "is not a file" if Path(path).exists() else "no such file"
-                raise FileNotFoundError(f"data.{key}={path}: {what} (in {Path.cwd()})")
+                raise FileNotFoundError(f"{key}={path}: {what} (in {Path.cwd()})")
 
     def prepare(self, folder: Path) -> None:
         """Read and check the files once; write what `load` maps into memory to a folder.
@@ -90,13 +100,12 @@ class Files:
         """
         self.check()
         queries = unique(self.queries)
-        (folder / _QUERIES).write_text(json.dumps(queries))
         self._read_qrels(queries).to_parquet(folder / _QRELS, index=False)
-        counts = store_texts(self.corpus, folder, self.max_words)
-        (folder / _COUNTS).write_text(json.dumps(counts))
+        topics = _Topics(queries, store_texts(self.corpus, folder, self.max_words))
+        (folder / _TOPICS).write_text(facts.dump(topics), encoding="utf-8")
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
-        """The collection with the queries of a split; passages stay on disk.
+        """Load the collection with the queries of a split; passages stay on disk.
 
         Parameters
         ----------
@@ -121,34 +130,27 @@ class Files:
         ValueError
             If the split is unknown or has no query.
         """
-        if split not in ("train", "dev", "all"):
-            raise ValueError(f"split {split!r}: expected 'train', 'dev' or 'all'")
         if folder is None:
             with tempfile.TemporaryDirectory() as scratch:
                 self.prepare(Path(scratch))
                 return self.load(split, Path(scratch))  # mapped files outlive their names
-        queries = json.loads((folder / _QUERIES).read_text())
-        qrels = pd.read_parquet(folder / _QRELS)
-        if split != "all":
-            queries = {q: text for q, text in queries.items() if split_of(q, self.dev) == split}
-            qrels = qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
-        if not queries:
-            raise FormatError(f"{self.queries}: no query in split {split!r} (data.dev={self.dev})")
+        topics = facts.parse(_Topics, (folder / _TOPICS).read_bytes())
+        queries, qrels = topics.queries, pd.read_parquet(folder / _QRELS)
+        queries, qrels = of_split(queries, qrels, split, self.dev, self.queries)
         passages = StoredTexts(folder)
-        counts = json.loads((folder / _COUNTS).read_text())
+        counts = {"repeated_texts": topics.repeated_texts}
         if self.qrels is not None:
-            found = set(qrels["query_id"])
-            lacking = sum(doc_id not in passages for doc_id in qrels["doc_id"])
-            counts["qrels_without_passage"] = lacking
-            counts["queries_without_qrels"] = len(queries.keys() - found)
+            judged = set(qrels["query_id"])
+            without = sum(doc_id not in passages for doc_id in qrels["doc_id"])
+            counts["qrels_without_passage"] = without
+            counts["queries_without_qrels"] = len(queries.keys() - judged)
             if self.judged:
-                queries = {q: text for q, text in queries.items() if q in found}
+                queries = {q: text for q, text in queries.items() if q in judged}
         return Collection(self.name, queries, passages, qrels, counts)
 
     def _read_qrels(self, queries: dict[str, str]) -> pd.DataFrame:
         if self.qrels is None:
-            columns = {"query_id": "str", "doc_id": "str", "relevance": "int32"}
-            return pd.DataFrame(columns=list(columns)).astype(columns)
+            return qrels_of()
         qrels = read_qrels(self.qrels)
         unknown = (~qrels["query_id"].isin(list(queries))).to_numpy()
         if unknown.any():

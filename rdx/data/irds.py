@@ -1,21 +1,34 @@
-"""Collections of the ir_datasets catalogue; see https://ir-datasets.com (MacAvaney et al. 2021)."""
+"""Load collections of ir_datasets (MacAvaney et al. 2021; https://ir-datasets.com)."""
 
 import difflib
-import json
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
 
-from rdx.collection import Collection, split_of
+from rdx import facts
+from rdx.collection import Collection
 from rdx.data import catalogue
-from rdx.data.sources import TOPICS
+from rdx.data.sources import TOPICS, Dataset, DocStore
+from rdx.data.splits import of_split, qrels_of
+from rdx.declared import CATALOGUED, SPLITS, BelowOne, PassagesBy, settings
 from rdx.rankings import FormatError
 
 
-@dataclass(frozen=True)
+def _passages(dataset_id: str) -> str:
+    """What decides the passages: one data set of the many that share them."""
+    import ir_datasets
+
+    try:
+        parent: str = ir_datasets.docs_parent_id(dataset_id)
+    except KeyError:  # no such data set: refused where all values are checked
+        return dataset_id
+    return parent
+
+
+@settings(frozen=True)
 class IrDatasets:
     """A data set of ir_datasets that was fetched before (see `rdx.data.catalogue`).
 
@@ -27,15 +40,8 @@ class IrDatasets:
         Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
     """
 
-    id: str
-    dev: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the values; whether the id exists is found out by `check` and `load`."""
-        if not self.id:
-            raise ValueError("data.id='': expected an id of ir_datasets")
-        if not 0 <= self.dev < 1:
-            raise ValueError(f"data.dev={self.dev}: expected a share, 0 <= dev < 1")
+    id: Annotated[str, MinLen(1), CATALOGUED, PassagesBy(_passages)]
+    dev: Annotated[BelowOne, SPLITS] = 0.0
 
     @property
     def name(self) -> str:
@@ -48,7 +54,7 @@ class IrDatasets:
 
     def prepare(self, folder: Path) -> None:
         """Write down what was fetched; the passages stay in the store of ir_datasets."""
-        (folder / "fetched.json").write_text(json.dumps(catalogue.record(self.id), indent=1))
+        (folder / "fetched.json").write_text(facts.dump(catalogue.inventory(self.id)))
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
         """Load queries and qrels; passages stay on disk and are looked up by id.
@@ -79,21 +85,15 @@ class IrDatasets:
             If a query has no text, a query id occurs twice, or the judgements of a pair
             contradict each other.
         """
-        if split not in ("train", "dev", "all"):
-            raise ValueError(f"split {split!r}: expected 'train', 'dev' or 'all'")
         dataset = _find(self.id)
         catalogue.refuse_absent(self.id, dataset, TOPICS)
         queries = _queries(dataset, self.id)
         qrels, counts = _qrels(dataset, self.id)
-        known = qrels["query_id"].isin(list(queries))
-        if dataset.has_qrels():
+        if dataset.has("qrels"):
+            known = qrels["query_id"].isin(list(queries))
             counts["qrels_without_query"] = int((~known).sum())
-        if split != "all":
-            queries = {q: text for q, text in queries.items() if split_of(q, self.dev) == split}
-        qrels = qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
-        if not queries:
-            raise ValueError(f"{self.id}: no query in split {split!r} (data.dev={self.dev})")
-        if dataset.has_qrels():
+        queries, qrels = of_split(queries, qrels, split, self.dev, self.id)
+        if dataset.has("qrels"):
             counts["queries_without_qrels"] = len(set(queries) - set(qrels["query_id"]))
         return Collection(self.name, queries, Passages(self.id, dataset), qrels, counts)
 
@@ -105,12 +105,12 @@ class Passages(Mapping[str, str]):
     reads it in order.
     """
 
-    def __init__(self, dataset_id: str, dataset: Any) -> None:
+    def __init__(self, dataset_id: str, dataset: Dataset) -> None:
         self._id, self._dataset = dataset_id, dataset
-        self._opened: Any = None
+        self._opened: DocStore | None = None
 
     @property
-    def _store(self) -> Any:
+    def _store(self) -> DocStore:
         if self._opened is None:
             catalogue.refuse_absent(self._id, self._dataset, ("docs",))
             self._opened = self._dataset.docs_store()
@@ -139,13 +139,13 @@ class _Items(ItemsView[str, str]):
     _mapping: Passages
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        whole = self._mapping
-        catalogue.refuse_absent(whole._id, whole._dataset, ("docs",))
-        for doc in whole._dataset.docs_iter():
+        passages = self._mapping
+        catalogue.refuse_absent(passages._id, passages._dataset, ("docs",))
+        for doc in passages._dataset.docs_iter():
             yield doc.doc_id, str(doc.default_text())
 
 
-def _find(dataset_id: str) -> Any:
+def _find(dataset_id: str) -> Dataset:
     try:
         dataset = catalogue.load(dataset_id)
     except KeyError:
@@ -155,13 +155,13 @@ def _find(dataset_id: str) -> Any:
         raise ValueError(f"data.id={dataset_id}: ir_datasets has no such data set{hint}") from None
     for what in ("docs", "queries"):
         if not dataset.has(what):
-            below = [one for one in catalogue.ids() if one.startswith(f"{dataset_id}/")][:5]
+            below = [name for name in catalogue.ids() if name.startswith(f"{dataset_id}/")][:5]
             hint = f"; below it are: {', '.join(below)}" if below else ""
             raise ValueError(f"data.id={dataset_id}: the data set has no {what}{hint}")
     return dataset
 
 
-def _queries(dataset: Any, where: str) -> dict[str, str]:
+def _queries(dataset: Dataset, where: str) -> dict[str, str]:
     queries: dict[str, str] = {}
     for query in dataset.queries_iter():
         text = str(query.default_text())
@@ -173,12 +173,10 @@ def _queries(dataset: Any, where: str) -> dict[str, str]:
     return queries
 
 
-def _qrels(dataset: Any, where: str) -> tuple[pd.DataFrame, dict[str, int]]:
-    columns = {"query_id": "str", "doc_id": "str", "relevance": "int32"}
-    if not dataset.has_qrels():
-        return pd.DataFrame(columns=list(columns)).astype(columns), {}
-    rows = [(one.query_id, one.doc_id, one.relevance) for one in dataset.qrels_iter()]
-    qrels = pd.DataFrame(rows, columns=list(columns)).astype(columns)
+def _qrels(dataset: Dataset, where: str) -> tuple[pd.DataFrame, dict[str, int]]:
+    if not dataset.has("qrels"):
+        return qrels_of(), {}
+    qrels = qrels_of((row.query_id, row.doc_id, row.relevance) for row in dataset.qrels_iter())
     kept = qrels.drop_duplicates()
     clash = kept.duplicated(["query_id", "doc_id"]).to_numpy()
     if clash.any():

@@ -1,4 +1,4 @@
-"""The offline collection: known-item search over the documentation of installed Python libraries.
+"""Build the offline collection: known-item search over the docs of installed Python libraries.
 
 Sources are read with `ast` from the installed files; nothing of the libraries is imported or run.
 """
@@ -9,24 +9,35 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from os.path import commonprefix
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import JsonValue
 
+from rdx import facts
 from rdx.bars import bar
 from rdx.collection import Collection
+from rdx.declared import DecidedBy, Positive, Texts, settings, version
 
 LIBRARIES = ("numpy", "scipy", "pandas", "torch", "statsmodels", "matplotlib", "sklearn")
+_TEXTS, _QRELS = "texts.json", "qrels.parquet"
 SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all": range(0, 10)}
 
 
-@dataclass(frozen=True)
+def _versions(libraries: tuple[str, ...]) -> JsonValue:
+    """The installed versions; one package has another name than its import."""
+    return {name: version("scikit-learn" if name == "sklearn" else name) for name in libraries}
+
+
+@settings(frozen=True)
 class PyDocs:
     """Summary lines as queries, the bodies of the same docstrings as passages.
 
@@ -45,59 +56,53 @@ class PyDocs:
         Shorter bodies are left out.
     """
 
-    libraries: tuple[str, ...] = LIBRARIES
-    max_words: int = 60
-    min_words: int = 15
+    libraries: Annotated[Texts, MinLen(1), DecidedBy(_versions)] = LIBRARIES
+    max_words: Positive = 60
+    min_words: Positive = 15
 
     name = "pydocs"
 
     def __post_init__(self) -> None:
-        """Check values and that every library is installed."""
-        object.__setattr__(self, "libraries", tuple(self.libraries))
-        if not 1 <= self.min_words <= self.max_words:
+        """Check values together."""
+        if self.min_words > self.max_words:
             raise ValueError(
-                f"data.min_words={self.min_words}: must be between 1 and "
-                f"data.max_words={self.max_words}"
+                f"min_words={self.min_words}: must be between 1 and data.max_words={self.max_words}"
             )
-        self.check()
 
     def check(self) -> None:
         """Raise ValueError naming the libraries that are not installed."""
         absent = [name for name in self.libraries if not _folders(name)]
-        if absent or not self.libraries:
+        if absent:
             raise ValueError(
-                f"data.libraries: not installed packages: {absent or 'none given'}; "
-                f"known to work: {list(LIBRARIES)}"
+                f"libraries: not installed packages: {absent}; known to work: {list(LIBRARIES)}"
             )
 
     def prepare(self, folder: Path) -> None:
         """Read the libraries' sources (some 20 s) and write the collection into a folder."""
-        queries, passages, qrels, counts = _build(self.libraries, self.max_words, self.min_words)
-        texts = {"queries": queries, "passages": passages, "counts": counts}
-        (folder / "texts.json").write_text(json.dumps(texts))
-        qrels.to_parquet(folder / "qrels.parquet", index=False)
+        texts, qrels = _build(self.libraries, self.max_words, self.min_words)
+        (folder / _TEXTS).write_text(facts.dump(texts), encoding="utf-8")
+        qrels.to_parquet(folder / _QRELS, index=False)
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
-        """The collection with the queries of one split: "train", "dev", "test" or "all".
+        """Load the collection with the queries of a split: "train", "dev", "test" or "all".
 
         With `folder`, what `prepare` wrote there is used.
         """
         if split not in SPLITS:
             raise ValueError(f"split {split!r}: must be one of {list(SPLITS)}")
         if folder is None:
-            built = _build(self.libraries, self.max_words, self.min_words)
+            texts, qrels = _build(self.libraries, self.max_words, self.min_words)
         else:
-            built = _prepared(folder)
-        queries, passages, qrels, counts = built
+            texts, qrels = _prepared(folder)
         graded = set(qrels.loc[qrels.relevance == 1, "query_id"])
-        kept = {
+        queries = {
             query_id: text
-            for query_id, text in queries.items()
+            for query_id, text in texts.queries.items()
             if int(hashlib.sha256(query_id.encode()).hexdigest(), 16) % 10 in SPLITS[split]
             and (query_id in graded or split not in ("dev", "test"))
         }
-        qrels = qrels[qrels.query_id.isin(kept.keys())].reset_index(drop=True)
-        return Collection(self.name, kept, passages, qrels, counts)
+        qrels = qrels[qrels.query_id.isin(queries.keys())].reset_index(drop=True)
+        return Collection(self.name, queries, texts.passages, qrels, texts.counts)
 
 
 @dataclass(frozen=True)
@@ -111,18 +116,27 @@ class _Item:
     see_also: tuple[str, ...]
 
 
-Built = tuple[dict[str, str], dict[str, str], pd.DataFrame, dict[str, int]]
+@dataclass(frozen=True)
+class _Texts:
+    """Queries and passages by id; oddities by name."""
+
+    queries: dict[str, str]
+    passages: dict[str, str]
+    counts: dict[str, int]
 
 
 @lru_cache(maxsize=4)
-def _prepared(folder: Path) -> Built:
-    texts = json.loads((folder / "texts.json").read_text())
-    qrels = pd.read_parquet(folder / "qrels.parquet").astype({"relevance": "int32"})
-    return texts["queries"], texts["passages"], qrels, texts["counts"]
+def _prepared(folder: Path) -> tuple[_Texts, pd.DataFrame]:
+    """Texts and qrels as `PyDocs.prepare` wrote them."""
+    texts = facts.parse(_Texts, (folder / _TEXTS).read_bytes())
+    return texts, pd.read_parquet(folder / _QRELS).astype({"relevance": "int32"})
 
 
 @lru_cache(maxsize=2)
-def _build(libraries: tuple[str, ...], max_words: int, min_words: int) -> Built:
+def _build(
+    libraries: tuple[str, ...], max_words: int, min_words: int
+) -> tuple[_Texts, pd.DataFrame]:
+    """Read the libraries: equal bodies are one passage, equal summaries one query."""
     items = [item for library in libraries for item in _items(library)]
     passages: dict[str, str] = {}
     passage_of: dict[str, str] = {}  # object -> passage (equal bodies are one passage)
@@ -157,9 +171,7 @@ def _build(libraries: tuple[str, ...], max_words: int, min_words: int) -> Built:
         grades.update({passage_of[member.id]: 2 for member in members})
         rows += [(query_id, doc_id, grade) for doc_id, grade in grades.items()]
     qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
-    qrels["relevance"] = qrels["relevance"].astype("int32")
-    counts = {"too_short": short}
-    return queries, passages, qrels, counts
+    return _Texts(queries, passages, {"too_short": short}), qrels.astype({"relevance": "int32"})
 
 
 def _is_query(summary: str) -> bool:
@@ -179,21 +191,12 @@ def _resolve(name: str, source: _Item, tails: dict[tuple[str, str], list[str]]) 
     parts = name.lstrip("~.").split(".")
 
     def closeness(candidate: str) -> tuple[int, int, str]:
-        candidate_parts = candidate.split(".")
-        suffix = 0
-        while suffix < min(len(parts), len(candidate_parts)) and (
-            parts[-1 - suffix] == candidate_parts[-1 - suffix]
-        ):
-            suffix += 1
-        prefix = 0
-        for a, b in zip(candidate_parts, source.id.split("."), strict=False):
-            if a != b:
-                break
-            prefix += 1
-        return suffix, prefix, candidate
+        path = candidate.split(".")
+        suffix = commonprefix([path[::-1], parts[::-1]])
+        return len(suffix), len(commonprefix([path, source.id.split(".")])), candidate
 
-    found = [c for c in tails.get((source.library, parts[-1]), []) if c != source.id]
-    return max(found, key=closeness, default="")
+    namesakes = [c for c in tails.get((source.library, parts[-1]), []) if c != source.id]
+    return max(namesakes, key=closeness, default="")
 
 
 def _folders(library: str) -> list[str]:
@@ -203,6 +206,7 @@ def _folders(library: str) -> list[str]:
 
 
 def _items(library: str) -> Iterator[_Item]:
+    """Yield the documented objects of a library, file by file."""
     root = Path(_folders(library)[0])
     files = sorted(root.rglob("*.py"))
     for path in bar(files, desc=f"reading {library}", unit="file", leave=False):

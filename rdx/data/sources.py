@@ -1,4 +1,4 @@
-"""What a data set of ir_datasets is made of: its downloads, and the files that it keeps.
+"""List the downloads and files of a data set of ir_datasets.
 
 ir_datasets describes a data set by objects that hold each other: a document handler, the file that
 it reads, the archive that this is taken out of, the download of that. They are followed here, and
@@ -8,10 +8,10 @@ nothing of them is called, so that nothing is downloaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # Read when ir_datasets is imported: that it looks for small files, too, in its folder of local
 # copies, where those are put that it would otherwise download anew in every process.
@@ -19,6 +19,41 @@ os.environ.setdefault("IR_DATASETS_SMALL_FILE_SIZE", "0")
 
 PARTS = ("docs", "queries", "qrels")
 TOPICS = ("queries", "qrels")  # all that measuring a given run takes
+
+
+# ir_datasets has no types of its own.
+class Text(Protocol):
+    """A document or a query."""
+
+    doc_id: str
+    query_id: str
+    default_text: Callable[[], str]
+
+
+class Judgement(Protocol):
+    """A row of the qrels."""
+
+    query_id: str
+    doc_id: str
+    relevance: int
+
+
+class DocStore(Protocol):
+    """Documents by id; KeyError if there is none."""
+
+    get: Callable[[str], Text]
+
+
+class Dataset(Protocol):
+    """A data set as `ir_datasets.load` gives it; parts are "docs", "queries", "qrels"."""
+
+    has: Callable[[str], bool]
+    metadata: Callable[[], dict[str, dict[str, int]]]
+    docs_iter: Callable[[], Iterator[Text]]
+    docs_store: Callable[[], DocStore]
+    docs_count: Callable[[], int | None]
+    queries_iter: Callable[[], Iterator[Text]]
+    qrels_iter: Callable[[], Iterator[Judgement]]
 
 
 @dataclass(frozen=True)
@@ -50,8 +85,10 @@ class Source:
     note: str = ""
 
 
-def sources(dataset: Any, parts: tuple[str, ...] = PARTS, lacking: bool = False) -> list[Source]:
-    """The downloads of documents, queries and judgements.
+def sources(
+    dataset: Dataset, parts: tuple[str, ...] = PARTS, missing: bool = False
+) -> list[Source]:
+    """List the downloads of documents, queries and judgements.
 
     Parameters
     ----------
@@ -59,50 +96,51 @@ def sources(dataset: Any, parts: tuple[str, ...] = PARTS, lacking: bool = False)
         A data set of ir_datasets.
     parts
         Of which parts.
-    lacking
+    missing
         Only those that are not there, nor what is made of them.
     """
     from ir_datasets.util import Download
 
-    found: dict[Source, None] = {}
+    downloads: dict[Source, None] = {}
     for part in having(dataset, parts):
-        if lacking and part == "docs" and built(dataset):
+        if missing and part == "docs" and built(dataset):
             continue
-        for one in walk(dataset, part, lacking):
-            if isinstance(one, Download):
-                source = _source(one)
-                if not (lacking and source.path is not None and source.path.exists()):
-                    found[source] = None
-    return list(found)
+        for component in components(dataset, part, missing):
+            if isinstance(component, Download):
+                source = _source(component)
+                if not (missing and source.path is not None and source.path.exists()):
+                    downloads[source] = None
+    return list(downloads)
 
 
-def files(dataset: Any, parts: tuple[str, ...] = PARTS) -> dict[Path, str]:
-    """The files that a data set keeps in ir_datasets' home, each with the part it belongs to.
+def files(dataset: Dataset, parts: tuple[str, ...] = PARTS) -> dict[Path, str]:
+    """List the files of a data set in ir_datasets' home, each with the part it belongs to.
 
     Downloads, what was taken out of them, and the store of passages.
     """
     from ir_datasets.util import Download
 
-    found: dict[Path, str] = {}
+    part_of: dict[Path, str] = {}
     for part in having(dataset, parts):
-        for one in walk(dataset, part):
-            place = _source(one).path if isinstance(one, Download) else _made(one)
-            if place is not None and place.is_file():
-                found[place] = part
+        for component in components(dataset, part):
+            is_download = isinstance(component, Download)
+            path = _source(component).path if is_download else _output(component)
+            if path is not None and path.is_file():
+                part_of[path] = part
         folder = getattr(dataset.docs_store(), "path", None) if part == "docs" else None
         if folder is not None and Path(folder).is_dir():
-            found |= {path: part for path in sorted(Path(folder).iterdir()) if path.is_file()}
-    return {path: part for path, part in found.items() if home() in path.parents}
+            part_of |= {path: part for path in sorted(Path(folder).iterdir()) if path.is_file()}
+    return {path: part for path, part in part_of.items() if home() in path.parents}
 
 
-def having(dataset: Any, parts: tuple[str, ...]) -> list[str]:
+def having(dataset: Dataset, parts: tuple[str, ...]) -> list[str]:
     """Those of the parts that a data set has."""
     return [part for part in parts if dataset.has(part)]
 
 
-def built(dataset: Any) -> bool:
+def built(dataset: Dataset) -> bool:
     """Whether the store of passages is there."""
-    store = dataset.docs_store()
+    store: Any = dataset.docs_store()
     return bool(hasattr(store, "built") and store.built())
 
 
@@ -113,31 +151,31 @@ def home() -> Path:
     return Path(home_path())
 
 
-def walk(dataset: Any, part: str, lacking: bool = False) -> Iterator[Any]:
-    """The objects of ir_datasets that a part of a data set is made of.
+def components(dataset: Dataset, part: str, missing: bool = False) -> Iterator[object]:
+    """Yield the objects of ir_datasets that a part of a data set is made of.
 
-    With `lacking`, nothing below what was already made (a file taken out of an archive).
+    With `missing`, nothing below what is there already (a file taken out of an archive).
     """
-    yield from _walk(getattr(dataset, f"{part}_handler")(), lacking, set())
+    yield from _below(getattr(dataset, f"{part}_handler")(), missing, set())
 
 
-def _walk(thing: Any, lacking: bool, seen: set[int]) -> Iterator[Any]:
+def _below(thing: object, missing: bool, seen: set[int]) -> Iterator[object]:
     if id(thing) in seen:
         return
     seen.add(id(thing))
     if isinstance(thing, list | tuple):
-        for one in thing:
-            yield from _walk(one, lacking, seen)
+        for element in thing:
+            yield from _below(element, missing, seen)
     elif type(thing).__module__.startswith("ir_datasets"):
         yield thing
-        made = _made(thing)
-        if not (lacking and made is not None and made.exists()):
-            for one in vars(thing).values():
-                yield from _walk(one, lacking, seen)
+        output = _output(thing)
+        if not (missing and output is not None and output.exists()):
+            for value in vars(thing).values():
+                yield from _below(value, missing, seen)
 
 
-def _made(thing: Any) -> Path | None:
-    """The file or folder that an object keeps what it made in."""
+def _output(thing: object) -> Path | None:
+    """The file or folder in which an object keeps what it makes."""
     from ir_datasets.util import Download, LocalDownload
 
     if isinstance(thing, Download | LocalDownload):
@@ -148,18 +186,18 @@ def _made(thing: Any) -> Path | None:
     return None
 
 
-def _source(one: Any) -> Source:
+def _source(download: Any) -> Source:
     """What a download of ir_datasets says about itself."""
-    local = next((m._path for m in one.mirrors if hasattr(m, "_path")), None)
-    note = next((m._message for m in one.mirrors if getattr(m, "_message", None)), "")
-    plain = [m for m in one.mirrors if type(m).__name__ == "RequestsDownload" and not m.auth]
-    place = one._cache_path or local
+    local = next((m._path for m in download.mirrors if hasattr(m, "_path")), None)
+    note = next((m._message for m in download.mirrors if getattr(m, "_message", None)), "")
+    plain = [m for m in download.mirrors if type(m).__name__ == "RequestsDownload" and not m.auth]
+    path = download._cache_path or local
     return Source(
         address=plain[0].url if plain else "",
-        path=None if place is None else Path(place),
-        md5=one.expected_md5 or "",
-        size=one._size_hint or 0,
-        licence=one.dua or "",
+        path=None if path is None else Path(path),
+        md5=download.expected_md5 or "",
+        size=download._size_hint or 0,
+        licence=download.dua or "",
         headers=tuple(sorted((plain[0].headers or {}).items())) if plain else (),
-        note="" if len(one.mirrors) > (local is not None) else str(note),
+        note="" if len(download.mirrors) > (local is not None) else str(note),
     )

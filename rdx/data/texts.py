@@ -1,4 +1,4 @@
-"""Texts by id out of `.jsonl` and `.tsv` files, read line by line, and kept where they are mapped.
+"""Read texts by id from `.jsonl` and `.tsv` files, and keep them memory-mapped.
 
 A corpus of millions of passages is read once, written as an Arrow file and memory-mapped from then
 on, so that it takes disk, not memory.
@@ -51,7 +51,7 @@ def read_texts(path: str, max_words: int | None = None) -> Iterator[tuple[str, s
 
 
 def unique(path: str) -> dict[str, str]:
-    """The texts of a file by id, in memory.
+    """Read the texts of a file by id, into memory.
 
     Raises
     ------
@@ -68,13 +68,13 @@ def unique(path: str) -> dict[str, str]:
     return texts
 
 
-def store_texts(path: str, folder: Path, max_words: int | None = None) -> dict[str, int]:
+def store_texts(path: str, folder: Path, max_words: int | None = None) -> int:
     """Write the texts of a file into a folder that `StoredTexts` opens; holds a block at a time.
 
     Returns
     -------
-    dict
-        "repeated_texts": how many passages have the text of an earlier one, word for word.
+    int
+        How many passages have the text of an earlier one, word for word.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def store_texts(path: str, folder: Path, max_words: int | None = None) -> dict[s
     np.save(folder / _HASHES, values[order])
     np.save(folder / _PLACES, order.astype(np.int64))
     _refuse_repeats(path, values, order)
-    return {"repeated_texts": len(texts) - len(np.unique(np.array(texts, dtype=np.uint64)))}
+    return len(texts) - len(np.unique(np.array(texts, dtype=np.uint64)))
 
 
 class StoredTexts(Mapping[str, str]):
@@ -109,9 +109,14 @@ class StoredTexts(Mapping[str, str]):
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._table = pa.ipc.open_file(pa.memory_map(str(folder / _TEXTS))).read_all()
         self._hashes = np.load(folder / _HASHES, mmap_mode="r")
         self._places = np.load(folder / _PLACES, mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type[StoredTexts], tuple[Path]]:
+        """Let another process map the same files."""
+        return StoredTexts, (self._folder,)
 
     def __getitem__(self, key: str) -> str:
         """Return the text of a passage; KeyError if there is none with this id."""

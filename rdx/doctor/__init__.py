@@ -1,13 +1,13 @@
-"""Whether a command line would run here: machine, software, data, places and keys, with cures.
+"""Check whether a command line would run here: machine, software, data, places and keys.
 
 Nothing is downloaded, nothing is computed, and what is written to try a place is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rdx import config, fetching
 from rdx.config import Cell, ConfigError
@@ -17,34 +17,30 @@ from rdx.text import counted
 
 __all__ = ["ERROR", "NOTE", "OK", "WARNING", "Finding", "as_json", "examine", "stops", "text"]
 
-# Packages of extras, by the class that needs them.
-EXTRAS = {
-    "rdx.teachers.Endpoint": ("openai", "llm"),
-    "rdx.students.LoRA": ("peft", "lora"),
-}
+T = TypeVar("T")
 
 
 def examine(overrides: Sequence[str]) -> list[Finding]:
     """Look at everything that the cells of a command line need; the machine comes first."""
-    found = [*machine.packages(), *machine.switches(), *machine.memory()]
+    findings = [*machine.packages(), *machine.switches(), *machine.memory()]
     try:
         cells, _ = config.split(overrides)
     except (ConfigError, ValueError, FileNotFoundError) as error:
-        return [*found, Finding("configuration", ERROR, str(error))]
-    return [*found, *_of(cells, overrides)]
+        return [*findings, Finding("configuration", ERROR, str(error))]
+    return [*findings, *_of(cells, overrides)]
 
 
 def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     yield from _configuration(cells)
     nodes = [node for cell in cells for node in config.nodes(cell.cfg)]
     yield from machine.optional(
-        (*EXTRAS[node["_target_"]], node["_target_"])
+        (*needed, node["_target_"])
         for node in nodes
-        if node["_target_"] in EXTRAS
+        if (needed := getattr(config.class_of(node), "requires", None))
     )
     trainers = [cell.cfg["trainer"] for cell in cells]
     yield from machine.gpus(
-        *({str(one[key]) for one in trainers} for key in ("device", "precision"))
+        *({str(trainer[key]) for trainer in trainers} for key in ("device", "precision"))
     )
     yield from machine.compiler(any(cell.cfg["student"].get("compile") for cell in cells))
     for store in _distinct(cell.cfg["store"] for cell in cells):
@@ -59,10 +55,10 @@ def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     ]
     for name, key, revision in _distinct(models):
         yield from places.model(name, key, revision)
-    for one in _unlike(node for node in nodes if node["_target_"] == "rdx.teachers.Endpoint"):
-        yield from places.service(one)
-    for one in _unlike(cell.cfg["tracking"] for cell in cells):
-        yield from places.tracking(one)
+    for backend in _unlike(node for node in nodes if node["_target_"] == "rdx.teachers.Endpoint"):
+        yield from places.service(backend)
+    for tracking in _unlike(cell.cfg["tracking"] for cell in cells):
+        yield from places.tracking(tracking)
 
 
 def _configuration(cells: list[Cell]) -> Iterator[Finding]:
@@ -79,23 +75,23 @@ def _configuration(cells: list[Cell]) -> Iterator[Finding]:
 
 def _data(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     needed = fetching.needs(cell.cfg for cell in cells)
-    absent = [one for one in needed if not one.present()]
+    lacking = [need for need in needed if not need.present()]
     fetch = f"python -m rdx data fetch {' '.join(overrides)}".rstrip()
-    for one in absent:
-        if one.known():
-            size = sum(size for _, size in one.lacking()) / 1e9
-            yield Finding("data", ERROR, f"{one.name} is not fetched yet ({size:.2g} GB)", fetch)
+    for need in lacking:
+        if need.known():
+            size = sum(size for _, size in need.lacking()) / 1e9
+            yield Finding("data", ERROR, f"{need.name} is not fetched yet ({size:.2g} GB)", fetch)
         else:
-            yield Finding("data", ERROR, f"{one.name} is not there", "put it there by hand")
-    if not absent:
-        there = ", ".join(one.name for one in needed)
-        yield Finding("data", OK, there or "nothing that would have to be fetched")
+            yield Finding("data", ERROR, f"{need.name} is not there", "put it there by hand")
+    if not lacking:
+        names = ", ".join(need.name for need in needed)
+        yield Finding("data", OK, names or "nothing that would have to be fetched")
 
 
-def _distinct(values: Any) -> list[Any]:
+def _distinct(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
-def _unlike(nodes: Any) -> list[dict[str, Any]]:
+def _unlike(nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The nodes that differ."""
     return list({repr(sorted(node.items(), key=str)): node for node in nodes}.values())

@@ -1,4 +1,4 @@
-"""What an examination finds: how bad it is, and what helps."""
+"""Findings of the doctor: how bad each is, and its cure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
@@ -30,24 +30,26 @@ class Finding:
     cure: str = ""
 
 
-def stops(found: list[Finding]) -> bool:
+def stops(findings: list[Finding]) -> bool:
     """Whether something stops the configuration."""
-    return any(one.state == ERROR for one in found)
+    return any(finding.state == ERROR for finding in findings)
 
 
-def as_json(found: list[Finding]) -> dict[str, object]:
+def as_json(findings: list[Finding]) -> dict[str, object]:
     """The findings as plain values."""
-    return {"runs": not stops(found), "findings": [asdict(one) for one in found]}
+    return {"runs": not stops(findings), "findings": [asdict(finding) for finding in findings]}
 
 
-def text(found: list[Finding]) -> str:
+def text(findings: list[Finding]) -> str:
     """A line per finding, and below it the cure."""
-    width = max(len(one.about) for one in found)
+    width = max(len(finding.about) for finding in findings)
     lines = []
-    for one in found:
-        lines.append(f"{one.state:<8}{one.about:<{width}}  {one.told}")
-        lines += [f"{'':8}{'':<{width}}  -> {line}" for line in one.cure.splitlines()]
-    counts = {state: sum(one.state == state for one in found) for state in (ERROR, WARNING)}
+    for finding in findings:
+        lines.append(f"{finding.state:<8}{finding.about:<{width}}  {finding.told}")
+        lines += [f"{'':8}{'':<{width}}  -> {line}" for line in finding.cure.splitlines()]
+    counts = {
+        state: sum(finding.state == state for finding in findings) for state in (ERROR, WARNING)
+    }
     if counts[ERROR]:
         end = "this does not run as it stands"
     else:

@@ -1,4 +1,4 @@
-"""The machine and its software, whatever is to be run."""
+"""Examine the machine and its software."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from rdx.config import ROOT
+from rdx.declared import version
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.precision import native_bf16
 from rdx.text import counted
@@ -35,23 +35,25 @@ def packages(root: Path = ROOT) -> Iterator[Finding]:
     """What the project requires, and the versions that it was tested with."""
     required = _required(root)
     lacking = []
-    for one in required:
-        version = _version(one.name)
-        if version is None:
-            lacking.append(f"{one.name} is not installed")
-        elif not one.specifier.contains(version, prereleases=True):
-            lacking.append(f"{one.name} is {version}, and {one.specifier} is needed")
+    for requirement in required:
+        installed = version(requirement.name)
+        if installed is None:
+            lacking.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            lacking.append(
+                f"{requirement.name} is {installed}, and {requirement.specifier} is needed"
+            )
     if lacking:
         yield Finding("packages", ERROR, "; ".join(lacking), INSTALL)
     other = [
-        f"{name} {version} (tested: {wanted})"
+        f"{name} {installed} (tested: {wanted})"
         for name, wanted in _pinned(root).items()
-        if (version := _version(name)) is not None and _public(version) != _public(wanted)
+        if (installed := version(name)) is not None and _public(installed) != _public(wanted)
     ]
     if other:
         shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
-        told = f"{len(other)} other versions than those of constraints.txt: {shown}"
-        yield Finding("versions", WARNING, told, INSTALL)
+        seen = f"{len(other)} other versions than those of constraints.txt: {shown}"
+        yield Finding("versions", WARNING, seen, INSTALL)
     if required and not lacking and not other:
         yield Finding("packages", OK, f"{len(required)} required, with the versions tested")
 
@@ -60,8 +62,8 @@ def optional(needed: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
     """Packages that a configuration needs: (module, extra of the project, what needs it)."""
     for module, extra, why in dict.fromkeys(needed):
         if importlib.util.find_spec(module) is None:
-            told = f"{why} needs {module}, which is not installed"
-            yield Finding("packages", ERROR, told, f"{INSTALL.removesuffix('.')}'.[{extra}]'")
+            seen = f"{why} needs {module}, which is not installed"
+            yield Finding("packages", ERROR, seen, f"{INSTALL.removesuffix('.')}'.[{extra}]'")
 
 
 def memory() -> Iterator[Finding]:
@@ -71,13 +73,13 @@ def memory() -> Iterator[Finding]:
     limit, used = (_number(CGROUP / f"memory.{name}") for name in ("max", "current"))
     if limit is not None and used is not None and limit < whole:
         free, whole = min(free, max(limit - used, 0)), limit
-    told = f"{free / GB:.1f} of {whole / GB:.1f} GB free"
+    seen = f"{free / GB:.1f} of {whole / GB:.1f} GB free"
     if free < LITTLE_MEMORY:
         cure = "end what else runs here; or smaller micro-batches (trainer.max_tokens=1024) and "
         cure += "fewer cells at once"
-        yield Finding("memory", WARNING, told, cure)
+        yield Finding("memory", WARNING, seen, cure)
     else:
-        yield Finding("memory", OK, told)
+        yield Finding("memory", OK, seen)
 
 
 def gpus(devices: set[str], precisions: set[str]) -> Iterator[Finding]:
@@ -93,30 +95,30 @@ def gpus(devices: set[str], precisions: set[str]) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, whole = torch.cuda.mem_get_info(i)
-            told = f"{torch.cuda.get_device_name(i)}, {free / GB:.1f} of {whole / GB:.1f} GB free, "
-            told += f"CUDA {torch.version.cuda}"
+            seen = f"{torch.cuda.get_device_name(i)}, {free / GB:.1f} of {whole / GB:.1f} GB free, "
+            seen += f"CUDA {torch.version.cuda}"
             busy = free < whole / 2
             cure = "nvidia-smi shows what else runs on it; choose another by CUDA_VISIBLE_DEVICES"
-            yield Finding(f"GPU {i}", WARNING if busy else OK, told, cure if busy else "")
+            yield Finding(f"GPU {i}", WARNING if busy else OK, seen, cure if busy else "")
         if "bf16" in precisions and not torch.cuda.is_bf16_supported(including_emulation=False):
-            told = "it has no bfloat16, which is emulated slowly"
-            yield Finding("GPU", WARNING, told, "trainer.precision=fp16")
+            seen = "it has no bfloat16, which is emulated slowly"
+            yield Finding("GPU", WARNING, seen, "trainer.precision=fp16")
         return
-    wanted = sorted(one for one in devices if one.startswith("cuda"))
+    wanted = sorted(device for device in devices if device.startswith("cuda"))
     card = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
     if card and torch.version.cuda is None:
-        told = f"there is an NVIDIA driver, but torch {torch.__version__} is built for CPUs alone"
+        seen = f"there is an NVIDIA driver, but torch {torch.__version__} is built for CPUs alone"
         cure = "install torch for CUDA, as its site says; then `python -m rdx doctor` again"
     elif card:
-        told = f"torch for CUDA {torch.version.cuda} finds no GPU, though there is a driver"
+        seen = f"torch for CUDA {torch.version.cuda} finds no GPU, though there is a driver"
         cure = "look at nvidia-smi, CUDA_VISIBLE_DEVICES, and the driver's version: "
         cure += f"CUDA {torch.version.cuda} may need a newer one"
     else:
-        told, cure = "none", "trainer.device=auto takes the CPU"
+        seen, cure = "none", "trainer.device=auto takes the CPU"
     if wanted:
-        yield Finding("GPU", ERROR, f"trainer.device={wanted[0]}: {told}", cure)
+        yield Finding("GPU", ERROR, f"trainer.device={wanted[0]}: {seen}", cure)
     elif card:
-        yield Finding("GPU", WARNING, told, cure)
+        yield Finding("GPU", WARNING, seen, cure)
     else:
         yield from cpu(precisions)
 
@@ -125,12 +127,12 @@ def cpu(precisions: set[str]) -> Iterator[Finding]:
     """How fast this CPU trains the offline student, in each precision; a probe of a second."""
     for precision in sorted(precisions & {"bf16", "fp32"}):
         rate = counted(round(training_rate(precision)), "pair")
-        told = f"none; this CPU trains about {rate} a second with MiniLM in {precision}"
+        seen = f"none; this CPU trains about {rate} a second with MiniLM in {precision}"
         if precision == "bf16" and not native_bf16("cpu"):
-            told += ", which it has no units for"
-            yield Finding("GPU", WARNING, told, "trainer.precision=auto")
+            seen += ", which it has no units for"
+            yield Finding("GPU", WARNING, seen, "trainer.precision=auto")
         else:
-            yield Finding("GPU", NOTE, told)
+            yield Finding("GPU", NOTE, seen)
 
 
 def training_rate(precision: str, pairs: int = 16, tokens: int = 84) -> float:
@@ -167,19 +169,19 @@ def compiler(wanted: bool) -> Iterator[Finding]:
         )
         return
     if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
-        told = "student.compile=true: the package triton is missing"
-        yield Finding("compiler", ERROR, told, "pip install triton, or student.compile=false")
+        seen = "student.compile=true: the package triton is missing"
+        yield Finding("compiler", ERROR, seen, "pip install triton, or student.compile=false")
         return
-    done = subprocess.run(
+    compilation = subprocess.run(
         [command, "-x", "c++", "-fsyntax-only", "-"],
         input="#include <cmath>\n#include <vector>\n",
         capture_output=True,
         text=True,
         timeout=60,
     )
-    if done.returncode:
-        told = f"{command} cannot compile: {(done.stderr.strip().splitlines() or ['?'])[0]}"
-        yield Finding("compiler", ERROR, told, "install its headers; or student.compile=false")
+    if compilation.returncode:
+        seen = f"{command} cannot compile: {(compilation.stderr.strip().splitlines() or ['?'])[0]}"
+        yield Finding("compiler", ERROR, seen, "install its headers; or student.compile=false")
     else:
         yield Finding("compiler", OK, command)
 
@@ -188,8 +190,8 @@ def switches() -> Iterator[Finding]:
     """Variables of the environment that make loading models unsafe."""
     for name in UNSAFE:
         if os.environ.get(name, "0").lower() not in ("", "0", "false", "n", "no"):
-            told = f"{name} is set; rdx asks for weights only all the same, other programs do not"
-            yield Finding("security", WARNING, told, f"unset {name}")
+            seen = f"{name} is set; rdx asks for weights only all the same, other programs do not"
+            yield Finding("security", WARNING, seen, f"unset {name}")
 
 
 def _required(root: Path) -> list[Requirement]:
@@ -198,8 +200,8 @@ def _required(root: Path) -> list[Requirement]:
         named = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
         named = importlib.metadata.requires("rdx") or []
-    every = map(Requirement, named)
-    return [one for one in every if one.marker is None or one.marker.evaluate()]
+    requirements = map(Requirement, named)
+    return [r for r in requirements if r.marker is None or r.marker.evaluate()]
 
 
 def _pinned(root: Path) -> dict[str, str]:
@@ -211,13 +213,6 @@ def _pinned(root: Path) -> dict[str, str]:
     return {canonicalize_name(name.strip()): version.strip() for name, version in pairs}
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _public(version: str) -> str:
     """Without "+cpu" and the like: builds of the same version."""
     return version.partition("+")[0]
@@ -226,7 +221,7 @@ def _public(version: str) -> str:
 def _number(path: Path) -> int | None:
     """The number in a file of the control group; None for "max", or where there is no such file."""
     try:
-        found: Any = path.read_text().strip()
+        text = path.read_text().strip()
     except OSError:
         return None
-    return int(found) if found.isdecimal() else None
+    return int(text) if text.isdecimal() else None

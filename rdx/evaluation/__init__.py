@@ -1,18 +1,16 @@
 """Re-rank test sets and measure every query with ir_measures."""
 
 from rdx.evaluation.corpora import (
-    Beside,
-    Tested,
-    all_means,
-    beside,
     by_corpus,
     collection_means,
-    measure,
+    concatenated,
+    named_means,
+    over_collections,
     overlapping,
     pool,
-    pooled,
 )
 from rdx.evaluation.efficiency import ratio, timed
+from rdx.evaluation.measurement import Baselines, Tested, baselines, measure
 from rdx.evaluation.measures import (
     JUDGED,
     half_width,
@@ -22,9 +20,10 @@ from rdx.evaluation.measures import (
     tie_range,
     tied,
 )
-from rdx.evaluation.quality import Gates, facts, health
+from rdx.evaluation.quality import Gates, health, quality_of
 from rdx.evaluation.reranking import (
     WEIGHTS,
+    Runtime,
     as_ranking,
     best_weight,
     interpolated,
@@ -32,36 +31,36 @@ from rdx.evaluation.reranking import (
     rerank,
 )
 from rdx.evaluation.settings import Evaluation, TestSet, check_measures
-from rdx.evaluation.ties import check as check_expected
 
 __all__ = [
-    "Beside",
+    "Baselines",
     "Evaluation",
     "Gates",
     "JUDGED",
+    "Runtime",
     "TestSet",
     "Tested",
     "WEIGHTS",
-    "all_means",
     "as_ranking",
-    "beside",
+    "baselines",
     "best_weight",
     "by_corpus",
-    "check_expected",
     "check_measures",
     "collection_means",
-    "facts",
+    "concatenated",
     "half_width",
     "health",
     "interpolated",
     "judged",
     "measure",
     "measured",
+    "named_means",
     "oracle",
+    "over_collections",
     "overlapping",
     "per_query",
     "pool",
-    "pooled",
+    "quality_of",
     "ratio",
     "rerank",
     "tie_range",

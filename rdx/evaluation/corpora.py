@@ -1,257 +1,184 @@
-"""One collection measured; several together: means, shared queries, and the paper's pooling."""
+"""Several test collections together: means, shared queries, and the paper's pooling."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from rdx import rankings
-from rdx.evaluation.measures import judged, per_query, tie_range
-from rdx.evaluation.quality import facts
-from rdx.evaluation.reranking import oracle
+from rdx.collection import Collection
+from rdx.evaluation.measurement import Tested
+from rdx.evaluation.measures import per_query
+from rdx.evaluation.quality import quality_of
+from rdx.evaluation.settings import Evaluation, TestSet
+from rdx.facts import CollectionFacts, Means, OverCollections, Setting, shallow
 
 POOLED = ".pooled"
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A test collection, and what is known of the rankings of its queries.
+def by_corpus(
+    evaluation: Evaluation,
+    tests: Mapping[str, Tested],
+    settings: Mapping[str, Setting],
+    weight: float | None = None,
+) -> tuple[pd.DataFrame, dict[str, CollectionFacts]]:
+    """The per-query table and the facts of all collections.
 
-    Attributes
-    ----------
-    collection
-        Has the queries and their qrels.
-    systems
-        Rankings by system.
-    table
-        Their per-query table [collection, system, query_id, measure, value].
-    facts
-        What stands beside the scores: see `quality.facts`, and "tie_range": for each system with
-        tied passages, measure -> lowest and highest mean over queries that an order of them gives.
-    """
-
-    __test__ = False  # not a test case of pytest
-
-    collection: Any
-    systems: Mapping[str, pd.DataFrame]
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Beside:
-    """The first stage of a collection and the oracle, beside which systems stand.
-
-    Attributes
-    ----------
-    systems, table, tie_range
-        As of `Tested`, of "first_stage" and "oracle".
-    judged
-        Judged@10 of the first stage.
-    """
-
-    systems: Mapping[str, pd.DataFrame]
-    table: pd.DataFrame
-    tie_range: Mapping[str, dict[str, list[float]]]
-    judged: float
-
-
-def beside(name: str, test: Any, first: pd.DataFrame, evaluation: Any) -> Beside:
-    """Measure what is the same for every system of a collection; parameters as of `measure`."""
-    systems = {"first_stage": first, "oracle": oracle(first, test.qrels)}
-    table = per_query(name, systems, test.qrels, evaluation.measures, evaluation.ties)
-    ranges = _tie_ranges({"first_stage": first}, test.qrels, evaluation)
-    return Beside(systems, table, ranges, judged(first, test.qrels))
-
-
-def measure(
-    name: str,
-    test: Any,
-    first: pd.DataFrame,
-    systems: Mapping[str, pd.DataFrame],
-    evaluation: Any,
-    partial: Mapping[str, pd.DataFrame] | None = None,
-    known: Beside | None = None,
-) -> Tested:
-    """Measure rankings of a collection beside its first stage and the oracle.
+    With paper_compat=true also those of pooled corpora.
 
     Parameters
     ----------
-    name
-        Of the collection.
-    test
-        The collection, cut down to the tested queries.
-    first
-        The candidates.
-    systems
-        Rankings of the tested queries; the facts are about the first of them.
     evaluation
         The settings.
-    partial
-        Rankings of some of the queries, measured on these alone.
-    known
-        What `beside` gave, where several systems are measured one after the other.
+    tests, settings
+        Test sets by name.
+    weight
+        Of the student in its interpolation with the first stage; None without one.
     """
-    qrels = test.qrels
-    base = known or beside(name, test, first, evaluation)
-    groups = [(systems, qrels)]
-    for system, ranking in (partial or {}).items():
-        groups.append(({system: ranking}, qrels[qrels.query_id.isin(ranking.query_id)]))
-    tables, ranges = [base.table], dict(base.tie_range)
-    for some, of_some in groups:
-        tables.append(per_query(name, some, of_some, evaluation.measures, evaluation.ties))
-        ranges |= _tie_ranges(some, of_some, evaluation)
-    ranking = next(iter(systems.values()))
-    found = facts(first, ranking, qrels, base.table, evaluation, base.judged)
-    found["tie_range"] = ranges
-    table = pd.concat(tables, ignore_index=True)
-    return Tested(test, {**base.systems, **systems, **(partial or {})}, table, found)
-
-
-def _tie_ranges(
-    systems: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, evaluation: Any
-) -> dict[str, dict[str, list[float]]]:
-    """The `tie_range` of systems with tied passages, where scores decide."""
-    if evaluation.ties == "rank":
-        return {}
-    found = {s: tie_range(ranking, qrels, evaluation.measures) for s, ranking in systems.items()}
-    return {system: one for system, one in found.items() if one}
-
-
-def corpora(test_sets: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Corpus -> names of its test sets, of those that name one."""
-    found: dict[str, list[str]] = {}
-    for name, one in test_sets.items():
-        if one.corpus is not None:
-            found.setdefault(one.corpus, []).append(name)
-    return found
-
-
-def by_corpus(
-    evaluation: Any, tests: Mapping[str, Tested], collections: dict[str, dict[str, Any]]
-) -> pd.DataFrame:
-    """The per-query table of all collections, with paper_compat=true those of pooled corpora too.
-
-    Which queries the test sets of a corpus share is written into the facts, `collections`, as are
-    the facts of pooled corpora.
-    """
-    tables = [one.table for one in tests.values()]
+    tables = [test.table for test in tests.values()]
+    facts = {
+        name: CollectionFacts(**shallow(settings[name]), **shallow(test.quality), weight=weight)
+        for name, test in tests.items()
+    }
     for corpus, names in corpora(evaluation.collections).items():
         shared = overlapping({name: tests[name].collection.queries for name in names})
-        for name in names:
-            collections[name]["shared"] = shared[name]
+        facts |= {name: replace(facts[name], shared=shared[name]) for name in names}
         if evaluation.paper_compat:
-            table, found = pool((tests[n] for n in names), corpus + POOLED, evaluation)
-            found["first_stage"] = {name: collections[name]["first_stage"] for name in names}
-            digests = "".join(collections[name]["digest"] for name in names)
-            found["digest"] = hashlib.sha256(digests.encode()).hexdigest()[:16]
-            collections[corpus + POOLED] = {**found, "corpus": corpus, "pooled": names}
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+            pooled = pool([tests[name] for name in names], corpus + POOLED, evaluation)
+            tables.append(pooled.table)
+            facts[corpus + POOLED] = _pooled_facts(corpus, names, tests, settings, pooled)
+    return pd.concat(tables, ignore_index=True), facts
 
 
-def pool(
-    tests: Iterable[Tested], name: str, evaluation: Any
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The per-query table and the facts of the test sets of a corpus, pooled as in the paper.
+def _pooled_facts(
+    corpus: str,
+    names: Sequence[str],
+    tests: Mapping[str, Tested],
+    settings: Mapping[str, Setting],
+    pooled: Tested,
+) -> CollectionFacts:
+    ids = [query_id for name in names for query_id in tests[name].collection.queries]
+    digests = "".join(settings[name].digest for name in names)
+    return CollectionFacts(
+        **shallow(pooled.quality),
+        queries=int(pooled.collection.qrels.query_id.nunique()),
+        k=settings[names[0]].k,
+        digest=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        first_stage={name: settings[name].first_stage for name in names},
+        corpus=corpus,
+        in_mean=False,
+        pooled=tuple(names),
+        colliding_queries=len(ids) - len(set(ids)),
+    )
+
+
+def corpora(test_sets: Mapping[str, TestSet]) -> dict[str, list[str]]:
+    """Corpus -> names of its test sets, of those that name one."""
+    names: dict[str, list[str]] = {}
+    for name, test_set in test_sets.items():
+        if test_set.corpus is not None:
+            names.setdefault(test_set.corpus, []).append(name)
+    return names
+
+
+def pool(tests: Sequence[Tested], name: str, evaluation: Evaluation) -> Tested:
+    """The test sets of a corpus as one, pooled as in the paper.
 
     Only queries that every system ranks are kept, as in its notebook, so that a query without
     candidates is not counted as 0. Rankings of some queries only (the teacher's) are left out.
     """
-    every = list(tests)
-    names = [s for s in every[0].systems if s != "teacher"]
-    systems = {s: pooled(test.systems[s] for test in every) for s in names}
-    qrels = pooled(test.collection.qrels for test in every)
-    common = set.intersection(*(set(one.query_id) for one in systems.values()))
+    names = [system for system in tests[0].systems if system != "teacher"]
+    systems = {s: concatenated(test.systems[s] for test in tests) for s in names}
+    qrels = concatenated(test.collection.qrels for test in tests)
+    common = set.intersection(*(set(ranking.query_id) for ranking in systems.values()))
     qrels = qrels[qrels.query_id.isin(common)].reset_index(drop=True)
+    queries = {q: text for test in tests for q, text in test.collection.queries.items()}
     table = per_query(name, systems, qrels, evaluation.measures, evaluation.ties)
-    ids = [q for test in every for q in test.collection.queries]
-    last = next((s for s in names if s not in ("first_stage", "oracle")), "first_stage")
-    found = facts(systems["first_stage"], systems[last], qrels, table, evaluation)
-    return table, {
-        **found,
-        "queries": int(qrels.query_id.nunique()),
-        "k": evaluation.k,
-        "colliding_queries": len(ids) - len(set(ids)),
-        "in_mean": False,
-    }
+    system = next((s for s in names if s not in ("first_stage", "oracle")), "first_stage")
+    quality = quality_of(systems["first_stage"], systems[system], qrels, table, evaluation)
+    return Tested(Collection(name, queries, {}, qrels), systems, table, quality)
 
 
 def collection_means(
-    table: pd.DataFrame, collections: Mapping[str, Mapping[str, Any]], degenerate: bool = False
-) -> dict[str, Any]:
+    table: pd.DataFrame, collections: Mapping[str, CollectionFacts], degenerate: bool = False
+) -> Means:
     """Means over collections: first over the queries of a corpus, then over corpora.
 
     Collections of one corpus share their queries' mean; a query that two of them have (see
     `overlapping`) counts once, with the first one's values. Queries are told apart by collection
-    and id, so that equal ids of other queries never meet.
+    and id, so that equal ids of other queries never meet. Systems that some corpus lacks are
+    absent.
 
     Parameters
     ----------
     table
         Per-query table [collection, system, query_id, measure, value].
     collections
-        Facts by name, of which "corpus", "in_mean", "degenerate" and "shared" (query ids that an
-        earlier collection has) are read.
+        Facts by name.
     degenerate
         Whether degenerate collections take part.
-
-    Returns
-    -------
-    dict
-        "corpora": their names; "left_out": collection -> why; "arithmetic" and "geometric":
-        "system/measure" -> mean over corpora. Systems that some corpus lacks are absent.
     """
     kept, left_out = {}, {}
-    for name, found in collections.items():
-        if not found.get("in_mean", True):
+    for name, facts in collections.items():
+        if not facts.in_mean:
             continue
-        if found.get("degenerate") and not degenerate:
-            left_out[name] = f"degenerate: {found.get('reason', '')}"
+        if facts.degenerate and not degenerate:
+            left_out[name] = f"degenerate: {facts.reason}"
         else:
-            kept[name] = found.get("corpus") or name
+            kept[name] = facts.corpus or name
     rows = table[table.collection.isin(list(kept))]
-    again = pd.MultiIndex.from_tuples(
-        [(name, q) for name in kept for q in collections[name].get("shared", ())] or [("", "")]
+    shared = pd.MultiIndex.from_tuples(
+        [(name, q) for name in kept for q in collections[name].shared] or [("", "")]
     )
-    rows = rows[~pd.MultiIndex.from_frame(rows[["collection", "query_id"]]).isin(again)]
+    rows = rows[~pd.MultiIndex.from_frame(rows[["collection", "query_id"]]).isin(shared)]
     rows = rows.assign(corpus=rows.collection.map(kept))
     means = rows.groupby(["system", "measure", "corpus"]).value.mean().unstack("corpus").dropna()
     names = {key: "/".join(key) for key in means.index}
     with np.errstate(divide="ignore"):
         geometric = np.exp(np.log(means).mean(axis=1))
-    return {
-        "corpora": list(dict.fromkeys(kept.values())),
-        "left_out": left_out,
-        "arithmetic": {names[key]: float(v) for key, v in means.mean(axis=1).items()},
-        "geometric": {names[key]: float(v) for key, v in geometric.items()},
-    }
+    return Means(
+        corpora=tuple(dict.fromkeys(kept.values())),
+        left_out=left_out,
+        arithmetic={names[key]: float(value) for key, value in means.mean(axis=1).items()},
+        geometric={names[key]: float(value) for key, value in geometric.items()},
+    )
 
 
-def all_means(
-    table: pd.DataFrame, collections: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """The means over "collections" and, if corpora were pooled, the paper's: "paper_compat".
+def over_collections(
+    table: pd.DataFrame, collections: Mapping[str, CollectionFacts]
+) -> OverCollections:
+    """The means over collections and, if corpora were pooled, the paper's.
 
     The paper's keep degenerate collections; a corpus counts if one of its test sets does.
     """
-    found = {"collections": collection_means(table, collections)}
     pools = {
-        name: {**one, "in_mean": any(collections[n].get("in_mean", True) for n in one["pooled"])}
-        for name, one in collections.items()
-        if "pooled" in one
+        name: replace(facts, in_mean=any(collections[part].in_mean for part in facts.pooled))
+        for name, facts in collections.items()
+        if facts.pooled
     }
-    if pools:
-        found["paper_compat"] = collection_means(table, pools, degenerate=True)
-    return found
+    return OverCollections(
+        collections=collection_means(table, collections),
+        paper_compat=collection_means(table, pools, degenerate=True) if pools else None,
+    )
 
 
-def overlapping(queries: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+def named_means(table: pd.DataFrame, over: OverCollections) -> dict[str, float]:
+    """COLLECTION/SYSTEM/MEASURE -> mean over queries; of several corpora also mean/SYSTEM/MEASURE.
+
+    `over` is what `over_collections` gave.
+    """
+    values = table.groupby(["collection", "system", "measure"]).value.mean()
+    means = {"/".join(map(str, key)): float(value) for key, value in values.items()}
+    if len(over.collections.corpora) > 1:
+        means |= {f"mean/{name}": v for name, v in over.collections.arithmetic.items()}
+    return means
+
+
+def overlapping(queries: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     """Query ids of each collection that an earlier one has with the same text.
 
     Parameters
@@ -261,15 +188,15 @@ def overlapping(queries: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]
         are among those of Robust04.) Equal ids with other texts are other queries.
     """
     seen: dict[str, set[str]] = {}
-    found = {}
+    shared = {}
     for name, texts in queries.items():
-        found[name] = [q for q, text in texts.items() if _words(text) in seen.get(q, ())]
+        shared[name] = tuple(q for q, text in texts.items() if _words(text) in seen.get(q, ()))
         for query_id, text in texts.items():
             seen.setdefault(query_id, set()).add(_words(text))
-    return found
+    return shared
 
 
-def pooled(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def concatenated(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Rankings or qrels of several test sets as one, equal query ids taken for one query.
 
     What the paper's notebook computed: of a (query, passage) pair that occurs twice the last stays.

@@ -9,17 +9,17 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import torch
 
-from rdx.batches import micro_batches
+from rdx.collection import Collection
+from rdx.evaluation.reranking import Runtime, score
+from rdx.facts import Energy, Hardware, Latency, Peak, QueryTiming
 from rdx.students import CrossEncoder
 
 POWERCAP = Path("/sys/class/powercap")
@@ -29,12 +29,12 @@ WARM_UP = 3  # queries scored before anything is timed; all are, where there are
 def timed(
     student: CrossEncoder,
     candidates: pd.DataFrame,
-    collection: Any,
-    trainer: Any,
+    collection: Collection,
+    runtime: Runtime,
     max_tokens: int,
     repetitions: int,
     queries: int,
-) -> dict[str, Any]:
+) -> QueryTiming:
     """Time the re-ranking of single queries, tokenisation included, reading of texts not.
 
     One query at a time, as a service that answers would; `rerank` mixes the queries of a batch and
@@ -42,81 +42,57 @@ def timed(
 
     Parameters
     ----------
-    student, candidates, collection, trainer, max_tokens
+    student, candidates, collection, runtime, max_tokens
         As of `rdx.evaluation.rerank`.
     repetitions
         How often every query is timed, after `WARM_UP` queries that are not.
     queries
         The first so many queries of the candidates.
-
-    Returns
-    -------
-    dict
-        "seconds": query id -> one number per repetition; "pairs": query id -> passages;
-        "latency": "p50", "p95" and "mean" in seconds over queries, of the medians over repetitions;
-        "pairs_per_second"; "peak_memory": "rss" (the whole process, null where the system does not
-        tell) and "cuda" (allocated by torch, null without), in bytes; "energy": "joules_per_query"
-        and "source", null where the machine does not tell; "hardware"; and the settings.
     """
-    accelerator = trainer.accelerator()
+    accelerator = runtime.accelerator()
     device = accelerator.device
     student = student.to(device).eval()
     lists = _texts(candidates, collection, queries)
-
-    def score(pairs: list[tuple[str, str]]) -> None:
-        for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
-            inputs = {key: value.to(device) for key, value in micro.inputs.items()}
-            student(inputs, micro.parts.to(device)).float().cpu()  # waits for the device
-
     seconds: dict[str, list[float]] = {query_id: [] for query_id in lists}
-    with torch.inference_mode(), accelerator.autocast(), _peak(device) as memory:
+    with torch.inference_mode(), accelerator.autocast():
+        peak = watch_memory(device)
         for pairs in list(lists.values())[:WARM_UP]:
-            score(pairs)
-        with _energy(device) as energy:
-            for _ in range(repetitions):
-                for query_id, pairs in lists.items():
-                    start = time.perf_counter()
-                    score(pairs)
-                    seconds[query_id].append(time.perf_counter() - start)
-    asked = repetitions * len(lists)
-    joules = energy.get("joules")
-    return {
-        "seconds": seconds,
-        "pairs": {query_id: len(pairs) for query_id, pairs in lists.items()},
-        **_summary(seconds, {q: len(pairs) for q, pairs in lists.items()}),
-        "peak_memory": memory,
-        "energy": {
-            "joules_per_query": None if joules is None else joules / asked,
-            "source": energy.get("source"),
-        },
-        "hardware": hardware(device),
-        "warm_up": min(WARM_UP, len(lists)),
-        "repetitions": repetitions,
-        "precision": trainer.precision,
-        "max_tokens": max_tokens,
-    }
+            score(student, pairs, device, max_tokens)
+        energy = watch_energy(device)
+        for _ in range(repetitions):
+            for query_id, pairs in lists.items():
+                start = time.perf_counter()
+                score(student, pairs, device, max_tokens)
+                seconds[query_id].append(time.perf_counter() - start)
+        per_query, memory = energy(repetitions * len(lists)), peak()
+    medians = np.array([np.median(times) for times in seconds.values()])
+    return QueryTiming(
+        seconds={query_id: tuple(times) for query_id, times in seconds.items()},
+        pairs={query_id: len(pairs) for query_id, pairs in lists.items()},
+        latency=Latency(
+            p50=float(np.quantile(medians, 0.5)),
+            p95=float(np.quantile(medians, 0.95)),
+            mean=float(medians.mean()),
+        ),
+        pairs_per_second=sum(map(len, lists.values())) / float(medians.sum()),
+        peak_memory=memory,
+        energy=per_query,
+        hardware=hardware(device),
+        warm_up=min(WARM_UP, len(lists)),
+        repetitions=repetitions,
+        precision=runtime.precision,
+        max_tokens=max_tokens,
+    )
 
 
 def _texts(
-    candidates: pd.DataFrame, collection: Any, queries: int
+    candidates: pd.DataFrame, collection: Collection, queries: int
 ) -> dict[str, list[tuple[str, str]]]:
     chosen = list(dict.fromkeys(candidates.query_id))[:queries]
-    some = candidates[candidates.query_id.isin(chosen)]
+    rows = candidates[candidates.query_id.isin(chosen)]
     return {
-        str(query_id): [(collection.queries[query_id], collection.passages[d]) for d in rows.doc_id]
-        for query_id, rows in some.groupby("query_id", sort=False)
-    }
-
-
-def _summary(seconds: Mapping[str, Sequence[float]], pairs: Mapping[str, int]) -> dict[str, Any]:
-    median = np.array([np.median(seconds[q]) for q in seconds])
-    return {
-        "latency": {
-            "p50": float(np.quantile(median, 0.5)),
-            "p95": float(np.quantile(median, 0.95)),
-            "mean": float(median.mean()),
-        },
-        "pairs_per_second": sum(pairs.values()) / float(median.sum()),
+        str(query_id): [(collection.queries[query_id], collection.passages[d]) for d in own.doc_id]
+        for query_id, own in rows.groupby("query_id", sort=False)
     }
 
 
@@ -153,16 +129,15 @@ def ratio(
     return float(first.sum() / second.sum()), float(low), float(high)
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
+def hardware(device: torch.device) -> Hardware:
     """What the work ran on: device, processor, cores that may be used, threads of torch."""
-    cuda = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else "CPU",
-        "cpu": _cpu(),
-        "cores": len(psutil.Process().cpu_affinity()) if platform.system() == "Linux" else None,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    return Hardware(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        cpu=_cpu(),
+        cores=len(psutil.Process().cpu_affinity()) if platform.system() == "Linux" else None,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
 
 
 def _cpu() -> str:
@@ -170,14 +145,15 @@ def _cpu() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return found.group(1) if found else platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return model.group(1) if model else platform.machine()
 
 
-@contextmanager
-def _peak(device: torch.device) -> Iterator[dict[str, int | None]]:
-    """Fills in the peaks of what happens inside; Linux can begin a process's peak anew."""
-    peak: dict[str, int | None] = {"rss": None, "cuda": None}
+def watch_memory(device: torch.device) -> Callable[[], Peak]:
+    """Begin the peaks of memory anew; what is returned reads them.
+
+    Linux alone can begin a process's peak anew; elsewhere there is none.
+    """
     reset = True
     try:
         if sys.platform == "linux":
@@ -187,13 +163,18 @@ def _peak(device: torch.device) -> Iterator[dict[str, int | None]]:
         reset = False
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    yield peak
-    if reset:
-        status = Path("/proc/self/status").read_text()
-        found = re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.MULTILINE)
-        peak["rss"] = int(found.group(1)) * 1024 if found else None
-    if device.type == "cuda":
-        peak["cuda"] = int(torch.cuda.max_memory_allocated(device))
+
+    def read() -> Peak:
+        cuda = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        return Peak(rss=_peak_of_process() if reset else None, cuda=cuda)
+
+    return read
+
+
+def _peak_of_process() -> int | None:
+    status = Path("/proc/self/status").read_text()
+    peak = re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.MULTILINE)
+    return int(peak.group(1)) * 1024 if peak else None
 
 
 def _give_back() -> None:
@@ -203,22 +184,29 @@ def _give_back() -> None:
         libc.malloc_trim(0)
 
 
-@contextmanager
-def _energy(device: torch.device) -> Iterator[dict[str, Any]]:
-    """Fills in the joules that the whole machine's counters saw: NVML's, else RAPL's, else none."""
-    found: dict[str, Any] = {}
-    read = _gpu_counter(device) if device.type == "cuda" else None
-    source = "NVML" if read else "RAPL"
-    read = read or (lambda: rapl(POWERCAP))
-    before = read()
-    yield found
-    after = read()
-    used = [
-        (end - start) % limit if limit else end - start
-        for (start, limit), (end, _) in zip(before, after, strict=True)
-    ]
-    if used:
-        found.update(joules=sum(used) / 1e6, source=source)
+Counter = Callable[[], list[tuple[int, int]]]  # microjoules, and where it wraps (0: never)
+
+
+def watch_energy(device: torch.device) -> Callable[[int], Energy]:
+    """Read the whole machine's counters: NVML's, else RAPL's, else none.
+
+    What is returned reads them again, and divides by a number of queries.
+    """
+    gpu = _gpu_counter(device) if device.type == "cuda" else None
+    counter: Counter = gpu or (lambda: rapl(POWERCAP))
+    before = counter()
+
+    def read(queries: int) -> Energy:
+        used = [
+            (end - start) % limit if limit else end - start
+            for (start, limit), (end, _) in zip(before, counter(), strict=True)
+        ]
+        if not used:
+            return Energy()
+        source = "NVML" if gpu else "RAPL"
+        return Energy(joules_per_query=sum(used) / 1e6 / queries, source=source)
+
+    return read
 
 
 def rapl(folder: Path) -> list[tuple[int, int]]:
@@ -236,8 +224,8 @@ def rapl(folder: Path) -> list[tuple[int, int]]:
         return []
 
 
-def _gpu_counter(device: torch.device) -> Any:
-    """A function that reads a GPU's counter in microjoules; None if NVML or it is not there."""
+def _gpu_counter(device: torch.device) -> Counter | None:
+    """A GPU's counter; None if NVML or it is not there."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()

@@ -41,8 +41,8 @@ def measured(
     # Not the scores: ir_measures' providers break ties differently (RR@10 by doc id ascending).
     run = _by_query(ranking, -ranking["rank"].astype("float64"))
     judgements = _by_query(qrels, qrels.relevance)
-    found = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), judgements, run)
-    values = {(str(one.query_id), parsed[str(one.measure)]): float(one.value) for one in found}
+    metrics = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), judgements, run)
+    values = {(str(m.query_id), parsed[str(m.measure)]): float(m.value) for m in metrics}
     rows = [
         (query_id, measure, values.get((query_id, measure), 0.0))
         for query_id in dict.fromkeys(qrels.query_id)
@@ -92,7 +92,7 @@ def tied(ranking: pd.DataFrame) -> float:
 
 def tie_range(
     ranking: pd.DataFrame, qrels: pd.DataFrame, measures: Sequence[str]
-) -> dict[str, list[float]]:
+) -> dict[str, tuple[float, float]]:
     """How far a mean over queries may move with the order of passages of equal score.
 
     The lowest value of a query is that with the least relevant of tied passages first, the highest
@@ -103,7 +103,7 @@ def tie_range(
     Returns
     -------
     dict
-        Measure -> [lowest, highest] mean over the queries of the qrels; empty without ties.
+        Measure -> lowest and highest mean over the queries of the qrels; empty without ties.
     """
     if not tied(ranking):
         return {}
@@ -115,18 +115,19 @@ def tie_range(
         keys, up = ["query_id", "score", "relevance", "doc_id"], [True, False, not best_first, True]
         ordered = graded.sort_values(keys, ascending=up, ignore_index=True)
         ordered["rank"] = ordered.groupby("query_id").cumcount() + 1
-        found = measured(ordered, qrels, measures, "rank")
-        ends.append(found.groupby("measure").value.mean())
-    return {measure: [float(end[measure]) for end in ends] for measure in measures}
+        values = measured(ordered, qrels, measures, "rank")
+        ends.append(values.groupby("measure").value.mean())
+    low, high = ends
+    return {measure: (float(low[measure]), float(high[measure])) for measure in measures}
 
 
 def _by_query(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[str, float]]:
     """Query -> document -> value: of what ir_measures takes, the form that it walks fastest."""
-    found: dict[str, dict[str, float]] = {}
+    nested: dict[str, dict[str, float]] = {}
     columns = rows.query_id.tolist(), rows.doc_id.tolist(), values.tolist()
     for query_id, doc_id, value in zip(*columns, strict=True):
-        found.setdefault(query_id, {})[doc_id] = value
-    return found
+        nested.setdefault(query_id, {})[doc_id] = value
+    return nested
 
 
 def _expected(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
@@ -137,7 +138,7 @@ def _expected(ranking: pd.DataFrame, qrels: pd.DataFrame, measures: list[str]) -
     rows = [
         (query_id, measure, tied_orders.expected(measure, *ranked.get(query_id, nothing), grades))
         for query_id, grades in (
-            (q, one.relevance.to_numpy(float)) for q, one in qrels.groupby("query_id", sort=False)
+            (q, own.relevance.to_numpy(float)) for q, own in qrels.groupby("query_id", sort=False)
         )
         for measure in measures
     ]

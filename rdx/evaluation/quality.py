@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rdx.declared import Share, settings
 from rdx.evaluation.measures import judged, tied
+from rdx.facts import OK, Quality, Ties, TrainingFacts
+
+if TYPE_CHECKING:
+    from rdx.evaluation.settings import Evaluation
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Gates:
     """When a collection says nothing about re-rankers.
 
@@ -25,35 +29,27 @@ class Gates:
         SciFact, have about 0.1.)
     """
 
-    ceiling: float = 0.1
-    judged: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name in ("ceiling", "judged"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"evaluation.gates.{name}={getattr(self, name)}: must be between 0 and 1"
-                )
+    ceiling: Share = 0.1
+    judged: Share = 0.05
 
     def reason(self, ceiling: float, judged_share: float, measure: str) -> str:
         """Why a collection is degenerate; "" if it is not."""
-        found = []
+        reasons = []
         if ceiling < self.ceiling:
-            found.append(f"oracle {measure} {ceiling:.3f} < {self.ceiling:g}")
+            reasons.append(f"oracle {measure} {ceiling:.3f} < {self.ceiling:g}")
         if judged_share < self.judged:
-            found.append(f"Judged@10 of the first stage {judged_share:.3f} < {self.judged:g}")
-        return "; ".join(found)
+            reasons.append(f"Judged@10 of the first stage {judged_share:.3f} < {self.judged:g}")
+        return "; ".join(reasons)
 
 
-def facts(
+def quality_of(
     first: pd.DataFrame,
     ranking: pd.DataFrame,
     qrels: pd.DataFrame,
     table: pd.DataFrame,
-    evaluation: Any,
+    evaluation: Evaluation,
     first_judged: float | None = None,
-) -> dict[str, Any]:
+) -> Quality:
     """What stands beside the score of a ranking in one collection.
 
     Parameters
@@ -71,47 +67,49 @@ def facts(
 
     Returns
     -------
-    dict
-        "judged@10" of the ranking and "judged@10_first_stage"; "ceiling": the oracle's mean of the
-        first measure; "degenerate", and if so the "reason"; "ties": the rule, and the shares of
-        neighbours in the top k with equal scores; "missing_queries": judged ones without a
-        candidate, which count 0.
+    Quality
+        Without `tie_range`; its ties are those of the top k.
     """
     measure = evaluation.measures[0]
     of_oracle = (table.system == "oracle") & (table.measure == measure)
     ceiling = float(table[of_oracle].value.mean())
     share = judged(first, qrels) if first_judged is None else first_judged
-    reason = evaluation.gates.reason(ceiling, share, measure)
-    return {
-        "judged@10": judged(ranking, qrels),
-        "judged@10_first_stage": share,
-        "ceiling": ceiling,
-        "degenerate": bool(reason),
-        "reason": reason,
-        "missing_queries": len(set(qrels.query_id) - set(first.query_id)),
-        "ties": {
-            "rule": evaluation.ties,
-            "first_stage": tied(first[first["rank"] <= evaluation.k]),
-            "system": tied(ranking[ranking["rank"] <= evaluation.k]),
-        },
-    }
+    return Quality(
+        judged_at_10=judged(ranking, qrels),
+        judged_at_10_first_stage=share,
+        ceiling=ceiling,
+        reason=evaluation.gates.reason(ceiling, share, measure),
+        missing_queries=len(set(qrels.query_id) - set(first.query_id)),
+        ties=Ties(
+            rule=evaluation.ties,
+            first_stage=tied(first[first["rank"] <= evaluation.k]),
+            system=tied(ranking[ranking["rank"] <= evaluation.k]),
+        ),
+    )
 
 
 def health(
-    table: pd.DataFrame,
-    student: pd.DataFrame,
-    measure: str,
-    weight_change: float | None,
-    validation: tuple[float, float] | None = None,
+    table: pd.DataFrame, student: pd.DataFrame, measure: str, training: TrainingFacts | None = None
 ) -> str:
     """State of a finished trial; the gravest that applies.
 
     "weights_unchanged": training left the probed weights as they were; "constant_scores": the
     student gives all passages of most queries one score; "below_first_stage": its mean of the
-    first measure is below the first stage's in some collection; "below_start": of `validation`, the
-    values before training and of the weights that were kept, the second is lower; else "ok".
+    measure is below the first stage's in some collection; "below_start": the weights that were kept
+    validate worse than those before training; else "ok".
+
+    Parameters
+    ----------
+    table
+        Per-query table of the trial.
+    student
+        Its ranking of a collection.
+    measure
+        What is compared.
+    training
+        None of a student that was not trained.
     """
-    if weight_change == 0:
+    if training is not None and training.weight_change == 0:
         return "weights_unchanged"
     spread = student.groupby("query_id").score.agg(lambda s: s.max() - s.min())
     if (spread < 1e-6).mean() > 0.5:
@@ -120,6 +118,7 @@ def health(
     for name in table.collection.unique():
         if means[name, "student"] < means[name, "first_stage"]:
             return "below_first_stage"
-    if validation is not None and validation[1] < validation[0]:
+    validation = training.validation if training is not None else None
+    if validation is not None and validation.kept < validation.start:
         return "below_start"
-    return "ok"
+    return OK

@@ -3,68 +3,91 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
+from accelerate import Accelerator
 
 from rdx import rankings
 from rdx.bars import bar
 from rdx.batches import micro_batches
+from rdx.collection import Collection
 from rdx.evaluation.measures import measured
+from rdx.facts import Timing
 from rdx.students import CrossEncoder
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))  # of the student, tried on the dev split
 
 
+class Runtime(Protocol):
+    """Where scores are computed, and how precisely: `rdx.trainer.Trainer` is one."""
+
+    @property
+    def precision(self) -> str:
+        """For example "bf16"."""
+
+    def accelerator(self) -> Accelerator:
+        """Device and mixed precision."""
+
+
 def rerank(
     student: CrossEncoder,
     candidates: pd.DataFrame,
-    collection: Any,
-    trainer: Any,
+    collection: Collection,
+    runtime: Runtime,
     max_tokens: int,
     name: str = "re-ranking",
-) -> tuple[pd.DataFrame, dict[str, float]]:
+) -> tuple[pd.DataFrame, Timing]:
     """Score candidates with a student; ties as trec_eval.
 
-    All pairs are sorted by length and cut into batches of at most `max_tokens` tokens.
-
-    Returns
-    -------
-    ranking, timing
-        timing: seconds, pairs_per_second, queries; texts (distinct queries and passages), and
-        texts_truncated, of which the student saw the beginning only.
+    All pairs are sorted by length and cut into batches of at most `max_tokens` tokens; the progress
+    bar is called `name`.
     """
-    accelerator = trainer.accelerator()
+    accelerator = runtime.accelerator()
     student = student.to(accelerator.device).eval()
     query_ids, doc_ids = list(candidates.query_id), list(candidates.doc_id)
     pairs = [
         (collection.queries[q], collection.passages[d])
         for q, d in zip(query_ids, doc_ids, strict=True)
     ]
-    scores = np.zeros(len(pairs), dtype=np.float32)
     start = time.perf_counter()
     with (
         torch.inference_mode(),
         accelerator.autocast(),
-        bar(total=len(pairs), desc=name, unit="pair") as shown,
+        bar(total=len(pairs), desc=name, unit="pair") as progress,
     ):
-        for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
-            inputs = {key: value.to(accelerator.device) for key, value in micro.inputs.items()}
-            found = student(inputs, micro.parts.to(accelerator.device)).float().cpu()
-            scores[micro.positions.numpy()] = found.numpy()
-            shown.update(len(micro.positions))
+        scores = score(student, pairs, accelerator.device, max_tokens, progress.update)
     seconds = time.perf_counter() - start
     texts = {text for pair in pairs for text in pair}
-    timing = {
-        "seconds": seconds,
-        "pairs_per_second": len(pairs) / max(seconds, 1e-9),
-        "queries": float(candidates.query_id.nunique()),
-        "texts": len(texts),
-        "texts_truncated": len(texts & student.pairs.truncated),
-    }
+    timing = Timing(
+        seconds=seconds,
+        pairs_per_second=len(pairs) / max(seconds, 1e-9),
+        queries=int(candidates.query_id.nunique()),
+        texts=len(texts),
+        texts_truncated=len(texts & student.pairs.truncated),
+    )
     return rankings.rank(query_ids, doc_ids, scores), timing
+
+
+def score(
+    student: CrossEncoder,
+    pairs: list[tuple[str, str]],
+    device: torch.device,
+    max_tokens: int,
+    done: Callable[[int], object] = lambda pairs: None,
+) -> npt.NDArray[np.float32]:
+    """Scores of (query, passage) texts; `done` is told how many more have one."""
+    scores = np.zeros(len(pairs), dtype=np.float32)
+    for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
+        inputs = {key: value.to(device) for key, value in micro.inputs.items()}
+        values = student(inputs, micro.parts.to(device)).float().cpu()  # waits for the device
+        scores[micro.positions.numpy()] = values.numpy()
+        done(len(micro.positions))
+    return scores
 
 
 def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
@@ -75,9 +98,9 @@ def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     return rankings.rank(graded.query_id, graded.doc_id, scores)
 
 
-def as_ranking(taught: pd.DataFrame) -> pd.DataFrame:
+def as_ranking(teacher: pd.DataFrame) -> pd.DataFrame:
     """A teacher ranking as a ranking whose scores are the negative ranks."""
-    return rankings.rank(taught.query_id, taught.doc_id, -taught.teacher_rank)
+    return rankings.rank(teacher.query_id, teacher.doc_id, -teacher.teacher_rank)
 
 
 def interpolated(student: pd.DataFrame, first_stage: pd.DataFrame, weight: float) -> pd.DataFrame:

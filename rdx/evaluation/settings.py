@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, ClassVar
 
 import ir_measures
+from annotated_types import MinLen
 
+from rdx.declared import (
+    READ,
+    SCHEDULES,
+    Group,
+    NotNegative,
+    Positive,
+    Texts,
+    one_of,
+    settings,
+)
 from rdx.evaluation import ties as tied_orders
 from rdx.evaluation.quality import Gates
+from rdx.parts import DataSource, Sampler
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class TestSet:
     """A test collection and its first stage.
 
@@ -33,27 +44,17 @@ class TestSet:
         Whether it takes part in means over collections.
     """
 
-    __test__ = False  # not a test case of pytest
+    __test__: ClassVar[bool] = False  # not a test case of pytest
 
-    data: Any
-    first_stage: Any
-    split: str = "all"
-    queries: int | None = None
-    corpus: str | None = None
+    data: Annotated[DataSource, Group("data")]
+    first_stage: Annotated[Sampler, Group("sampler")]
+    split: Annotated[str, one_of("train", "dev", "test", "all")] = "all"
+    queries: Positive | None = None
+    corpus: Annotated[str, MinLen(1)] | None = None
     in_mean: bool = True
 
-    def __post_init__(self) -> None:
-        """Check values."""
-        splits = ("train", "dev", "test", "all")
-        if self.split not in splits:
-            raise ValueError(f"evaluation: split={self.split!r}: must be one of {list(splits)}")
-        if self.queries is not None and self.queries < 1:
-            raise ValueError(f"evaluation: queries={self.queries}: must be at least 1, or null")
-        if self.corpus == "":
-            raise ValueError("evaluation: corpus='': must be a name, or null")
 
-
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Evaluation:
     """What is measured, where, and how deep.
 
@@ -97,48 +98,31 @@ class Evaluation:
         A batch holds at most this many tokens. Not part of the identity.
     """
 
-    collections: Mapping[str, TestSet]
-    measures: tuple[str, ...]
-    dev_first_stage: Any = None
-    k: int = 100
-    ties: str = "trec_eval"
+    collections: Annotated[Mapping[str, TestSet], MinLen(1)]
+    measures: Annotated[Texts, MinLen(1)]
+    dev_first_stage: Annotated[Sampler | None, Group("sampler")] = None
+    k: Positive = 100
+    ties: Annotated[str, one_of(*tied_orders.RULES)] = "trec_eval"
     gates: Gates = Gates()
     paper_compat: bool = False
     interpolate: bool = False
-    dev_queries: int = 48
-    teacher_queries: int = 0
-    efficiency: int = 0
-    efficiency_queries: int = 32
-    runs: str | None = None
-    max_tokens: int = 4096
+    dev_queries: Positive = 48
+    teacher_queries: NotNegative = 0
+    efficiency: NotNegative = 0
+    efficiency_queries: Positive = 32
+    runs: Annotated[str | None, READ, SCHEDULES] = None  # the files in it are told by their content
+    max_tokens: Annotated[Positive, SCHEDULES] = 4096
 
     def __post_init__(self) -> None:
-        """Check values; measures must be known to ir_measures."""
-        object.__setattr__(self, "measures", tuple(self.measures))
-        if not self.collections or not self.measures:
-            raise ValueError("evaluation: needs at least one collection and one measure")
+        """Check values together; measures must be known to ir_measures."""
         check_measures(self.measures)
-        if self.ties not in tied_orders.RULES:
-            raise ValueError(
-                f"evaluation.ties={self.ties!r}: must be one of {list(tied_orders.RULES)}"
-            )
         if self.ties == "expected":
             tied_orders.check(self.measures)
-        if self.k < 1 or self.dev_queries < 1 or self.teacher_queries < 0:
-            raise ValueError(
-                f"evaluation: k={self.k} and dev_queries={self.dev_queries} must be at least 1, "
-                f"teacher_queries={self.teacher_queries} at least 0"
-            )
         if self.interpolate and self.dev_first_stage is None:
-            raise ValueError("evaluation.interpolate=true: needs a sampler as dev_first_stage")
-        if self.efficiency < 0 or self.efficiency_queries < 1:
-            raise ValueError(
-                f"evaluation: efficiency={self.efficiency} must be at least 0, "
-                f"efficiency_queries={self.efficiency_queries} at least 1"
-            )
+            raise ValueError("interpolate=true: needs a sampler as evaluation.dev_first_stage")
         for name in self.collections:
             if name.endswith(".pooled"):
-                raise ValueError(f"evaluation: {name!r}: such names are for paper_compat=true")
+                raise ValueError(f"collections.{name}: such names are for paper_compat=true")
 
 
 def check_measures(measures: tuple[str, ...]) -> None:

@@ -52,15 +52,15 @@ def ndcg(query: Tied, cutoff: int, rel: int) -> float:
 
 def precision(query: Tied, cutoff: int, rel: int) -> float:
     """Expected P@cutoff; positions beyond the end of the ranking count as not relevant."""
-    found = _group_means((query.grades >= rel).astype(float), query.groups)
-    return float(found[:cutoff].sum()) / cutoff
+    relevance = _group_means((query.grades >= rel).astype(float), query.groups)
+    return float(relevance[:cutoff].sum()) / cutoff
 
 
 def recall(query: Tied, cutoff: int, rel: int) -> float:
     """Expected R@cutoff; 0 without a relevant passage."""
     relevant = int((query.judged >= rel).sum())
-    found = _group_means((query.grades >= rel).astype(float), query.groups)
-    return float(found[:cutoff].sum()) / relevant if relevant else 0.0
+    relevance = _group_means((query.grades >= rel).astype(float), query.groups)
+    return float(relevance[:cutoff].sum()) / relevant if relevant else 0.0
 
 
 def reciprocal_rank(query: Tied, cutoff: int, rel: int) -> float:
@@ -131,11 +131,11 @@ def expected(name: str, grades: Array, scores: Array, judged: Array) -> float:
 def _closed(name: str) -> tuple[Callable[[Tied, int, int], float], int, int]:
     """The closed form of a measure, its cutoff (0: none) and its lowest relevant grade."""
     measure = ir_measures.parse_measure(name)
-    given: dict[str, Any] = dict(measure.params)
-    cutoff, rel = int(given.pop("cutoff", 0)), int(given.pop("rel", 1))
+    others: dict[str, Any] = dict(measure.params)
+    cutoff, rel = int(others.pop("cutoff", 0)), int(others.pop("rel", 1))
     # P and Success divide by, or stop at, a cutoff; the others may go to the end of the ranking.
     needs_cutoff = measure.NAME in ("P", "Success") and not cutoff
-    if measure.NAME not in CLOSED or given or rel < 1 or needs_cutoff:
+    if measure.NAME not in CLOSED or others or rel < 1 or needs_cutoff:
         raise ValueError(
             f"evaluation.ties=expected: no closed form for {name}; there is one for "
             "nDCG@k, P@k, R@k, RR, RR@k and Success@k, each but nDCG also with rel=GRADE"

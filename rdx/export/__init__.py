@@ -1,4 +1,4 @@
-"""Release a finished cell: a folder of weights and a model card, for other libraries."""
+"""Export a finished cell for other libraries: a folder of weights and a model card."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from rdx.export.card import describe_cell, render
-from rdx.export.finished import ExportError, Finished, find
+from rdx.export.card import card, describe_cell
+from rdx.export.cells import ExportError, Finished, find
 from rdx.export.weights import FORMS, write
 from rdx.store import share
 
@@ -70,8 +70,7 @@ def export(
     try:
         write(cell.student.load(cell.checkpoint).eval(), cell.student, form, partial)
         (partial / DESCRIPTION).write_text(describe_cell(cell), encoding="utf-8")
-        text = render(cell, name or out.name, licence, form)
-        (partial / "README.md").write_text(text, encoding="utf-8")
+        card(cell, name or out.name, licence, form).save(partial / "README.md")
         share(partial, partial / DESCRIPTION)
         os.replace(partial, out)
     finally:

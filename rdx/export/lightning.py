@@ -1,4 +1,4 @@
-"""The weights of a student as a "mono" model of Lightning IR."""
+"""Write the weights of a student as a "mono" model of Lightning IR."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rdx.export.finished import ExportError
+from rdx.export.cells import ExportError
 from rdx.students import CrossEncoder, Student
 
 # Classification heads that are dense, tanh, linear, as Lightning IR has it: its names of the two

@@ -1,14 +1,14 @@
-"""The weights of a student in the forms that other libraries load."""
+"""Write the weights of a student in the forms that other libraries load."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from rdx.export.finished import ExportError
+from rdx.export.cells import ExportError
 from rdx.export.lightning import nameless, write_lightning
 from rdx.students import CrossEncoder, Student
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
@@ -75,17 +75,18 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
     model.encoder.load_state_dict(student.encoder.state_dict())
     if student.head is not None and model.head is not None:
         model.head.load_state_dict(student.head.state_dict())
-    return model.eval()
+    model.eval()
+    return model
 
 
 @torch.inference_mode()
-def _check(student: CrossEncoder, model: Any) -> None:
+def _check(student: CrossEncoder, model: PreTrainedModel) -> None:
     """Compare what was written with the student."""
     inputs, parts = student.pairs.pad(student.pairs.encode(PROBES))
     expected: Tensor = student(inputs, parts)
-    found = model(**inputs).logits.squeeze(1)
-    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+    scores = model(**inputs).logits.squeeze(1)
+    if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise ExportError(
-            f"the written model scores {found.tolist()} where the student scores "
+            f"the written model scores {scores.tolist()} where the student scores "
             f"{expected.tolist()}: this encoder does not survive saving and loading"
         )

@@ -1,4 +1,4 @@
-"""Which passages of a query make its training list, in every epoch.
+"""Training lists: which passages of a query, in every epoch.
 
 `Depth` says how many there are and out of which pool; how they are picked out of it is a class of
 `rdx.lists.picks`; `rdx.lists.training` makes the lists.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 
 from rdx import rankings
+from rdx.declared import Positive, at_least, one_of, settings
 from rdx.lists.picks import Picker, Top
 from rdx.lists.training import Lists, drawn, fixed, with_relevance
 
 MODES = ("first_stage", "relabel", "teacher")
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Depth:
     """How many candidates a training list holds, and which lists there are.
 
@@ -39,25 +40,20 @@ class Depth:
         pool that is larger than k.
     """
 
-    k: int
-    mode: str = "first_stage"
-    pool: int = 100
-    queries: int | None = None
+    k: Annotated[int, at_least(2)]
+    mode: Annotated[str, one_of(*MODES)] = "first_stage"
+    pool: Positive = 100
+    queries: Positive | None = None
     seed: int = 0
     lists: Picker = Top()
 
     def __post_init__(self) -> None:
-        """Check values."""
-        _one_of("depth.mode", self.mode, MODES)
-        if self.k < 2:
-            raise ValueError(f"depth.k={self.k}: must be at least 2")
+        """Check values together."""
         if self.mode != "relabel" and self.pool < self.k:
-            raise ValueError(f"depth.pool={self.pool}: must be at least depth.k={self.k}")
-        if self.queries is not None and self.queries < 1:
-            raise ValueError(f"depth.queries={self.queries}: must be at least 1, or null for all")
+            raise ValueError(f"pool={self.pool}: must be at least depth.k={self.k}")
         if self.lists.changes and self.asked <= self.k:
             raise ValueError(
-                f"depth.lists={type(self.lists).__name__}: there is nothing to draw from, the "
+                f"lists={type(self.lists).__name__}: there is nothing to draw from, the "
                 f"teacher ranks no more than depth.k={self.k} passages; give a depth.pool above "
                 'that, and a depth.mode other than "relabel"'
             )
@@ -67,8 +63,8 @@ class Depth:
         """How many candidates the teacher is given."""
         return self.k if self.mode == "relabel" else self.pool
 
-    def select(self, candidates: pd.DataFrame, taught: pd.DataFrame) -> pd.DataFrame:
-        """Keep the passages that training lists are made of.
+    def select(self, candidates: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
+        """Keep the passages that training lists are made of, out of a teacher ranking.
 
         Columns: query_id, doc_id, rank, score (both of the first stage), teacher_rank,
         teacher_score (NaN where the teacher gives an order only). Where lists are drawn, all that
@@ -78,21 +74,21 @@ class Depth:
         than two passages are left out. Teacher ranks are those of the longer list, so that they
         may have gaps; every loss only compares them or ranks them again.
         """
-        usable = taught[taught.state.isin(rankings.USABLE)]
+        usable = ranking[ranking.state.isin(rankings.USABLE)]
         labels = usable.rename(columns={"score": "teacher_score"})
         columns = ["query_id", "doc_id", "teacher_rank", "teacher_score"]
-        found = rankings.joined(candidates, labels[columns])
+        kept = rankings.joined(candidates, labels[columns])
         if self.mode == "teacher":
-            by_teacher = found.sort_values(["teacher_rank", "rank"], kind="stable")
+            by_teacher = kept.sort_values(["teacher_rank", "rank"], kind="stable")
             if self.lists.changes:
-                found = by_teacher
+                kept = by_teacher
             else:
                 place = by_teacher.groupby("query_id").cumcount()
-                found = found[place.reindex(found.index) < self.k]
+                kept = kept[place.reindex(kept.index) < self.k]
         elif not self.lists.changes:
-            found = found[found["rank"] <= self.k]
-        size = found.groupby("query_id").doc_id.transform("size")
-        return found[size >= 2].reset_index(drop=True)
+            kept = kept[kept["rank"] <= self.k]
+        size = kept.groupby("query_id").doc_id.transform("size")
+        return kept[size >= 2].reset_index(drop=True)
 
     def draws(
         self, selected: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], seed: int
@@ -109,8 +105,3 @@ class Depth:
         if not self.lists.changes:
             return fixed(selected)
         return drawn(with_relevance(selected, relevant), self.lists, self.k, seed)
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise ValueError(f"{name}={value!r}: must be one of {list(valid)}")

@@ -7,9 +7,11 @@ its `random`, `log_random` and `top_and_random` are `RandomDepth`, `LogRank`, `H
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+
+from rdx.declared import one_of, settings
 
 OF = ("first_stage", "teacher")
 
@@ -42,6 +44,7 @@ class Pool:
         return len(self.doc_ids)
 
 
+@runtime_checkable
 class Picker(Protocol):
     """What picks a list."""
 
@@ -66,7 +69,7 @@ class _Order:
         return len(pool) >= 2
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Top(_Order):
     """The first k: the same list in every epoch (the paper)."""
 
@@ -77,7 +80,7 @@ class Top(_Order):
         return np.arange(min(k, len(pool)))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class RandomDepth(_Order):
     """K passages drawn uniformly, without replacement, in every epoch anew."""
 
@@ -86,7 +89,7 @@ class RandomDepth(_Order):
         return _weighted(np.ones(len(pool)), k, draw)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class LogRank(_Order):
     """K passages drawn one after the other without replacement, those at the top more often.
 
@@ -98,7 +101,7 @@ class LogRank(_Order):
         return _weighted(1 / np.log1p(np.arange(1, len(pool) + 1)), k, draw)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class HalfTopHalfRandom(_Order):
     """The first k // 2, and the others drawn uniformly from what follows, in every epoch anew."""
 
@@ -109,7 +112,7 @@ class HalfTopHalfRandom(_Order):
         return np.concatenate([np.arange(top), top + rest])
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class SingleRelevant:
     """One relevant passage and k - 1 others, hard negatives; all drawn uniformly in every epoch.
 
@@ -128,13 +131,8 @@ class SingleRelevant:
     """
 
     margin: float | None = None
-    of: str = "first_stage"
+    of: Annotated[str, one_of(*OF)] = "first_stage"
     changes: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        if self.of not in OF:
-            raise ValueError(f"of={self.of!r}: must be one of {list(OF)}")
 
     def possible(self, pool: Pool) -> bool:
         """Whether there is a relevant passage, and a negative beside it."""
@@ -153,15 +151,16 @@ class SingleRelevant:
     def _positives(self, pool: Pool) -> np.ndarray:
         """The relevant passages that have a negative, by doc id."""
         negatives, relevant = np.flatnonzero(~pool.relevant), np.flatnonzero(pool.relevant)
-        found = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
-        return np.array(sorted(found, key=lambda i: pool.doc_ids[i]), dtype=int)
+        usable = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
+        return np.array(sorted(usable, key=lambda i: pool.doc_ids[i]), dtype=int)
 
     def _apart(self, pool: Pool, positive: int, negatives: np.ndarray) -> np.ndarray:
         """Which negatives the filter leaves."""
         if self.margin is None:
             return np.ones(len(negatives), dtype=bool)
         scores = pool.first if self.of == "first_stage" else pool.teacher
-        return ~(scores[negatives] > scores[positive] - self.margin)
+        too_close: np.ndarray = scores[negatives] > scores[positive] - self.margin
+        return ~too_close
 
 
 def _weighted(weights: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Training lists, of an epoch or of all."""
+"""Make training lists: the same in every epoch, or drawn anew."""
 
 from __future__ import annotations
 
@@ -27,6 +27,37 @@ class TrainingList:
 Lists = Callable[[int], Sequence[TrainingList]]
 
 
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """The same lists in every epoch."""
+
+    lists: Sequence[TrainingList]
+
+    def __call__(self, epoch: int) -> Sequence[TrainingList]:
+        """The lists of an epoch."""
+        return self.lists
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Lists of at most k passages, picked anew in every epoch; see `drawn`.
+
+    The rows of a query are together in `table`, and of every query a list can be picked.
+    """
+
+    table: pd.DataFrame
+    picker: Picker
+    k: int
+    seed: int
+
+    def __call__(self, epoch: int) -> Sequence[TrainingList]:
+        """The lists of an epoch."""
+        return [
+            _whole(pool, self.picker.pick(pool, self.k, generator(self.seed, epoch, pool.query_id)))
+            for pool in _pools(self.table)
+        ]
+
+
 def fixed(selected: pd.DataFrame) -> Lists:
     """The lists of a table, whole, in every epoch.
 
@@ -36,8 +67,7 @@ def fixed(selected: pd.DataFrame) -> Lists:
         [query_id, doc_id, teacher_rank], and perhaps `teacher_score`: the teacher's scores, NaN
         where it has none. (A column `score` is the first stage's.)
     """
-    lists = [_whole(pool) for pool in _pools(_grouped(selected))]
-    return lambda epoch: lists
+    return Fixed([_whole(pool) for pool in _pools(_grouped(selected))])
 
 
 def drawn(table: pd.DataFrame, picker: Picker, k: int, seed: int) -> Lists:
@@ -55,27 +85,17 @@ def drawn(table: pd.DataFrame, picker: Picker, k: int, seed: int) -> Lists:
     """
     grouped = _grouped(table)
     usable = [pool.query_id for pool in _pools(grouped) if picker.possible(pool)]
-    grouped = grouped[grouped.query_id.isin(usable)]
-
-    def of_epoch(epoch: int) -> list[TrainingList]:
-        return [
-            _whole(pool, picker.pick(pool, k, generator(seed, epoch, pool.query_id)))
-            for pool in _pools(grouped)
-        ]
-
-    if picker.changes:
-        return of_epoch
-    once = of_epoch(0)
-    return lambda epoch: once
+    lists = Drawn(grouped[grouped.query_id.isin(usable)], picker, k, seed)
+    return lists if picker.changes else Fixed(lists(0))
 
 
 def with_relevance(table: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """The table with a column `relevant`."""
-    found = [
+    judged = [
         doc_id in relevant.get(query_id, {})
         for query_id, doc_id in zip(table.query_id, table.doc_id, strict=True)
     ]
-    return table.assign(relevant=np.array(found, dtype=bool))
+    return table.assign(relevant=np.array(judged, dtype=bool))
 
 
 def labelled(candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:

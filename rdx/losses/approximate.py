@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from rdx.declared import Above0, one_of, settings
 from rdx.losses.lists import (
     GAINS,
     TIES,
@@ -16,15 +16,13 @@ from rdx.losses.lists import (
     gains,
     ideal_dcg,
     mean,
-    one_of,
     ordered_pairs,
-    positive,
     prepare,
     real_pairs,
 )
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ADRMSE:
     r"""ADR-MSE: approximate, discounted rank mean squared error.
 
@@ -57,17 +55,11 @@ class ADRMSE:
     0.0
     """
 
-    temperature: float = 1.0
-    discount: str = "log2"
-    ties: str = "average"
+    temperature: Above0 = 1.0
+    discount: Annotated[str, one_of("log2", "none")] = "log2"
+    ties: Annotated[str, one_of(*TIES)] = "average"
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        one_of("discount", self.discount, ("log2", "none"))
-        one_of("ties", self.ties, TIES)
 
     def __call__(
         self,
@@ -87,7 +79,7 @@ class ADRMSE:
         return mean(per_list, lengths > 0)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ApproxNDCG:
     r"""ApproxNDCG: one minus nDCG at approximate ranks.
 
@@ -120,20 +112,15 @@ class ApproxNDCG:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ApproxNDCG()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # both at rank 1.5: 1 - 1 / log2(2.5)
+    >>> loss = ApproxNDCG()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # both at rank 1.5: 1 - 1 / log2(2.5)
     0.2435
     """
 
-    temperature: float = 1.0
-    gain: str = "linear"
+    temperature: Above0 = 1.0
+    gain: Annotated[str, one_of(*GAINS)] = "linear"
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        one_of("gain", self.gain, GAINS)
 
     def __call__(
         self,
@@ -146,12 +133,12 @@ class ApproxNDCG:
         scores, ranks = prepare(student_scores, teacher_ranks, mask)
         ordered = ordered_pairs(ranks, mask)
         gain = gains(ordered, mask, self.gain, scores.dtype)
-        found = approximate_ranks(scores, mask, self.temperature)
-        ndcg = (gain / ideal_dcg(gain) / torch.log2(1 + found)).sum(1)
+        places = approximate_ranks(scores, mask, self.temperature)
+        ndcg = (gain / ideal_dcg(gain) / torch.log2(1 + places)).sum(1)
         return mean(1 - ndcg, ordered.any(2).any(1))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ApproxMRR:
     r"""ApproxMRR: one minus the reciprocal approximate rank of the first relevant passage.
 
@@ -174,18 +161,14 @@ class ApproxMRR:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ApproxMRR()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # 1 - 1 / 1.5
+    >>> loss = ApproxMRR()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # 1 - 1 / 1.5
     0.3333
     """
 
-    temperature: float = 1.0
+    temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check the temperature."""
-        positive("temperature", self.temperature)
 
     def __call__(
         self,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
+from pydantic import Strict
 from torch import Tensor
+
+from rdx.declared import From0, Group, settings
 
 STRICTNESS = ("ranks", "labels", "scores")
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Anything that is called like the losses of this package."""
 
@@ -28,7 +30,7 @@ class Loss(Protocol):
         """Return the scalar loss of a batch [B, N]."""
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Sum:
     r"""Weighted sum of losses.
 
@@ -54,21 +56,16 @@ class Sum:
     1.0397
     """
 
-    losses: Sequence[Loss]
-    weights: Sequence[float]
+    losses: Annotated[tuple[Loss, ...], Strict(False), Group("loss")]
+    weights: Annotated[tuple[From0, ...], Strict(False)]
 
     def __post_init__(self) -> None:
-        """Check the weights, and freeze both lists."""
-        if not len(self.losses) == len(self.weights) > 0:
-            raise ValueError(
-                f"loss.weights={list(self.weights)}: one for each of the {len(self.losses)} losses"
-            )
-        if not all(weight >= 0 for weight in self.weights) or not any(self.weights):
-            raise ValueError(
-                f"loss.weights={list(self.weights)}: must not be negative, nor all of them 0"
-            )
-        object.__setattr__(self, "losses", tuple(self.losses))
-        object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
+        """Check the weights."""
+        weights = list(self.weights)
+        if not len(self.losses) == len(weights) > 0:
+            raise ValueError(f"weights={weights}: one for each of the {len(self.losses)} losses")
+        if not any(weights):
+            raise ValueError(f"weights={weights}: must not all be 0")
 
     @property
     def needs(self) -> str:

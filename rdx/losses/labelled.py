@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rdx.losses.lists import against_worse, mean, ordered_pairs, positive, prepare
+from rdx.declared import Above0, settings
+from rdx.losses.lists import against_worse, mean, ordered_pairs, prepare
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class LCE:
     r"""Localized contrastive estimation: cross-entropy of the best passages against the rest.
 
@@ -38,13 +38,9 @@ class LCE:
     1.0986
     """
 
-    temperature: float = 1.0
+    temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check the temperature."""
-        positive("temperature", self.temperature)
 
     def __call__(
         self,
@@ -60,7 +56,7 @@ class LCE:
         return mean(values, best & worse.any(1, keepdim=True))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class BCE:
     r"""Binary cross-entropy: every passage by itself, relevant or not.
 
@@ -93,15 +89,10 @@ class BCE:
     0.6931
     """
 
-    temperature: float = 1.0
-    positive_weight: float = 1.0
+    temperature: Above0 = 1.0
+    positive_weight: Above0 = 1.0
 
     needs: ClassVar[str] = "labels"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        positive("positive_weight", self.positive_weight)
 
     def __call__(
         self,

@@ -120,15 +120,3 @@ def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 def mean(values: Tensor, where: Tensor) -> Tensor:
     """Mean of the values where `where` is True; 0 with a gradient graph if it is nowhere."""
     return torch.where(where, values, 0).sum() / where.sum().clamp(min=1)
-
-
-def positive(name: str, value: float) -> None:
-    """Refuse numbers that are not above zero."""
-    if not value > 0:
-        raise ValueError(f"loss.{name}={value}: must be greater than 0")
-
-
-def one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Refuse words that are not an option."""
-    if value not in valid:
-        raise ValueError(f"loss.{name}={value!r}: must be one of {list(valid)}")

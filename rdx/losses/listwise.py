@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from rdx.declared import Above0, one_of, settings
 from rdx.losses.lists import (
     against_worse,
     log_softmax,
     mean,
-    one_of,
     ordered_pairs,
-    positive,
     prepare,
     teachers,
 )
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ListNet:
     r"""ListNet: cross-entropy of the probabilities of being first, top-one approximation.
 
@@ -46,20 +44,15 @@ class ListNet:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = ListNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # the entropy of softmax([1, 0]): the best there is
+    >>> loss = ListNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # the entropy of softmax([1, 0]): the best there is
     0.5822
     """
 
-    temperature: float = 1.0
-    teacher_temperature: float = 1.0
+    temperature: Above0 = 1.0
+    teacher_temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check the temperatures."""
-        positive("temperature", self.temperature)
-        positive("teacher_temperature", self.teacher_temperature)
 
     def __call__(
         self,
@@ -73,11 +66,11 @@ class ListNet:
         ordered = ordered_pairs(ranks, mask)
         below = ordered.sum(2).to(scores.dtype)
         target = log_softmax(below / self.teacher_temperature, mask).exp()
-        found = log_softmax(scores / self.temperature, mask)  # 0 at padding
-        return mean(-(target * found).sum(1), ordered.any(2).any(1))
+        student = log_softmax(scores / self.temperature, mask)  # 0 at padding
+        return mean(-(target * student).sum(1), ordered.any(2).any(1))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ListMLE:
     r"""ListMLE and p-ListMLE: likelihood of the teacher's order under Plackett and Luce.
 
@@ -105,20 +98,15 @@ class ListMLE:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 3, dtype=torch.bool)
-    >>> one = ListMLE()(torch.zeros(1, 3), torch.tensor([[1, 2, 3]]), mask)
-    >>> round(one.item(), 4)  # ln 3 + ln 2 + ln 1
+    >>> loss = ListMLE()(torch.zeros(1, 3), torch.tensor([[1, 2, 3]]), mask)
+    >>> round(loss.item(), 4)  # ln 3 + ln 2 + ln 1
     1.7918
     """
 
-    temperature: float = 1.0
-    position: str = "uniform"
+    temperature: Above0 = 1.0
+    position: Annotated[str, one_of("uniform", "exponential")] = "uniform"
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        one_of("position", self.position, ("uniform", "exponential"))
 
     def __call__(
         self,
@@ -136,7 +124,7 @@ class ListMLE:
         return mean(values.sum(1), ordered.any(2).any(1))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class KL:
     r"""Kullback-Leibler divergence from the teacher's softmax to the student's.
 
@@ -161,20 +149,15 @@ class KL:
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
     >>> teacher = torch.tensor([[3.0, 0.0]]).log1p()  # softmax .8, .2
-    >>> one = KL()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask, teacher)
-    >>> round(one.item(), 4)  # .8 ln(.8 / .5) + .2 ln(.2 / .5)
+    >>> loss = KL()(torch.zeros(1, 2), torch.tensor([[1, 2]]), mask, teacher)
+    >>> round(loss.item(), 4)  # .8 ln(.8 / .5) + .2 ln(.2 / .5)
     0.1927
     """
 
-    temperature: float = 1.0
-    teacher_temperature: float = 1.0
+    temperature: Above0 = 1.0
+    teacher_temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "scores"
-
-    def __post_init__(self) -> None:
-        """Check the temperatures."""
-        positive("temperature", self.temperature)
-        positive("teacher_temperature", self.teacher_temperature)
 
     def __call__(
         self,
@@ -193,8 +176,8 @@ class KL:
         scores, ranks = prepare(student_scores, teacher_ranks, mask)
         teacher = teachers(teacher_scores, mask, scores, self)
         target = log_softmax(teacher / self.teacher_temperature, mask)
-        found = log_softmax(scores / self.temperature, mask)
-        divergence = (target.exp() * (target - found)).sum(1)  # padding: 1 * (0 - 0)
+        student = log_softmax(scores / self.temperature, mask)
+        divergence = (target.exp() * (target - student)).sum(1)  # padding: 1 * (0 - 0)
         return mean(divergence, ordered_pairs(ranks, mask).any(2).any(1))
 
 

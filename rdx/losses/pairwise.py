@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from rdx.declared import Above0, From0, one_of, settings
 from rdx.losses.lists import (
     GAINS,
     gains,
     ideal_dcg,
     mean,
-    one_of,
     ordered_pairs,
-    positive,
     prepare,
     real_pairs,
     teachers,
 )
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class RankNet:
     r"""RankNet: logistic loss on every pair that the teacher orders.
 
@@ -44,18 +42,14 @@ class RankNet:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # ln(1 + e^-1)
+    >>> loss = RankNet()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # ln(1 + e^-1)
     0.3133
     """
 
-    temperature: float = 1.0
+    temperature: Above0 = 1.0
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check the temperature."""
-        positive("temperature", self.temperature)
 
     def __call__(
         self,
@@ -70,7 +64,7 @@ class RankNet:
         return mean(-logsigmoid(difference), ordered_pairs(ranks, mask))
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class LambdaRank:
     r"""LambdaRank and NDCG-Loss2++: RankNet with every pair weighed by what it does to nDCG.
 
@@ -113,25 +107,17 @@ class LambdaRank:
     --------
     >>> import torch
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> one = LambdaRank()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
-    >>> round(one.item(), 4)  # (1 - 1 / log2(3)) ln(1 + e^-1)
+    >>> loss = LambdaRank()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), mask)
+    >>> round(loss.item(), 4)  # (1 - 1 / log2(3)) ln(1 + e^-1)
     0.1156
     """
 
-    temperature: float = 1.0
-    gain: str = "linear"
-    mu: float = 0.0
-    reduction: str = "lists"
+    temperature: Above0 = 1.0
+    gain: Annotated[str, one_of(*GAINS)] = "linear"
+    mu: From0 = 0.0
+    reduction: Annotated[str, one_of("lists", "pairs")] = "lists"
 
     needs: ClassVar[str] = "ranks"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("temperature", self.temperature)
-        one_of("gain", self.gain, GAINS)
-        if not self.mu >= 0:
-            raise ValueError(f"loss.mu={self.mu}: must not be negative")
-        one_of("reduction", self.reduction, ("lists", "pairs"))
 
     def __call__(
         self,
@@ -163,7 +149,7 @@ class LambdaRank:
         return (gain.unsqueeze(2) - gain.unsqueeze(1)).abs() * (swap + self.mu * step)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class MarginMSE:
     r"""Margin-MSE: the student's score differences shall be the teacher's.
 
@@ -193,15 +179,10 @@ class MarginMSE:
     4.0
     """
 
-    teacher_temperature: float = 1.0
-    pairs: str = "all"
+    teacher_temperature: Above0 = 1.0
+    pairs: Annotated[str, one_of("all", "best")] = "all"
 
     needs: ClassVar[str] = "scores"
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        positive("teacher_temperature", self.teacher_temperature)
-        one_of("pairs", self.pairs, ("all", "best"))
 
     def __call__(
         self,

@@ -1,17 +1,16 @@
-"""What a grid would take, before it is run: nothing is computed and nothing is written.
+"""Plan a grid: estimate time, disk, cost and power; nothing is computed or written.
 
 Times and sizes are those of comparable results in the store; what was never done has none.
 """
 
-from rdx.plan.asking import Service
 from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan.history import Span
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, CellPlan, Plan, StagePlan, plan
-from rdx.plan.text import aligned, amount, as_json, duration, text
-from rdx.plan.work import STAGES, Span
+from rdx.plan.services import Service
+from rdx.plan.text import as_json, text
 
 __all__ = [
     "FINISHED",
-    "STAGES",
     "TO_RUN",
     "UNRECORDED",
     "CellPlan",
@@ -19,10 +18,7 @@ __all__ = [
     "Service",
     "Span",
     "StagePlan",
-    "aligned",
-    "amount",
     "as_json",
-    "duration",
     "plan",
     "queries",
     "scores",

@@ -1,9 +1,10 @@
-"""`python -m rdx plan`."""
+"""The command `python -m rdx plan`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.faults import line
-from rdx.plan.evidence import queries, scores, seeds
+from rdx.plan import why
+from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
-from rdx.plan.plans import plan as find_out
-from rdx.plan.text import as_json, duration, text
-from rdx.text import counted
+from rdx.plan.plans import plan as make_plan
+from rdx.plan.text import as_json, text
+from rdx.power import Sensitivity, sensitivity
+from rdx.text import aligned, counted, duration
 
 
 def plan(arguments: Sequence[str]) -> None:
@@ -29,6 +32,12 @@ def plan(arguments: Sequence[str]) -> None:
     parser.add_argument("--all", action="store_true", help="show every cell")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument(
+        "--why",
+        metavar="CELL",
+        help="explain what a cell does not share with what is stored, stage by stage and field by "
+        "field: its number in the plan, or the beginning of its signature",
+    )
+    parser.add_argument(
         "--difference", type=float, metavar="D", help="how many seeds and queries find it, e.g. .01"
     )
     parser.add_argument(
@@ -41,16 +50,20 @@ def plan(arguments: Sequence[str]) -> None:
         metavar="COLLECTION=N",
         help="test queries, where neither the configuration nor the store tells",
     )
-    given = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
+    options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
-        planned = find_out(given.overrides)
-        plans, told = power(planned, given.measure, given.difference, given.queries)
+        planned = make_plan(options.overrides)
+        if options.why is not None:
+            cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
+            print(why.text(why.explain(cell)))
+            return
+        plans, outlook = power(planned, options.measure, options.difference, options.queries)
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
-    if given.json:
+    if options.json:
         print(json.dumps({**as_json(planned), "power": plans}, indent=1))
     else:
-        print(f"{text(planned, given.all)}\n\n{told}")
+        print(f"{text(planned, options.all)}\n\n{outlook}")
 
 
 def power(
@@ -76,56 +89,89 @@ def power(
     ValueError
         If `wanted` is not positive.
     """
-    # rdx knows nothing of analysis but for this: a plan is read before anything is run
-    from analysis import power as pw
-
     sized = queries(planned, _counts(sizes, planned))
     measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
-    known = {name: pw.measured(found) for name, found in scores(planned, measure).items()}
+    known = {name: assumption(runs) for name, runs in scores(planned, measure).items()}
     systems, runs = seeds(planned)
     tests = max(1, systems - 1)
-    there = {name: count for name, count in sized.items() if count is not None}
-    plans = pw.planned(there, runs, known, tests=tests, wanted=wanted)
+    known_sizes = {name: count for name, count in sized.items() if count is not None}
+    sensitivities = sensitivity(known_sizes, runs, known, tests=tests, wanted=wanted)
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
         f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
         f"{counted(tests, 'test')} against one of them"
     ]
-    lines += [pw.report(plans, price(planned, plans, systems))] if plans else []
+    lines += (
+        [report(sensitivities, price(planned, sensitivities, systems))] if sensitivities else []
+    )
     lines += [
         f"{name}: how many test queries it has is not known before it is loaded; give --queries "
         f"{name}=N"
         for name, count in sized.items()
         if count is None
     ]
-    return [dataclasses.asdict(one) for one in plans], "\n".join(lines)
+    return [dataclasses.asdict(collection) for collection in sensitivities], "\n".join(lines)
 
 
-def price(planned: Plan, plans: Sequence[Any], systems: int) -> str:
+def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> str:
     """What the needed seeds take beyond those that are planned; "" if there are enough."""
-    needed = [one.seeds_needed for one in plans if one.seeds_needed is not None]
-    if not needed or max(needed) <= plans[0].seeds:
+    needed = [s.seeds_needed for s in sensitivities if s.seeds_needed is not None]
+    if not needed or max(needed) <= sensitivities[0].seeds:
         return ""
-    more = systems * (max(needed) - plans[0].seeds)
-    told = (
-        f"{counted(max(needed), 'seed')} in place of {plans[0].seeds}: {counted(more, 'cell')} more"
+    seeds_planned = sensitivities[0].seeds
+    more = systems * (max(needed) - seeds_planned)
+    outlook = (
+        f"{counted(max(needed), 'seed')} in place of {seeds_planned}: {counted(more, 'cell')} more"
     )
-    one = planned.one_more
-    if one is None:
-        return f"{told}; no stored trial tells how long these take."
-    least, most = duration(more * one.low), duration(more * one.high)
-    return f"{told}: {duration(more * one.value)} ({least} to {most}), one after the other."
+    span = planned.one_more
+    if span is None:
+        return f"{outlook}; no stored trial tells how long these take."
+    least, most = duration(more * span.low), duration(more * span.high)
+    return f"{outlook}: {duration(more * span.value)} ({least} to {most}), one after the other."
+
+
+def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
+    """Lay sensitivities out as plain text; `cost` is a sentence of whoever knows it."""
+    head = ["collection", "queries", "seeds", "SD", "seed SD", "tests", "detectable", "first Holm"]
+    wanted = next((s.wanted for s in sensitivities if s.wanted is not None), None)
+    if wanted is not None:
+        head += [f"power at {wanted:g}", "seeds needed", "queries needed"]
+    lines = [head]
+    for row in sensitivities:
+        known = row.assumption
+        line = [row.collection, str(row.queries), str(row.seeds), f"{known.sd:.3f}"]
+        line += [f"{known.seed_sd:.4f}", str(row.tests)]
+        line += [_number(row.detectable), _number(row.detectable_holm)]
+        if wanted is not None:
+            line += [
+                _number(row.power_of_wanted, 2),
+                str(row.seeds_needed or "none suffices"),
+                str(row.queries_needed or "none suffices"),
+            ]
+        lines.append(line)
+    sources = [
+        f"{s.collection}: SD over queries and seeds {s.assumption.source}." for s in sensitivities
+    ]
+    return "\n".join([aligned(lines), *sources, *([cost] if cost else [])])
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _counts(sizes: Sequence[str], planned: Plan) -> dict[str, int]:
     """The numbers of `--queries`."""
-    known = {name for one in planned.cells for name in one.cell.cfg["evaluation"]["collections"]}
-    found = {}
-    for one in sizes:
-        name, _, count = one.partition("=")
+    known = {
+        name
+        for planned_cell in planned.cells
+        for name in planned_cell.cell.cfg["evaluation"]["collections"]
+    }
+    numbers = {}
+    for size in sizes:
+        name, _, count = size.partition("=")
         if not count.isdecimal() or int(count) < 1:
-            raise ConfigError(f"--queries {one}: must be COLLECTION=N, N at least 1")
+            raise ConfigError(f"--queries {size}: must be COLLECTION=N, N at least 1")
         if name not in known:
-            raise ConfigError(f"--queries {one}: no such collection; there are {sorted(known)}")
-        found[name] = int(count)
-    return found
+            raise ConfigError(f"--queries {size}: no such collection; there are {sorted(known)}")
+        numbers[name] = int(count)
+    return numbers

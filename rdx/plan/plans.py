@@ -1,18 +1,20 @@
-"""Which cells are done, which stages they share, and what the rest takes."""
+"""Plan a grid: which cells are done, which stages they share, and what the rest takes."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rdx import config
+from rdx import config, folders, stages
 from rdx.config import Cell
-from rdx.plan.asking import Service, services
-from rdx.plan.shelf import MOST, Shelf
-from rdx.plan.work import STAGES, History, Span, but_for_the_seed
+from rdx.job import Parts
+from rdx.plan.history import History, Span, but_for_the_seed, work
+from rdx.plan.services import Service, services
+from rdx.plan.stored import MOST, Shelf
+from rdx.stages import DISTILL, EVALUATE, LAST, STAGES, Step
 
 FINISHED, UNRECORDED, TO_RUN = "finished", "stored, not recorded", "to run"
 
@@ -27,8 +29,6 @@ class StagePlan:
         Different results that the cells name.
     stored, compute
         Of these, how many are there, and how many are to be made; others no cell needs any more.
-        Of `reference`, one result stands for a teacher and the test sets that it ranks too, and is
-        there when a finished cell of the plan has it.
     seconds
         Of what is to be made and can be estimated.
     unknown
@@ -48,11 +48,16 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell, its state, and what it would compute; what cells share, the first computes."""
+    """A cell, its state, and the steps it would compute; what cells share, the first computes."""
 
     cell: Cell
     state: str
-    computes: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def computes(self) -> tuple[str, ...]:
+        """The stages that it would compute."""
+        return tuple(dict.fromkeys(step.stage for step in self.steps))
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Plan:
 
     def count(self, state: str) -> int:
         """Number of cells in a state."""
-        return sum(one.state == state for one in self.cells)
+        return sum(cell.state == state for cell in self.cells)
 
     @property
     def seconds(self) -> Span:
@@ -101,8 +106,7 @@ class Plan:
     @property
     def bytes(self) -> int | None:
         """What the store grows by; None if a stage is unknown."""
-        held = [stage.bytes for stage in self.stages]
-        return None if None in held else sum(one for one in held if one is not None)
+        return _total(stage.bytes for stage in self.stages)
 
 
 def plan(overrides: Sequence[str]) -> Plan:
@@ -113,105 +117,99 @@ def plan(overrides: Sequence[str]) -> Plan:
     ConfigError
         On what `rdx.config.split` refuses or, in a cell that is not finished, `rdx.config.check`.
     """
-    every, left_out = config.split(overrides)
-    cells = config.distinct(every)
+    possible, left_out = stages.split(overrides)
+    cells = stages.distinct(possible)
     shelf = Shelf()
-    waiting = [cell for cell in cells if not shelf.has(cell, "evaluate")]
+    waiting = [cell for cell in cells if not shelf.has(cell)]
     lacking = _lacking(waiting)
-    done = [cell for cell in cells if shelf.has(cell, "evaluate")][:MOST]
+    done = [cell for cell in cells if shelf.has(cell)][:MOST]
     past = [*shelf.finished(done), *(shelf.others(cells) if waiting else ())]
     history = History(past, shelf)
-    planned = _cells(cells, shelf, _recorded(cells))
-    work = {s: [one.cell for one in planned if s in one.computes] for s in STAGES}
-    stages = tuple(_stage(stage, cells, work[stage], shelf, history) for stage in STAGES)
-    tracked = [c for c in work["evaluate"] if c.cfg["tracking"].get("uri") is not None]
-    copies = [history.bytes("evaluate", cell.cfg) for cell in tracked]
-    store = Path(cells[0].cfg["store"])
-    there = next(path for path in (store.absolute(), *store.absolute().parents) if path.exists())
+    parts = {cell.signature: Parts(cell.cfg) for cell in cells}
+    planned = _cells(cells, parts, shelf)
+    to_make = [(parts[plan.cell.signature], step) for plan in planned for step in plan.steps]
+    tracked = [plan.cell for plan in planned if plan.steps and "uri" in plan.cell.cfg["tracking"]]
+    copies = [history.bytes(work(parts[cell.signature], LAST)) for cell in tracked]
+    folder = Path(cells[0].cfg["store"])
     return Plan(
         cells=tuple(planned),
         left_out=tuple(left_out),
         lacking=tuple(lacking),
-        repeated=len(every) - len(cells),
-        stages=stages,
-        services=services(work["teach"], work["reference"]),
-        one_more=_one_more(cells, history),
-        copied=None if None in copies else sum(one for one in copies if one is not None),
-        store=str(store),
-        free=shutil.disk_usage(there).free,
+        repeated=len(possible) - len(cells),
+        stages=tuple(_stage(name, cells, parts, to_make, shelf, history) for name in STAGES),
+        services=services(to_make),
+        one_more=_one_more([parts[cell.signature] for cell in cells], history),
+        copied=_total(copies),
+        store=str(folder),
+        free=shutil.disk_usage(folders.existing(folder)).free,
     )
 
 
-def needs(cell: Cell) -> tuple[str, ...]:
-    """The stages of a cell when nothing is stored."""
-    if cell.cfg["loss"] is None:
-        return ("prefinetune", "evaluate")
-    return tuple(stage for stage in STAGES if stage != "reference" or _ranks_tests(cell))
+def _total(sizes: Iterable[int | None]) -> int | None:
+    """Their sum; None if one is unknown."""
+    known = list(sizes)
+    return None if None in known else sum(size for size in known if size is not None)
 
 
-def _ranks_tests(cell: Cell) -> bool:
-    """Whether the teacher also ranks test queries."""
-    if cell.cfg["loss"] is None or not cell.cfg["evaluation"]["teacher_queries"]:
-        return False
-    return bool(config.build(cell.cfg["teacher"], "teacher").ranks_unseen)
-
-
-def _ranked_tests(cell: Cell) -> bool:
-    """Whether the teacher did, in a finished cell: without loading the teacher's class."""
-    runs = Path(cell.cfg["store"], "evaluate", cell.signature, "runs")
-    return any(runs.glob("*.teacher.run.gz"))
-
-
-def _cells(cells: list[Cell], shelf: Shelf, recorded: dict[str, bool]) -> list[CellPlan]:
+def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[CellPlan]:
     """What every cell would compute, in the order in which they would run."""
-    made = {
-        ("reference", cell.keys["reference"])
-        for cell in cells
-        if shelf.has(cell, "evaluate") and _ranked_tests(cell)
-    }
-    found = []
+    claimed: set[tuple[str, str]] = set()
+
+    def missing(cell: Cell, step: Step) -> Iterator[Step]:
+        """The steps that are made for a step, dependencies first."""
+        place = (step.stage, cell.keys[str(step)])
+        if place in claimed or shelf.has(cell, step):
+            return
+        claimed.add(place)
+        for need in STAGES[step.stage].inputs(parts[cell.signature], step.role):
+            yield from missing(cell, need)
+        yield step
+
+    looked: dict[str, set[str] | None] = {}
+
+    def records(cell: Cell, objects: Parts) -> set[str] | None:
+        """Signatures of the trials that are recorded; None if nothing is recorded at all."""
+        key = json.dumps([cell.cfg["tracking"], cell.cfg["store"]], sort_keys=True)
+        if key not in looked:
+            looked[key] = objects.tracking.recorded(Path(cell.cfg["store"]))
+        return looked[key]
+
+    planned = []
     for cell in cells:
-        if shelf.has(cell, "evaluate"):
-            state = FINISHED if recorded[cell.signature] else UNRECORDED
-            found.append(CellPlan(cell, state, ()))
-            continue
-        trained = "prefinetune" if cell.cfg["loss"] is None else "distill"
-        wanted = needs(cell)
-        if shelf.has(cell, trained) or (trained, cell.keys[trained]) in made:
-            wanted = tuple(stage for stage in wanted if stage in ("reference", "evaluate"))
-        computes = tuple(
-            stage
-            for stage in wanted
-            if (stage, cell.keys[stage]) not in made and not shelf.has(cell, stage)
-        )
-        made |= {(stage, cell.keys[stage]) for stage in computes}
-        found.append(CellPlan(cell, TO_RUN, computes))
-    return found
+        if shelf.has(cell):
+            recorded = records(cell, parts[cell.signature])
+            whole = recorded is None or cell.signature in recorded
+            planned.append(CellPlan(cell, FINISHED if whole else UNRECORDED, ()))
+        else:
+            planned.append(CellPlan(cell, TO_RUN, tuple(missing(cell, LAST))))
+    return planned
 
 
 def _stage(
-    stage: str, cells: list[Cell], compute: list[Cell], shelf: Shelf, history: History
+    stage: str,
+    cells: list[Cell],
+    parts: dict[str, Parts],
+    to_make: list[tuple[Parts, Step]],
+    shelf: Shelf,
+    history: History,
 ) -> StagePlan:
-    trained = [cell for cell in cells if cell.cfg["loss"] is not None]
-    using = cells if stage in ("prefinetune", "evaluate") else trained
-    if stage == "reference":
-        done = [cell for cell in trained if shelf.has(cell, "evaluate")]
-        there = {cell.keys[stage] for cell in done if _ranked_tests(cell)}
-        named = there | {cell.keys[stage] for cell in compute}
-    else:
-        named = {cell.keys[stage] for cell in using}
-        there = {cell.keys[stage] for cell in using if shelf.has(cell, stage)}
-    spans = [history.seconds(stage, cell.cfg) for cell in compute]
+    named, stored = set(), set()
+    for cell in cells:
+        for step in stages.steps(parts[cell.signature]):
+            if step.stage == stage:
+                named.add(cell.keys[str(step)])
+                stored |= {cell.keys[str(step)]} if shelf.has(cell, step) else set()
+    amounts = [work(objects, step) for objects, step in to_make if step.stage == stage]
+    spans = [history.seconds(amount) for amount in amounts]
     known = [span for span in spans if span is not None]
-    held = [history.bytes(stage, cell.cfg) for cell in compute]
     return StagePlan(
         stage=stage,
         distinct=len(named),
-        stored=len(there),
-        compute=len(compute),
+        stored=len(stored),
+        compute=len(amounts),
         seconds=sum(known, Span()),
         unknown=len(spans) - len(known),
-        bytes=None if None in held else sum(one for one in held if one is not None),
+        bytes=_total(history.bytes(amount) for amount in amounts),
     )
 
 
@@ -230,42 +228,22 @@ def _lacking(cells: list[Cell]) -> list[str]:
 
     Plans are made before data are fetched.
     """
-    found = []
+    files = []
     for cell in _covering(cells):
         try:
             config.check(cell)
-        except config.ConfigError as error:
-            told = str(error).partition("\n")[0]
-            if "no such file" not in told:
-                raise
-            found.append(told)
-    return list(dict.fromkeys(found))
+        except config.MissingFile as error:
+            files.append(str(error).partition("\n")[0])
+    return list(dict.fromkeys(files))
 
 
-def _recorded(cells: list[Cell]) -> dict[str, bool]:
-    """Signature -> whether the trial is recorded as finished, or nothing is recorded at all."""
-    looked: dict[str, set[str] | None] = {}
-    found = {}
-    for cell in cells:
-        node = json.dumps(cell.cfg["tracking"], sort_keys=True)
-        if node not in looked:
-            looked[node] = config.build(cell.cfg["tracking"], "tracking").recorded()
-        there = looked[node]
-        found[cell.signature] = there is None or cell.signature in there
-    return found
-
-
-def _one_more(cells: list[Cell], history: History) -> Span | None:
+def _one_more(parts_of_cells: list[Parts], history: History) -> Span | None:
     """Seconds of distilling and evaluating one trained cell, the mean over systems."""
-    systems = {but_for_the_seed(c.cfg): c for c in cells if c.cfg["loss"] is not None}
+    systems = {but_for_the_seed(parts): parts for parts in parts_of_cells if parts.loss is not None}
     known = []
-    for cell in systems.values():
-        parts = [history.seconds(stage, cell.cfg) for stage in ("distill", "evaluate")]
-        both = [one for one in parts if one is not None]
+    for parts in systems.values():
+        spans = [history.seconds(work(parts, Step(stage.name))) for stage in (DISTILL, EVALUATE)]
+        both = [span for span in spans if span is not None]
         if len(both) == 2:
             known.append(both[0] + both[1])
-    if not known:
-        return None
-    whole = sum(known, Span())
-    n = len(known)
-    return Span(whole.value / n, whole.low / n, whole.high / n, whole.observed)
+    return sum(known, Span()).scaled(1 / len(known)) if known else None

@@ -1,15 +1,15 @@
-"""A plan for people, and for machines."""
+"""Show a plan as text or JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rdx.plan.history import Span
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, Plan
-from rdx.plan.work import Span
-from rdx.text import counted
+from rdx.plan.services import Service
+from rdx.text import aligned, amount, counted, duration
 
 SHOWN = 30  # cells, without --all
 
@@ -26,13 +26,13 @@ def as_json(planned: Plan) -> dict[str, Any]:
     """Plain values of a plan."""
     cells = [
         {
-            "overrides": list(one.cell.overrides),
-            "grid": one.cell.grid,
-            "signature": one.cell.signature,
-            "state": one.state,
-            "computes": list(one.computes),
+            "overrides": list(planned_cell.cell.overrides),
+            "grid": planned_cell.cell.grid,
+            "signature": planned_cell.cell.signature,
+            "state": planned_cell.state,
+            "computes": list(planned_cell.computes),
         }
-        for one in planned.cells
+        for planned_cell in planned.cells
     ]
     left_out = [
         {"overrides": list(cell.overrides), "grid": cell.grid, "reason": why}
@@ -51,42 +51,6 @@ def as_json(planned: Plan) -> dict[str, Any]:
     }
 
 
-def duration(seconds: float) -> str:
-    """Time in the unit that a person would take.
-
-    >>> duration(7.4), duration(400), duration(9000), duration(500000)
-    ('7 s', '7 min', '2.5 h', '5.8 days')
-    """
-    for unit, name, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.{digits}f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 1 or not seconds else f"{seconds:.1g} s"
-
-
-def amount(held: float) -> str:
-    """Bytes in the unit that a person would take.
-
-    >>> amount(900), amount(91_600_000), amount(2.5e9)
-    ('0.9 kB', '92 MB', '2.5 GB')
-    """
-    for unit, name, digits in ((1e12, "TB", 1), (1e9, "GB", 1), (1e6, "MB", 0)):
-        if held >= unit:
-            return f"{held / unit:.{digits}f} {name}"
-    return f"{held / 1e3:.1f} kB"
-
-
-def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns: the first ones to the left, the others to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            one.ljust(width) if i < left else one.rjust(width)
-            for i, (one, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
 def _head(planned: Plan) -> str:
     states = [
         f"{planned.count(FINISHED)} finished",
@@ -103,7 +67,7 @@ def _head(planned: Plan) -> str:
 
 def _stages(planned: Plan) -> str:
     lines = [["stage", "distinct", "stored", "to compute", "time (least to most)", "disk"]]
-    for stage in planned.stages:
+    for stage in (s for s in planned.stages if s.distinct):
         lines.append([
             stage.stage,
             *(str(n) for n in (stage.distinct, stage.stored, stage.compute)),
@@ -118,8 +82,8 @@ def _time(span: Span, compute: int, unknown: int) -> str:
         return "-"
     if unknown == compute:
         return "?"
-    told = f"{duration(span.value)} ({duration(span.low)} to {duration(span.high)})"
-    return f"{told} + {unknown} unknown" if unknown else told
+    shown = f"{duration(span.value)} ({duration(span.low)} to {duration(span.high)})"
+    return f"{shown} + {unknown} unknown" if unknown else shown
 
 
 def _totals(planned: Plan) -> str:
@@ -137,8 +101,8 @@ def _totals(planned: Plan) -> str:
         lines.append(f"asks  {_service(service)}")
     if not planned.services and planned.count(TO_RUN):
         lines.append("asks  no paid service")
-    for one in planned.lacking:
-        lines.append(f"lacks {one}")
+    for file in planned.lacking:
+        lines.append(f"lacks {file}")
     if n := planned.count(UNRECORDED):
         lines.append(
             f"note  running {counted(n, 'stored cell')} again completes the record in MLflow"
@@ -151,41 +115,45 @@ def _whole_time(planned: Plan) -> str:
     unknown = [f"{s.stage} {s.unknown}" for s in planned.stages if s.unknown]
     if not whole.observed:
         return "no stored trial to estimate from"
-    told = (
+    shown = (
         f"{duration(whole.value)} ({duration(whole.low)} to {duration(whole.high)}), one cell "
         "after the other, where the stored ones ran"
     )
     if unknown:
-        told += f"; without what no stored trial tells: {', '.join(unknown)}"
-    return told
+        shown += f"; without what no stored trial tells: {', '.join(unknown)}"
+    return shown
 
 
-def _service(service: Any) -> str:
+def _service(service: Service) -> str:
     if service.requests is None:
         return f"{service.teacher}: how often is not known before the queries are loaded"
-    tokens = service.input_tokens + service.output_tokens
+    tokens = (service.input_tokens or 0) + (service.output_tokens or 0)
     requests = counted(service.requests, "request")
-    told = f"{service.teacher}: {requests}, about {tokens / 1e6:,.2f} M tokens"
+    shown = f"{service.teacher}: {requests}, about {tokens / 1e6:,.2f} M tokens"
     if service.cost is None:
-        return f"{told}; cost unknown without teacher.prices.input=... and .output=..."
-    return f"{told}, costing about {service.cost:,.2f}"
+        return f"{shown}; cost unknown without teacher.prices.input=... and .output=..."
+    return f"{shown}, costing about {service.cost:,.2f}"
 
 
 def _cells(planned: Plan, everything: bool) -> str:
-    alike = set.intersection(*(set(one.cell.overrides) for one in planned.cells))
+    alike = set.intersection(*(set(planned_cell.cell.overrides) for planned_cell in planned.cells))
     alike = alike if len(planned.cells) > 1 else set()
     lines = [["", "state", "cell", "computes"]]
     shown = planned.cells if everything else planned.cells[:SHOWN]
-    for number, one in enumerate(shown, 1):
-        own = [o for o in one.cell.overrides if o not in alike]
-        computes = "all stages" if len(one.computes) > 4 else " ".join(one.computes) or "-"
-        lines.append([str(number), one.state, " ".join(own) or "defaults", computes])
+    for number, planned_cell in enumerate(shown, 1):
+        overrides = [o for o in planned_cell.cell.overrides if o not in alike]
+        computes = (
+            "all stages"
+            if len(planned_cell.computes) > 4
+            else " ".join(planned_cell.computes) or "-"
+        )
+        lines.append([str(number), planned_cell.state, " ".join(overrides) or "defaults", computes])
     table = aligned(lines, left=4)
     rest = planned.cells[len(shown) :]
     if rest:
-        states = Counter(one.state for one in rest)
-        told = ", ".join(f"{n} {state}" for state, n in states.items())
-        table += f"\n... and {len(rest)} more ({told}); --all shows them"
+        states = Counter(planned_cell.state for planned_cell in rest)
+        summary = ", ".join(f"{n} {state}" for state, n in states.items())
+        table += f"\n... and {len(rest)} more ({summary}); --all shows them"
     return table
 
 

@@ -1,4 +1,4 @@
-"""Ranking tables and qrels: built, checked, and moved in and out of TREC and parquet files.
+"""Build and check ranking tables and qrels; read and write TREC and parquet files.
 
 A ranking is a data frame with the columns `query_id` (str), `doc_id` (str), `rank` (int32,
 1 = best, dense) and `score` (float32, finite). The rows of a query are contiguous and in rank
@@ -11,16 +11,16 @@ What does not fit into memory goes as a stream of blocks, each a ranking of whol
 `stream_trec` reads such blocks, `store_ranking` writes them, `StoredRanking` looks lists up.
 """
 
+from rdx.rankings.lookup import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.order import joined
-from rdx.rankings.stored import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.table import (
     COLUMNS,
     STATES,
     USABLE,
+    Content,
     FormatError,
     check,
     content,
-    permutation_hash,
     rank,
     z_scores,
 )
@@ -31,6 +31,7 @@ __all__ = [
     "COLUMNS",
     "STATES",
     "USABLE",
+    "Content",
     "FormatError",
     "StoredRanking",
     "check",
@@ -38,7 +39,6 @@ __all__ = [
     "joined",
     "line_of",
     "line_with",
-    "permutation_hash",
     "rank",
     "read_parquet",
     "read_qrels",

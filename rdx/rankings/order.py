@@ -1,4 +1,4 @@
-"""Order within queries and repeated rows: quick for what most files hold, exact for the rest."""
+"""Sort rows within queries and find repeated ones: quick for most files, exact for all."""
 
 import numpy as np
 import pandas as pd
@@ -72,20 +72,20 @@ def may_repeat(starts: np.ndarray, docs: pa.Array) -> bool:
 
 
 def joined(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """What `left.merge(right, on=["query_id", "doc_id"])` gives, for other columns of other names.
+    """Merge two frames on query and doc ids; their other columns have different names.
 
     Hashes are joined, and the rows kept whose ids agree: faster than a join of strings.
     """
     pair = ["query_id", "doc_id"]
     own = right.rename(columns={name: f"{name} right" for name in pair})
-    found = left.assign(pair=_pair_hashes(left)).merge(
+    rows = left.assign(pair=_pair_hashes(left)).merge(
         own.assign(pair=_pair_hashes(right)), on="pair"
     )
-    same = np.ones(len(found), bool)
+    same = np.ones(len(rows), bool)
     for name in pair:
-        same &= (found[name] == found[f"{name} right"]).to_numpy(dtype=bool)
-    found = found.drop(columns=["pair", *(f"{name} right" for name in pair)])
-    return found if same.all() else found[same].reset_index(drop=True)
+        same &= (rows[name] == rows[f"{name} right"]).to_numpy(dtype=bool)
+    rows = rows.drop(columns=["pair", *(f"{name} right" for name in pair)])
+    return rows if same.all() else rows[same].reset_index(drop=True)
 
 
 def _pair_hashes(frame: pd.DataFrame) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""The ranking table: built from scores, checked, and told apart by content."""
+"""Build ranking tables from scores, check them, and hash their content."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ class FormatError(Mendable, ValueError):
     """Data that break a format; the message starts with `path:line: ` where a line is known."""
 
 
-def rank(query_id: Iterable[Any], doc_id: Iterable[Any], score: Iterable[float]) -> pd.DataFrame:
+def rank(
+    query_id: Iterable[object], doc_id: Iterable[object], score: Iterable[float]
+) -> pd.DataFrame:
     """Rank the passages of each query by score.
 
     Parameters
@@ -88,8 +90,32 @@ def check(ranking: pd.DataFrame, where: str = "ranking") -> None:
         )
 
 
-def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
-    """What a ranking holds, apart from how it was written down.
+@dataclass(frozen=True)
+class Content:
+    """The lists of a ranking.
+
+    Attributes
+    ----------
+    queries, rows
+        Numbers of lists and of passages in all of them.
+    shortest, longest
+        Passages of a list; 0 without any.
+    permutation_hash
+        64 hexadecimal digits: the sum modulo 2^256, over queries, of the sha256 of the lines
+        "query id, doc id at rank 1, doc id at rank 2, ..", joined by line feeds. It depends on the
+        set of queries, the lengths of the lists and the order of each; not on the order of the
+        queries, on scores, or on the numbers that ranks are given.
+    """
+
+    queries: int
+    rows: int
+    shortest: int
+    longest: int
+    permutation_hash: str
+
+
+def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> Content:
+    """Count and hash the lists of a ranking, however it was written down.
 
     Two files of one ranking can differ in their bytes, by the order of the queries, scores or tags;
     they agree here.
@@ -99,15 +125,6 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
     ranking
         A frame with `query_id` and `doc_id` whose rows are in rank order within a query, or blocks
         of such frames, each of whole queries; only one block is held at a time.
-
-    Returns
-    -------
-    dict
-        `queries`, `rows`, `shortest` and `longest` (passages of a list; 0 without any), and
-        `permutation_hash`: 64 hexadecimal digits, the sum modulo 2^256, over queries, of the
-        sha256 of the lines "query id, doc id at rank 1, doc id at rank 2, ..", joined by line
-        feeds. It depends on the set of queries, the lengths of the lists and the order of each;
-        not on the order of the queries, on scores, or on the numbers that ranks are given.
     """
     total, lengths = 0, Counter[int]()
     for block in [ranking] if isinstance(ranking, pd.DataFrame) else ranking:
@@ -115,28 +132,23 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> dict[str, Any]:
             digest = hashlib.sha256("\n".join([query_id, *docs]).encode()).digest()
             total += int.from_bytes(digest)
             lengths[len(docs)] += 1
-    return {
-        "queries": lengths.total(),
-        "rows": sum(length * times for length, times in lengths.items()),
-        "shortest": min(lengths, default=0),
-        "longest": max(lengths, default=0),
-        "permutation_hash": f"{total % 2**256:064x}",
-    }
+    return Content(
+        queries=lengths.total(),
+        rows=sum(length * times for length, times in lengths.items()),
+        shortest=min(lengths, default=0),
+        longest=max(lengths, default=0),
+        permutation_hash=f"{total % 2**256:064x}",
+    )
 
 
-def permutation_hash(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> str:
-    """The `permutation_hash` of `content`: equal for equal lists, however they were stored."""
-    return str(content(ranking)["permutation_hash"])
-
-
-def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":
+def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Z-scores of a column within each query (population SD); 0 where a query has no spread."""
     groups = frame.groupby("query_id")[column]
     spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
     return (frame[column] - groups.transform("mean")) / spread
 
 
-def query_starts(query_id: "pd.Series[Any] | pa.Array | pa.ChunkedArray") -> np.ndarray:
+def query_starts(query_id: "pd.Series[str] | pa.Array | pa.ChunkedArray") -> np.ndarray:
     """Row at which each stretch of equal query ids starts, then the number of rows."""
     ids = pa.array(query_id) if isinstance(query_id, pd.Series) else query_id
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
@@ -156,7 +168,7 @@ def _lists(block: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         yield query_id, docs[start:end]
 
 
-def _strings(ids: Iterable[Any]) -> "pd.Series[Any]":
+def _strings(ids: Iterable[object]) -> "pd.Series[str]":
     series = ids if isinstance(ids, pd.Series) else pd.Series(list(ids), dtype=object)
     return series.reset_index(drop=True).astype("str")
 
@@ -169,10 +181,21 @@ def float32(score: Iterable[float]) -> np.ndarray:
         return values.astype(np.float32) + np.float32(0)
 
 
-def _check_rows(frame: pd.DataFrame, where: str) -> None:
+def check_pairs(frame: pd.DataFrame, where: str) -> None:
+    """Refuse rows without an id, and (query, doc) pairs that occur twice."""
     for name in ("query_id", "doc_id"):
         if frame[name].isna().any():
             raise FormatError(f"{where}: {name} missing in row {frame[name].isna().argmax()}")
+    again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
+    if again.any():
+        row = frame.iloc[again.argmax()]
+        raise FormatError(
+            f"{where}: query {row['query_id']!r} holds doc {row['doc_id']!r} more than once"
+        )
+
+
+def _check_rows(frame: pd.DataFrame, where: str) -> None:
+    check_pairs(frame, where)
     scores = frame["score"].to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
@@ -180,12 +203,6 @@ def _check_rows(frame: pd.DataFrame, where: str) -> None:
         raise FormatError(
             f"{where}: query {row['query_id']!r}, doc {row['doc_id']!r}: "
             f"score {row['score']} is not a finite float32"
-        )
-    again = frame.duplicated(["query_id", "doc_id"]).to_numpy()
-    if again.any():
-        row = frame.iloc[again.argmax()]
-        raise FormatError(
-            f"{where}: query {row['query_id']!r} holds doc {row['doc_id']!r} more than once"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files of lines with columns between white space: read block by block, in bounded memory."""
+"""Read files of lines with columns between white space, block by block, in bounded memory."""
 
 import gzip
 import re
@@ -119,10 +119,10 @@ def last_query(data: bytes) -> int:
     query, at = b"", data.rfind(b"\n") + 1
     while at > 0:
         start = data.rfind(b"\n", 0, at - 1) + 1
-        found = data[start:at].split(None, 1)
-        if found and query and found[0] != query:
+        fields = data[start:at].split(None, 1)
+        if fields and query and fields[0] != query:
             return at
-        query, at = query or b"".join(found[:1]), start
+        query, at = query or b"".join(fields[:1]), start
     return 0
 
 
@@ -286,12 +286,12 @@ def _parse_lines(data: bytes, columns: dict[str, str], path: str | Path, first: 
     return pa.table(arrays)
 
 
-def _wrong_width(found: int, expected: int) -> str:
-    if (found, expected) == (4, 6):
+def _wrong_width(width: int, expected: int) -> str:
+    if (width, expected) == (4, 6):
         return "4 columns: this looks like a qrels file, a run is expected"
-    if (found, expected) == (6, 4):
+    if (width, expected) == (6, 4):
         return "6 columns: this looks like a run, qrels are expected"
-    return f"{found} columns, expected {expected}"
+    return f"{width} columns, expected {expected}"
 
 
 def _value(name: str, kind: str, field: bytes) -> str | int | float:

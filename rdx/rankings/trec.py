@@ -1,4 +1,4 @@
-"""TREC runs and qrels, read and written."""
+"""Read and write TREC runs and qrels."""
 
 import gzip
 from collections.abc import Callable, Iterator

@@ -1,13 +1,20 @@
-"""Where candidates come from.
+"""Retrieve or draw candidates.
 
 Every sampler says what decides its index of a collection's passages (`index_of`), writes it into a
 folder (`prepare`), for which queries it has candidates (`covered`), what they are (`candidates`)
 and what it is itself (`fingerprint`).
 """
 
+from typing import TYPE_CHECKING
+
 from rdx.samplers.bm25 import BM25, VARIANTS
 from rdx.samplers.colbert import ColBERT
-from rdx.samplers.drawn import Random
 from rdx.samplers.recorded import Recorded, top
+from rdx.samplers.uniform import Random
+
+if TYPE_CHECKING:
+    from rdx.parts import Sampler
+
+    _fit: tuple[type[Sampler], ...] = (BM25, ColBERT, Random, Recorded)
 
 __all__ = ["BM25", "VARIANTS", "ColBERT", "Random", "Recorded", "top"]

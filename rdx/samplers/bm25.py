@@ -1,4 +1,4 @@
-"""BM25 over an index on disk."""
+"""Retrieve with BM25, from an index on disk."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import importlib.metadata
 import logging
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator, JsonValue
 
 from rdx.bars import bar, terminal
-from rdx.samplers.indexes import BLOCK, Ids, best, blocks, one_of, prepared, table, write_ids
+from rdx.collection import Collection
+from rdx.declared import From0, Share, one_of, settings
+from rdx.facts import Fingerprint
+from rdx.samplers.indexes import BLOCK, Ids, best, blocks, prepared, table, write_ids
 
 VARIANTS = ("robertson", "atire", "bm25l", "bm25+", "lucene")
 
 
-@dataclass(frozen=True)
+def _stemmer(name: str) -> str:
+    import Stemmer
+
+    valid = ["none", *Stemmer.algorithms()]
+    if name not in valid:
+        raise ValueError(f"must be one of {valid}")
+    return name
+
+
+@settings(frozen=True)
 class BM25:
     """BM25 by bm25s (Lù 2024), with PyStemmer's Snowball stemmers.
 
@@ -38,28 +52,19 @@ class BM25:
         Name of a Snowball stemmer, or "none".
     """
 
-    variant: str = "lucene"
-    k1: float = 0.9
-    b: float = 0.4
+    variant: Annotated[str, one_of(*VARIANTS)] = "lucene"
+    k1: From0 = 0.9
+    b: Share = 0.4
     stopwords: str = "en"
-    stemmer: str = "english"
+    stemmer: Annotated[str, AfterValidator(_stemmer)] = "english"
 
-    def __post_init__(self) -> None:
-        """Check values."""
-        import Stemmer
+    engines: ClassVar[tuple[str, ...]] = ("bm25s", "PyStemmer")
 
-        one_of("sampler.variant", self.variant, VARIANTS)
-        one_of("sampler.stemmer", self.stemmer, ("none", *Stemmer.algorithms()))
-        if self.k1 < 0:
-            raise ValueError(f"sampler.k1={self.k1}: must be at least 0")
-        if not 0 <= self.b <= 1:
-            raise ValueError(f"sampler.b={self.b}: must be between 0 and 1")
-
-    def index_of(self, corpus: Any) -> Any:
+    def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index: the passages, engine, versions and parameters."""
         return {"corpus": corpus, **self.fingerprint()}
 
-    def prepare(self, collection: Any, folder: Path) -> None:
+    def prepare(self, collection: Collection, folder: Path) -> None:
         """Index the passages of a collection.
 
         The texts are read once, in blocks. What stays in memory until bm25s has sorted them is 4
@@ -86,10 +91,12 @@ class BM25:
         index.save(folder)
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Those of the queries that candidates can be drawn for: all."""
+        """Return all queries: there are passages for each."""
         return list(queries)
 
-    def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
+    def candidates(
+        self, collection: Collection, k: int, folder: Path | None = None
+    ) -> pd.DataFrame:
         """Rank the top k passages for every query of a collection.
 
         Parameters
@@ -104,8 +111,8 @@ class BM25:
         import bm25s
 
         tokens = self._tokens(list(collection.queries.values()), return_ids=False)
-        found, values = [], []
-        with prepared(self, collection, folder) as place:
+        positions, values = [], []
+        with prepared(partial(self.prepare, collection), folder) as place:
             index, ids = bm25s.BM25.load(place, mmap=True), Ids(place)
             # What BM25L and BM25+ give a passage for terms that it lacks is a constant per query:
             # without it the order is the same, and only passages that share a term are above 0.
@@ -113,18 +120,20 @@ class BM25:
             for terms in tokens:
                 known = [index.vocab_dict[t] for t in terms if t and t in index.vocab_dict]
                 scores = index.get_scores_from_ids(known)
-                hit = np.flatnonzero(scores > 0)
-                hit = hit[best(scores[hit], ids.places[hit], k)]
-                found.append(hit)
-                values.append(scores[hit])
-            return table(collection.queries, ids, found, values)
+                hits = np.flatnonzero(scores > 0)
+                hits = hits[best(scores[hits], ids.places[hits], k)]
+                positions.append(hits)
+                values.append(scores[hits])
+            return table(collection.queries, ids, positions, values)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """Engine, versions and parameters, for table footers."""
-        versions = {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}
+        versions: Fingerprint = {
+            name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")
+        }
         return {"engine": "bm25s", "versions": versions, **asdict(self)}
 
-    def _tokens(self, texts: list[str], return_ids: bool = True) -> Any:
+    def _tokens(self, texts: list[str], return_ids: bool = True) -> Any:  # as bm25s gives them
         import bm25s
         import Stemmer
 

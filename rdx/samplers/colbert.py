@@ -1,26 +1,38 @@
-"""Late interaction: every token of a text is a vector."""
+"""Retrieve by late interaction: a vector for every token of a text."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from rdx import rankings
-from rdx.assets import PREFIX, check_model, model_path
+from rdx.assets import PREFIX, Model, check_model, model_path
 from rdx.bars import bar
-from rdx.precision import AUTO, check_precision, chosen
+from rdx.collection import Collection
+from rdx.declared import (
+    PRECISION,
+    SCHEDULES,
+    Device,
+    Group,
+    Positive,
+    one_of,
+    settings,
+)
+from rdx.facts import Fingerprint
+from rdx.parts import Sampler
+from rdx.precision import AUTO, chosen
 from rdx.samplers import plaid
 from rdx.samplers.indexes import (
     Ids,
     blocks,
-    one_of,
     prepared,
     sha256,
     table,
@@ -28,13 +40,16 @@ from rdx.samplers.indexes import (
 )
 from rdx.samplers.recorded import top
 
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
+    from torch import Tensor
+
 KINDS = ("colbert", "tokens")
 INDEXES = ("exact", "plaid")
-DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 5_000  # passages of a block: what is encoded again after an interruption
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class ColBERT:
     """Late interaction (Khattab and Zaharia 2020) by MaxSim, through sentence-transformers.
 
@@ -73,45 +88,41 @@ class ColBERT:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str = "asset:all-MiniLM-L6-v2"
-    kind: str = "tokens"
-    query_length: int | None = None
-    passage_length: int | None = None
-    over: Any = None
-    top: int = 1000
-    index: str = "exact"
-    precision: str = AUTO
-    device: str = "auto"
-    max_tokens: int = 8192
+    model: Model = "asset:all-MiniLM-L6-v2"
+    kind: Annotated[str, one_of(*KINDS)] = "tokens"
+    query_length: Positive | None = None
+    passage_length: Positive | None = None
+    over: Annotated[Sampler | None, Group("sampler")] = None
+    top: Positive = 1000
+    index: Annotated[str, one_of(*INDEXES)] = "exact"
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Device = "auto"
+    max_tokens: Annotated[Positive, SCHEDULES] = 8192
     revision: str | None = None
 
+    engines: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
+
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        one_of("sampler.kind", self.kind, KINDS)
-        one_of("sampler.index", self.index, INDEXES)
-        check_precision("sampler.precision", self.precision)
+        """Choose the precision, and check values together."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        one_of("sampler.device", self.device, DEVICES)
-        for name in ("query_length", "passage_length", "top", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"sampler.{name}={value}: must be at least 1")
-        if self.over is not None and not hasattr(self.over, "candidates"):
-            raise ValueError(f"sampler.over={self.over!r}: must be a sampler, or null")
+        if self.index == "plaid" and self.over is not None:
+            raise ValueError("index='plaid': sampler.over needs no index; leave it out")
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if model or index cannot be had here."""
+        check_model(self.model, self.revision)
         if self.index == "plaid":
-            if self.over is not None:
-                raise ValueError("sampler.index='plaid': sampler.over needs no index; leave it out")
             plaid.check()
 
-    def index_of(self, corpus: Any) -> Any:
+    def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index: the passages and how they are encoded; or that of `over`."""
         if self.over is not None:
-            return self.over.index_of(corpus)
-        found = {"corpus": corpus, "index": self.index, **self._encoding()}
-        return {key: value for key, value in found.items() if key != "query_length"}
+            of_first: JsonValue = self.over.index_of(corpus)
+            return of_first
+        encoding = {key: v for key, v in self._encoding().items() if key != "query_length"}
+        return {"corpus": corpus, "index": self.index, **encoding}
 
-    def prepare(self, collection: Any, folder: Path) -> None:
+    def prepare(self, collection: Collection, folder: Path) -> None:
         """Encode the passages of a collection; goes on after an interruption.
 
         What is written are files of 5,000 passages: two bytes for each component of each token
@@ -131,20 +142,20 @@ class ColBERT:
                 model = model or self._model()
                 vectors = self._encode(model, [text for _, text in block], "document")
                 np.save(folder / f"tokens.{number:06}.npy", np.concatenate(vectors))
-                np.save(name, np.array([len(one) for one in vectors], dtype=np.int32))
+                np.save(name, np.array([len(tokens) for tokens in vectors], dtype=np.int32))
         if self.index == "plaid":
-            plaid.build(folder, [one for block in _stored(folder) for one in _cut(*block)], device)
+            passages = [tokens for block in _stored(folder) for tokens in _cut(*block)]
+            plaid.build(folder, passages, device)
             for path in folder.glob("tokens.*.npy"):
                 path.unlink()
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Those of the queries that candidates can be drawn for: all, or those of `over`."""
-        if self.over is not None:
-            found: list[str] = self.over.covered(queries, folder)
-            return found
-        return list(queries)
+        """Return all queries, or those that `over` has candidates for."""
+        return list(queries if self.over is None else self.over.covered(queries, folder))
 
-    def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
+    def candidates(
+        self, collection: Collection, k: int, folder: Path | None = None
+    ) -> pd.DataFrame:
         """Rank the top k passages for every query of a collection.
 
         Parameters
@@ -157,66 +168,68 @@ class ColBERT:
             Where `prepare` wrote the vectors, which are mapped into memory; None encodes now.
         """
         if self.over is not None:
-            return self._again(collection, k, folder)
+            return self._rerank(self.over, collection, k, folder)
         from rdx.samplers import maxsim
 
-        with prepared(self, collection, folder) as place:
+        with prepared(partial(self.prepare, collection), folder) as place:
             ids = Ids(place)
             queries = self._queries(list(collection.queries.values()))
             if self.index == "plaid":
-                found = plaid.search(place, queries, min(k, len(ids)), self._device())
+                best = plaid.search(place, queries, min(k, len(ids)), self._device())
             else:
                 import torch
 
                 shown = bar(_stored(place), desc="MaxSim", unit="block", leave=False)
                 passages = ((torch.from_numpy(v), sizes) for v, sizes in shown)
                 places = torch.from_numpy(np.array(ids.places)).to(self._device())
-                found = maxsim.search(queries, passages, places, k, self._device())
-            positions = [one.numpy() for one, _ in found]
-            return table(collection.queries, ids, positions, [one.numpy() for _, one in found])
+                best = maxsim.search(queries, passages, places, k, self._device())
+            positions = [of_query.numpy() for of_query, _ in best]
+            return table(collection.queries, ids, positions, [scores.numpy() for _, scores in best])
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What it is, versions and parameters, for table footers."""
+    def fingerprint(self) -> Fingerprint:
+        """Engine, kind of vectors, versions and parameters, for table footers."""
         engine = "MaxSim" if self.index == "exact" else "PLAID"
         what = "ColBERT" if self.kind == "colbert" else "token vectors of an encoder, no ColBERT"
-        found = {"engine": f"{engine}, {what}", **self._encoding()}
+        first: Fingerprint = {}
         if self.over is not None:
-            found |= {"over": self.over.fingerprint(), "top": self.top}
-        return found
+            first = {"over": self.over.fingerprint(), "top": self.top}
+        return {"engine": f"{engine}, {what}", **self._encoding(), **first}
 
-    def _again(self, collection: Any, k: int, folder: Path | None) -> pd.DataFrame:
-        """Rank the best passages of `over` again, every passage encoded once and then forgotten."""
+    def _rerank(
+        self, over: Sampler, collection: Collection, k: int, folder: Path | None
+    ) -> pd.DataFrame:
+        """Re-rank the best passages of `over`; every passage is encoded once and then forgotten."""
         import torch
 
         from rdx.samplers import maxsim
 
-        first = self.over.candidates(collection, self.top, folder)
-        asked, query_ids = pd.factorize(first.query_id)
-        named, doc_ids = pd.factorize(first.doc_id)
+        first = over.candidates(collection, self.top, folder)
+        query_of, query_ids = pd.factorize(first.query_id)
+        passage_of, doc_ids = pd.factorize(first.doc_id)
         model, device = self._model(), self._device()
         queries = self._queries([collection.queries[query_id] for query_id in query_ids], model)
         scores = np.full(len(first), -np.inf, dtype=np.float32)
-        rows = np.lexsort((asked, named // BLOCK))  # block by block, and there query by query
-        starts = np.flatnonzero(np.diff(named[rows] // BLOCK, prepend=-1))
+        rows = np.lexsort(
+            (query_of, passage_of // BLOCK)
+        )  # block by block, and there query by query
+        starts = np.flatnonzero(np.diff(passage_of[rows] // BLOCK, prepend=-1))
         shown = bar(np.split(rows, starts[1:]), desc="encoding passages", unit="block", leave=False)
-        for part in shown if len(rows) else ():
-            start = named[part[0]] // BLOCK * BLOCK
+        for block in shown if len(rows) else ():
+            start = passage_of[block[0]] // BLOCK * BLOCK
             texts = [collection.passages[doc_id] for doc_id in doc_ids[start : start + BLOCK]]
             vectors = [torch.from_numpy(v) for v in self._encode(model, texts, "document")]
-            for mine in np.split(part, np.flatnonzero(np.diff(asked[part])) + 1):
-                chosen = [vectors[i - start] for i in named[mine]]
-                sizes = torch.tensor([len(one) for one in chosen], device=device)
-                tokens = torch.cat(chosen).to(device)
-                found = maxsim.maxsim([queries[asked[mine[0]]]], tokens, sizes)[0]
-                scores[mine] = found.cpu().numpy()
-        found_any = np.isfinite(scores)
-        ranked = rankings.rank(
-            first.query_id[found_any], first.doc_id[found_any], scores[found_any]
-        )
-        return top(ranked, k)
+            for of_query in np.split(block, np.flatnonzero(np.diff(query_of[block])) + 1):
+                passages = [vectors[i - start] for i in passage_of[of_query]]
+                sizes = torch.tensor([len(tokens) for tokens in passages], device=device)
+                query = queries[query_of[of_query[0]]]
+                values = maxsim.maxsim([query], torch.cat(passages).to(device), sizes)[0]
+                scores[of_query] = values.cpu().numpy()
+        scored = first[np.isfinite(scores)]
+        ranking = rankings.rank(scored.query_id, scored.doc_id, scores[np.isfinite(scores)])
+        return top(ranking, k)
 
-    def _model(self) -> Any:
-        """The encoder, a `MultiVectorEncoder`.
+    def _model(self) -> MultiVectorEncoder:
+        """Load the encoder.
 
         Raises
         ------
@@ -250,22 +263,23 @@ class ColBERT:
             first.document_length = self.passage_length
         return model
 
-    def _encode(self, model: Any, texts: list[str], task: str) -> list[np.ndarray]:
+    def _encode(self, model: MultiVectorEncoder, texts: list[str], task: str) -> list[np.ndarray]:
         """Token vectors of texts, [n, D] float16 each."""
         import torch
 
         encode = model.encode_query if task == "query" else model.encode_document
-        longest = self.passage_length or model[0].document_length or 256
+        first: Any = model[0]
+        longest = self.passage_length or first.document_length or 256
         size = max(self.max_tokens // longest, 1)
         with torch.autocast(self._device(), torch.bfloat16, enabled=self.precision == "bf16"):
-            found = encode(texts, batch_size=size, show_progress_bar=False)
-        return [one.to(torch.float16).cpu().numpy() for one in found]
+            vectors = encode(texts, batch_size=size, show_progress_bar=False)
+        return [tokens.to(torch.float16).cpu().numpy() for tokens in vectors]
 
-    def _queries(self, texts: list[str], model: Any = None) -> list[Any]:
+    def _queries(self, texts: list[str], model: MultiVectorEncoder | None = None) -> list[Tensor]:
         import torch
 
-        found = self._encode(model or self._model(), texts, "query") if texts else []
-        return [torch.from_numpy(one).to(self._device()) for one in found]
+        vectors = self._encode(model or self._model(), texts, "query") if texts else []
+        return [torch.from_numpy(tokens).to(self._device()) for tokens in vectors]
 
     def _device(self) -> str:
         import torch
@@ -275,7 +289,7 @@ class ColBERT:
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         return automatic if self.device == "auto" else self.device
 
-    def _encoding(self) -> dict[str, Any]:
+    def _encoding(self) -> Fingerprint:
         """What decides the vectors."""
         packages = ["sentence-transformers", "transformers"]
         packages += ["fast-plaid"] if self.index == "plaid" else []
@@ -300,10 +314,10 @@ def _check_projection(model: str, path: str) -> None:
     from sentence_transformers.util import load_file_path
 
     config, modules = (load_file_path(path, name) for name in ("config.json", "modules.json"))
-    named = (json.loads(Path(config).read_text()).get("architectures") or []) if config else []
-    parts = [one["type"] for one in json.loads(Path(modules).read_text())] if modules else []
-    native = any(one == "HF_ColBERT" or one.endswith("ForRetrieval") for one in named)
-    if not native and not any(one.rpartition(".")[2] == "Dense" for one in parts):
+    classes = (json.loads(Path(config).read_text()).get("architectures") or []) if config else []
+    types = [module["type"] for module in json.loads(Path(modules).read_text())] if modules else []
+    native = any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in classes)
+    if not native and not any(name.rpartition(".")[2] == "Dense" for name in types):
         raise ValueError(
             f"sampler.model={model}: no late-interaction checkpoint, it has no projection of token "
             "vectors; sampler.kind=tokens takes the encoder's own"
@@ -311,7 +325,7 @@ def _check_projection(model: str, path: str) -> None:
 
 
 def _stored(folder: Path) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """The blocks that `ColBERT.prepare` wrote: token vectors, mapped, and tokens per passage."""
+    """Yield the blocks of `ColBERT.prepare`: token vectors, mapped, and tokens per passage."""
     for path in sorted(folder.glob("lengths.*.npy")):
         vectors = np.load(path.with_name(path.name.replace("lengths", "tokens")), mmap_mode="c")
         yield vectors, np.load(path).tolist()

@@ -1,17 +1,18 @@
-"""What indexes on disk have in common: doc ids, the order of trec_eval, content hashes."""
+"""Shared parts of the indexes on disk: doc ids, trec_eval's order, content hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +41,7 @@ class Ids:
         """Return the number of passages."""
         return len(self._ids)
 
-    def at(self, positions: Any) -> pd.Series[str]:
+    def at(self, positions: npt.ArrayLike) -> pd.Series[str]:
         """The ids at some positions."""
         taken = self._ids.take(pa.array(np.asarray(positions, dtype=np.int64)))
         return pd.Series(taken.to_pandas()).astype("str")
@@ -100,51 +101,46 @@ def best(scores: np.ndarray, places: np.ndarray, k: int) -> np.ndarray:
 
 
 def table(
-    query_ids: Iterable[str], ids: Ids, found: Sequence[np.ndarray], scores: Sequence[np.ndarray]
+    query_ids: Iterable[str],
+    ids: Ids,
+    positions: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
 ) -> pd.DataFrame:
     """A ranking out of the positions and scores of each query's passages, which are in order."""
-    sizes = np.array([len(one) for one in found], dtype=np.int64)
+    sizes = np.array([len(of_query) for of_query in positions], dtype=np.int64)
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
     queries = np.repeat(np.array(list(query_ids), dtype=object), sizes)
-    positions = np.concatenate([*found, np.empty(0, dtype=np.int64)])
+    rows = np.concatenate([*positions, np.empty(0, dtype=np.int64)])
     values = np.concatenate([*scores, np.empty(0, dtype=np.float32)]).astype(np.float32)
     return pd.DataFrame(
         {
             "query_id": pd.Series(queries, dtype="str"),
-            "doc_id": ids.at(positions),
-            "rank": (np.arange(len(positions)) - starts + 1).astype(np.int32),
+            "doc_id": ids.at(rows),
+            "rank": (np.arange(len(rows)) - starts + 1).astype(np.int32),
             "score": values,
         }
     )
 
 
 @contextmanager
-def prepared(sampler: Any, collection: Any, folder: Path | None) -> Iterator[Path]:
-    """The folder of a sampler's index: the given one, or one that is made for this use alone."""
+def prepared(prepare: Callable[[Path], None], folder: Path | None) -> Iterator[Path]:
+    """Give the folder of an index; without one, a temporary folder that `prepare` fills."""
     if folder is not None:
         yield folder
         return
     with tempfile.TemporaryDirectory() as scratch:
-        sampler.prepare(collection, Path(scratch))
+        prepare(Path(scratch))
         yield Path(scratch)
-
-
-def one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the valid ones."""
-    if value not in valid:
-        raise ValueError(f"{name}={value!r}: must be one of {list(valid)}")
 
 
 def sha256(path: str | Path) -> str:
     """Content hash of a file, or of all files in a folder; computed once for each state of it."""
-    files = sorted(one for one in Path(path).rglob("*") if one.is_file()) or [Path(path)]
-    found = [(str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files]
-    if len(found) == 1:
-        return _digest(*found[0])
-    named = [
-        f"{one.relative_to(path)} {_digest(*key)}" for one, key in zip(files, found, strict=True)
-    ]
-    return hashlib.sha256("\n".join(named).encode()).hexdigest()
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file()) or [Path(path)]
+    digests = [_digest(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    if len(files) == 1:
+        return digests[0]
+    lines = [f"{f.relative_to(path)} {digest}" for f, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Late interaction: MaxSim of token vectors, exactly and in blocks (Khattab and Zaharia 2020).
+"""Score and search by MaxSim of token vectors, exactly and in blocks (Khattab and Zaharia 2020).
 
     score(q, d) = sum over query tokens i of max over passage tokens j of  q_i . d_j
 
@@ -33,10 +33,10 @@ def maxsim(queries: Sequence[Tensor], tokens: Tensor, lengths: Tensor) -> Tensor
     Tensor
         [Q, P], float32; -inf for passages without a token.
     """
-    sizes = torch.tensor([len(one) for one in queries], device=tokens.device)
+    sizes = torch.tensor([len(query) for query in queries], device=tokens.device)
     products = tokens.float() @ torch.cat(list(queries)).to(tokens.device).float().T
-    found = _highest(products, lengths)  # [P, all query tokens]
-    return torch.segment_reduce(found.T.contiguous(), "sum", lengths=sizes, axis=0)
+    highest = _highest(products, lengths)  # [P, all query tokens]
+    return torch.segment_reduce(highest.T.contiguous(), "sum", lengths=sizes, axis=0)
 
 
 def _highest(products: Tensor, lengths: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ def pieces(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
     list of (start, end)
         `end` excluded.
     """
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     start = total = 0
     for i, length in enumerate(lengths):
         if i > start and total + length > most:
-            found.append((start, i))
+            spans.append((start, i))
             start, total = i, 0
         total += length
-    return [*found, (start, len(lengths))] if lengths else []
+    return [*spans, (start, len(lengths))] if lengths else []
 
 
 class Best:
@@ -142,10 +142,10 @@ def search(
     list of (positions, scores)
         Per query, best first: score descending, then doc id descending.
     """
-    groups = pieces([len(one) for one in queries], 1024)
-    cut = [[one.to(device) for one in queries[start:end]] for start, end in groups]
-    kept = [Best(len(group), k, device) for group in cut]
-    width = max((sum(map(len, group)) for group in cut), default=1)
+    spans = pieces([len(query) for query in queries], 1024)
+    groups = [[query.to(device) for query in queries[start:end]] for start, end in spans]
+    best = [Best(len(group), k, device) for group in groups]
+    width = max((sum(map(len, group)) for group in groups), default=1)
     first = 0
     for tokens, lengths in passages:
         at = 0
@@ -154,12 +154,12 @@ def search(
             total = int(sizes.sum())
             part = tokens[at : at + total].to(device).float()
             at += total
-            where = torch.arange(first + start, first + end, device=device)
-            for group, best in zip(cut, kept, strict=True):
-                best.add(maxsim(group, part, sizes), where, places[first + start : first + end])
+            rows = torch.arange(first + start, first + end, device=device)
+            for group, of_group in zip(groups, best, strict=True):
+                of_group.add(maxsim(group, part, sizes), rows, places[first + start : first + end])
         first += len(lengths)
     return [
         (positions[scores.isfinite()].cpu(), scores[scores.isfinite()].cpu())
-        for best in kept
-        for positions, scores in zip(best.positions, best.scores, strict=True)
+        for of_group in best
+        for positions, scores in zip(of_group.positions, of_group.scores, strict=True)
     ]

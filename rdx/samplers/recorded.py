@@ -1,23 +1,27 @@
-"""A given ranking."""
+"""Take candidates from a ranking file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from rdx import rankings
-from rdx.samplers.indexes import one_of, prepared, sha256
+from rdx.collection import Collection
+from rdx.declared import READ, RELEASED, one_of, settings
+from rdx.facts import Fingerprint
+from rdx.samplers.indexes import prepared, sha256
 from rdx.text import counted
 
 STORED = "ranking.parquet"
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Recorded:
     """A given ranking: a TREC run, also `.gz` or `.zst`, or a `.parquet` file.
 
@@ -32,37 +36,38 @@ class Recorded:
         Passages of the run without text: "error" names the first, "drop" leaves them out.
     """
 
-    run: str
-    order: str = "score"
-    missing: str = "error"
+    run: Annotated[str, READ, RELEASED]
+    order: Annotated[str, one_of("score", "rank")] = "score"
+    missing: Annotated[str, one_of("error", "drop")] = "error"
 
-    def __post_init__(self) -> None:
-        """Check values and that the file is there."""
-        one_of("sampler.order", self.order, ("score", "rank"))
-        one_of("sampler.missing", self.missing, ("error", "drop"))
+    def check(self) -> None:
+        """Raise FileNotFoundError if the file is not there."""
         if not Path(self.run).is_file():
-            raise ValueError(
-                f"sampler.run={self.run}: no such file (docs/paper.md lists those of the paper)"
+            raise FileNotFoundError(
+                f"run={self.run}: no such file (docs/paper.md lists those of the paper)"
             )
 
-    def index_of(self, corpus: Any) -> Any:
+    def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index: the content of the file and its order, whatever the passages."""
-        return {"recorded": sha256(self.run), "order": self.order}
+        run = sha256(self.run) if Path(self.run).is_file() else self.run  # not fetched yet
+        return {"recorded": run, "order": self.order}
 
-    def prepare(self, collection: Any, folder: Path) -> None:
-        """Convert the file once, in bounded memory, so that single queries can be looked up."""
+    def prepare(self, collection: Collection | None, folder: Path) -> None:
+        """Convert the file, in bounded memory, so that single queries can be looked up."""
         rankings.store_ranking(self._blocks(), folder / STORED)
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Those of the queries that the run has: what training queries are drawn from."""
-        with prepared(self, None, folder) as place:
+        """Return those of the queries that the run has: training queries are drawn from them."""
+        with prepared(partial(self.prepare, None), folder) as place:
             stored = rankings.StoredRanking(place / STORED)
-            there = [query_id for query_id in queries if query_id in stored]
-        if not there:
+            query_ids = [query_id for query_id in queries if query_id in stored]
+        if not query_ids:
             raise rankings.FormatError(f"{self.run}: none of its queries is in the collection")
-        return there
+        return query_ids
 
-    def candidates(self, collection: Any, k: int, folder: Path | None = None) -> pd.DataFrame:
+    def candidates(
+        self, collection: Collection, k: int, folder: Path | None = None
+    ) -> pd.DataFrame:
         """Return the top k passages that the run has for the queries of the collection.
 
         Parameters
@@ -85,7 +90,7 @@ class Recorded:
         FormatError
             If no query of the collection is in the run, or a passage has no text.
         """
-        with prepared(self, collection, folder) as place:
+        with prepared(partial(self.prepare, collection), folder) as place:
             stored = rankings.StoredRanking(place / STORED)
             ranking = stored.of(q for q in stored.queries if q in collection.queries)
         if ranking.empty:
@@ -106,21 +111,21 @@ class Recorded:
             )
         return kept
 
-    def _with_text(self, ranking: pd.DataFrame, collection: Any, k: int) -> pd.DataFrame:
+    def _with_text(self, ranking: pd.DataFrame, collection: Collection, k: int) -> pd.DataFrame:
         """The top k of the passages that have a text."""
         absent = _without_text(ranking, collection.passages)
         kept = top(_dense(ranking[~absent]), k)
-        lost = int(absent.sum())
-        if lost:
+        missing = int(absent.sum())
+        if missing:
             rows = counted(len(ranking), "row")
             print(
-                f"WARNING  {self.run}: {lost:,} of {rows} left out, since {collection.name} has no "
-                "such passages"
+                f"WARNING  {self.run}: {missing:,} of {rows} left out, since {collection.name} has "
+                "no such passages"
             )
-            kept.attrs["passages_missing"] = (lost, len(ranking))
+            kept.attrs["passages_missing"] = (missing, len(ranking))
         return kept
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """Engine, file and its sha256, for table footers."""
         return {"engine": "recorded", "run": Path(self.run).name, "sha256": sha256(self.run)[:16]}
 
@@ -153,7 +158,7 @@ def top(ranking: pd.DataFrame, k: int) -> pd.DataFrame:
     return ranking[ranking["rank"] <= k].reset_index(drop=True)
 
 
-def _without_text(ranking: pd.DataFrame, passages: Any) -> np.ndarray:
+def _without_text(ranking: pd.DataFrame, passages: Mapping[str, str]) -> np.ndarray:
     """Which rows name a passage that is not there; each passage is looked for once."""
     codes, doc_ids = pd.factorize(ranking.doc_id)
     absent = np.array([doc_id not in passages for doc_id in doc_ids], dtype=bool)

@@ -9,13 +9,16 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from rdx.store.held import Held
+from pydantic import JsonValue
+
+from rdx import facts
+from rdx.facts import FactsError, Manifest, Record
+from rdx.store.locks import Lock
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\.tmp\d+$")  # of write_atomic
@@ -25,7 +28,7 @@ class Unreadable(OSError):
     """A stored file that cannot be read; the message names it and the cure, in one line."""
 
     def __init__(self, path: Path | str, why: object) -> None:
-        denied = isinstance(why, PermissionError)
+        self.denied = denied = isinstance(why, PermissionError)
         told = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
         cure = "its owner must let you read it (chmod -R g+rX)" if denied else _CURE
         super().__init__(f"{path} cannot be read: {(told.splitlines() or [''])[0]}; {cure}")
@@ -34,7 +37,7 @@ class Unreadable(OSError):
 _CURE = "move it away, and the command that made it makes it again"
 
 
-def signature(what: Any) -> str:
+def signature(what: object) -> str:
     """Content hash of plain values: the first 16 hex digits of the sha256 of sorted JSON."""
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -48,99 +51,126 @@ class Store:
     ----------
     root
         Folder of the store; made when first needed.
-    seconds
-        Seconds spent computing, by stage, since this object was made.
     log
         Per stage and signature "computed" or "stored", since this object was made.
-    inside
-        Seconds of results that were made while another one is being made.
-    held
-        Locks of the results that are being made, the innermost last.
+    locks
+        Of the results that are being made, the innermost last.
     """
 
     root: Path
-    seconds: dict[str, float] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
-    inside: float = 0.0
-    held: list[Held] = field(default_factory=list)
+    locks: list[Lock] = field(default_factory=list)
 
     def cached(
-        self, stage: str, key: str, make: Callable[[Path], None], force: bool = False
+        self,
+        stage: str,
+        key: str,
+        write: Callable[[Path], None],
+        anew: bool = False,
+        signed: JsonValue = None,
     ) -> Path:
-        """Return the folder of a result; compute it with `make(folder)` if it is not there.
+        """The folder of a result that needs no other; made if it is not there (`make`).
 
-        `make` writes into a ``.partial`` folder that outlives a killed process, so that it can go
-        on from what it left there itself; when it returns, the manifest is written and the folder
-        renamed. Of several processes, of one host or of several that share the folder, the first
-        computes while the others wait and say for whom (`rdx.store.held`). A stored result whose
-        files differ from its manifest is computed again, with a warning.
+        Of several processes, of one host or of several that share the folder, the first makes it
+        while the others wait and say for whom (`rdx.store.locks`). A stored result whose files
+        differ from its manifest is made again, with a warning.
+        """
+        if not anew and (folder := self.find(stage, key)) is not None:
+            return folder
+        with self.lock(stage, key) as lock:
+            folder = None if anew else self.recheck(stage, key)
+            return folder or self.make(stage, key, signed, write, lock, anew)
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Where a result is, once it is there."""
+        return self.root / stage / key
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether a result is there, undamaged."""
+        return not damage(self.folder(stage, key))
+
+    def find(self, stage: str, key: str) -> Path | None:
+        """The folder of an undamaged result: to read it needs no lock, and no right to write.
 
         Raises
         ------
         Unreadable
             If there is a result that this user may not read.
         """
-        folder = self.root / stage / key
-        # What is whole stays so: to read it needs no lock, and no right to write.
-        if not force and folder.exists() and not damage(folder):
-            self.log.setdefault(f"{stage}/{key}", "stored")
-            return folder
+        folder = self.folder(stage, key)
+        if not folder.exists() or damage(folder):
+            return None
+        self.log.setdefault(f"{stage}/{key}", "stored")
+        return folder
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[Lock]:
+        """Hold the lock of a result; wait, and say for whom, while another process holds it."""
+        folder = self.folder(stage, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Held(folder) as held:
-            if not force and self._valid(folder):
-                self.log.setdefault(f"{stage}/{key}", "stored")
-                return folder
-            self._make(folder, make, force, held)
+        with Lock(folder) as lock:
+            self.locks.append(lock)
+            self._tell_stage()
+            try:
+                yield lock
+            finally:
+                self.locks.pop()
+                self._tell_stage()
+
+    def recheck(self, stage: str, key: str) -> Path | None:
+        """`find` under the result's lock: another process may have made it; damage is removed."""
+        folder = self.folder(stage, key)
+        if folder.exists() and not folder.is_dir():
+            raise Unreadable(folder, "a file where a folder should be")
+        if folder.exists() and (problem := damage(folder)):
+            warnings.warn(f"{folder}: {problem}; computing it again", stacklevel=2)
+            shutil.rmtree(folder)
+        return self.find(stage, key)
+
+    def make(
+        self,
+        stage: str,
+        key: str,
+        signed: JsonValue,
+        write: Callable[[Path], None],
+        lock: Lock,
+        anew: bool = False,
+    ) -> Path:
+        """Make a result under its lock; returns its folder.
+
+        `write` fills a ``.partial`` folder that outlives a killed process, so that it can go on
+        from what it left there itself; `anew` begins with an empty one. Then the manifest is
+        written and the folder renamed.
+
+        Parameters
+        ----------
+        signed
+            What the key is the signature of, for ``plan --why``.
+        """
+        folder = self.folder(stage, key)
+        partial = folder.with_suffix(".partial")
+        if anew:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        for temporary in [p for p in partial.rglob("*.tmp*") if _TEMPORARY.search(p.name)]:
+            temporary.unlink()  # of a process that was killed while it wrote
+        start = time.perf_counter()
+        write(partial)
+        seconds = round(time.perf_counter() - start, 3)
+        _seal(partial, stage, key, signed, seconds)
+        lock.check()
+        _replace(partial, folder)
+        self.log[f"{stage}/{key}"] = "computed"
         return folder
 
     def tell(self, step: int, steps: int | None) -> None:
         """Note how far the result is that is being made, for others who wait for it."""
-        for one in self.held:
-            one.tell(self.held[-1].what.split()[0], step, steps)
-
-    def _make(self, folder: Path, make: Callable[[Path], None], force: bool, held: Held) -> None:
-        """Make a result, under its lock."""
-        stage, key = folder.parent.name, folder.name
-        partial = folder.with_suffix(".partial")
-        if force and f"{stage}/{key}" not in self.log:
-            shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(exist_ok=True)
-        for left in [p for p in partial.rglob("*.tmp*") if _TEMPORARY.search(p.name)]:
-            left.unlink()  # of a process that was killed while it wrote
-        start, before, self.inside = time.perf_counter(), self.inside, 0.0
-        self.held.append(held)
-        self._tell_stage()
-        try:
-            make(partial)
-        finally:
-            whole = time.perf_counter() - start
-            own, self.inside = whole - self.inside, before + whole
-            self.held.pop()
-            self._tell_stage()
-        self.seconds[stage] = whole
-        _seal(partial, stage, key, whole, own)
-        held.check()
-        _replace(partial, folder)
-        self.log[f"{stage}/{key}"] = "computed"
+        for lock in self.locks:
+            lock.tell(self.locks[-1].stage, step, steps)
 
     def _tell_stage(self) -> None:
-        for one in self.held:
-            one.tell(self.held[-1].what.split()[0])
-
-    def has(self, stage: str, key: str) -> bool:
-        """Whether a result is there, undamaged."""
-        return not damage(self.root / stage / key)
-
-    def _valid(self, folder: Path) -> bool:
-        if not folder.exists():
-            return False
-        if not folder.is_dir():
-            raise Unreadable(folder, "a file where a folder should be")
-        problem = damage(folder)
-        if problem:
-            warnings.warn(f"{folder}: {problem}; computing it again", stacklevel=3)
-            shutil.rmtree(folder)
-        return not problem
+        for lock in self.locks:
+            lock.tell(self.locks[-1].stage)
 
 
 def damage(folder: Path) -> str:
@@ -159,12 +189,12 @@ def damage(folder: Path) -> str:
 
 def _damage(folder: Path) -> str:
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"].items()
+        files = facts.parse(Manifest, (folder / MANIFEST).read_bytes()).files
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, FactsError) as error:
         return f"no readable manifest ({type(error).__name__})"
-    for name, digest in files:
+    for name, digest in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -173,8 +203,8 @@ def _damage(folder: Path) -> str:
     return ""
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Read the JSON object of a stored file, which must have these keys.
+def read(kind: type[Record], path: Path) -> Record:
+    """Read a record (`rdx.facts`) from a stored file.
 
     Raises
     ------
@@ -184,26 +214,19 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         If it cannot be read, or is not that.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return facts.parse(kind, path.read_bytes())
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except (OSError, FactsError) as error:
         raise Unreadable(path, error) from error
-    except ValueError as error:
-        raise Unreadable(path, f"damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise Unreadable(path, "not a JSON object")
-    if absent := [key for key in keys if key not in value]:
-        raise Unreadable(path, f"no {absent[0]!r} in it: another version of rdx wrote it")
-    return value
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+def write(path: Path, record: object) -> None:
+    """Write a record so that a reader sees the old file or the whole new one."""
+    write_atomic(path, lambda temporary: temporary.write_text(facts.dump(record), "utf-8"))
 
 
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, flush it to the disk, and rename it into place."""
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     write(temporary)
@@ -228,16 +251,17 @@ def share(folder: Path, like: Path) -> None:
                 path.chmod(wanted)
 
 
-def _seal(folder: Path, stage: str, key: str, seconds: float, own: float) -> None:
-    """Write the manifest; `own` seconds are those without the results made on the way."""
+def _seal(folder: Path, stage: str, key: str, signed: JsonValue, seconds: float) -> None:
+    """Write the manifest of a whole result, and let others read it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     digests = {str(p.relative_to(folder)): _sha256(p) for p in files}
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    manifest = {"stage": stage, "signature": key, "files": digests}
-    times = {"seconds": round(seconds, 3), "own_seconds": round(own, 3)}
-    write_json(folder / MANIFEST, {**manifest, **times})
+    write(
+        folder / MANIFEST,
+        Manifest(stage=stage, signature=key, signed=signed, files=digests, seconds=seconds),
+    )
     share(folder, folder / MANIFEST)
 
 

@@ -1,19 +1,22 @@
-"""Whether an encoder can keep two texts apart: found out by trying, not by its name."""
+"""Try whether an encoder can keep two texts apart."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdx.students.heads import first_position, sparse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOLERANCE = 1e-4  # of the largest value of the vectors
 
 
 @torch.inference_mode()
-def refuse_mixing(encoder: Any, query_length: int, passage_length: int) -> None:
+def refuse_mixing(encoder: PreTrainedModel, query_length: int, passage_length: int) -> None:
     """Check that under `sparse` each of two texts has the token vectors that it has alone.
 
     "Alone" is the text between [CLS] and [SEP], at the positions that the encoder gives it, [CLS]
@@ -32,7 +35,7 @@ def refuse_mixing(encoder: Any, query_length: int, passage_length: int) -> None:
     ValueError
         If the encoder takes no mask [P, 1, L, L] or no positions, or does not heed them.
     """
-    base, kind = encoder.base_model, encoder.config.model_type
+    base, kind = cast("PreTrainedModel", encoder.base_model), encoder.config.model_type
     ids, parts = _pair(base, query_length, passage_length)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     try:
@@ -65,17 +68,17 @@ def _refusal(kind: str, why: str) -> str:
     )
 
 
-def _pair(base: Any, query_length: int, passage_length: int) -> tuple[Tensor, Tensor]:
+def _pair(base: PreTrainedModel, query_length: int, passage_length: int) -> tuple[Tensor, Tensor]:
     """Token ids [1, L] of a pair, none of them padding, and its parts."""
     most = getattr(base.config, "max_position_embeddings", None) or 512
     query, passage = min(query_length, most // 4), min(passage_length, most // 2)
     parts = torch.tensor([[0, *[1] * query, 0, *[2] * passage, 0]])
-    size = base.get_input_embeddings().num_embeddings
+    size = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     known = torch.tensor([i for i in range(min(size, 1000)) if i != base.config.pad_token_id])
     return known[torch.arange(parts.shape[1]) % len(known)].unsqueeze(0), parts
 
 
-def _vectors(base: Any, inputs: dict[str, Tensor]) -> Tensor:
+def _vectors(base: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     """Token vectors [L, H] of one pair or text."""
     vectors: Tensor = base(**inputs).last_hidden_state
     return vectors[0]

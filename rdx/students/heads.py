@@ -18,7 +18,8 @@ class Linear(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
         """Scores [P] from token vectors [P, L, H]."""
-        return self.linear(hidden[:, 0]).squeeze(1).float()
+        scores: Tensor = self.linear(hidden[:, 0])
+        return scores.squeeze(1).float()
 
 
 class Mean(nn.Module):
@@ -31,8 +32,8 @@ class Mean(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor, parts: Tensor) -> Tensor:
         """Scores [P] from token vectors [P, L, H] and mask [P, L]."""
         weights = mask.unsqueeze(2).float()
-        mean = (hidden.float() * weights).sum(1) / weights.sum(1)
-        return self.linear(mean).squeeze(1).float()
+        scores: Tensor = self.linear((hidden.float() * weights).sum(1) / weights.sum(1))
+        return scores.squeeze(1).float()
 
 
 class Interaction(nn.Module):
@@ -56,7 +57,8 @@ class Interaction(nn.Module):
             best = similarity.masked_fill((parts != 2).unsqueeze(1), -1.0).amax(2)  # [P, L]
             query = (parts == 1).float()
             maxsim = (best * query).sum(1) / query.sum(1).clamp(min=1)
-            return self.scale * maxsim + self.cls(hidden[:, 0].float()).squeeze(1)
+            term: Tensor = self.cls(hidden[:, 0].float())
+            return self.scale * maxsim + term.squeeze(1)
 
 
 OWN = {"linear": Linear, "mean": Mean, "interaction": Interaction}

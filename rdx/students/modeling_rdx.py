@@ -67,7 +67,7 @@ class RdxForSequenceClassification(PreTrainedModel):
     def __init__(self, config: RdxConfig) -> None:
         super().__init__(config)
         own = config.head in OWN
-        auto = AutoModel if own else AutoModelForSequenceClassification
+        auto: Any = AutoModel if own else AutoModelForSequenceClassification
         self.encoder = auto.from_config(config.encoder)
         self.head = OWN[config.head](config.encoder.hidden_size) if own else None
         self.first_position = first_position(self.encoder)

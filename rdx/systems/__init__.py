@@ -1,21 +1,23 @@
-"""Other people's systems: TREC runs, measured without a model and registered as trials."""
+"""Systems of other people: measure TREC runs without a model, register them as trials."""
 
-from rdx.systems.archives import Found, opened, register_all
-from rdx.systems.chosen import Run, candidates, collections, copied, outside, tested
-from rdx.systems.measuring import evaluate, timings
+from rdx.systems.archives import Archive, opened, register_all
 from rdx.systems.records import register
+from rdx.systems.runs import Run, outside
+from rdx.systems.scores import Cost, Scored, evaluate, timings
+from rdx.systems.testbed import Testbed, compose, copied
 
 __all__ = [
-    "Found",
+    "Archive",
+    "Cost",
     "Run",
-    "candidates",
-    "collections",
+    "Scored",
+    "Testbed",
+    "compose",
     "copied",
     "evaluate",
     "opened",
     "outside",
     "register",
     "register_all",
-    "tested",
     "timings",
 ]

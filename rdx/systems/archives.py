@@ -1,4 +1,4 @@
-"""Many runs at once: a folder or an archive of run files, found by patterns of their paths."""
+"""Find run files in a folder or an archive by patterns of their paths, and register them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rdx import config, rankings
-from rdx.systems.chosen import Run
+from rdx.rankings.trec import Order
 from rdx.systems.records import register
+from rdx.systems.runs import Run
+from rdx.systems.testbed import Testbed
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PLACES = re.compile(r"(\{name\}|\{collection\}|\*)")
 
 
 @dataclass(frozen=True)
-class Found:
+class Archive:
     """Run files of an archive.
 
     Attributes
@@ -37,7 +38,7 @@ class Found:
 
 
 @contextmanager
-def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> Iterator[Found]:
+def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> Iterator[Archive]:
     """The runs in a folder or tar archive whose paths match.
 
     Parameters
@@ -65,11 +66,11 @@ def opened(place: Path, patterns: Sequence[str], collections: Sequence[str]) -> 
     compiled = [_compiled(pattern, collections) for pattern in patterns]
     if place.is_dir():
         files = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*"))}
-        yield _found({name: path for name, path in files.items() if path.is_file()}, compiled)
+        yield _matching({name: path for name, path in files.items() if path.is_file()}, compiled)
     elif place.is_file() and place.name.endswith(ARCHIVES):
         with TemporaryDirectory(prefix="rdx-import-") as folder:
             wanted = any_of(compiled)
-            yield _found(_unpacked(place, wanted, Path(folder)), compiled)
+            yield _matching(_unpacked(place, wanted, Path(folder)), compiled)
     else:
         raise config.ConfigError(
             f"{place}: neither a folder nor an archive ({', '.join(ARCHIVES)})"
@@ -85,10 +86,10 @@ def any_of(compiled: Sequence[Match]) -> Callable[[str], bool]:
 
 
 def register_all(
-    cell: Any,
-    found: Found,
+    testbed: Testbed,
+    archive: Archive,
     naming: str = "{name}",
-    order: str = "score",
+    order: Order = "score",
     drop_outside: bool = False,
     source: str = "",
 ) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -99,15 +100,15 @@ def register_all(
     name, collections, error
         `naming` with the system's name put in; error is "" if it was registered.
     """
-    for name, files in found.runs.items():
-        own = naming.replace("{name}", name)
+    for name, files in archive.runs.items():
+        registered = naming.replace("{name}", name)
         runs = {collection: Run(str(path), order) for collection, path in files.items()}
         try:
-            register(cell, own, runs, drop_outside, source)
+            register(testbed, registered, runs, drop_outside, source)
         except (rankings.FormatError, config.ConfigError, OSError) as error:
-            yield own, tuple(runs), str(error)
+            yield registered, tuple(runs), str(error)
         else:
-            yield own, tuple(runs), ""
+            yield registered, tuple(runs), ""
 
 
 def _compiled(pattern: str, collections: Sequence[str]) -> Match:
@@ -178,20 +179,20 @@ def _unpacked(archive: Path, wanted: Callable[[str], bool], folder: Path) -> dic
     return files
 
 
-def _found(files: Mapping[str, Path], compiled: Sequence[Match]) -> Found:
+def _matching(files: Mapping[str, Path], compiled: Sequence[Match]) -> Archive:
     runs: dict[str, dict[str, Path]] = {}
     others = 0
     for name, path in sorted(files.items()):
         hits = {hit for match in compiled if (hit := match(name))}
         others += not hits
         for system, collection in sorted(hits):
-            own = runs.setdefault(system, {})
-            if collection in own:
+            files_of_system = runs.setdefault(system, {})
+            if collection in files_of_system:
                 raise rankings.FormatError(
                     f"{name}: a second run of {system!r} for {collection}; narrow the pattern"
                 )
-            own[collection] = path
+            files_of_system[collection] = path
     if not runs:
         some = ", ".join(sorted(files)[:3]) or "nothing"
         raise config.ConfigError(f"no file matches; there is {some}, ...")
-    return Found(runs, others)
+    return Archive(runs, others)

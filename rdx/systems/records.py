@@ -1,25 +1,32 @@
-"""Register runs of a system as a trial in the form of a cell's."""
+"""Register runs of a system as a trial that has the form of a cell's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
-from rdx import config, materials, pipeline, rankings
+from rdx import config, rankings
 from rdx import evaluation as ev
+from rdx.artifacts import Evaluated
+from rdx.facts import OK, CollectionFacts, Imported, TrialFacts, dump, shallow
 from rdx.samplers import top
-from rdx.store import signature, write_json
-from rdx.systems.chosen import Run, outside, tested
+from rdx.store import signature
+from rdx.systems.runs import Run, outside
+from rdx.systems.testbed import Testbed
+from rdx.tracking import MLflow
 
 
 def register(
-    cell: Any, name: str, runs: Mapping[str, Run], drop_outside: bool = False, source: str = ""
-) -> tuple[str, dict[str, Any]]:
+    testbed: Testbed,
+    name: str,
+    runs: Mapping[str, Run],
+    drop_outside: bool = False,
+    source: str = "",
+) -> TrialFacts:
     """Register runs of one system, by collection, as a trial in the form of a cell's.
 
     A system may stand beside re-rankers if it orders the same candidates: its own top k, of which
@@ -27,8 +34,8 @@ def register(
 
     Parameters
     ----------
-    cell
-        As of `collections`.
+    testbed
+        What the runs are measured on.
     name
         Of the system; tables select it as ``run:NAME``.
     runs
@@ -37,55 +44,66 @@ def register(
         Cut a run to the candidates of the first stage, rather than refuse it.
     source
         Where the runs come from.
-
-    Returns
-    -------
-    signature, facts
-        Of the trial.
     """
-    if not hasattr(cell.parts["tracking"], "uri"):
+    tracking = testbed.job.parts.tracking
+    if not isinstance(tracking, MLflow):
         raise config.ConfigError("tracking=none: an import is nothing but a record in MLflow")
-    evaluation, system = cell.parts["evaluation"], f"run:{name}"
-    tests, found = {}, {}
+    evaluation, system = testbed.evaluation, f"run:{name}"
+    tests, settings = {}, {}
     for collection, run in runs.items():
-        test, first, beside = tested(cell, collection)
-        ranking = _within(run, run.read(test), first, evaluation.k, drop_outside)
+        on = testbed.tests(collection)
+        ranking = run.read(on.collection)
+        ranking = _within(run, ranking, on.first_stage, evaluation.k, drop_outside)
         tests[collection] = ev.measure(
-            collection, test, first, {system: ranking}, evaluation, known=beside
+            *(collection, on.collection, on.first_stage, {system: ranking}, evaluation),
+            known=on.baselines,
         )
-        found[collection] = {
-            **materials.compared(cell, collection, test),
-            **tests[collection].facts,
-        }
-        if cell.local:
-            found[collection]["local_copy"] = {"passages": len(test.passages)}
-    files = {
-        c: {"file": Path(r.path).name, "sha256": r.sha256, "order": r.order}
-        for c, r in runs.items()
-    }
-    content = [one["sha256"] for one in files.values()]
-    imported = {
-        "name": name,
-        "file": ", ".join(dict.fromkeys(one["file"] for one in files.values())),
-        "sha256": content[0] if len(content) == 1 else signature(content),
-        "files": files,
-        "source": source,
-    }
-    settings = config.identity(cell.cfg)["evaluation"]
-    key = signature(["import", name, files, drop_outside, settings, found])
-    table = ev.by_corpus(evaluation, tests, found)
-    facts = {
-        "signature": key,
-        "levels": {},
-        "seed": 0,
-        "health": "ok",
-        "collections": found,
-        "over_collections": ev.all_means(table, found),
-        "imported": imported,
-    }
-    given = {"imported": imported, "evaluation": cell.cfg["evaluation"]}
-    _record(cell, key, facts, given, table, {c: one.systems[system] for c, one in tests.items()})
-    return key, facts
+        settings[collection] = testbed.setting(collection, on.collection)
+    imported = _imported(name, runs, source)
+    table, facts = ev.by_corpus(evaluation, tests, settings)
+    over = ev.over_collections(table, facts)
+    trial = TrialFacts(
+        signature=_signature(testbed, imported, drop_outside, facts),
+        signatures={},
+        levels={},
+        seed=0,
+        health=OK,
+        collections=facts,
+        over_collections=over,
+        means=ev.named_means(table, over),
+        imported=imported,
+    )
+    systems = {collection: test.systems[system] for collection, test in tests.items()}
+    _record(testbed, tracking, imported, trial, table, systems)
+    return trial
+
+
+def _imported(name: str, runs: Mapping[str, Run], source: str) -> Imported:
+    files = {collection: run.imported for collection, run in runs.items()}
+    contents = [file.sha256 for file in files.values()]
+    return Imported(
+        name=name,
+        file=", ".join(dict.fromkeys(file.file for file in files.values())),
+        sha256=contents[0] if len(contents) == 1 else signature(contents),
+        files=files,
+        source=source,
+    )
+
+
+def _signature(
+    testbed: Testbed,
+    imported: Imported,
+    drop_outside: bool,
+    facts: Mapping[str, CollectionFacts],
+) -> str:
+    return signature([
+        "import",
+        imported.name,
+        {collection: shallow(file) for collection, file in imported.files.items()},
+        drop_outside,
+        config.identity(testbed.evaluation),
+        {collection: dump(facts_of) for collection, facts_of in facts.items()},
+    ])  # fmt: skip
 
 
 def _within(
@@ -100,43 +118,41 @@ def _within(
     ranking = top(ranking, k)
     strange = outside(ranking, first)
     if strange.any():
-        one = ranking[strange].iloc[0]
+        example = ranking[strange].iloc[0]
         raise rankings.FormatError(
             f"{run.path}: {int(strange.sum())} of its {len(ranking)} passages (e.g. "
-            f"{one.doc_id!r} of query {one.query_id!r}) are not in the first stage's top {k}: it "
-            "re-ranks another first stage, or a deeper one; --outside drop cuts it to this one"
+            f"{example.doc_id!r} of query {example.query_id!r}) are not in the first stage's top "
+            f"{k}: it re-ranks another first stage, or a deeper one; --outside drop cuts it to this"
         )
     return ranking
 
 
 def _record(
-    cell: Any,
-    key: str,
-    facts: dict[str, Any],
-    given: dict[str, Any],
+    testbed: Testbed,
+    tracking: MLflow,
+    imported: Imported,
+    trial: TrialFacts,
     table: pd.DataFrame,
-    rank: Mapping[str, pd.DataFrame],
+    runs: Mapping[str, pd.DataFrame],
 ) -> None:
     """Write the trial's files into the store and its record into MLflow, unless both are there."""
+    description = {
+        "imported": json.loads(dump(imported)),
+        "evaluation": testbed.job.cell.cfg["evaluation"],
+    }
 
     def make(folder: Path) -> None:
-        (folder / "runs").mkdir(exist_ok=True)
-        for collection, ranking in rank.items():
-            rankings.write_trec(ranking, folder / "runs" / f"{collection}.run.gz", "rdx")
-        rankings.write_parquet(table, folder / pipeline.PER_QUERY)
-        write_json(folder / pipeline.FACTS, facts)
-        (folder / pipeline.CONFIG).write_text(
-            yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
-        )
+        Evaluated.write(folder, trial, table, dict(runs), description)
 
-    folder = cell.store.cached("import", key, make)
-    track = replace(cell.parts["tracking"], system_metrics=False)
-    if track.finished(key):
+    store = testbed.job.store
+    folder = store.cached("import", trial.signature, make)
+    tracking = replace(tracking, system_metrics=False)
+    if tracking.finished(store.root, trial.signature):
         return
-    name = facts["imported"]["name"]
-    means = table.groupby(["collection", "system", "measure"]).value.mean()
-    with track.trial(signature=key, levels={}, config=given, grid="", seed=0) as trial:
-        trial.set_tag("rdx.imported", name)
-        trial.set_tag("mlflow.runName", f"run:{name}")
-        trial.set_health(facts["health"])
-        trial.log_result(folder, facts, {"/".join(i): float(v) for i, v in means.items()})
+    with tracking.trial(
+        store=store.root, signature=trial.signature, levels={}, config=description, grid="", seed=0
+    ) as recorded:
+        recorded.set_tag("rdx.imported", imported.name)
+        recorded.set_tag("mlflow.runName", f"run:{imported.name}")
+        recorded.set_health(trial.health)
+        recorded.log_result(folder, trial)

@@ -1,4 +1,4 @@
-"""Teachers re-order candidates: LLMs, recorded rankings, labels and controls.
+"""Re-order candidates by LLMs, recorded rankings, labels and controls.
 
 Every teacher has ``rank(candidates, collection, work) -> teacher ranking`` with the columns
 query_id, doc_id, teacher_rank (1 = best), score (NaN = permutation only), state ("ok", "repaired",
@@ -6,12 +6,13 @@ query_id, doc_id, teacher_rank (1 = best), score (NaN = permutation only), state
 """
 
 from rdx.teachers.budget import Caps, Prices, Stopped
+from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
 from rdx.teachers.endpoint import Endpoint
-from rdx.teachers.given import Identity, Labels, Oracle, Recorded, Shuffled
 from rdx.teachers.likelihood import QueryLikelihood
-from rdx.teachers.listwise import WINDOWS, Listwise
+from rdx.teachers.listwise import Listwise
 from rdx.teachers.local import Local
 from rdx.teachers.messages import Fatal
+from rdx.teachers.recorded import Recorded
 
 __all__ = [
     "Caps",
@@ -27,5 +28,4 @@ __all__ = [
     "Recorded",
     "Shuffled",
     "Stopped",
-    "WINDOWS",
 ]

@@ -1,19 +1,31 @@
 """The label audit: what a teacher ranking is worth, before a student learns from it.
 
-Data frames in, plain numbers out; None where there is nothing to say. A list is usable if its
-state is "ok" or "repaired"; the others have the order of the first stage and no label.
+Data frames in, `rdx.facts.Audit` out. A list is usable if its state is "ok" or "repaired"; the
+others have the order of the first stage and no label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import ir_measures
 import numpy as np
 import pandas as pd
 import scipy  # its parts load when used; scipy.stats takes half a second
 
+from rdx.facts import (
+    Agreement,
+    Audit,
+    Bias,
+    Effectiveness,
+    LabelEffectiveness,
+    Moves,
+    PositionBias,
+    Slope,
+    States,
+    Windows,
+    shallow,
+)
 from rdx.rankings import STATES, USABLE
 from rdx.text import counted
 
@@ -29,20 +41,20 @@ FEW_JUDGED = 0.6
 
 
 def audit(
-    taught: pd.DataFrame,
+    teacher_ranking: pd.DataFrame,
     candidates: pd.DataFrame,
     windows: pd.DataFrame | None = None,
     qrels: pd.DataFrame | None = None,
     other: pd.DataFrame | None = None,
-) -> dict[str, Any]:
+) -> Audit:
     """Audit a teacher ranking.
 
     Parameters
     ----------
-    taught
-        Teacher ranking [query_id, doc_id, teacher_rank, state] of exactly the candidates.
+    teacher_ranking
+        [query_id, doc_id, teacher_rank, state] of exactly the candidates.
     candidates
-        What the teacher was given [query_id, doc_id, rank].
+        What the teacher ranked [query_id, doc_id, rank].
     windows
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
@@ -55,29 +67,31 @@ def audit(
 
     Returns
     -------
-    dict
-        "lists", "moves", and where there is something to measure "windows", "position_bias",
-        "effectiveness", "agreement"; to be written as JSON. docs/teachers.md explains each number.
+    Audit
+        docs/teachers.md explains each number.
 
     Raises
     ------
     ValueError
         If the teacher ranking does not hold exactly the candidates.
     """
-    lists = _joined(taught, candidates)
-    found: dict[str, Any] = {"lists": _states(lists.groupby("query_id", sort=False).state.first())}
-    found["moves"] = _moves(_usable(lists))
-    if windows is not None and len(windows):
-        found["windows"] = _windows(windows)
-        found["position_bias"] = _position_bias(windows, candidates)
-    if qrels is not None and qrels.query_id.isin(lists.query_id.unique()).any():
-        found["effectiveness"] = _effectiveness(lists, qrels)
-    if other is not None:
-        found["agreement"] = _agreement(_usable(lists), _usable(other))
-    return found
+    lists = _joined(teacher_ranking, candidates)
+    if windows is not None and windows.empty:
+        windows = None
+    if qrels is not None and not qrels.query_id.isin(lists.query_id.unique()).any():
+        qrels = None
+    states = lists.groupby("query_id", sort=False).state.first()
+    return Audit(
+        lists=_states(states),
+        moves=_moves(_usable(lists)),
+        windows=None if windows is None else _windows(windows),
+        position_bias=None if windows is None else _position_bias(windows, candidates),
+        effectiveness=None if qrels is None else _effectiveness(lists, qrels),
+        agreement=None if other is None else _agreement(_usable(lists), _usable(other)),
+    )
 
 
-def rbo(one: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> float:
+def rbo(ranking: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> float:
     """Rank-biased overlap, extrapolated beyond the end of the rankings (RBO_ext).
 
     Webber, Moffat and Zobel: A similarity measure for indefinite rankings. TOIS 28(4), 2010,
@@ -86,7 +100,7 @@ def rbo(one: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> flo
 
     Parameters
     ----------
-    one, other
+    ranking, other
         Items, best first, without repetition; they may differ in length and content.
     p
         Persistence in (0, 1): the smaller, the more the top counts.
@@ -103,7 +117,7 @@ def rbo(one: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> flo
     """
     if not 0 < p < 1:
         raise ValueError(f"p={p}: must be between 0 and 1")
-    short, long = sorted((one, other), key=len)
+    short, long = sorted((ranking, other), key=len)
     s, n = len(short), len(long)
     if not s:
         raise ValueError("an empty ranking")
@@ -121,94 +135,122 @@ def rbo(one: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> flo
     return float((1 - p) / p * (agreement @ weight) + agreement[-1] * weight[-1])
 
 
-def remarks(found: dict[str, Any]) -> list[str]:
+def remarks(audit: Audit) -> list[str]:
     """What somebody who trains on these labels should know first; empty if nothing stands out."""
-    lists, moves = found["lists"], found["moves"]
-    bias = found.get("position_bias", {}).get("shuffled")
-    measured = found.get("effectiveness", {}).get("usable")
-    said = []
-    if lists["left_out"] > MANY_UNUSABLE * lists["total"]:
-        said.append(f"{lists['left_out']:,} of {lists['total']:,} lists have no label")
-    if moves["lists"] and moves["unchanged"] > MOSTLY_UNCHANGED:
-        said.append(f"{moves['unchanged']:.0%} of the lists came back as they were given")
-    if bias and bias["slope"]["low"] is not None:
-        slope = bias["slope"]
-        excludes_zero = slope["low"] > 0 or slope["high"] < 0
-        if excludes_zero and abs(slope["mean"]) > STRONG_BIAS:
-            end = "first" if slope["mean"] > 0 else "last"
-            said.append(f"of passages in random order, those shown {end} are ranked higher")
-    if measured:
-        if measured["teacher"] < measured["input"]:
-            said.append("by the judgements the teacher is worse than its input")
-        if measured["judged_at_10"] < FEW_JUDGED:
-            said.append(
-                f"only {measured['judged_at_10']:.0%} of the teacher's first ten are judged: "
+    lists, unchanged, bias = audit.lists, audit.moves.unchanged, audit.position_bias
+    texts = []
+    if lists.left_out > MANY_UNUSABLE * lists.total:
+        texts.append(f"{lists.left_out:,} of {lists.total:,} lists have no label")
+    if unchanged is not None and unchanged > MOSTLY_UNCHANGED:
+        texts.append(f"{unchanged:.0%} of the lists came back as they were given")
+    if bias and bias.shuffled and _strong(bias.shuffled.slope):
+        end = "first" if bias.shuffled.slope.mean > 0 else "last"
+        texts.append(f"of passages in random order, those shown {end} are ranked higher")
+    if audit.effectiveness and audit.effectiveness.usable:
+        usable = audit.effectiveness.usable
+        if usable.teacher < usable.input:
+            texts.append("by the judgements the teacher is worse than its input")
+        if usable.judged_at_10 < FEW_JUDGED:
+            texts.append(
+                f"only {usable.judged_at_10:.0%} of the teacher's first ten are judged: "
                 "its nDCG@10 is a lower bound"
             )
-    return said
+    return texts
 
 
-def summary(found: dict[str, Any]) -> str:
+def _strong(slope: Slope) -> bool:
+    """Whether a slope is large and its interval excludes 0."""
+    if slope.low is None or slope.high is None:
+        return False
+    return (slope.low > 0 or slope.high < 0) and abs(slope.mean) > STRONG_BIAS
+
+
+def summary(audit: Audit) -> str:
     """The audit as plain text, one line per aspect."""
-    lines = [("Lists", _counts(found["lists"]) + f"; {found['lists']['left_out']:,} left out")]
-    moves = found["moves"]
-    if moves["lists"]:
-        lines.append(
-            (
-                "Moves",
-                f"a passage moves {moves['shift']:.1f} places (at random: "
-                f"{moves['shift_at_random']:.1f}); with the input: Kendall tau "
-                f"{_number(moves['kendall_tau'])}, RBO {moves['rbo']:.3f}; "
-                f"{moves['unchanged']:.1%} of the lists unchanged",
-            )
-        )
-    if "windows" in found:
-        windows = found["windows"]
-        lines.append(
-            (
-                "Windows",
-                f"{_counts(windows)}; {counted(windows['answers'], 'answer')}, "
-                f"{windows['asked_again']:.1%} of the windows asked again; words of a passage: "
-                + ", ".join(f"{words} ({n:,})" for words, n in windows["words"].items()),
-            )
-        )
-        bias = found["position_bias"]
-        for name, said in (("shuffled", "shown at random"), ("all", "as shown")):
-            if bias[name]:
-                lines.append(("Position bias", f"{said}: {_slope_text(bias[name])}"))
-    for name, said in (("usable", "usable lists"), ("all", "all lists, failed as given")):
-        one = found.get("effectiveness", {}).get(name)
-        if one and (name == "usable" or found["lists"]["left_out"]):
-            lines.append(
-                (
-                    "nDCG@10",
-                    f"teacher {one['teacher']:.4f}, input {one['input']:.4f}, oracle "
-                    f"{one['oracle']:.4f} ({said}, {counted(one['queries'], 'query')}; "
-                    f"Judged@10 {one['judged_at_10']:.2f})",
-                )
-            )
-    if "agreement" in found:
-        one = found["agreement"]
-        text = "no list that both rank"
-        if one["lists"]:
-            text = (
-                f"RBO {one['rbo']:.3f}, Kendall tau {_number(one['kendall_tau'])} "
-                f"({counted(one['lists'], 'list')}, {one['shared']:.0%} of their passages shared)"
-            )
-        lines.append(("Other teacher", text))
-    lines += [("Remark", text) for text in remarks(found)]
-    return "\n".join(f"{name:<15}{text}" for name, text in lines)
+    lines = [("Lists", f"{_shares(audit.lists)}; {audit.lists.left_out:,} left out")]
+    if audit.moves.lists:
+        lines.append(("Moves", _moves_text(audit.moves)))
+    if audit.windows:
+        lines.append(("Windows", _windows_text(audit.windows)))
+    if audit.position_bias:
+        for bias, order in (
+            (audit.position_bias.shuffled, "shown at random"),
+            (audit.position_bias.all, "as shown"),
+        ):
+            if bias:
+                lines.append(("Position bias", f"{order}: {_bias_text(bias)}"))
+    if audit.effectiveness:
+        usable, every = audit.effectiveness.usable, audit.effectiveness.all
+        if usable:
+            lines.append(("nDCG@10", _effectiveness_text(usable, "usable lists")))
+        if every and audit.lists.left_out:
+            lines.append(("nDCG@10", _effectiveness_text(every, "all lists, failed as given")))
+    if audit.agreement:
+        lines.append(("Other teacher", _agreement_text(audit.agreement)))
+    lines += [("Remark", text) for text in remarks(audit)]
+    return "\n".join(f"{label:<15}{text}" for label, text in lines)
 
 
-def _joined(taught: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
+def _shares(states: States) -> str:
+    shares = [f"{states.shares[name]:.1%} {name}" for name, n in states.counts.items() if n]
+    return f"{states.total:,}: " + (", ".join(shares) or "none")
+
+
+def _moves_text(moves: Moves) -> str:
+    return (
+        f"a passage moves {moves.shift:.1f} places (at random: {moves.shift_at_random:.1f}); "
+        f"with the input: Kendall tau {_number(moves.kendall_tau)}, RBO {moves.rbo:.3f}; "
+        f"{moves.unchanged:.1%} of the lists unchanged"
+    )
+
+
+def _windows_text(windows: Windows) -> str:
+    words = ", ".join(f"{words} ({n:,})" for words, n in windows.words.items())
+    return (
+        f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
+        f"{windows.asked_again:.1%} of the windows asked again; words of a passage: {words}"
+    )
+
+
+def _bias_text(bias: Bias) -> str:
+    slope = bias.slope
+    interval = "" if slope.low is None else f" [{slope.low:.3f}, {slope.high:.3f}]"
+    return (
+        f"slope {slope.mean:.3f}{interval} over {counted(slope.queries, 'query')}; of {bias.size} "
+        f"passages the first comes out at {bias.mean_rank[0]:.1f}, the last at "
+        f"{bias.mean_rank[-1]:.1f}"
+    )
+
+
+def _effectiveness_text(values: Effectiveness, lists: str) -> str:
+    return (
+        f"teacher {values.teacher:.4f}, input {values.input:.4f}, oracle {values.oracle:.4f} "
+        f"({lists}, {counted(values.queries, 'query')}; Judged@10 {values.judged_at_10:.2f})"
+    )
+
+
+def _agreement_text(agreement: Agreement) -> str:
+    if not agreement.lists:
+        return "no list that both rank"
+    return (
+        f"RBO {agreement.rbo:.3f}, Kendall tau {_number(agreement.kendall_tau)} "
+        f"({counted(agreement.lists, 'list')}, {agreement.shared:.0%} of their passages shared)"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _joined(teacher_ranking: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
     """Candidates with teacher rank, place (ties share their mean place) and state."""
     lists = candidates[["query_id", "doc_id", "rank"]].merge(
-        taught[["query_id", "doc_id", "teacher_rank", "state"]],
+        teacher_ranking[["query_id", "doc_id", "teacher_rank", "state"]],
         on=["query_id", "doc_id"],
         how="left",
         validate="one_to_one",
     )
-    if len(taught) != len(lists) or lists.teacher_rank.isna().any():
+    if len(teacher_ranking) != len(lists) or lists.teacher_rank.isna().any():
         raise ValueError("the teacher ranking does not hold exactly the candidates")
     return lists.assign(place=lists.groupby("query_id").teacher_rank.rank("average"))
 
@@ -217,53 +259,50 @@ def _usable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.state.isin(USABLE)] if "state" in frame else frame
 
 
-def _states(states: pd.Series) -> dict[str, Any]:
+def _states(states: pd.Series) -> States:
     """How many have each state; all states are named, in a fixed order."""
     counts = {state: int((states == state).sum()) for state in STATES}
-    kept = sum(counts[state] for state in USABLE)
-    return {
-        "total": len(states),
-        "counts": counts,
-        "shares": {state: n / max(len(states), 1) for state, n in counts.items()},
-        "left_out": len(states) - kept,
-    }
+    return States(
+        total=len(states),
+        counts=counts,
+        shares={state: n / max(len(states), 1) for state, n in counts.items()},
+        left_out=len(states) - sum(counts[state] for state in USABLE),
+    )
 
 
-def _moves(lists: pd.DataFrame) -> dict[str, Any]:
+def _moves(lists: pd.DataFrame) -> Moves:
     """How far the teacher moves passages; lists of one passage have nowhere to move them."""
     rows = []
-    for one in _each(lists, ["place", "teacher_rank", "rank"]):
-        n = len(one["rank"])
+    for place, teacher_rank, rank in _each(lists, ["place", "teacher_rank", "rank"]):
+        n = len(rank)
         if n > 1:
-            by_teacher, by_input = _order(one["teacher_rank"], one["rank"]), _order(one["rank"])
+            by_teacher, by_input = _order(teacher_rank, rank), _order(rank)
             rows.append(
                 {
                     # candidates may be a part of the first stage's list: places, not ranks
-                    "shift": np.abs(one["place"] - np.argsort(by_input) - 1).mean(),
+                    "shift": np.abs(place - np.argsort(by_input) - 1).mean(),
                     # the mean of |i - j| over all pairs of places
                     "shift_at_random": (n * n - 1) / (3 * n),
-                    "kendall_tau": _tau(one["teacher_rank"], one["rank"]),
+                    "kendall_tau": _tau(teacher_rank, rank),
                     "rbo": rbo(by_teacher, by_input),
-                    "unchanged": by_teacher == by_input and len(set(one["place"])) == n,
+                    "unchanged": by_teacher == by_input and len(set(place)) == n,
                 }
             )
     names = ("shift", "shift_at_random", "kendall_tau", "rbo", "unchanged")
-    return {"lists": len(rows), **{name: _mean(row[name] for row in rows) for name in names}}
+    return Moves(lists=len(rows), **_mean_of_each(rows, names))
 
 
-def _windows(windows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        **_states(windows.state),
-        "answers": int(windows.tries.sum()),
-        "asked_again": float((windows.tries > 1).mean()),
-        "words": {
-            str(words): int(n)
-            for words, n in windows.words.value_counts().sort_index(ascending=False).items()
-        },
-    }
+def _windows(windows: pd.DataFrame) -> Windows:
+    words = windows.words.value_counts().sort_index(ascending=False)
+    return Windows(
+        **shallow(_states(windows.state)),
+        answers=int(windows.tries.sum()),
+        asked_again=float((windows.tries > 1).mean()),
+        words={str(length): int(n) for length, n in words.items()},
+    )
 
 
-def _position_bias(windows: pd.DataFrame, candidates: pd.DataFrame) -> dict[str, Any]:
+def _position_bias(windows: pd.DataFrame, candidates: pd.DataFrame) -> PositionBias:
     """Where the passages at each position of a window end up.
 
     "all" is confounded: what is shown first was ranked first, by the first stage or by the window
@@ -281,34 +320,34 @@ def _position_bias(windows: pd.DataFrame, candidates: pd.DataFrame) -> dict[str,
         for query_id, shown in zip(plain.query_id, plain.shown, strict=True)
     ]
     shuffled = first if not all(sorted_lists) else first[first.shuffle > 0]
-    return {"all": _bias(windows), "shuffled": _bias(shuffled)}
+    return PositionBias(all=_bias(windows), shuffled=_bias(shuffled))
 
 
-def _bias(windows: pd.DataFrame) -> dict[str, Any] | None:
+def _bias(windows: pd.DataFrame) -> Bias | None:
     """Mean rank in the answer by position in the prompt, and its slope."""
     usable = _usable(windows)
     usable = usable[usable.shown.map(len) > 1]
     if usable.empty:
         return None
-    answered = [
-        _answered(shown, given) for shown, given in zip(usable.shown, usable.given, strict=True)
+    ranks = [
+        _answered(shown, answer) for shown, answer in zip(usable.shown, usable.given, strict=True)
     ]
-    sizes = [len(one) for one in answered]
+    sizes = [len(window) for window in ranks]
     size = max(set(sizes), key=lambda n: (sizes.count(n), n))
-    mean_rank = np.mean([one for one in answered if len(one) == size], axis=0)
-    slopes = pd.Series([_slope(one) for one in answered]).groupby(usable.query_id.to_numpy()).mean()
-    return {
-        "windows": len(answered),
-        "size": size,  # the most frequent one, which these are the positions of
-        "mean_rank": [float(value) for value in mean_rank],
-        "excess": [float(value) for value in mean_rank - (size + 1) / 2],
-        "slope": _interval(slopes.to_numpy()),
-    }
+    mean_rank = np.mean([window for window in ranks if len(window) == size], axis=0)
+    slopes = pd.Series([_slope(window) for window in ranks])
+    return Bias(
+        windows=len(ranks),
+        size=size,  # the most frequent one, which these are the positions of
+        mean_rank=tuple(mean_rank.tolist()),
+        excess=tuple((mean_rank - (size + 1) / 2).tolist()),
+        slope=_interval(slopes.groupby(usable.query_id.to_numpy()).mean().to_numpy()),
+    )
 
 
-def _answered(shown: Sequence[Hashable], given: Sequence[Hashable]) -> np.ndarray:
+def _answered(shown: Sequence[Hashable], answer: Sequence[Hashable]) -> np.ndarray:
     """[size] rank in the answer of the passage at each position of the prompt."""
-    place = {doc_id: rank for rank, doc_id in enumerate(given, start=1)}
+    place = {doc_id: rank for rank, doc_id in enumerate(answer, start=1)}
     return np.array([place[doc_id] for doc_id in shown])
 
 
@@ -321,16 +360,15 @@ def _slope(ranks: np.ndarray) -> float:
     return float(centred @ ranks / (centred @ centred))
 
 
-def _interval(values: np.ndarray) -> dict[str, Any]:
-    """Mean over queries and its 95 % t interval; a single query has none."""
+def _interval(values: np.ndarray) -> Slope:
     n, mean = len(values), float(np.mean(values))
     if n < 2:
-        return {"mean": mean, "low": None, "high": None, "queries": n}
+        return Slope(mean=mean, low=None, high=None, queries=n)
     half = float(scipy.special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "queries": n}
+    return Slope(mean=mean, low=mean - half, high=mean + half, queries=n)
 
 
-def _effectiveness(lists: pd.DataFrame, qrels: pd.DataFrame) -> dict[str, Any]:
+def _effectiveness(lists: pd.DataFrame, qrels: pd.DataFrame) -> LabelEffectiveness:
     """Means over the judged queries, of teacher, input and oracle.
 
     "usable": of usable lists only; "all": of all lists, the others in the order of the input.
@@ -340,69 +378,68 @@ def _effectiveness(lists: pd.DataFrame, qrels: pd.DataFrame) -> dict[str, Any]:
     usable = _usable(lists)
     all_lists = _measured(lists.assign(teacher_rank=as_given), judged)
     if len(usable) == len(lists):
-        return {"measure": str(NDCG), "usable": all_lists, "all": all_lists}
+        return LabelEffectiveness(measure=str(NDCG), usable=all_lists, all=all_lists)
     some = _measured(usable, judged[judged.query_id.isin(usable.query_id.unique())])
-    return {"measure": str(NDCG), "usable": some, "all": all_lists}
+    return LabelEffectiveness(measure=str(NDCG), usable=some, all=all_lists)
 
 
-def _measured(lists: pd.DataFrame, qrels: pd.DataFrame) -> dict[str, Any] | None:
+def _measured(lists: pd.DataFrame, qrels: pd.DataFrame) -> Effectiveness | None:
     if qrels.empty:
         return None
     grades = lists.merge(qrels, on=["query_id", "doc_id"], how="left").relevance.fillna(0)
     graded = lists.assign(worst_first=-grades.to_numpy())
-    queries = list(dict.fromkeys(qrels.query_id))
-    teacher = _means(graded, ["teacher_rank", "rank"], qrels, queries)
-    return {
-        "queries": len(queries),
-        "teacher": teacher[NDCG],
-        "input": _means(graded, ["rank"], qrels, queries)[NDCG],
-        "oracle": _means(graded, ["worst_first", "rank"], qrels, queries)[NDCG],
-        "judged_at_10": teacher[JUDGED],
-    }
+    queries = len(qrels.query_id.unique())
+    ndcg, judged = _means(graded, ["teacher_rank", "rank"], qrels, queries)
+    return Effectiveness(
+        queries=queries,
+        teacher=ndcg,
+        input=_means(graded, ["rank"], qrels, queries)[0],
+        oracle=_means(graded, ["worst_first", "rank"], qrels, queries)[0],
+        judged_at_10=judged,
+    )
 
 
 def _means(
-    lists: pd.DataFrame, by: list[str], qrels: pd.DataFrame, queries: list[str]
-) -> dict[Any, float]:
-    """Means over queries of the ranking that sorts the lists by some columns."""
+    lists: pd.DataFrame, by: list[str], qrels: pd.DataFrame, queries: int
+) -> tuple[float, float]:
+    """Mean nDCG@10 and Judged@10 of the ranking that sorts the lists by some columns."""
     order = lists.sort_values(by, kind="stable")
     # Distinct scores: ir_measures' providers break ties differently. No measure looks below 10.
     score = -order.groupby("query_id").cumcount().astype("float64")
     run = order[["query_id", "doc_id"]].assign(score=score)[score > -10]
     totals = dict.fromkeys((NDCG, JUDGED), 0.0)
-    for one in ir_measures.iter_calc([NDCG, JUDGED], qrels, run):
-        totals[one.measure] += float(one.value)
-    return {measure: total / len(queries) for measure, total in totals.items()}
+    for value in ir_measures.iter_calc([NDCG, JUDGED], qrels, run):
+        totals[value.measure] += float(value.value)
+    return totals[NDCG] / queries, totals[JUDGED] / queries
 
 
-def _agreement(lists: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+def _agreement(lists: pd.DataFrame, other: pd.DataFrame) -> Agreement:
     """RBO and Kendall's tau-b with another teacher, of the candidates that both rank."""
     theirs = other[["query_id", "doc_id", "teacher_rank"]].rename(
         columns={"teacher_rank": "theirs"}
     )
     both = lists.merge(theirs, on=["query_id", "doc_id"], how="left", validate="one_to_one")
     rows = []
-    for one in _each(both, ["teacher_rank", "rank", "theirs"]):
-        shared = np.flatnonzero(~np.isnan(one["theirs"]))
+    for ours, rank, theirs in _each(both, ["teacher_rank", "rank", "theirs"]):
+        shared = np.flatnonzero(~np.isnan(theirs))
         if len(shared) > 1:
-            ranks, theirs = one["rank"][shared], one["theirs"][shared]
-            by_other = shared[_order(theirs, ranks)].tolist()
+            by_other = shared[_order(theirs[shared], rank[shared])].tolist()
             rows.append(
                 {
-                    "rbo": rbo(_order(one["teacher_rank"], one["rank"]), by_other),
-                    "kendall_tau": _tau(one["teacher_rank"][shared], theirs),
-                    "shared": len(shared) / len(one["rank"]),
+                    "rbo": rbo(_order(ours, rank), by_other),
+                    "kendall_tau": _tau(ours[shared], theirs[shared]),
+                    "shared": len(shared) / len(rank),
                 }
             )
-    names = ("rbo", "kendall_tau", "shared")
-    return {"lists": len(rows), "p": P, **{name: _mean(r[name] for r in rows) for name in names}}
+    means = _mean_of_each(rows, ("rbo", "kendall_tau", "shared"))
+    return Agreement(lists=len(rows), p=P, **means)
 
 
-def _each(lists: pd.DataFrame, columns: list[str]) -> Iterator[dict[str, np.ndarray]]:
+def _each(lists: pd.DataFrame, columns: list[str]) -> Iterator[list[np.ndarray]]:
     """Columns of each list, as arrays: a data frame per list would take minutes."""
-    values = {name: lists[name].to_numpy() for name in columns}
+    values = [lists[name].to_numpy() for name in columns]
     for rows in lists.groupby("query_id").indices.values():
-        yield {name: column[rows] for name, column in values.items()}
+        yield [column[rows] for column in values]
 
 
 def _order(*by: np.ndarray) -> list[int]:
@@ -411,31 +448,17 @@ def _order(*by: np.ndarray) -> list[int]:
     return order
 
 
-def _tau(one: np.ndarray, other: np.ndarray) -> float:
+def _tau(ranks: np.ndarray, other: np.ndarray) -> float:
     """Kendall's tau-b; NaN if one of the two ties all."""
-    return float(scipy.stats.kendalltau(one, other).statistic)
+    return float(scipy.stats.kendalltau(ranks, other).statistic)
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    """Mean of what is not NaN; None if nothing is."""
-    known = [float(value) for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else None
-
-
-def _counts(states: dict[str, Any]) -> str:
-    shares = [f"{states['shares'][s]:.1%} {s}" for s, n in states["counts"].items() if n]
-    return f"{states['total']:,}: " + (", ".join(shares) or "none")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _slope_text(bias: dict[str, Any]) -> str:
-    slope = bias["slope"]
-    interval = "" if slope["low"] is None else f" [{slope['low']:.3f}, {slope['high']:.3f}]"
-    first, last = bias["mean_rank"][0], bias["mean_rank"][-1]
-    return (
-        f"slope {slope['mean']:.3f}{interval} over {counted(slope['queries'], 'query')}; of "
-        f"{bias['size']} passages the first comes out at {first:.1f}, the last at {last:.1f}"
-    )
+def _mean_of_each(
+    rows: Sequence[Mapping[str, float]], names: Iterable[str]
+) -> dict[str, float | None]:
+    """Mean of each name over the rows that have a value; None if no row has."""
+    means: dict[str, float | None] = {}
+    for name in names:
+        known = [float(row[name]) for row in rows if not np.isnan(row[name])]
+        means[name] = sum(known) / len(known) if known else None
+    return means

@@ -1,13 +1,12 @@
-"""What asking an LLM costs: an estimate before the first request, and caps that hold."""
+"""Cost of an LLM's answers: an estimate before the first request, and caps that hold."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
 
+from rdx.declared import Above0, From0, Positive, settings
 from rdx.faults import Mendable
+from rdx.teachers.messages import Answer
 from rdx.text import counted
 
 TOKENS_PER_CHARACTER = 1 / 3  # before an answer says better; English text has about 1/4
@@ -19,7 +18,7 @@ class Stopped(Mendable, RuntimeError):
     """A cap is reached, or nothing answers any more; all answers so far are kept."""
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Prices:
     """Price of a million tokens, in any currency.
 
@@ -29,22 +28,15 @@ class Prices:
         Of the prompt's and of the answer's tokens.
     """
 
-    input: float = 0.0
-    output: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        if self.input < 0 or self.output < 0:
-            raise ValueError(
-                f"teacher.prices: input={self.input} and output={self.output} must be at least 0"
-            )
+    input: From0 = 0.0
+    output: From0 = 0.0
 
     def cost(self, input_tokens: float, output_tokens: float) -> float:
         """Price of one or many answers."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Caps:
     """What a teacher may spend on a teacher ranking; None = no limit.
 
@@ -58,16 +50,9 @@ class Caps:
         Of this session.
     """
 
-    tokens: int | None = None
-    cost: float | None = None
-    hours: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value <= 0:
-                raise ValueError(f"teacher.caps.{field.name}={value}: must be above 0, or null")
+    tokens: Positive | None = None
+    cost: Above0 | None = None
+    hours: Above0 | None = None
 
 
 class Meter:
@@ -96,10 +81,10 @@ class Meter:
         """Money so far."""
         return self.prices.cost(self.input_tokens, self.output_tokens)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count an answer of the ledger."""
-        self.input_tokens += row.get("input_tokens", 0)
-        self.output_tokens += row.get("output_tokens", 0)
+    def add(self, input_tokens: int, output_tokens: int) -> None:
+        """Count an answer."""
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
         self.answers += 1
 
     def expected(self, characters: int, size: int) -> tuple[float, float]:
@@ -114,10 +99,11 @@ class Meter:
         Stopped
             If a cap could be passed.
         """
-        taken, given = (MARGIN * n for n in self.expected(characters, size))
-        waiting = self._reserved.values()
-        input_tokens = self.input_tokens + sum(one for one, _ in waiting) + taken
-        output_tokens = self.output_tokens + sum(one for _, one in waiting) + given
+        prompt, answer = self.expected(characters, size)
+        request = (MARGIN * prompt, MARGIN * answer)
+        in_flight = self._reserved.values()
+        input_tokens = self.input_tokens + sum(n for n, _ in in_flight) + request[0]
+        output_tokens = self.output_tokens + sum(n for _, n in in_flight) + request[1]
         hours = (time.monotonic() - self._start) / 3600
         after = {
             "tokens": (self.caps.tokens, input_tokens + output_tokens, self.tokens),
@@ -132,25 +118,25 @@ class Meter:
                     "to go on"
                 )
         self._ticket += 1
-        self._reserved[self._ticket] = (taken, given)
+        self._reserved[self._ticket] = request
         return self._ticket
 
-    def settle(self, ticket: int, characters: int, row: Mapping[str, Any] | None) -> None:
+    def settle(self, ticket: int, characters: int, answer: Answer | None) -> None:
         """End a request: count its answer, None if there was none."""
         del self._reserved[ticket]
-        if row is None:
+        if answer is None:
             return
-        self.add(row)
-        if row.get("input_tokens"):
+        self.add(answer.input_tokens, answer.output_tokens)
+        if answer.input_tokens:
             self._characters += characters
-            self._counted += row["input_tokens"]
+            self._counted += answer.input_tokens
             self._ratio = self._counted / self._characters
 
     def estimate(self, requests: int, characters: float, size: float) -> str:
         """One line about requests still to be asked; characters and passages are means."""
-        taken, given = self.expected(round(characters), round(size))
-        total = requests * (taken + given)
-        cost = self.prices.cost(requests * taken, requests * given)
+        input_tokens, output_tokens = self.expected(round(characters), round(size))
+        total = requests * (input_tokens + output_tokens)
+        cost = self.prices.cost(requests * input_tokens, requests * output_tokens)
         line = f"up to {counted(requests, 'request')}, about {total:,.0f} tokens"
         if self.prices != Prices():
             line += f", costing about {cost:,.2f}"

@@ -14,13 +14,29 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from rdx.teachers.messages import Answer, Backend, BackendError, Failed, Fatal, Message, TooLong
+from annotated_types import MinLen
+
+from rdx.declared import SCHEDULES, Above0, From0, Positive, settings
+from rdx.teachers.messages import (
+    Answer,
+    Backend,
+    BackendError,
+    Failed,
+    Fatal,
+    Identity,
+    Message,
+    TooLong,
+)
 from rdx.text import counted
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.resources.chat.completions.completions import AsyncCompletionsWithRawResponse
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +44,7 @@ log = logging.getLogger(__name__)
 TOKENS_PER_PASSAGE = 8
 TOKENS_AROUND = 16
 
-OURS = ("model", "messages", "stream", "n")  # of the body; `extra` may not set them
+RESERVED = ("model", "messages", "stream", "n")  # of the body; `extra` may not set them
 
 _TRANSIENT = (408, 409, 425, 429)  # and every 5xx
 
@@ -44,7 +60,7 @@ _NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit", re.IGNORECASE)
 _FILTERED = re.compile(r"content_filter|content management policy", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Endpoint:
     """A service that speaks OpenAI's chat completions: OpenAI, vLLM, llama.cpp, Ollama, ...
 
@@ -78,47 +94,36 @@ class Endpoint:
         Seconds that a server may tell us to wait (Retry-After); told to wait longer, we give up.
     """
 
-    model: str
-    base_url: str | None = None
+    model: Annotated[str, MinLen(1)]
+    base_url: Annotated[str | None, SCHEDULES] = None
     revision: str | None = None
     engine: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    temperature: float = 0.0
+    key_variable: Annotated[str, SCHEDULES] = "OPENAI_API_KEY"
+    temperature: From0 = 0.0
     seed: int | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: Positive | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    timeout: float = 60.0
-    tries: int = 6
-    backoff: float = 1.0
-    max_wait: float = 60.0
-    patience: float = 3600.0
+    timeout: Annotated[Above0, SCHEDULES] = 60.0
+    tries: Annotated[Positive, SCHEDULES] = 6
+    backoff: Annotated[From0, SCHEDULES] = 1.0
+    max_wait: Annotated[From0, SCHEDULES] = 60.0
+    patience: Annotated[From0, SCHEDULES] = 3600.0
+
+    requires: ClassVar[tuple[str, str]] = ("openai", "llm")
+    paid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check values; nothing is sent."""
-        where = "teacher.backend"
-        if not self.model:
-            raise ValueError(f"{where}.model: must be named")
-        # Values that may hold a secret by mistake are not repeated in the messages.
+        """Check what may hold a secret by mistake, without repeating it in the messages."""
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            raise ValueError(f"{where}.key_variable: must be the name of an environment variable")
+            raise ValueError("key_variable: must be the name of an environment variable")
         if self.base_url is not None and not re.fullmatch(r"https?://[^\s@?#]+", self.base_url):
             raise ValueError(
-                f"{where}.base_url: must be http(s)://HOST/PATH, without user name, password or "
+                "base_url: must be http(s)://HOST/PATH, without user name, password or "
                 "query; the key belongs into an environment variable"
             )
-        if self.temperature < 0:
-            raise ValueError(f"{where}.temperature={self.temperature}: must not be negative")
-        for name in ("tries", "max_output_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{where}.{name}={getattr(self, name)}: must be at least 1")
-        if not self.timeout > 0:
-            raise ValueError(f"{where}.timeout={self.timeout}: must be above 0")
-        for name in ("backoff", "max_wait", "patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{where}.{name}={getattr(self, name)}: must not be negative")
-        for name in OURS:
+        for name in RESERVED:
             if name in self.extra:
-                raise ValueError(f"{where}.extra.{name}: is not for `extra` to set")
+                raise ValueError(f"extra.{name}: is not for `extra` to set")
 
     def backend(self) -> Backend:
         """Return the backend; it reads the key and connects when it is first asked."""
@@ -155,15 +160,15 @@ class _Client:
 
     def __init__(self, settings: Endpoint) -> None:
         self._settings = settings
-        self._openai: Any = None
+        self._openai: AsyncOpenAI | None = None
         self._key = ""
         self._reached = False
         self._closed = False
-        self._asking: set[asyncio.Task[Answer]] = set()
+        self._tasks: set[asyncio.Task[Answer]] = set()
         # A rate limit is the key's, not the request's: told to wait, all requests wait.
         self._open_at = 0.0
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         s = self._settings
         by_size = f"{TOKENS_PER_PASSAGE} * passages + {TOKENS_AROUND}"
         return {
@@ -181,8 +186,8 @@ class _Client:
         if self._closed:
             raise Failed("the endpoint was closed")
         task = asyncio.create_task(self._ask(self._settings.body(messages, size)))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             return await task
         except asyncio.CancelledError:
@@ -193,20 +198,20 @@ class _Client:
 
     async def close(self) -> None:
         self._closed = True
-        asking = list(self._asking)
-        for task in asking:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._openai is not None:
             await self._openai.close()
 
     async def _ask(self, body: dict[str, Any]) -> Answer:
-        s, create = self._settings, self._connected()
+        s, completions = self._settings, self._connected()
         start = time.perf_counter()
         trouble = _Trouble(Failed("not asked"))
         for number in range(1, s.tries + 1):
             await self._opened()
-            outcome = await self._try(create, body)
+            outcome = await self._try(completions, body)
             if isinstance(outcome, Answer):
                 return replace(outcome, latency=time.perf_counter() - start)
             trouble = outcome
@@ -222,16 +227,18 @@ class _Client:
             if number < s.tries:
                 # Jitter changes when a request is sent, never what it says.
                 await asyncio.sleep(s.longest_wait(number) * random.uniform(0.5, 1))
-        told = f"{trouble.error} ({counted(s.tries, 'try')})"
+        message = f"{trouble.error} ({counted(s.tries, 'try')})"
         if trouble.unreached and not self._reached:
-            raise Fatal(f"{told}; is the server running, and the address right?")
-        raise Failed(told)
+            raise Fatal(f"{message}; is the server running, and the address right?")
+        raise Failed(message)
 
     async def _opened(self) -> None:
         while (wait := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(wait)
 
-    async def _try(self, create: Any, body: dict[str, Any]) -> Answer | _Trouble:
+    async def _try(
+        self, completions: AsyncCompletionsWithRawResponse, body: dict[str, Any]
+    ) -> Answer | _Trouble:
         """Send one request.
 
         Errors are returned, not raised while another one is handled: a chained traceback would
@@ -243,10 +250,10 @@ class _Client:
         more = {name: value for name, value in body.items() if name not in named}
         try:
             async with asyncio.timeout(self._settings.timeout):
-                reply = await create(**named, extra_body=more)
+                reply = await completions.create(**named, extra_body=more)
         except openai.APIStatusError as error:
             self._reached = True
-            return self._refused(error.status_code, error.response.headers, error.response.text)
+            return self._refusal(error.status_code, error.response.headers, error.response.text)
         except (TimeoutError, openai.APITimeoutError):
             return _again(f"no answer within {self._settings.timeout:g} s")
         except openai.APIConnectionError as error:
@@ -257,16 +264,17 @@ class _Client:
             address = self._settings.base_url or "the default address"
             return _again(f"connection to {address}: {what}", unreached=unreached)
         self._reached = True
-        outcome = _read(reply.content)
-        if not isinstance(outcome, Answer):
-            return _again(self._clean(outcome))
+        try:
+            answer = _read(reply.content)
+        except ValueError as error:
+            return _again(self._clean(str(error)))
         # A server may repeat what it was sent, and the ledger keeps what it says.
-        said = (outcome.text, outcome.finish, outcome.served)
-        text, finish, served = map(self._without_key, said)
-        return replace(outcome, text=text, finish=finish, served=served)
+        texts = (answer.text, answer.finish, answer.served)
+        text, finish, served = map(self._without_key, texts)
+        return replace(answer, text=text, finish=finish, served=served)
 
-    def _connected(self) -> Any:
-        """Return the function of the `openai` client, which is made when first needed."""
+    def _connected(self) -> AsyncCompletionsWithRawResponse:
+        """Return what sends requests; the client is made when first needed."""
         if self._openai is None:
             try:
                 import openai
@@ -283,17 +291,17 @@ class _Client:
             self._openai = openai.AsyncOpenAI(
                 api_key=self._key or "none", base_url=s.base_url, max_retries=0, timeout=None
             )
-        return self._openai.chat.completions.with_raw_response.create
+        return self._openai.chat.completions.with_raw_response
 
-    def _refused(self, status: int, headers: Mapping[str, str], text: str) -> Answer | _Trouble:
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Answer | _Trouble:
         """What an HTTP error means."""
-        variable, (code, said) = self._settings.key_variable, _error(text)
+        variable, (code, reason) = self._settings.key_variable, _error(text)
         if status == 401:
             # What the server says is left out, for it often shows parts of the key.
-            given = "refuses the key in" if self._key else "wants a key, and none is in"
+            verdict = "refuses the key in" if self._key else "wants a key, and none is in"
             why = f" ({self._clean(code)})" if code else ""
-            return _Trouble(Fatal(f"HTTP 401{why}: the server {given} ${variable}"))
-        message = f"HTTP {status}: {self._clean(said)}"
+            return _Trouble(Fatal(f"HTTP 401{why}: the server {verdict} ${variable}"))
+        message = f"HTTP {status}: {self._clean(reason)}"
         if _NO_CREDIT.search(text) or status in (402, 403):
             return _Trouble(Fatal(f"{message} (the key in ${variable} may not do this)"))
         if status != 404 and _OVERFLOW.search(text):
@@ -301,7 +309,7 @@ class _Client:
         if status == 400 and _FILTERED.search(text):
             return Answer("", 0, 0, 0.0, "content_filter")  # these passages, not all requests
         if status in _TRANSIENT or status >= 500:
-            return _again(message, wait=_told_to_wait(headers, datetime.now(UTC)))
+            return _again(message, wait=_retry_after(headers, datetime.now(UTC)))
         if status == 404:
             message += f" (is the model {self._settings.model!r} there, and the address right?)"
         return _Trouble(Fatal(message))
@@ -319,26 +327,32 @@ def _again(message: str, wait: float = 0.0, unreached: bool = False) -> _Trouble
     return _Trouble(Failed(message), again=True, wait=wait, unreached=unreached)
 
 
-def _read(content: bytes) -> Answer | str:
-    """The answer that a reply of status 200 holds, or what is wrong with it."""
+def _read(content: bytes) -> Answer:
+    """The answer of a reply of status 200.
+
+    Raises
+    ------
+    ValueError
+        If the reply holds none.
+    """
     try:
         reply = json.loads(content)
-    except (ValueError, RecursionError):
-        return f"no JSON in the answer: {content[:200]!r}"
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON in the answer: {content[:200]!r}") from error
     try:
         choice = reply["choices"][0]
         text = _text(choice["message"])
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return f"no message in the answer: {content[:200]!r}"
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"no message in the answer: {content[:200]!r}") from error
     usage = reply.get("usage")
     counts = usage if isinstance(usage, dict) else {}
-    taken, given = (counts.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    prompt, completion = (_count(counts.get(f"{of}_tokens")) for of in ("prompt", "completion"))
     finish = choice.get("finish_reason") or "unknown"
     served = (str(reply[name]) for name in ("model", "system_fingerprint") if reply.get(name))
-    return Answer(text, _count(taken), _count(given), 0.0, str(finish), " ".join(served))
+    return Answer(text, prompt, completion, 0.0, str(finish), " ".join(served))
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
@@ -369,11 +383,11 @@ def _error(text: str) -> tuple[str, str]:
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return "", error if isinstance(error, str) else text
-    code, said = error.get("code") or error.get("type"), error.get("message")
-    return str(code or ""), said if isinstance(said, str) and said else text
+    code, message = error.get("code") or error.get("type"), error.get("message")
+    return str(code or ""), message if isinstance(message, str) and message else text
 
 
-def _told_to_wait(headers: Mapping[str, str], now: datetime) -> float:
+def _retry_after(headers: Mapping[str, str], now: datetime) -> float:
     """Seconds that the server asks to wait: a number, an HTTP date, or a number of milliseconds.
 
     0 where it asks for nothing, or for nothing that one can read.

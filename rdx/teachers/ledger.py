@@ -6,6 +6,7 @@ file systems often lack. A killed writer leaves at most one torn line, at the en
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,13 +17,16 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from rdx.teachers.messages import Message
+if TYPE_CHECKING:  # the module stands alone, so that a writer of a test starts without torch
+    from pydantic import JsonValue
+
+    from rdx.teachers.messages import Identity, Message
 
 # What an export leaves out, at any depth: machine and people, and texts with their own licences.
 PRIVATE = frozenset(
@@ -30,10 +34,73 @@ PRIVATE = frozenset(
     + ("error", "messages", "query", "passages")  # errors may name addresses
 )
 MODELS = ("model", "tokenizer", "adapter")  # of which a local folder keeps only its name
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger: what an LLM answered, or why it did not.
+
+    Parameters
+    ----------
+    key, attempt
+        Content hash of the request (`request_key`); which answer to it this is, from 0.
+    owner, query_id, size
+        Teacher ranking that asked for it, its query, and the passages shown.
+    identity
+        Of the prompt and the LLM: further keys of the line.
+    answer, finish, input_tokens, output_tokens, latency, served
+        As in `messages.Answer`; an `answer` of None is none.
+    cost
+        In the currency of the prices then.
+    state
+        Parse state of the answer by the rule then; "too_long" or "failed" without one.
+    error
+        Why there is no answer.
+    """
+
+    key: str
+    attempt: int
+    owner: str = ""
+    query_id: str = ""
+    size: int = 0
+    identity: Identity = field(default_factory=dict)
+    answer: str | None = None
+    finish: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency: float = 0.0
+    served: str = ""
+    cost: float = 0.0
+    state: str = ""
+    error: str = ""
+
+    def plain(self) -> dict[str, JsonValue]:
+        """The line as plain JSON, without what it has no value of."""
+        plain: dict[str, JsonValue] = {"key": self.key, "attempt": self.attempt}
+        plain |= {"owner": self.owner, "query_id": self.query_id, "size": self.size}
+        plain |= self.identity
+        if self.answer is not None:
+            plain |= {"answer": self.answer, "finish": self.finish}
+            plain |= {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+            plain |= {"latency": self.latency} | ({"served": self.served} if self.served else {})
+            plain["cost"] = self.cost
+        plain["state"] = self.state
+        return plain | ({"error": self.error} if self.error else {})
+
+
+FIELDS = tuple(f.name for f in dataclasses.fields(Entry) if f.name != "identity")
+
+
+def parse(line: str | bytes) -> Entry:
+    """Read a line; ValueError, TypeError or AttributeError if it is damaged."""
+    plain = json.loads(line)
+    own = {name: plain.pop(name) for name in FIELDS if name in plain}
+    return Entry(**own, identity=plain)
 
 
 class Place(NamedTuple):
-    """Where a row is, and whether it says that there was no answer."""
+    """Where an entry is, and whether it says that there was no answer."""
 
     file: str
     offset: int
@@ -58,11 +125,11 @@ class Ledger:
         self._lock = threading.RLock()
         self._writer: _Writer | None = None
 
-    def find(self, key: str, attempt: int) -> dict[str, Any] | None:
-        """Return the row of an attempt, also one that another process has just added, or None.
+    def find(self, key: str, attempt: int) -> Entry | None:
+        """Return the entry of an attempt, also one that another process has just added, or None.
 
-        Of several rows the first one counts, by start of the writer and then by position; but one
-        with the state "failed" only until there is another.
+        Of several entries the first one counts, by start of the writer and then by position; but
+        one with the state "failed" only until there is another.
         """
         with self._lock:
             place = self._index.get((key, attempt))
@@ -71,16 +138,10 @@ class Ledger:
                 place = self._index.get((key, attempt))
         return None if place is None else next(self._at([place]))
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row; it is on the disk when this returns.
-
-        Parameters
-        ----------
-        row
-            "key" (text), "attempt" (integer), and anything else that JSON can say.
-        """
-        row["key"], row["attempt"]  # noqa: B018  a row without them could never be found
-        line = json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    def add(self, entry: Entry) -> None:
+        """Append an entry; it is on the disk when this returns."""
+        plain = entry.plain()
+        line = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock:
             if self._writer is None or self._writer.pid != os.getpid():  # forked: not our file
                 self._writer = _Writer(self.folder)
@@ -91,16 +152,16 @@ class Ledger:
                 self.close()  # there may be half a line at its end: never write after that
                 raise
             self._seen[writer.name] = (writer.end, writer.end)
-            self._note(row, writer.name, offset)
+            self._note(entry, writer.name, offset)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row, one writer after the other, also those that others take precedence of."""
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, one writer after the other, also those that others take precedence of."""
         for name in self._files():
-            for _, _, row in self._scan(name, 0):
-                yield row
+            for _, _, entry in self._scan(name, 0):
+                yield entry
 
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Every row that counts: those that `find` returns."""
+    def answers(self) -> Iterator[Entry]:
+        """Every entry that counts: those that `find` returns."""
         with self._lock:
             self._read()
             places = list(self._index.values())
@@ -113,20 +174,20 @@ class Ledger:
                 self._writer.close()
                 self._writer = None
 
-    def _at(self, places: list[Place]) -> Iterator[dict[str, Any]]:
+    def _at(self, places: list[Place]) -> Iterator[Entry]:
         for file, group in groupby(places, key=lambda place: place.file):
             with (self.folder / file).open("rb") as lines:
                 for place in group:
                     lines.seek(place.offset)
-                    yield json.loads(lines.readline())
+                    yield parse(lines.readline())
 
     def _read(self) -> None:
         """Index what was appended since the last time."""
         for name, size in self._files().items():
             done, size_then = self._seen.get(name, (0, 0))
             if size != size_then:
-                for offset, end, row in self._scan(name, done):
-                    self._note(row, name, offset)
+                for offset, end, entry in self._scan(name, done):
+                    self._note(entry, name, offset)
                     done = end
                 self._seen[name] = (done, size)
 
@@ -138,8 +199,8 @@ class Ledger:
             sizes = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
         return {name: sizes[name] for name in sorted(sizes, key=_started)}
 
-    def _scan(self, name: str, offset: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Whole rows from an offset on: (start, end, row)."""
+    def _scan(self, name: str, offset: int) -> Iterator[tuple[int, int, Entry]]:
+        """Whole lines from an offset on: (start, end, entry)."""
         damaged = 0
         with (self.folder / name).open("rb") as lines:
             lines.seek(offset)
@@ -147,21 +208,22 @@ class Ledger:
                 if not line.endswith(b"\n"):  # torn, or still being written
                     break
                 start, offset = offset, offset + len(line)
-                row = _row(line)
-                if row is None:
+                try:
+                    entry = parse(line)
+                except (ValueError, TypeError, AttributeError):
                     damaged += 1
-                else:
-                    yield start, offset, row
+                    continue
+                yield start, offset, entry
         if damaged:
             warnings.warn(
                 f"{self.folder / name}: {damaged} damaged lines are left out", stacklevel=3
             )
 
-    def _note(self, row: dict[str, Any], file: str, offset: int) -> None:
-        failed = row.get("state") == "failed"
-        known = self._index.get((row["key"], row["attempt"]))
+    def _note(self, entry: Entry, file: str, offset: int) -> None:
+        failed = entry.state == FAILED
+        known = self._index.get((entry.key, entry.attempt))
         if known is None or (known.failed and not failed):
-            self._index[row["key"], row["attempt"]] = Place(file, offset, failed)
+            self._index[entry.key, entry.attempt] = Place(file, offset, failed)
 
 
 class _Writer:
@@ -194,14 +256,28 @@ class _Writer:
         os.close(self.file)
 
 
-def key(identity: dict[str, Any], messages: list[Message]) -> str:
+def request_key(identity: Identity, messages: list[Message]) -> str:
     """Content hash of a request: 32 hex digits of the sha256 of canonical JSON."""
     request = {"identity": identity, "messages": messages}
     text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def export(folder: Path, keys: Iterable[str] | None, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ExportManifest:
+    """What was exported: counts, checksums by file name, and the day."""
+
+    answers: int
+    requests: int
+    requests_without_answer: int
+    states: dict[str, int]
+    models: dict[str, int]
+    prompts: dict[str, int]
+    sha256: dict[str, str]
+    date: str
+
+
+def export(folder: Path, keys: Iterable[str] | None, out: Path) -> ExportManifest:
     """Write the answers in a form that can be given away.
 
     ``answers.jsonl`` is sorted by key and attempt, so that the same answers give the same bytes;
@@ -216,39 +292,29 @@ def export(folder: Path, keys: Iterable[str] | None, out: Path) -> dict[str, Any
         Which requests; None = all.
     out
         Folder to write to.
-
-    Returns
-    -------
-    dict
-        The manifest.
     """
     wanted = None if keys is None else set(keys)
-    rows = [row for row in Ledger(folder).answers() if wanted is None or row["key"] in wanted]
-    rows.sort(key=lambda row: (row["key"], row["attempt"]))
-    lines = [json.dumps(_public(row), sort_keys=True, ensure_ascii=True) for row in rows]
+    entries = [e for e in Ledger(folder).answers() if wanted is None or e.key in wanted]
+    entries.sort(key=lambda entry: (entry.key, entry.attempt))
+    lines = [json.dumps(_public(e.plain()), sort_keys=True, ensure_ascii=True) for e in entries]
     content = "".join(line + "\n" for line in lines).encode()
-    present = {row["key"] for row in rows}
-    manifest = {
-        "answers": len(rows),
-        "requests": len(present),
-        "requests_without_answer": 0 if wanted is None else len(wanted - present),
-        **{f"{name}s": _counts(rows, name) for name in ("state", "model", "prompt")},
-        "sha256": {"answers.jsonl": hashlib.sha256(content).hexdigest()},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    present = {entry.key for entry in entries}
+    manifest = ExportManifest(
+        answers=len(entries),
+        requests=len(present),
+        requests_without_answer=0 if wanted is None else len(wanted - present),
+        states=_counts(entry.state for entry in entries),
+        models=_counts(_public(entry.identity.get("model", ""), "model") for entry in entries),
+        prompts=_counts(_public(entry.identity.get("prompt", "")) for entry in entries),
+        sha256={"answers.jsonl": hashlib.sha256(content).hexdigest()},
+        date=datetime.now(UTC).date().isoformat(),
+    )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _replace(out / "answers.jsonl", content)
-    _replace(out / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    plain = json.dumps(dataclasses.asdict(manifest), indent=1)
+    _replace(out / "manifest.json", (plain + "\n").encode())
     return manifest
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-        return row if {"key", "attempt"} <= row.keys() else None
-    except (ValueError, AttributeError):
-        return None
 
 
 def _started(name: str) -> tuple[int, str]:
@@ -257,7 +323,7 @@ def _started(name: str) -> tuple[int, str]:
     return (int(digits.group(1)) if digits else 0, name)
 
 
-def _public(value: Any, name: str = "") -> Any:
+def _public(value: JsonValue, name: str = "") -> JsonValue:
     if isinstance(value, dict):
         return {k: _public(v, k) for k, v in value.items() if k not in PRIVATE}
     if isinstance(value, list):
@@ -267,22 +333,10 @@ def _public(value: Any, name: str = "") -> Any:
     return value
 
 
-def _counts(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
-    """How many rows have which value of a key, wherever in the row it is; "" = none."""
-    found = (_public(_first(row, name), name) for row in rows)
-    texts = (one if isinstance(one, str) else json.dumps(one, sort_keys=True) for one in found)
+def _counts(values: Iterable[JsonValue]) -> dict[str, int]:
+    """How often each value occurs, by its text; "" = none."""
+    texts = (v if isinstance(v, str) else json.dumps(v, sort_keys=True) for v in values)
     return dict(sorted(Counter(texts).items()))
-
-
-def _first(row: dict[str, Any], name: str) -> Any:
-    if name in row:
-        return row[name]
-    for value in row.values():
-        if isinstance(value, dict):
-            found = _first(value, name)
-            if found != "":
-                return found
-    return ""
 
 
 def _replace(path: Path, content: bytes) -> None:

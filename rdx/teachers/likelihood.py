@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from rdx import rankings
-from rdx.assets import check_model
+from rdx.assets import Model, check_model
 from rdx.bars import bar
-from rdx.precision import AUTO, check_precision, chosen
-from rdx.teachers.models import load_causal
-from rdx.teachers.tables import taught
+from rdx.collection import Collection
+from rdx.declared import PRECISION, SCHEDULES, Positive, Share, one_of, settings
+from rdx.precision import AUTO, chosen
+from rdx.teachers.models import left_padded, load_causal, positions
+from rdx.teachers.tables import as_teacher_ranking
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class QueryLikelihood:
     """Mean log p(query token | passage) under a causal LM, after Sachan et al. (EMNLP 2022).
 
@@ -48,29 +50,28 @@ class QueryLikelihood:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str
-    passage_length: int = 96
-    query_length: int = 32
-    interpolation: float = 0.0
-    chunk: int = 8
-    precision: str = AUTO
-    device: str = "auto"
+    model: Model
+    passage_length: Positive = 96
+    query_length: Positive = 32
+    interpolation: Share = 0.0
+    chunk: Positive = 8
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
 
     ranks_unseen = True
+    engines: ClassVar[tuple[str, ...]] = ("gguf",)
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
 
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        for name in ("passage_length", "query_length", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.interpolation <= 1:
-            raise ValueError(f"teacher.interpolation={self.interpolation}: must be in [0, 1]")
-        check_precision("teacher.precision", self.precision)
+        """Choose the precision."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
 
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
+        check_model(self.model, self.revision)
+
+    def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score."""
         answers = dict(_read_ledger(work / "ledger.jsonl"))
         queries = list(dict.fromkeys(candidates.query_id))
@@ -79,17 +80,17 @@ class QueryLikelihood:
         todo = [chunk for chunk in chunks if any(q not in answers for q in chunk)]
         scorer = _Scorer(self) if todo else None
         total = sum(len(lists[q]) for chunk in todo for q in chunk)
-        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as shown:
+        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as progress:
             for chunk in todo:
                 assert scorer is not None
                 pairs = [(collection.queries[q], collection.passages[d])
                          for q in chunk for d in lists[q]]  # fmt: skip
-                scores = iter(scorer.scores(pairs, shown))
+                scores = iter(scorer.scores(pairs, progress))
                 fresh = {q: {d: next(scores) for d in lists[q]} for q in chunk}
                 _append_ledger(work / "ledger.jsonl", fresh)
                 answers.update(fresh)
-        wanted = zip(candidates.query_id, candidates.doc_id, strict=True)
-        likelihood = [answers[q][d] for q, d in wanted]
+        rows = zip(candidates.query_id, candidates.doc_id, strict=True)
+        likelihood = [answers[q][d] for q, d in rows]
         return _by_score(candidates.assign(llm=likelihood), self.interpolation)
 
 
@@ -101,9 +102,8 @@ class _Scorer:
         self.tokenizer, self.model = load_causal(
             settings.model, settings.precision, settings.device, settings.revision
         )
-        self.device = self.model.device
 
-    def scores(self, pairs: list[tuple[str, str]], bar: Any) -> list[float]:
+    def scores(self, pairs: list[tuple[str, str]], progress: tqdm) -> list[float]:
         """Mean log-probability of the query tokens, per (query, passage) pair."""
         encoded = [self._encode(query, passage) for query, passage in pairs]
         order = sorted(range(len(pairs)), key=lambda i: (len(encoded[i][0]), i))
@@ -112,14 +112,15 @@ class _Scorer:
             batch = order[start : start + 16]
             for i, value in zip(batch, self._batch([encoded[i] for i in batch]), strict=True):
                 result[i] = value
-            bar.update(len(batch))
+            progress.update(len(batch))
         return result
 
     def _encode(self, query: str, passage: str) -> tuple[list[int], int]:
         """Token ids of prompt + query, and how many of them are the query's."""
 
         def ids(text: str, limit: int | None = None) -> list[int]:
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
+            tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return tokens[:limit]
 
         passage_ids = ids(f"Documentation: {passage}", self.settings.passage_length)
         query_ids = ids(f" {query}", self.settings.query_length)
@@ -127,17 +128,14 @@ class _Scorer:
 
     @torch.inference_mode()
     def _batch(self, encoded: list[tuple[list[int], int]]) -> list[float]:
-        width = max(len(ids) for ids, _ in encoded)
         longest = max(n for _, n in encoded)
-        # Left padding: every query ends at the last position, and only the last positions that
-        # some query needs go through the vocabulary matrix.
-        tokens = torch.tensor([[0] * (width - len(ids)) + ids for ids, _ in encoded])
-        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in encoded])
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        # Every query ends at the last position, and only the last positions that some query needs
+        # go through the vocabulary matrix.
+        tokens, mask = left_padded([ids for ids, _ in encoded], self.model.device)
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            position_ids=positions(mask),
             logits_to_keep=longest + 1,
             use_cache=False,
         )
@@ -151,7 +149,7 @@ def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
     mixed = (1 - interpolation) * rankings.z_scores(candidates, "llm")
     mixed += interpolation * rankings.z_scores(candidates, "score")
     ranked = rankings.rank(candidates.query_id, candidates.doc_id, mixed)
-    return taught(ranked.rename(columns={"rank": "teacher_rank"}))
+    return as_teacher_ranking(ranked.rename(columns={"rank": "teacher_rank"}))
 
 
 def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -162,13 +160,13 @@ def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
         if lines[-1]:
             path.write_bytes(whole)
         for line in whole.splitlines():
-            row = json.loads(line)
-            yield row["query_id"], row["log_likelihood"]
+            entry = json.loads(line)
+            yield entry["query_id"], entry["log_likelihood"]
 
 
 def _append_ledger(path: Path, answers: dict[str, dict[str, float]]) -> None:
-    rows = [{"query_id": q, "log_likelihood": scores} for q, scores in answers.items()]
+    entries = [{"query_id": q, "log_likelihood": scores} for q, scores in answers.items()]
     with path.open("ab") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
         file.flush()
         os.fsync(file.fileno())

@@ -5,33 +5,75 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, NamedTuple
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import JsonValue
+from tqdm import tqdm
 
-from rdx import rankings
+from rdx import folders, rankings
 from rdx.bars import bar, tell
+from rdx.collection import Collection
+from rdx.declared import (
+    SCHEDULES,
+    WRITTEN,
+    DecidedBy,
+    Known,
+    Positive,
+    Read,
+    at_least,
+    content,
+    one_of,
+    settings,
+    version,
+)
+from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
-from rdx.teachers.ledger import Ledger, key
-from rdx.teachers.messages import Answer, Backend, Failed, Fatal, TooLong
-from rdx.teachers.parsing import RULES, parse
-from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.teachers.ledger import FAILED, Entry, Ledger, request_key
+from rdx.teachers.messages import (
+    Answer,
+    Backend,
+    Failed,
+    Fatal,
+    Identity,
+    Message,
+    Service,
+    TooLong,
+    characters,
+)
+from rdx.teachers.parsing import RULES, Parsed, parse
+from rdx.teachers.prompts import RANK_LLM, Prompt, load, shorten
+from rdx.teachers.tables import COLUMNS
 from rdx.text import counted
 
 log = logging.getLogger(__name__)
 
 ORDERS = ("first_stage", "shuffled")
+TOO_LONG = "too_long"  # state of a request that does not fit into the context
 FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fit the context
-DEAD = 20  # requests in a row that were not answered: nothing answers any more
-WINDOWS = "windows.parquet"
+DEAD = 20  # give up after this many requests in a row without an answer
+# Of the table of windows (`rdx.teachers.audit.audit` explains them).
+PLACE = ["query_id", "shuffle", "pass", "start", "end"]
+OUTCOME = ["state", "tries", "words", "key", "shown", "given"]
+
+BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
 
 
-@dataclass(frozen=True)
+def _template(prompt: str) -> JsonValue:
+    """Its content: of a file, of one of rdx, or of the version of rank-llm that has it."""
+    if prompt.startswith(RANK_LLM):
+        return {"name": prompt, "version": version("rank-llm")}
+    path = folders.options(folders.PROMPTS).get(prompt, Path(prompt))
+    return content(path) if path.is_file() else prompt
+
+
+@settings(frozen=True)
 class Listwise:
     """An LLM orders the passages of a window that slides from the end of the list to its start.
 
@@ -76,50 +118,64 @@ class Listwise:
         nDCG@10 of this teacher that others report, by test collection, for ``teach --calibrate``.
     """
 
-    backend: Any
-    prompt: str
-    window: int = 20
-    stride: int = 10
-    passes: int = 1
-    order: str = "first_stage"
-    shuffles: int = 1
-    merge: str = "borda"
+    backend: Annotated[Service, Known(BACKENDS)]
+    prompt: Annotated[str, MinLen(1), Read((".yaml", ".yml")), DecidedBy(_template)]
+    window: Annotated[int, at_least(2)] = 20
+    stride: Positive = 10
+    passes: Positive = 1
+    order: Annotated[str, one_of(*ORDERS)] = "first_stage"
+    shuffles: Positive = 1
+    merge: Annotated[str, one_of(*windows.MERGES)] = "borda"
     seed: int = 0
-    parse: str = "strict"
-    tries: int = 3
-    passage_words: int = 300
-    concurrency: int = 8
-    ledger: str = "store/ledger"
-    caps: Caps = field(default_factory=Caps)
-    prices: Prices = field(default_factory=Prices)
-    published: Mapping[str, float] = field(default_factory=dict)
+    parse: Annotated[str, one_of(*RULES)] = "strict"
+    tries: Positive = 3
+    passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300
+    concurrency: Annotated[Positive, SCHEDULES] = 8
+    ledger: Annotated[str, WRITTEN] = "store/ledger"
+    caps: Annotated[Caps, SCHEDULES] = field(default_factory=Caps)
+    prices: Annotated[Prices, SCHEDULES] = field(default_factory=Prices)
+    published: Annotated[Mapping[str, float], SCHEDULES] = field(default_factory=dict)
 
     ranks_unseen = True
 
     def __post_init__(self) -> None:
-        """Check values; the prompt is loaded, no request is made."""
+        """Check values together; no request is made."""
         windows.check(self.window, self.stride, self.passes)
-        for name, value, valid in (
-            ("order", self.order, ORDERS),
-            ("merge", self.merge, windows.MERGES),
-            ("parse", self.parse, RULES),
-        ):
-            if value not in valid:
-                raise ValueError(f"teacher.{name}={value!r}: must be one of {list(valid)}")
-        for name in ("shuffles", "tries", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"teacher.{name}={getattr(self, name)}: must be at least 1")
-        if self.passage_words < FEWEST_WORDS:
-            raise ValueError(
-                f"teacher.passage_words={self.passage_words}: must be at least {FEWEST_WORDS}"
-            )
+
+    def check(self) -> None:
+        """Read the prompt.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is none, or it names passages by letters and a window has more.
+        """
         if load(self.prompt).identifiers == "letters" and self.window > len(ascii_uppercase):
             raise ValueError(
-                f"teacher.window={self.window}: teacher.prompt={self.prompt} names passages by "
+                f"window={self.window}: teacher.prompt={self.prompt} names passages by "
                 f"letters, so at most {len(ascii_uppercase)}"
             )
 
-    def rank(self, candidates: pd.DataFrame, collection: Any, work: Path) -> pd.DataFrame:
+    @property
+    def service(self) -> str:
+        """Model and address of a backend whose answers may cost money; "" of any other."""
+        if not getattr(self.backend, "paid", False):
+            return ""
+        model = getattr(self.backend, "model", type(self.backend).__name__)
+        return f"{model} at {getattr(self.backend, 'base_url', None) or 'the default address'}"
+
+    def requests(self, length: int) -> tuple[int, int]:
+        """Requests, and passages that they show, of a list of so many passages."""
+        spans = windows.positions(length, self.window, self.stride)
+        times = self.passes * self.shuffles
+        return times * len(spans), times * sum(end - start for start, end in spans)
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float | None:
+        """In the currency of `prices`; None if these are not given."""
+        known = self.prices.input or self.prices.output
+        return self.prices.cost(input_tokens, output_tokens) if known else None
+
+    def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Ask for every list; write what was asked to windows.parquet in `work`.
 
         Raises
@@ -139,162 +195,192 @@ class Listwise:
         finally:
             session.ledger.close()
         rankings.write_parquet(session.table(lists), work / WINDOWS)
-        return _table(lists, session.results, self.merge)
+        return session.ranking(lists)
 
 
-@dataclass
-class _Result:
-    """What became of one input order of a list."""
+class _Order(NamedTuple):
+    """What became of one input order of a list: doc ids, best first."""
 
-    order: list[str]
+    doc_ids: list[str]
     state: str = "ok"
+
+
+class _Outcome(NamedTuple):
+    """What became of a window; `tries`, `words` and `key` as in the table of windows."""
+
+    permutation: tuple[int, ...] | None
+    state: str
+    tries: int
+    words: int
+    key: str
+
+
+class _Window(NamedTuple):
+    """A window that was asked, its place first: the windows of a pass go from the back forward."""
+
+    query_id: str
+    shuffle: int
+    turn: int
+    start: int
+    end: int
+    shown: list[str]
+    outcome: _Outcome
+
+    def row(self) -> list[object]:
+        """Values of `PLACE` and `OUTCOME`."""
+        permutation, *facts = self.outcome
+        return [*self[:5], *facts, self.shown, [self.shown[i] for i in permutation or ()]]
 
 
 class _Session:
     """One go at all lists of a teacher ranking."""
 
-    def __init__(self, teacher: Listwise, collection: Any, owner: str) -> None:
+    def __init__(self, teacher: Listwise, collection: Collection, owner: str) -> None:
         self.teacher, self.collection, self.owner = teacher, collection, owner
         self.prompt: Prompt = load(teacher.prompt)
         self.backend: Backend = teacher.backend.backend()
         self.ledger = Ledger(Path(teacher.ledger))
         self.meter = Meter(teacher.caps, teacher.prices)
-        self.results: dict[tuple[str, int], _Result] = {}
-        self.rows: list[dict[str, Any]] = []
+        self.orders: dict[tuple[str, int], _Order] = {}
+        self.windows: list[_Window] = []
         self.halted: Exception | None = None
         self.unanswered = 0  # requests in a row
-        self.fresh = self.bad = 0  # answers of this session, and how many of them are unusable
-        self._facts = {"prompt": self.prompt.identity(), **self.backend.identity()}
+        self.fresh = self.unusable = 0  # answers of this session
+        self.identity: Identity = {"prompt": self.prompt.identity(), **self.backend.identity()}
 
     async def run(self, lists: Mapping[str, list[str]]) -> None:
         """Let `concurrency` workers take one list after the other."""
-        for row in self.ledger.rows():
-            if row.get("owner") == self.owner and "answer" in row:
-                self.meter.add(row)
+        for entry in self.ledger.entries():
+            if entry.owner == self.owner and entry.answer is not None:
+                self.meter.add(entry.input_tokens, entry.output_tokens)
         jobs = [(q, n) for q in lists for n in range(self.teacher.shuffles)]
         self._announce(lists)
         waiting = iter(jobs)
-        with bar(total=len(jobs), desc="teaching", unit="list", smoothing=0.1) as shown:
+        with bar(total=len(jobs), desc="teaching", unit="list", smoothing=0.1) as progress:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.teacher.concurrency, len(jobs))):
-                        group.create_task(self._work(waiting, lists, shown))
+                        group.create_task(self._work(waiting, lists, progress))
             finally:
                 await self.backend.close()
         if self.halted is not None:
             raise self.halted
 
     async def _work(
-        self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], shown: Any
+        self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], progress: tqdm
     ) -> None:
         for query_id, number in waiting:
             try:
-                self.results[query_id, number] = await self._list(query_id, number, lists[query_id])
+                self.orders[query_id, number] = await self._list(query_id, number, lists[query_id])
             except (Stopped, Fatal) as error:
                 # The others end after the answer that they wait for: it is paid for.
                 self.halted = self.halted or error
             if self.halted is not None:
                 return
-            shown.update()
-            shown.set_postfix_str(self._progress(shown), refresh=False)
+            progress.update()
+            progress.set_postfix_str(self._rates(progress), refresh=False)
 
-    async def _list(self, query_id: str, number: int, doc_ids: list[str]) -> _Result:
+    async def _list(self, query_id: str, number: int, doc_ids: list[str]) -> _Order:
         """All passes over one list, from one input order."""
         teacher = self.teacher
         first = number + (teacher.order == "shuffled")
-        drawn = windows.shuffled(len(doc_ids), teacher.seed, query_id, first)
-        order, states = [doc_ids[i] for i in drawn], set()
+        shuffle = windows.shuffled(len(doc_ids), teacher.seed, query_id, first)
+        order, state = [doc_ids[i] for i in shuffle], "ok"
         for turn in range(teacher.passes):
             for start, end in windows.positions(len(order), teacher.window, teacher.stride):
                 shown = order[start:end]
-                permutation, facts = await self._window(query_id, shown)
-                self.rows.append(
-                    {"query_id": query_id, "shuffle": number, "pass": turn, "start": start}
-                    | {"end": end, "shown": shown, **facts}
-                    | {"given": [shown[i] for i in permutation or ()]}
-                )
-                if permutation is None:
-                    return _Result(doc_ids, facts["state"])
-                order = windows.applied(order, start, permutation)
-                states.add(facts["state"])
-        return _Result(order, "repaired" if "repaired" in states else "ok")
+                outcome = await self._window(query_id, shown)
+                self.windows.append(_Window(query_id, number, turn, start, end, shown, outcome))
+                if outcome.permutation is None:
+                    return _Order(doc_ids, outcome.state)
+                order = windows.applied(order, start, outcome.permutation)
+                state = "repaired" if outcome.state == "repaired" else state
+        return _Order(order, state)
 
-    async def _window(
-        self, query_id: str, shown: list[str]
-    ) -> tuple[tuple[int, ...] | None, dict[str, Any]]:
-        """The permutation of a window, None if it has none after all tries, and its facts."""
+    async def _window(self, query_id: str, shown: list[str]) -> _Outcome:
+        """Ask until there is a permutation, or tries or words are used up."""
         words = self.teacher.passage_words
         attempt, before = 0, None
         while True:
             messages = self._messages(query_id, shown, words)
-            row = await self._answer(query_id, messages, len(shown), attempt)
-            if row["state"] == "too_long":
-                if words <= FEWEST_WORDS:
-                    row = {**row, "state": "failed"}
-                else:
+            entry = await self._answer(query_id, messages, len(shown), attempt)
+            state = entry.state
+            if state == TOO_LONG:
+                if words > FEWEST_WORDS:
                     words = max(FEWEST_WORDS, words * 3 // 4)
                     continue
+                state = FAILED
             attempt += 1
-            facts = {"state": row["state"], "tries": attempt, "words": words, "key": row["key"]}
-            if row["state"] in USABLE:
-                return self._parsed(row, len(shown)).order, facts
-            if row["state"] == "failed" or attempt == self.teacher.tries or row["answer"] == before:
-                return None, facts
-            before = row["answer"]
+            if state in USABLE:
+                permutation = self._parsed(entry.answer, entry.finish, len(shown)).order
+                return _Outcome(permutation, state, attempt, words, entry.key)
+            if state == FAILED or attempt == self.teacher.tries or entry.answer == before:
+                return _Outcome(None, state, attempt, words, entry.key)
+            before = entry.answer
 
     async def _answer(
-        self, query_id: str, messages: list[dict[str, str]], size: int, attempt: int
-    ) -> dict[str, Any]:
-        """The ledger's row of a request; asked for if it is not there, or was not answered."""
-        name = key(self._facts, messages)
-        known = self.ledger.find(name, attempt)
-        if known is not None and known["state"] != "failed":
-            if known["state"] == "too_long":
-                return known
+        self, query_id: str, messages: list[Message], size: int, attempt: int
+    ) -> Entry:
+        """The ledger's entry of a request; asked for if it is not there, or was not answered."""
+        key = request_key(self.identity, messages)
+        known = self.ledger.find(key, attempt)
+        if known is not None and known.state == TOO_LONG:
+            return known
+        if known is not None and known.state != FAILED:
             # The answer is what was stored; the rule that reads it may have changed.
-            return {**known, "state": self._parsed(known, size).state}
+            return replace(known, state=self._parsed(known.answer, known.finish, size).state)
         if self.halted is not None:
             raise Stopped("another list stopped the session")
-        characters = sum(len(one["content"]) for one in messages)
-        ticket = self.meter.reserve(characters, size)
-        row: dict[str, Any] = {"key": name, "attempt": attempt, "owner": self.owner}
-        row |= {"query_id": query_id, "size": size, **self._facts}
-        counted = None
+        length = characters(messages)
+        ticket = self.meter.reserve(length, size)
+        entry = Entry(key, attempt, self.owner, query_id, size, self.identity)
+        answer = None
         try:
             answer = await self.backend.ask(messages, size)
-            counted = row = {**row, **_facts(answer)}
-            row["cost"] = self.meter.prices.cost(answer.input_tokens, answer.output_tokens)
-            row["state"] = self._parsed(row, size).state
+            entry = self._answered(entry, answer)
             self.unanswered = 0
         except TooLong as error:
-            row |= {"state": "too_long", "error": str(error)}
+            entry = replace(entry, state=TOO_LONG, error=str(error))
             log.warning("query %s: a window of %d passages is too long: %s", query_id, size, error)
         except Failed as error:
             # Kept as a trace; in the ledger an answer to the same request takes precedence.
-            row |= {"state": "failed", "error": str(error)}
+            entry = replace(entry, state=FAILED, error=str(error))
             self.unanswered += 1
         finally:
-            self.meter.settle(ticket, characters, counted)
-        self.ledger.add(row)
+            self.meter.settle(ticket, length, answer)
+        self.ledger.add(entry)
         if self.unanswered >= max(DEAD, 2 * self.teacher.concurrency):
             raise Stopped(
-                f"{self.unanswered} requests in a row were not answered (the last: "
-                f"{row['error']}). All answers are kept; run the same command to go on"
+                f"{self.unanswered} requests in a row were not answered (the last: {entry.error}). "
+                "All answers are kept; run the same command to go on"
             )
         self.fresh += 1
-        self.bad += row["state"] not in USABLE
-        return row
+        self.unusable += entry.state not in USABLE
+        return entry
 
-    def _messages(self, query_id: str, doc_ids: Sequence[str], words: int) -> list[dict[str, str]]:
+    def _answered(self, entry: Entry, answer: Answer) -> Entry:
+        return replace(
+            entry,
+            answer=answer.text,
+            finish=answer.finish,
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            latency=round(answer.latency, 4),
+            served=answer.served,
+            cost=self.meter.prices.cost(answer.input_tokens, answer.output_tokens),
+            state=self._parsed(answer.text, answer.finish, entry.size).state,
+        )
+
+    def _messages(self, query_id: str, doc_ids: Sequence[str], words: int) -> list[Message]:
         texts = [shorten(self.collection.passages[doc_id], words) for doc_id in doc_ids]
         return self.prompt.messages(self.collection.queries[query_id], texts)
 
-    def _parsed(self, row: Mapping[str, Any], size: int) -> Any:
+    def _parsed(self, text: str | None, finish: str, size: int) -> Parsed:
         return parse(
-            self.prompt.canonical(row["answer"]),
+            self.prompt.canonical(text or ""),
             size,
             self.teacher.parse,
-            truncated=row["finish"] == "length",
+            truncated=finish == "length",
             identifiers=self.prompt.identifiers,
         )
 
@@ -309,13 +395,10 @@ class _Session:
         if not spans:
             return
         some = spans[:: max(1, len(spans) // 50)]
-        chars = [
-            sum(len(m["content"]) for m in self._messages(q, shown, teacher.passage_words))
-            for q, shown in some
-        ]
+        lengths = [characters(self._messages(q, shown, teacher.passage_words)) for q, shown in some]
         estimate = self.meter.estimate(
             len(spans) * teacher.passes * teacher.shuffles,
-            sum(chars) / len(chars),
+            sum(lengths) / len(lengths),
             sum(len(shown) for _, shown in some) / len(some),
         )
         spent = (
@@ -323,57 +406,39 @@ class _Session:
         )
         tell(f"teaching {counted(len(lists), 'list')}: {estimate}{spent}")
 
-    def _progress(self, shown: Any) -> str:
-        elapsed = max(shown.format_dict["elapsed"], 1e-9)
-        parts = [f"{self.fresh / elapsed:.1f} answers/s", f"{self.meter.tokens:,} tokens"]
+    def _rates(self, progress: tqdm) -> str:
+        elapsed = max(progress.format_dict["elapsed"], 1e-9)
+        rates = [f"{self.fresh / elapsed:.1f} answers/s", f"{self.meter.tokens:,} tokens"]
         if self.fresh:
-            parts.insert(1, f"{self.bad / self.fresh:.1%} unusable")
+            rates.insert(1, f"{self.unusable / self.fresh:.1%} unusable")
         if self.meter.prices != Prices():
-            parts.append(f"cost {self.meter.cost:.2f}")
-        return ", ".join(parts)
+            rates.append(f"cost {self.meter.cost:.2f}")
+        return ", ".join(rates)
 
     def table(self, lists: Iterable[str]) -> pd.DataFrame:
         """All windows, one row each, in the order of (query, shuffle, pass, window)."""
         place = {query_id: i for i, query_id in enumerate(lists)}
-        rows = sorted(
-            self.rows, key=lambda r: (place[r["query_id"]], r["shuffle"], r["pass"], -r["start"])
+        in_order = sorted(
+            self.windows, key=lambda w: (place[w.query_id], w.shuffle, w.turn, -w.start)
         )
-        columns = ["query_id", "shuffle", "pass", "start", "end", "state", "tries", "words", "key"]
-        return pd.DataFrame(rows, columns=[*columns, "shown", "given"])
+        return pd.DataFrame([window.row() for window in in_order], columns=[*PLACE, *OUTCOME])
+
+    def ranking(self, lists: Mapping[str, list[str]]) -> pd.DataFrame:
+        """The teacher ranking: per list the merged orders, or without a usable one its own."""
+        rows = []
+        for query_id, doc_ids in lists.items():
+            orders = [self.orders[query_id, n] for n in range(self.teacher.shuffles)]
+            state = _worst([order.state for order in orders])
+            merged = doc_ids
+            if state in USABLE:
+                merged = windows.merged([order.doc_ids for order in orders], self.teacher.merge)
+            ranks = {doc_id: rank for rank, doc_id in enumerate(merged, start=1)}
+            rows += [(query_id, d, ranks[d], float("nan"), state) for d in doc_ids]
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        return table.astype({"teacher_rank": "int32", "score": "float32"})
 
 
-def _facts(answer: Answer) -> dict[str, Any]:
-    return {
-        "answer": answer.text,
-        "finish": answer.finish,
-        "input_tokens": answer.input_tokens,
-        "output_tokens": answer.output_tokens,
-        "latency": round(answer.latency, 4),
-        **({"served": answer.served} if answer.served else {}),
-    }
-
-
-def _table(
-    lists: Mapping[str, list[str]], results: Mapping[tuple[str, int], _Result], merge: str
-) -> pd.DataFrame:
-    """The teacher ranking [query_id, doc_id, teacher_rank, score, state]."""
-    numbers = sorted({number for _, number in results})
-    rows = []
-    for query_id, doc_ids in lists.items():
-        found = [results[query_id, number] for number in numbers]
-        state = _worst(one.state for one in found)
-        usable = state in USABLE
-        orders = [one.order for one in found]
-        order = doc_ids if not usable else windows.merged(orders, merge)
-        ranks = {doc_id: rank for rank, doc_id in enumerate(order, start=1)}
-        rows += [(query_id, d, ranks[d], float("nan"), state) for d in doc_ids]
-    columns = ["query_id", "doc_id", "teacher_rank", "score", "state"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"teacher_rank": "int32", "score": "float32"})
-
-
-def _worst(states: Iterable[str]) -> str:
+def _worst(states: Sequence[str]) -> str:
     """The state of a list of several input orders: an unusable one decides."""
-    found = list(states)
-    unusable = [state for state in found if state not in USABLE]
-    return unusable[0] if unusable else "repaired" if "repaired" in found else "ok"
+    unusable = [state for state in states if state not in USABLE]
+    return unusable[0] if unusable else "repaired" if "repaired" in states else "ok"

@@ -14,21 +14,31 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from rdx import hub
-from rdx.assets import ASSETS, PREFIX, check_model
-from rdx.precision import AUTO, check_precision, chosen
-from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Message, TooLong
-from rdx.teachers.models import load_causal
+from rdx.assets import ASSETS, PREFIX, Model, check_model
+from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
+from rdx.precision import AUTO, chosen
+from rdx.teachers.messages import (
+    Answer,
+    BackendError,
+    Failed,
+    Fatal,
+    Identity,
+    Message,
+    TooLong,
+    characters,
+)
+from rdx.teachers.models import left_padded, load_causal, positions
 
 SCORES = ("generate", "first_token")
 # Between two batches the callers read their answers and ask again. A batch starts once nobody has
@@ -38,12 +48,12 @@ MODEL_FILES = {".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jin
 # Tokens beyond the bare permutation, such as "Ranking:" and the end of text.
 SPARE_TOKENS = 16
 
-Asked = tuple[list[Message], int]  # and the number of passages
+Chat = tuple[list[Message], int]  # and the number of passages that it shows
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Local:
     """A causal LM in this process.
 
@@ -78,29 +88,24 @@ class Local:
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
 
-    model: str
-    precision: str = AUTO
-    device: str = "auto"
-    batch: int = 16
-    score: str = "generate"
+    model: Model
+    precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
+    device: Annotated[str, SCHEDULES] = "auto"
+    batch: Annotated[Positive, SCHEDULES] = 16
+    score: Annotated[str, one_of(*SCORES)] = "generate"
     opening: str = ""
-    max_new_tokens: int | None = None
-    context: int | None = None
+    max_new_tokens: Positive | None = None
+    context: Positive | None = None
     chat_variables: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        """Check values; nothing is fetched."""
-        check_model(self.model, self.revision)
-        where = "teacher.backend"
-        check_precision(f"{where}.precision", self.precision)
+        """Choose the precision."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        if self.score not in SCORES:
-            raise ValueError(f"{where}.score={self.score!r}: must be one of {list(SCORES)}")
-        for name in ("batch", "max_new_tokens", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{where}.{name}={value}: must be at least 1")
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
+        check_model(self.model, self.revision)
 
     def backend(self) -> InProcess:
         """A backend that loads the model when it is first asked."""
@@ -112,10 +117,10 @@ class _Request:
     messages: list[Message]
     size: int
     answer: asyncio.Future[Answer]
-    asked: float  # time
+    start: float  # time
 
     def length(self) -> int:
-        return sum(len(message["content"]) for message in self.messages)
+        return characters(self.messages)
 
 
 @dataclass(frozen=True)
@@ -127,47 +132,39 @@ class _Row:
     limit: int  # new tokens
 
 
-@dataclass(frozen=True)
-class _Made:
-    text: str
-    input_tokens: int
-    output_tokens: int
-    finish: str
-
-
 class InProcess:
     """Collects the requests of an event loop, and has a thread answer them in batches."""
 
     def __init__(self, settings: Local) -> None:
         self.settings = settings
-        self._identity: dict[str, Any] = {}
+        self._identity: Identity = {}
         self._waiting: list[_Request] = []
         self._running: list[_Request] = []
         self._worker: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._engine: _Engine | None = None
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """All that changes answers, which device and batch do not.
 
         Nor are the versions of Transformers and torch part of it: they change the rounding at
         most, and an update must not make all answers worthless.
         """
         if not self._identity:
-            one = self.settings
-            by_score: dict[str, dict[str, Any]] = {
-                "generate": {"max_new_tokens": one.max_new_tokens},
-                "first_token": {"opening": one.opening},
+            s = self.settings
+            by_score: dict[str, Identity] = {
+                "generate": {"max_new_tokens": s.max_new_tokens},
+                "first_token": {"opening": s.opening},
             }
             self._identity = {
                 "engine": "transformers",
-                "model": Path(one.model).name if Path(one.model).is_dir() else one.model,
-                "revision": revision(one.model, one.revision),
-                "precision": one.precision,
-                "score": one.score,
-                "context": one.context,
-                "chat_variables": dict(one.chat_variables),
-                **by_score[one.score],
+                "model": Path(s.model).name if Path(s.model).is_dir() else s.model,
+                "revision": revision(s.model, s.revision),
+                "precision": s.precision,
+                "score": s.score,
+                "context": s.context,
+                "chat_variables": dict(s.chat_variables),
+                **by_score[s.score],
             }
         return dict(self._identity)
 
@@ -178,7 +175,7 @@ class InProcess:
                 f"teacher.backend.score=first_token: a window of {size} passages, but there are "
                 f"{len(ascii_uppercase)} letters; lower teacher.window"
             )
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(messages, size, future, time.perf_counter()))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -206,8 +203,8 @@ class InProcess:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="rdx-local")
             stop = threading.Event()
             try:
-                asked = [(one.messages, one.size) for one in self._running]
-                made = await loop.run_in_executor(self._thread, self._answers, asked, stop)
+                chats = [(request.messages, request.size) for request in self._running]
+                results = await loop.run_in_executor(self._thread, self._answers, chats, stop)
             except asyncio.CancelledError:
                 stop.set()
                 raise
@@ -218,8 +215,8 @@ class InProcess:
                 _fail(self._running + self._waiting, Fatal, str(error) if known else text)
                 self._running, self._waiting = [], []
                 return
-            for request, one in zip(self._running, made, strict=True):
-                _answer(request, one)
+            for request, result in zip(self._running, results, strict=True):
+                _settle(request, result)
             self._running = []
 
     async def _next_batch(self) -> bool:
@@ -228,15 +225,15 @@ class InProcess:
         while before < len(self._waiting) < self.settings.batch:
             before = len(self._waiting)
             await asyncio.sleep(LINGER)
-        wanted = [one for one in self._waiting if not one.answer.done()]  # not cancelled
-        self._running = _pick(wanted, self.settings.batch)
-        self._waiting = [one for one in wanted if one not in self._running]
+        waiting = [request for request in self._waiting if not request.answer.done()]
+        self._running = _pick(waiting, self.settings.batch)
+        self._waiting = [request for request in waiting if request not in self._running]
         return bool(self._running)
 
-    def _answers(self, asked: list[Asked], stop: threading.Event) -> list[_Made | BackendError]:
+    def _answers(self, chats: list[Chat], stop: threading.Event) -> list[Answer | BackendError]:
         if self._engine is None:
             self._engine = _Engine(self.settings)
-        return self._engine.answers(asked, stop)
+        return self._engine.answers(chats, stop)
 
 
 def _pick(waiting: list[_Request], most: int) -> list[_Request]:
@@ -249,21 +246,19 @@ def _pick(waiting: list[_Request], most: int) -> list[_Request]:
     return [waiting[i] for i in by_length[start : start + most]]
 
 
-def _answer(request: _Request, made: _Made | BackendError) -> None:
+def _settle(request: _Request, result: Answer | BackendError) -> None:
+    """Give a request its answer or error, unless its caller has given up."""
     if request.answer.done():
         return
-    if isinstance(made, BackendError):
-        request.answer.set_exception(made)
+    if isinstance(result, BackendError):
+        request.answer.set_exception(result)
         return
-    latency = time.perf_counter() - request.asked
-    request.answer.set_result(
-        Answer(made.text, made.input_tokens, made.output_tokens, latency, made.finish)
-    )
+    request.answer.set_result(replace(result, latency=time.perf_counter() - request.start))
 
 
 def _fail(requests: list[_Request], error: type[BackendError], text: str) -> None:
     for request in requests:
-        _answer(request, error(text))
+        _settle(request, error(text))
 
 
 class _Engine:
@@ -290,41 +285,41 @@ class _Engine:
         self.special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
         self.letters = self._letter_tokens() if settings.score == "first_token" else []
 
-    def answers(self, asked: list[Asked], stop: threading.Event) -> list[_Made | BackendError]:
-        """One answer, or what prevents it, per request."""
-        result: dict[int, _Made | BackendError] = {}
+    def answers(self, chats: list[Chat], stop: threading.Event) -> list[Answer | BackendError]:
+        """One answer, its latency left open, or what prevents it, per chat."""
+        result: dict[int, Answer | BackendError] = {}
         rows: dict[int, _Row] = {}
-        for i, (messages, size) in enumerate(asked):
+        for i, (messages, size) in enumerate(chats):
             try:
                 rows[i] = self._row(messages, size)
             except BackendError as error:
                 result[i] = error
         order = sorted(rows, key=lambda i: len(rows[i].ids))
         result |= zip(order, self._in_memory([rows[i] for i in order], stop), strict=True)
-        return [result[i] for i in range(len(asked))]
+        return [result[i] for i in range(len(chats))]
 
-    def _in_memory(self, rows: list[_Row], stop: threading.Event) -> list[_Made | BackendError]:
+    def _in_memory(self, rows: list[_Row], stop: threading.Event) -> list[Answer | BackendError]:
         """Answers; where memory does not suffice, batches are halved from then on."""
-        made: list[_Made | BackendError] = []
+        results: list[Answer | BackendError] = []
         run = self._generated if self.settings.score == "generate" else self._first_token
-        while len(made) < len(rows):
-            some = rows[len(made) : len(made) + self.batch]
+        while len(results) < len(rows):
+            batch = rows[len(results) : len(results) + self.batch]
             try:
-                made += run(some, stop)
+                results += run(batch, stop)
                 continue
             except torch.OutOfMemoryError:
                 pass  # its frames hold the tensors until here
             torch.cuda.empty_cache()
-            if len(some) == 1:
-                made.append(Failed("the device has too little memory for this request alone"))
+            if len(batch) == 1:
+                results.append(Failed("the device has too little memory for this request alone"))
                 continue
-            self.batch = (len(some) + 1) // 2
+            self.batch = (len(batch) + 1) // 2
             log.warning("out of memory: from now on %d windows a batch", self.batch)
-        return made
+        return results
 
     @torch.inference_mode()
-    def _generated(self, rows: list[_Row], stop: threading.Event) -> list[_Made]:
-        tokens, mask = self._padded(rows)
+    def _generated(self, rows: list[_Row], stop: threading.Event) -> list[Answer]:
+        tokens, mask = left_padded([row.ids for row in rows], self.model.device)
         watch = _Watch(self.tokenizer, rows, self.ends, stop)
         pad = self.tokenizer.pad_token_id
         greedy = GenerationConfig(
@@ -340,33 +335,26 @@ class _Engine:
             generation_config=greedy,
             stopping_criteria=StoppingCriteriaList([watch]),
         )
-        return [watch.result(i) for i in range(len(rows))]
+        return [watch.answer(i) for i in range(len(rows))]
 
     @torch.inference_mode()
-    def _first_token(self, rows: list[_Row], stop: threading.Event) -> list[_Made]:
-        tokens, mask = self._padded(rows)
+    def _first_token(self, rows: list[_Row], stop: threading.Event) -> list[Answer]:
+        tokens, mask = left_padded([row.ids for row in rows], self.model.device)
         output = self.model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            position_ids=positions(mask),
             logits_to_keep=1,
             use_cache=False,
         )
         logits = output.logits[:, -1, self.letters].float().cpu()
-        made = []
-        for row, one in zip(rows, logits, strict=True):
+        answers = []
+        for row, letters in zip(rows, logits, strict=True):
             # stable: equal logits keep the input order
-            order = one[: row.size].argsort(descending=True, stable=True).tolist()
+            order = letters[: row.size].argsort(descending=True, stable=True).tolist()
             text = " > ".join(f"[{ascii_uppercase[i]}]" for i in order)
-            made.append(_Made(text, len(row.ids), 1, "stop"))
-        return made
-
-    def _padded(self, rows: list[_Row]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask [B, L], padded on the left."""
-        width = max(len(row.ids) for row in rows)
-        tokens = torch.tensor([[0] * (width - len(row.ids)) + row.ids for row in rows])
-        mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows])
-        return tokens.to(self.model.device), mask.to(self.model.device)
+            answers.append(Answer(text, len(row.ids), 1, 0.0, "stop"))
+        return answers
 
     def _row(self, messages: list[Message], size: int) -> _Row:
         generates = self.settings.score == "generate"
@@ -387,36 +375,40 @@ class _Engine:
         return len(self.tokenizer(bare, add_special_tokens=False)["input_ids"]) + SPARE_TOKENS
 
     def _ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids if ids[:1] == self.begin else self.begin + ids
 
     def _render(self, messages: list[Message]) -> str:
         """The chat as one text that the answer continues."""
-        chat = [one | {"content": self._disarmed(one["content"])} for one in messages]
-        begun = chat[-1]["role"] == "assistant"
+        chat = [Message(role=m["role"], content=self._disarmed(m["content"])) for m in messages]
         if not self.tokenizer.chat_template:
-            return "\n".join(one["content"] for one in chat) + ("" if begun else "\n")
-        options = dict(self.settings.chat_variables) | {
+            end = "" if chat[-1]["role"] == "assistant" else "\n"
+            return "\n".join(message["content"] for message in chat) + end
+        try:
+            return self._templated(chat)
+        except TemplateError:
+            if [message["role"] for message in chat[:2]] != ["system", "user"]:
+                raise
+        # Some templates know no system message.
+        both = "\n\n".join(message["content"] for message in chat[:2])
+        return self._templated([Message(role="user", content=both), *chat[2:]])
+
+    def _templated(self, chat: list[Message]) -> str:
+        begun = chat[-1]["role"] == "assistant"
+        plain = [{"role": m["role"], "content": m["content"]} for m in chat]
+        options: dict[str, Any] = dict(self.settings.chat_variables) | {
             "tokenize": False,
             "add_generation_prompt": not begun,
             "continue_final_message": begun,
         }
-        try:
-            return self.tokenizer.apply_chat_template(chat, **options)
-        except TemplateError:
-            if [one["role"] for one in chat[:2]] != ["system", "user"]:
-                raise
-        # Some templates know no system message.
-        both = "\n\n".join(one["content"] for one in chat[:2])
-        chat = [{"role": "user", "content": both}, *chat[2:]]
-        return self.tokenizer.apply_chat_template(chat, **options)
+        return str(self.tokenizer.apply_chat_template(plain, **options))
 
     def _disarmed(self, text: str) -> str:
-        return self.special.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
+        return self.special.sub(lambda token: f"{token[0][:1]} {token[0][1:]}", text)
 
     def _end_tokens(self) -> frozenset[int]:
-        found = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = set(found if isinstance(found, list) else [found])
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = set(configured if isinstance(configured, list) else [configured])
         return frozenset(ends | {self.tokenizer.eos_token_id}) - {None}
 
     def _letter_tokens(self) -> list[int]:
@@ -437,46 +429,51 @@ class _Engine:
 
 
 class _Watch:
-    """Stopping criterion of `generate`: ends each row by itself, and keeps what it said.
+    """Stopping criterion of `generate`: ends each row by itself, and keeps its answer.
 
     A row ends at an end token, at its own limit, and as soon as its permutation is complete, so
-    that what is said does not depend on the rows beside it.
+    that its answer does not depend on the rows beside it.
     """
 
     def __init__(
-        self, tokenizer: Any, rows: list[_Row], ends: frozenset[int], stop: threading.Event
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: list[_Row],
+        ends: frozenset[int],
+        stop: threading.Event,
     ) -> None:
         self.tokenizer, self.rows, self.ends, self.stop = tokenizer, rows, ends, stop
-        self.said: list[list[int]] = [[] for _ in rows]
+        self.tokens: list[list[int]] = [[] for _ in rows]
         self.finish = [""] * len(rows)
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Whether each row is done [B], after one more token."""
         for i, token in enumerate(input_ids[:, -1].tolist()):
             if not self.finish[i]:
-                self.said[i].append(token)
+                self.tokens[i].append(token)
                 self.finish[i] = self._finish(i)
         closed = self.stop.is_set()
         over = [closed or bool(finish) for finish in self.finish]
         return torch.tensor(over, device=input_ids.device)
 
-    def result(self, i: int) -> _Made:
-        """What row i said."""
-        said = len(self.said[i])
-        return _Made(self._text(i), len(self.rows[i].ids), said, self.finish[i] or "closed")
+    def answer(self, i: int) -> Answer:
+        """The answer of row i."""
+        tokens, finish = len(self.tokens[i]), self.finish[i] or "closed"
+        return Answer(self._text(i), len(self.rows[i].ids), tokens, 0.0, finish)
 
     def _finish(self, i: int) -> str:
-        said, row = self.said[i], self.rows[i]
-        if said[-1] in self.ends:
+        tokens, row = self.tokens[i], self.rows[i]
+        if tokens[-1] in self.ends:
             return "stop"
-        if len(said) >= row.size and complete(self._text(i), row.size):
+        if len(tokens) >= row.size and complete(self._text(i), row.size):
             return "stop"
-        return "length" if len(said) >= row.limit else ""
+        return "length" if len(tokens) >= row.limit else ""
 
     def _text(self, i: int) -> str:
-        return self.tokenizer.decode(
-            self.said[i], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        text = self.tokenizer.decode(
+            self.tokens[i], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        return str(text)
 
 
 # The last identifier counts once it cannot go on: "[1" may become "[12]". Without brackets the
@@ -494,14 +491,14 @@ def complete(text: str, size: int) -> bool:
     (True, False)
     """
     *before, last = text.split(">")
-    if len(before) < size - 1 or not (found := _LAST.match(last)):
+    if len(before) < size - 1 or not (match := _LAST.match(last)):
         return False
-    names = {found[1] or found[2]}
+    names = {match[1] or match[2]}
     for part in reversed(before):
-        if not (found := _INNER.search(part)):
+        if not (match := _INNER.search(part)):
             break
-        names.add(found[1] or found[2])
-        if found.start() > len(part) - len(part.lstrip()):  # prose: the chain begins here
+        names.add(match[1] or match[2])
+        if match.start() > len(part) - len(part.lstrip()):  # prose: the chain begins here
             break
     numbers = {str(i + 1) for i in range(size)}
     return numbers <= names or set(ascii_uppercase[:size]) <= names and size <= 26

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Literal, Protocol, TypedDict, runtime_checkable
+
+from pydantic import JsonValue
 
 from rdx.faults import Mendable
 
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
+Identity = dict[str, JsonValue]  # all that may change an answer, by name
+
+
+class Message(TypedDict):
+    """A message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def characters(messages: list[Message]) -> int:
+    """Length of a chat."""
+    return sum(len(message["content"]) for message in messages)
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class TooLong(BackendError):
 class Backend(Protocol):
     """An LLM that answers chats."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         """All that may change an answer: model, revision, engine, sampling parameters."""
 
     async def ask(self, messages: list[Message], size: int) -> Answer:
@@ -63,3 +77,11 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Free connections, threads and memory."""
+
+
+@runtime_checkable
+class Service(Protocol):
+    """Settings of a backend."""
+
+    def backend(self) -> Backend:
+        """The backend, which connects or loads when it is first asked."""

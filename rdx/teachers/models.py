@@ -6,19 +6,49 @@ import importlib.metadata
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
 from rdx.loading import pretrained
 
 
+class Logits(Protocol):
+    """Output of a causal language model [B, L, vocabulary]."""
+
+    logits: Tensor
+
+
+class CausalModel(Protocol):
+    """What is used of a causal language model of Transformers."""
+
+    config: PretrainedConfig
+    generation_config: GenerationConfig
+    device: torch.device
+
+    def __call__(self, **inputs: object) -> Logits:
+        """Logits of token ids and mask [B, L]."""
+
+    def generate(self, **inputs: object) -> object:
+        """Continue token ids [B, L]."""
+
+    def save_pretrained(self, folder: Path) -> object:
+        """Write the model to a folder."""
+
+
 def load_causal(
     model: str, precision: str, device: str, revision: str | None = None
-) -> tuple[Any, Any]:
+) -> tuple[PreTrainedTokenizerBase, CausalModel]:
     """Tokeniser and model, in evaluation mode on its device.
 
     Parameters
@@ -42,7 +72,20 @@ def load_causal(
     return tokenizer, loaded.to(torch.device(device), dtype).eval()
 
 
-def _load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, L] of rows that all end at the last position."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return tokens.to(device), mask.to(device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position [B, L] of every token in its row, without the padding before it."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _load(folder: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Any]:
     gguf = gguf_file(folder)
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
@@ -63,14 +106,14 @@ def _as_safetensors(folder: Path) -> Path:
         if not sealed(target):
             print(f"converting {folder.name} to safetensors, once", flush=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                made = Path(scratch) / target.name
+                converted = Path(scratch) / target.name
                 tokenizer, model = _load(str(folder), torch.float32)
-                tokenizer.save_pretrained(made)
-                model.save_pretrained(made)
-                seal(made)
+                tokenizer.save_pretrained(converted)
+                model.save_pretrained(converted)
+                seal(converted)
                 if target.exists():
                     os.replace(target, Path(scratch) / "damaged")
-                os.replace(made, target)
+                os.replace(converted, target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""What an LLM answered, as a permutation of the passages it was shown, or a stated failure."""
+"""Read an LLM's answer as a permutation of the passages it was shown, or as a stated failure."""
 
 from __future__ import annotations
 
@@ -68,14 +68,13 @@ def parse(
     _check(size, rule, identifiers)
     if rule == "lenient":
         return _lenient(text, size, identifiers)
-    text = MARKUP.sub(" ", _said(text))
+    text = MARKUP.sub(" ", _without_thoughts(text))
     # One identifier alone orders nothing and cannot be told from a count or a quotation ("see
     # [3]"), unless there is only one passage.
     chains = [c for c in _chains(text, size, identifiers) if len(c.order) >= min(2, size)]
-    if not chains:
-        return Parsed(None, "refused" if REFUSAL.search(text) else "malformed")
-    best = max(chains, key=lambda chain: len(chain.order))
-    if 2 * len(best.order) < size:  # most of the order would be the input's, not the model's
+    best = max(chains, key=lambda chain: len(chain.order), default=None)
+    # of less than half, most of the order would be the input's, not the model's
+    if best is None or 2 * len(best.order) < size:
         return Parsed(None, "refused" if REFUSAL.search(text) else "malformed")
     order = _completed(best.order, size)
     incomplete = len(best.order) < size
@@ -97,15 +96,15 @@ LABEL = re.compile(rf"\s*(?:{_LABEL}\s*)?")
 BRACKETED = re.compile(rf"{_ITEM}(?:\s*>\s*{_ITEM})*")
 # Without brackets only a chain that fills its lines counts: "20 > 15 degrees" is prose.
 BARE = {
-    name: re.compile(
-        rf"^[^\S\n]*(?:{_LABEL}[^\S\n]*)?(?P<chain>{one}(?:\s*>\s*{one})*)"
+    kind: re.compile(
+        rf"^[^\S\n]*(?:{_LABEL}[^\S\n]*)?(?P<chain>{name}(?:\s*>\s*{name})*)"
         r"[^\S\n]*(?:[.>][^\S\n]*)?$",
         re.MULTILINE,
     )
-    for name, one in _BARE.items()
+    for kind, name in _BARE.items()
 }
 IDENTIFIER = {
-    name: re.compile(rf"\[\s*({one})\s*\]|({one})", re.ASCII) for name, one in _BARE.items()
+    kind: re.compile(rf"\[\s*({name})\s*\]|({name})", re.ASCII) for kind, name in _BARE.items()
 }
 ANYWHERE = {"numbers": re.compile(r"\d+"), "letters": re.compile(r"\b[A-Z]\b")}
 REFUSAL = re.compile(
@@ -121,7 +120,7 @@ REFUSAL = re.compile(
 
 
 class _Chain(NamedTuple):
-    """A chain as found: its identifiers without what is dropped, and what is around them."""
+    """A chain of identifiers, without those that are dropped, and what is around it."""
 
     order: tuple[int, ...]
     items: int
@@ -138,29 +137,29 @@ def _check(size: int, rule: str, identifiers: str) -> None:
         raise ValueError(f"a window of {size} passages with {identifiers} as identifiers")
 
 
-def _said(text: str) -> str:
+def _without_thoughts(text: str) -> str:
     """The text without what a reasoning model thinks aloud, finished or not."""
     return text.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def _chains(text: str, size: int, identifiers: str) -> list[_Chain]:
     """All chains of an answer; single items are chains too."""
-    found = []
+    chains = []
     for match in BRACKETED.finditer(text):
-        found.append(_chain(text, *match.span(), ITEM.findall(match[0]), size, identifiers))
+        chains.append(_chain(text, *match.span(), ITEM.findall(match[0]), size, identifiers))
     for match in BARE[identifiers].finditer(text):
         items = match["chain"].replace(">", " ").split()
-        found.append(_chain(text, *match.span("chain"), items, size, identifiers))
-    return found
+        chains.append(_chain(text, *match.span("chain"), items, size, identifiers))
+    return chains
 
 
 def _chain(
     text: str, start: int, end: int, items: list[str], size: int, identifiers: str
 ) -> _Chain:
     matches = (IDENTIFIER[identifiers].fullmatch(item) for item in items)
-    named = (match[1] or match[2] for match in matches if match)
+    names = (match[1] or match[2] for match in matches if match)
     return _Chain(
-        order=_distinct(named, size),
+        order=_distinct(names, size),
         items=len(items),
         elided=any(item[0] in ".…" for item in items),
         alone=bool(LABEL.fullmatch(text, 0, start)) and text[end:].strip() in ("", "."),
@@ -174,14 +173,15 @@ def _within(chain: _Chain, best: _Chain) -> bool:
 
 
 def _lenient(text: str, size: int, identifiers: str) -> Parsed:
-    read = ANYWHERE[identifiers].findall(text)
-    order = _distinct(read, size)
-    return Parsed(_completed(order, size), "ok" if len(order) == len(read) == size else "repaired")
+    names = ANYWHERE[identifiers].findall(text)
+    order = _distinct(names, size)
+    state = "ok" if len(order) == len(names) == size else "repaired"
+    return Parsed(_completed(order, size), state)
 
 
-def _distinct(named: Iterable[str], size: int) -> tuple[int, ...]:
+def _distinct(names: Iterable[str], size: int) -> tuple[int, ...]:
     """Positions of the identifiers that are in range, each where it comes first."""
-    return tuple(dict.fromkeys(p for p in map(_position, named) if 0 <= p < size))
+    return tuple(dict.fromkeys(p for p in map(_position, names) if 0 <= p < size))
 
 
 def _position(identifier: str) -> int:

@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter, ascii_uppercase
-from typing import Any
 
 import yaml
+from pydantic import JsonValue
 
 from rdx import folders
 from rdx.teachers.messages import Message
 
-OURS = "teacher/prompts"  # a config group, but for Hydra
-THEIRS = "rank_llm:"
+RANK_LLM = "rank_llm:"
 
 METHODS = ("singleturn_listwise", "multiturn_listwise")
 IDENTIFIERS = ("numbers", "letters")
@@ -100,21 +99,23 @@ class Prompt:
             {"rank": name, "candidate": self._defused(text)}
             for name, text in zip(names, passages, strict=True)
         ]
-        bodies = [_filled(self.body, one) for one in shown]
+        bodies = [_filled(self.body, passage) for passage in shown]
         prefix, suffix = _filled(self.prefix, known), _filled(self.suffix, known)
-        chat = [_says("system", self.system_message)]
+        chat = [Message(role="system", content=self.system_message)]
         if self.method == "singleturn_listwise":
-            chat.append(_says("user", prefix + "".join(bodies) + suffix))
+            chat.append(Message(role="user", content=prefix + "".join(bodies) + suffix))
             return [message for message in chat if message["content"]]
-        chat.append(_says("user", prefix))
-        chat.append(_says("assistant", _filled(self.prefix_assistant, known)))
+        chat.append(Message(role="user", content=prefix))
+        chat.append(Message(role="assistant", content=_filled(self.prefix_assistant, known)))
         if self.body_assistant:
-            for body, one in zip(bodies, shown, strict=True):
-                chat.append(_says("user", body))
-                chat.append(_says("assistant", _filled(self.body_assistant, one)))
-            chat.append(_says("user", suffix))
+            for body, passage in zip(bodies, shown, strict=True):
+                chat.append(Message(role="user", content=body))
+                chat.append(
+                    Message(role="assistant", content=_filled(self.body_assistant, passage))
+                )
+            chat.append(Message(role="user", content=suffix))
         else:
-            chat.append(_says("user", "".join(bodies) + suffix))
+            chat.append(Message(role="user", content="".join(bodies) + suffix))
         return [message for message in chat if message["content"]]
 
     def canonical(self, text: str) -> str:
@@ -126,11 +127,11 @@ class Prompt:
             return text
         if not re.fullmatch(self.output_validation_regex, text.strip()):
             return text
-        found = re.finditer(self.output_extraction_regex, text.strip())
-        names = [match.group(1 if match.re.groups else 0).strip("[]") for match in found]
+        matches = re.finditer(self.output_extraction_regex, text.strip())
+        names = [match.group(1 if match.re.groups else 0).strip("[]") for match in matches]
         return " > ".join(f"[{name}]" for name in names)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, JsonValue]:
         """Version and content hash: all that may change an answer, wherever the file is."""
         parts = asdict(self)
         for key in ("name", "version", "source"):
@@ -158,19 +159,19 @@ def load(name: str) -> Prompt:
     ValueError
         If there is no such file, or it is no template; the message names file and key.
     """
-    if name.startswith(THEIRS):
-        path, version = _theirs(name)
+    if name.startswith(RANK_LLM):
+        path, version = _rank_llm_file(name)
         return _read(path, name, f"rank-llm {version}")
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ValueError(f"teacher.prompt={name}: no such file")
+            raise FileNotFoundError(f"prompt={name}: no such file")
         return _read(path, name, path.name)
-    known = folders.options(OURS)
+    known = folders.options(folders.PROMPTS)
     if name not in known:
         raise ValueError(
-            f"teacher.prompt={name}: no such prompt; valid: {', '.join(known)}, "
-            f"{THEIRS}TEMPLATE (of an installed rank-llm), or the path of a .yaml file"
+            f"prompt={name}: no such prompt; valid: {', '.join(known)}, "
+            f"{RANK_LLM}TEMPLATE (of an installed rank-llm), or the path of a .yaml file"
         )
     return _read(known[name], name, "rdx")
 
@@ -182,20 +183,20 @@ def shorten(text: str, words: int) -> str:
     return " ".join(text.split(maxsplit=words)[:words])
 
 
-def _theirs(name: str) -> tuple[Path, str]:
+def _rank_llm_file(name: str) -> tuple[Path, str]:
     """Find a template file and the version of rank-llm, which is looked for but not imported."""
     spec = importlib.util.find_spec("rank_llm")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"teacher.prompt={name}: rank-llm is not installed. Its template files are enough: "
+            f"prompt={name}: rank-llm is not installed. Its template files are enough: "
             "pip install --no-deps rank-llm"
         )
     folder = Path(spec.submodule_search_locations[0]) / "rerank" / "prompt_templates"
-    template = name.removeprefix(THEIRS).removesuffix(".yaml")
+    template = name.removeprefix(RANK_LLM).removesuffix(".yaml")
     path = folder / f"{template}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise ValueError(f"teacher.prompt={name}: not in {folder}; templates there: {known}")
+        raise ValueError(f"prompt={name}: not in {folder}; templates there: {known}")
     try:
         version = importlib.metadata.version("rank-llm")
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path
@@ -205,13 +206,13 @@ def _theirs(name: str) -> tuple[Path, str]:
 
 def _read(path: Path, name: str, source: str) -> Prompt:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{path}: not a template: no keys")
 
-    method = found.get("method")
+    method = content.get("method")
 
     def wrong(key: object, problem: str) -> ValueError:
         user = method == "multiturn_listwise" and key in USER_PARTS.values()
@@ -219,17 +220,17 @@ def _read(path: Path, name: str, source: str) -> Prompt:
 
     if method not in METHODS:
         raise wrong("method", f"{method!r}: must be one of {', '.join(METHODS)}")
-    fields = _fields(found, method, path, wrong)
+    fields = _fields(content, method, path, wrong)
     for part, allowed in PLACES.items():
         _check_places(part, fields.get(part, ""), allowed, wrong)
     _check(fields, method, wrong)
     fields.setdefault("version", "")
-    fields.setdefault("identifiers", _meant(fields.get("output_extraction_regex", "")))
+    fields.setdefault("identifiers", _identifiers(fields.get("output_extraction_regex", "")))
     return Prompt(name=name, source=source, **fields)
 
 
 def _fields(
-    found: dict[Any, Any], method: str, path: Path, wrong: Callable[..., ValueError]
+    content: dict[object, object], method: str, path: Path, wrong: Callable[..., ValueError]
 ) -> dict[str, str]:
     """Arguments of `Prompt`, out of the keys that a file of this method has."""
     valid = ["version", "method", "identifiers", "system_message", *REGEXES]
@@ -238,7 +239,7 @@ def _fields(
         valid += ASSISTANT_PARTS
         names = USER_PARTS
     fields = {}
-    for key, value in found.items():
+    for key, value in content.items():
         if key in IGNORED:
             continue
         if key not in valid and key not in names:
@@ -284,14 +285,14 @@ def _check_places(
     part: str, text: str, allowed: Sequence[str], wrong: Callable[..., ValueError]
 ) -> None:
     try:
-        found = list(Formatter().parse(text))
+        pieces = list(Formatter().parse(text))
     except ValueError as error:
         raise wrong(part, str(error)) from error
-    for _, place, form, conversion in found:
+    for _, place, form, conversion in pieces:
         if place is None:
             continue
         if place not in allowed or form or conversion:
-            valid = ", ".join(f"{{{one}}}" for one in allowed)
+            valid = ", ".join(f"{{{name}}}" for name in allowed)
             raise wrong(part, f"{{{place}}} is not filled in here; valid: {valid}")
 
 
@@ -313,14 +314,10 @@ def _names(identifiers: str, size: int) -> list[str]:
     return list(ascii_uppercase[:size])
 
 
-def _meant(regex: str) -> str:
-    """What rank_llm's files mean, which do not name the kind of identifier."""
+def _identifiers(regex: str) -> str:
+    """The kind of identifier that a regex finds: rank_llm's files do not name it."""
     letters = regex and re.search(regex, "[B]") and not re.search(regex, "[2]")
     return "letters" if letters else "numbers"
-
-
-def _says(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
 
 
 def _unquoted(regex: str) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
+
 
 def permutation(candidates: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The teacher ranking that sorts every list by some columns; scores are NaN."""
     order = candidates.sort_values(by, kind="stable")
     ranks = (order.groupby("query_id").cumcount() + 1).reindex(candidates.index).astype("int32")
-    return taught(candidates.assign(teacher_rank=ranks, score=np.float32("nan")))
+    return as_teacher_ranking(candidates.assign(teacher_rank=ranks, score=np.float32("nan")))
 
 
-def taught(frame: pd.DataFrame) -> pd.DataFrame:
+def as_teacher_ranking(ranking: pd.DataFrame) -> pd.DataFrame:
     """Columns of a teacher ranking, all lists in state "ok"."""
-    columns = ["query_id", "doc_id", "teacher_rank", "score", "state"]
-    return frame.assign(state="ok")[columns].reset_index(drop=True)
+    return ranking.assign(state="ok")[COLUMNS].reset_index(drop=True)

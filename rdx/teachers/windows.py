@@ -1,4 +1,4 @@
-"""A list that is too long for one question: its windows, its shuffles, and how they are merged."""
+"""Sliding windows over a list, shuffles of it, and the central ranking of several rankings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MERGES = ("borda", "kemeny")
 def check(window: int, stride: int, passes: int = 1) -> None:
     """Raise ValueError unless the windows reach every passage in a bounded number of steps."""
     if window < 2:
-        raise ValueError(f"teacher.window={window}: must be at least 2")
+        raise ValueError(f"window={window}: must be at least 2")
     if not 0 < stride <= window:
         raise ValueError(
-            f"teacher.stride={stride}: must be at least 1 and at most teacher.window={window}, "
+            f"stride={stride}: must be at least 1 and at most teacher.window={window}, "
             "or passages between windows would never be shown"
         )
     if passes < 1:
-        raise ValueError(f"teacher.passes={passes}: must be at least 1")
+        raise ValueError(f"passes={passes}: must be at least 1")
 
 
 def positions(size: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -44,15 +44,15 @@ def positions(size: int, window: int, stride: int) -> list[tuple[int, int]]:
     [(3, 7), (1, 5), (0, 3)]
     """
     check(window, stride)
-    found = []
+    spans = []
     end = size
     while end > 1:
         start = max(end - window, 0)
-        found.append((start, end))
+        spans.append((start, end))
         if start == 0:
             break
         end -= stride
-    return found
+    return spans
 
 
 def applied(order: Sequence[T], start: int, permutation: Sequence[int]) -> list[T]:

@@ -1,50 +1,67 @@
-"""Where trials are recorded: MLflow, or nowhere. The only place of rdx that imports mlflow.
+"""Record trials in the store and mirror them in MLflow. Only this package imports mlflow.
 
-One parent run per grid, one child run per trial. What is recorded goes into a local outbox
-(`rdx.tracking.outbox`) and from there to MLflow, in a thread (`rdx.tracking.record`): a tracking
-store that is slow, fails or is down never stops a trial. What it has not taken by the end stays in
-the outbox, for ``python -m rdx sync`` or for the same command. MLflow is imported when a trial
-starts, so that ``tracking=none`` never loads it.
+What a trial logs becomes lines of a log in the store (`rdx.tracking.log`); a thread mirrors them in
+MLflow (`rdx.tracking.recorder`, `rdx.tracking.mirror`), as one parent run per grid and one child
+run per trial. An MLflow that is slow, fails or is down never stops a trial: what it has not taken
+by the end is completed by ``python -m rdx sync``, or by the same command. MLflow is imported when a
+trial starts, so that ``tracking=none`` never loads it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from annotated_types import MinLen
+
+from rdx.declared import WRITTEN, From0, NotNegative, Positive, settings
+from rdx.facts import Audit, TrialFacts
+from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
-from rdx.tracking.lookup import recorded_in_sqlite
+from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, About, Log, Row, Table
+from rdx.tracking.places import NoRecords, RecordError, database_file, target
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["MLflow", "NoTracking", "Trial", "environment"]
+    from rdx.tracking.fetching import Fetched
+    from rdx.tracking.recorder import Record
+
+__all__ = [
+    "MLflow",
+    "NoRecords",
+    "NoTracking",
+    "RecordError",
+    "Row",
+    "Tracking",
+    "Trial",
+    "Unrecorded",
+    "environment",
+]
 
 
 class Trial(Protocol):
-    """What the pipeline sees of a trial's record. A failing store makes no method raise."""
+    """The record of a trial as the pipeline sees it. A failing MLflow makes no method raise."""
 
     def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one point to each curve ``<prefix>/<name>``; written in batches, later."""
+        """Add one point to each curve ``<prefix>/<name>``; mirrored in batches, later."""
 
-    def log_result(self, folder: Path, facts: dict[str, Any], metrics: Mapping[str, float]) -> None:
+    def log_result(self, folder: Path, facts: TrialFacts | Audit) -> None:
         """Record the outcome of the trial.
 
         Parameters
         ----------
         folder
-            Its files become artifacts under their relative paths (per_query.parquet, runs/...).
+            Of the store; its files become artifacts under their relative paths.
         facts
-            Written as trial.json; ``facts["collections"]`` (name -> {"digest", ...}) become the
-            dataset inputs of the run.
-        metrics
-            Final values by name; ``<collection>/<system>/<measure>`` of the facts' collections
-            becomes ``<measure>/<system>/<collection>``, by which the UI groups charts.
+            Of an evaluation: its means become final values, its collections dataset inputs.
+            ``<collection>/<system>/<measure>`` is shown as ``<measure>/<system>/<collection>``, by
+            which the UI groups charts. Of labels: their audit, whose numbers become final values.
         """
 
     def set_health(self, state: str) -> None:
@@ -54,56 +71,69 @@ class Trial(Protocol):
         """Set any other tag."""
 
 
-@dataclass(frozen=True)
-class NoTracking:
-    """Record nothing."""
+class Tracking(Protocol):
+    """Where the trials of a store are recorded."""
 
     def trial(
         self,
         *,
+        store: Path,
         signature: str,
         levels: dict[str, str],
         config: dict[str, Any],
         grid: str,
         seed: int,
     ) -> AbstractContextManager[Trial]:
-        """Return a context whose trial forgets everything."""
-        return nullcontext(_Unrecorded())
+        """Record what happens inside the context."""
 
-    def finished(self, signature: str) -> bool:
+    def finished(self, store: Path, signature: str) -> bool:
+        """Whether the record of a trial is complete."""
+
+    def recorded(self, store: Path) -> set[str] | None:
+        """Signatures of all finished trials; None if nothing is recorded at all."""
+
+    def log_grid(self, store: Path, grid: str, rows: Sequence[Row], claim: str = "") -> None:
+        """Record the table of all cells of a grid."""
+
+    def sync(self, store: Path) -> dict[str, int]:
+        """Complete what is missing."""
+
+
+class Unrecorded:
+    """A trial that forgets everything."""
+
+    def _forget(self, *_: object, **__: object) -> None:
+        """Do nothing."""
+
+    log_step = log_result = set_health = set_tag = _forget
+
+
+@settings(frozen=True)
+class NoTracking:
+    """Record nothing."""
+
+    def trial(self, **_: object) -> AbstractContextManager[Trial]:
+        """Return a context whose trial forgets everything."""
+        return nullcontext(Unrecorded())
+
+    def finished(self, store: Path, signature: str) -> bool:
         """Return True: there is no record to complete."""
         return True
 
-    def recorded(self) -> None:
+    def recorded(self, store: Path) -> None:
         """Return None: there is no record, so none lacks."""
 
-    def log_grid(self, grid: str, cells: list[dict[str, Any]], claim: str = "") -> None:
+    def log_grid(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
-    def sync(self) -> dict[str, int]:
-        """Return zeros: there is nothing to deliver."""
+    def sync(self, store: Path) -> dict[str, int]:
+        """Return zeros: there is nothing to complete."""
         return {"delivered": 0, "kept": 0, "closed": 0}
 
 
-class _Unrecorded:
-    """The trial of `NoTracking`."""
-
-    def log_step(self, prefix: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def log_result(self, folder: Path, facts: dict[str, Any], metrics: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def set_health(self, state: str) -> None:
-        """Do nothing."""
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True)
+@settings(frozen=True)
 class MLflow:
-    """Record trials in MLflow.
+    """Record trials in the store and mirror them in MLflow.
 
     Attributes
     ----------
@@ -118,8 +148,6 @@ class MLflow:
     log_model
         Log the trained student as a model, which takes as much space as its weights; the best cell
         of a grid is then registered with the alias "best".
-    outbox
-        Folder of what is not delivered yet.
     timeout, retries
         Of one request to a server, in seconds, and how often MLflow itself repeats it.
     wait
@@ -127,30 +155,33 @@ class MLflow:
         answer.
     """
 
-    uri: str = "sqlite:///mlflow.db"
-    experiment: str = "rdx"
-    artifacts: str = "mlartifacts"
+    uri: Annotated[str, WRITTEN] = "sqlite:///mlflow.db"
+    experiment: Annotated[str, MinLen(1)] = "rdx"
+    artifacts: Annotated[str, WRITTEN] = "mlartifacts"
     system_metrics: bool = True
     log_model: bool = False
-    outbox: str = "outbox"
-    timeout: int = 20
-    retries: int = 2
-    wait: float = 30.0
+    timeout: Positive = 20
+    retries: NotNegative = 2
+    wait: From0 = 30.0
 
     def __post_init__(self) -> None:
+        """Refuse an empty address, which a variable that is not set gives."""
         if not self.uri:
             raise ValueError(
-                "tracking.uri is empty: give the address of an MLflow server, tracking.uri=http://"
+                "uri is empty: give the address of an MLflow server, tracking.uri=http://"
                 "HOST:5000, or set MLFLOW_TRACKING_URI"
             )
-        for name, least in (("timeout", 1), ("retries", 0), ("wait", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"tracking.{name}={getattr(self, name)}: must be at least {least}")
+
+    @property
+    def target(self) -> str:
+        """Name of this place in the store."""
+        return target(self.uri, self.experiment)
 
     @contextmanager
     def trial(
         self,
         *,
+        store: Path,
         signature: str,
         levels: dict[str, str],
         config: dict[str, Any],
@@ -162,10 +193,13 @@ class MLflow:
         A run of the same signature that was killed or failed is taken up again (same run id). On
         leaving, the run is FINISHED; FAILED after an exception; KILLED after Ctrl-C or SIGTERM,
         which is raised as ``SystemExit(143)`` inside the context. If MLflow refused a part of the
-        record, the run is FAILED as well, so that `finished` stays False.
+        record, the run is FAILED as well, so that `finished` stays False. While another process
+        records the same trial, this one waits; if that one finished it, nothing is recorded here.
 
         Parameters
         ----------
+        store
+            Folder of the store, which keeps the log.
         signature
             Of the cell, hexadecimal.
         levels
@@ -178,99 +212,165 @@ class MLflow:
         seed
             Becomes a param, a tag and a part of the run's name.
         """
-        with _sigterm_raises():
-            record = self._recording().Record(
-                self, signature=signature, levels=levels, config=config, grid=grid, seed=seed
-            )
+        about = About(signature=signature, levels=levels, config=config, grid=grid, seed=seed)
+        with _sigterm_raises(), ExitStack() as stack:
+            record = self._record(stack, Log(store, signature), about)
+            if record is None:
+                yield Unrecorded()
+                return
             try:
                 yield record
             except BaseException as error:
-                record.close("FAILED" if isinstance(error, Exception) else "KILLED", error)
+                record.close(FAILED if isinstance(error, Exception) else KILLED, error)
                 raise
-            record.close("FINISHED")
+            record.close(FINISHED)
 
-    def finished(self, signature: str) -> bool:
-        """Return whether a FINISHED run of this signature exists; False if MLflow fails.
+    def _record(self, stack: ExitStack, log: Log, about: About) -> Record | None:
+        """The record of a trial; None if there shall be none here. `stack` holds the log."""
+        recorder = self._import("recorder")
+        before = log.status
+        try:
+            stack.enter_context(log.lock())
+            log.read()
+            if log.status == FINISHED != before:
+                return None
+            record: Record = recorder.Record(self, log, about)
+            return record
+        except OSError as error:
+            recorder.logger.warning("The trial is not recorded: %s", error)
+            return None
 
-        What the outbox holds of it is delivered first.
+    def finished(self, store: Path, signature: str) -> bool:
+        """Return whether the store has the log of a finished trial, as MLflow took it.
+
+        What MLflow has not got of it yet is written first, unless it fails.
         """
-        recording = self._recording()
+        log = Log(store, signature)
+        if log.status != FINISHED or log.position(self.target).lost:
+            return False
+        if self._absent() or log.waiting(self.target):
+            self._complete(log)
+        return True
 
-        def ask() -> bool:
-            from rdx.tracking import runs
+    def recorded(self, store: Path) -> set[str]:
+        """Return the signatures of all FINISHED trials of a store that MLflow got; it is not asked.
 
-            return runs.finished(self.uri, self.experiment, signature)
-
-        if not recording.silent(self.uri):
-            recording.deliver(self, signature, self.wait)
-        return bool(recording.within(self.wait, ask, False, self.uri))
-
-    def recorded(self) -> set[str]:
-        """Return the signatures of all FINISHED trials, in one look; none if MLflow fails.
-
-        Nothing is written: an SQLite file that is not there is not created.
+        An SQLite file that is not there has none.
         """
-        local = recorded_in_sqlite(self.uri, self.experiment)
-        if local is not None:
-            return local
-        recording = self._recording()
+        return set() if self._absent() else trial_logs.recorded(store, self.target)
 
-        def ask() -> set[str]:
-            from rdx.tracking import runs
-
-            return runs.recorded(self.uri, self.experiment)
-
-        found: set[str] = recording.within(4 * self.wait, ask, set(), self.uri)
-        return found
-
-    def log_grid(self, grid: str, cells: list[dict[str, Any]], claim: str = "") -> None:
+    def log_grid(self, store: Path, grid: str, rows: Sequence[Row], claim: str = "") -> None:
         """Write the table of all cells of a grid to its parent run, and the description of it.
 
         A trial is a child of the grid that computed it first; the table also names those cells
         that an earlier grid computed. The grid's own children are named by what tells them apart,
-        and the best is tagged. Called before the grid and after it, it replaces what it wrote.
+        and the best is tagged. Called before the grid and after it, it replaces what it wrote. On a
+        store that cannot be written, nothing is recorded.
 
         Parameters
         ----------
+        store
+            Folder of the store, which keeps the table.
         grid
             Name of the grid.
-        cells
-            One row per cell, all of the same keys, among them "signature"; "overrides", "state",
-            "health" and "means" are shown if they are there.
+        rows
+            One per cell.
         claim
             What the grid shall show, for its description.
         """
-        self._recording().log_grid(self, grid, cells, claim)
+        recorder = self._import("recorder")
+        tags = recorder.source_tags()
+        table = Table(time=trial_logs.now(), grid=grid, claim=claim, rows=tuple(rows), tags=tags)
+        log = Log(store, f"{GRID}{grid}")
+        try:
+            with log.free(self.wait) as free:
+                if free:
+                    recorder.log_table(self, log, table)
+        except OSError as error:
+            recorder.logger.warning("The grid is not recorded: %s", error)
 
-    def sync(self) -> dict[str, int]:
-        """Deliver all that is left in the outbox, and close the runs of dead processes.
+    def sync(self, store: Path) -> dict[str, int]:
+        """Write to MLflow all of a store's trials and grids that it lacks; close dead trials.
+
+        What was there and is not any more, as in a database that was removed, is written again.
 
         Returns
         -------
         dict
-            Numbers of records "delivered" and "kept" (MLflow fails still), of runs "closed".
+            Numbers of records "delivered" and "kept" (MLflow fails still), of trials "closed".
         """
-        recording = self._recording()
-        delivered, kept = recording.deliver(self, "", 4 * self.wait)
+        counts: dict[str, int] = self._import("recorder").sync(self, store)
+        return counts
 
-        def close() -> int:
-            from rdx.tracking import runs
+    def _absent(self) -> bool:
+        """Whether this is a local database that is not there."""
+        path = database_file(self.uri)
+        return path is not None and not path.exists()
 
-            return len(runs.close_dead(self.uri, self.experiment))
+    def _complete(self, log: Log) -> None:
+        """Mirror the rest of a log, unless MLflow failed of late or somebody else does it."""
+        recorder = self._import("recorder")
+        if recorder.silent(self.uri):
+            return
+        try:
+            with log.free() as free:
+                if free:
+                    if self._absent():
+                        log.move(self.target, trial_logs.Position())
+                    recorder.complete(self, log, self.wait)
+        except OSError as error:
+            recorder.logger.warning("%s is not in MLflow at %s: %s", log.folder, self.uri, error)
 
-        closed = recording.within(self.wait, close, 0, self.uri)
-        return {"delivered": delivered, "kept": kept, "closed": closed}
+    def fetch(
+        self,
+        signatures: Collection[str],
+        scratch: Path,
+        imported: Iterable[str] = (),
+        stored: Collection[str] = (),
+    ) -> dict[str, Fetched]:
+        """The files of the newest FINISHED trial of each signature; those without one are absent.
 
-    def _recording(self) -> ModuleType:
-        """Import the part that needs mlflow, with its calls home and its chatter switched off."""
+        Parameters
+        ----------
+        scratch
+            Folder into which files on other machines are downloaded.
+        imported
+            Names of imported runs to fetch too; the newest of each name.
+        stored
+            Signatures of trials whose files are at hand: only their runs are looked up.
+
+        Raises
+        ------
+        NoRecords
+            If there is no MLflow store at `uri`, or no such experiment in it.
+        RecordError
+            If a trial lacks its files, or the database cannot be read.
+        """
+        fetching = self._import("fetching")
+        fetched: dict[str, Fetched] = fetching.fetch(
+            self.uri, self.experiment, signatures, scratch, imported, stored
+        )
+        return fetched
+
+    def log_report(self, spec: str, paths: Iterable[Path]) -> str:
+        """Log files to the newest parent run of a spec's grids, under ``analysis/``.
+
+        Returns
+        -------
+        str
+            Id of that run; "" if there is none, which is no error: single cells have no parent.
+        """
+        fetching = self._import("fetching")
+        return str(fetching.log_report(self.uri, self.experiment, spec, paths))
+
+    def _import(self, module: str) -> ModuleType:
+        """Import a part that needs mlflow, with its calls home and its chatter switched off."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # MLflow's own limits would be minutes: 7 retries of 120 s.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(self.retries)
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(self.timeout)
-        from rdx.tracking import record
-
-        return record
+        return importlib.import_module(f"rdx.tracking.{module}")
 
 
 @contextmanager

@@ -1,15 +1,15 @@
-"""The SQLite file of a local MLflow, made in one piece."""
+"""Clients of MLflow; the SQLite file of a local one is created in one piece."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from contextlib import suppress
-from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 
-from rdx.tracking.lookup import SQLITE
+from rdx.tracking.places import SQLITE, database_file
 
 
 def client(uri: str) -> MlflowClient:
@@ -19,14 +19,39 @@ def client(uri: str) -> MlflowClient:
     all but one fail, and so does everyone after a process that was killed meanwhile. So each makes
     a file of its own, and the first one that is complete gets the name.
     """
-    path = Path(uri.removeprefix(SQLITE).partition("?")[0])
-    if uri.startswith(SQLITE) and not path.exists():
-        own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        own.parent.mkdir(parents=True, exist_ok=True)
+    path = database_file(uri)
+    if path is not None and not path.exists():
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            MlflowClient(f"{SQLITE}{own}").search_experiments(max_results=1)
+            MlflowClient(f"{SQLITE}{draft}").search_experiments(max_results=1)
             with suppress(FileExistsError):  # another process was first
-                os.link(own, path)
+                os.link(draft, path)
         finally:
-            own.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
     return MlflowClient(uri)
+
+
+def search(
+    client: MlflowClient,
+    experiment: str,
+    condition: str,
+    order: str = "start_time ASC",
+    view: int = ViewType.ACTIVE_ONLY,
+) -> list[Run]:
+    """All runs of an experiment that meet a condition, by default the oldest first."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            condition,
+            run_view_type=view,
+            max_results=1000,
+            order_by=[f"attributes.{order}"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs

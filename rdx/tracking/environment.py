@@ -1,4 +1,4 @@
-"""What the numbers of a trial may depend on: software, code version, hardware, seeds, switches."""
+"""The environment of a trial: software, code version, hardware, seeds, switches."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def driver() -> str | None:
         text = DRIVER.read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
-    return found.group(1) if found else text.splitlines()[0]
+    match = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
+    return match.group(1) if match else text.splitlines()[0]
 
 
 def _of_torch() -> dict[str, Any]:
@@ -114,11 +114,11 @@ def _of_torch() -> dict[str, Any]:
     if torch is None:
         return {"gpus": [], "torch_threads": None, "cuda": None, "determinism": None}
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = [torch.cuda.get_device_properties(i) for i in range(count)]
+    gpus = [torch.cuda.get_device_properties(i) for i in range(count)]
     cudnn = torch.backends.cudnn
     return {
-        "gpus": [one.name for one in found],
-        "gpu_memory_bytes": [one.total_memory for one in found],
+        "gpus": [gpu.name for gpu in gpus],
+        "gpu_memory_bytes": [gpu.total_memory for gpu in gpus],
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "cudnn": cudnn.version() if count else None,
@@ -186,5 +186,5 @@ def _cpu_model() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return found.group(1) if found else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return match.group(1) if match else platform.machine()

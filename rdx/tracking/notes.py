@@ -1,10 +1,11 @@
-"""How trials and grids look in MLflow: names, params, tags, and descriptions in Markdown."""
+"""Names, params, tags and Markdown descriptions of trials and grids in MLflow."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 VALUE_LENGTH = 500  # characters of a param or tag; MLflow takes 6000, older servers 500
@@ -55,7 +56,10 @@ def short_names(overrides: Sequence[str]) -> list[str]:
     """
     words = [text.split() for text in overrides]
     common = set(words[0]).intersection(*words) if len(words) > 1 else set()
-    return [" ".join(_shown(word) for word in own if word not in common) for own in words]
+    return [
+        " ".join(_shown(word) for word in words_of_cell if word not in common)
+        for words_of_cell in words
+    ]
 
 
 def _shown(word: str) -> str:
@@ -65,9 +69,13 @@ def _shown(word: str) -> str:
 
 
 def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, str]:
-    """The params of a trial: the flattened configuration and the factor levels."""
+    """The params of a trial: the flattened configuration, and the option of each config group.
+
+    The option of a nested group ("student/lora") is that of its key, student.lora.
+    """
     own = {key: value for key, value in config.items() if key not in NO_PARAMS}
-    flat = {**flatten(own), "seed": str(seed), **levels}
+    options = {group.replace("/", "."): option for group, option in levels.items()}
+    flat = {**flatten(own), "seed": str(seed), **options}
     return {legal(key): cut(value) for key, value in flat.items()}
 
 
@@ -162,14 +170,24 @@ def _results(means: Mapping[str, float]) -> list[str]:
     ]
 
 
-def of_grid(grid: str, claim: str, cells: Sequence[Mapping[str, Any]] = ()) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """A row in the description of a grid; `address` may be "", `score` is None without one."""
+
+    name: str
+    address: str
+    state: str
+    health: str | None
+    score: float | None
+
+
+def of_grid(grid: str, claim: str, cells: Sequence[Cell] = ()) -> str:
     """Description of a grid: its claim, how to read it, its cells, and its report.
 
     Parameters
     ----------
     cells
-        "name", "address" (may be empty), "state", "health" and "score" (None if it has none) of
-        each cell, in the order in which they shall stand.
+        In the order in which they shall stand.
     """
     spec = grid.rpartition("-")[0]
     named = spec not in ("", "grid")
@@ -188,10 +206,10 @@ def of_grid(grid: str, claim: str, cells: Sequence[Mapping[str, Any]] = ()) -> s
     if cells:
         lines += ["", "| cell | score | state | health |", "|---|---:|---|---|"]
     rest = len(cells)
-    for one in cells:
-        name = f"[{one['name']}]({one['address']})" if one["address"] else one["name"]
-        score = "" if one["score"] is None else f"{one['score']:.4f}"
-        row = f"| {name} | {score} | {one['state']} | {one['health'] or ''} |"
+    for cell in cells:
+        name = f"[{cell.name}]({cell.address})" if cell.address else cell.name
+        score = "" if cell.score is None else f"{cell.score:.4f}"
+        row = f"| {name} | {score} | {cell.state} | {cell.health or ''} |"
         if sum(map(len, lines)) + len(lines) + len(row) > NOTE_LENGTH - 400:
             break
         lines.append(row)

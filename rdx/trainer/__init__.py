@@ -6,18 +6,19 @@ than one process.
 """
 
 from rdx.trainer.budgets import Epochs, Pairs, Steps
-from rdx.trainer.loop import Diverged, fit, run
-from rdx.trainer.processes import running
+from rdx.trainer.loop import fit
+from rdx.trainer.processes import in_step, run, running, together
 from rdx.trainer.settings import Prefinetune, Trainer
 
 __all__ = [
-    "Diverged",
     "Epochs",
     "Pairs",
     "Prefinetune",
     "Steps",
     "Trainer",
     "fit",
+    "in_step",
     "run",
     "running",
+    "together",
 ]

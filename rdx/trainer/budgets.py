@@ -3,63 +3,98 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
+from rdx import parts
 from rdx.batches import Schedule, pairs_of
+from rdx.collection import Collection
+from rdx.declared import Positive, settings
+from rdx.parts import Length
+from rdx.students import CrossEncoder
 from rdx.text import counted
 
 SAMPLE = 512  # pairs that are tokenised to estimate the length of all
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What a training is going to cost, before it starts.
+
+    Attributes
+    ----------
+    steps, batch, batch_pairs
+        Optimiser steps; queries per step; pairs per full step.
+    pairs
+        Those of the first epoch, continued.
+    tokens, flops
+        An estimate from the first `SAMPLE` pairs, without padding.
+    """
+
+    steps: int
+    batch: int
+    batch_pairs: int
+    pairs: int
+    tokens: int
+    flops: int
+
+
+@settings(frozen=True)
 class Epochs:
     """A budget of passes over the training lists."""
 
-    epochs: int
+    epochs: Positive
 
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.epochs", self.epochs)
-
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         return self.epochs * schedule.steps_per_epoch
 
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        return Length(self.epochs * -(-queries // batch), self.epochs * queries * k)
 
-@dataclass(frozen=True)
+
+@settings(frozen=True)
 class Steps:
     """A budget of optimiser steps."""
 
-    steps: int
+    steps: Positive
 
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.steps", self.steps)
-
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         return self.steps
 
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        return Length(self.steps, _pairs(self.steps, queries, k, batch))
 
-@dataclass(frozen=True)
+
+@settings(frozen=True)
 class Pairs:
     """A budget of (query, passage) pairs, to the next whole optimiser step."""
 
-    pairs: int
+    pairs: Positive
 
-    def __post_init__(self) -> None:
-        """Check the value."""
-        _at_least_one("budget.pairs", self.pairs)
-
-    def count(self, schedule: Schedule) -> int:
+    def count(self, schedule: parts.Schedule) -> int:
         """Number of optimiser steps."""
         seen = step = 0
         while seen < self.pairs:
-            seen += sum(len(one.doc_ids) for one in schedule.step(step))
+            seen += schedule.pairs(step)
             step += 1
         return step
+
+    def length(self, queries: int, k: int, batch: int) -> Length:
+        """Steps and pairs, if every query has a list of k passages."""
+        whole = self.pairs // (queries * k) * -(-queries // batch)
+        rest = self.pairs - _pairs(whole, queries, k, batch)
+        steps = whole + -(-rest // (batch * k))
+        return Length(steps, _pairs(steps, queries, k, batch))
+
+
+def _pairs(steps: int, queries: int, k: int, batch: int) -> int:
+    """Pairs of so many steps; the last step of an epoch holds what is left."""
+    epoch = -(-queries // batch)
+    return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
 
 
 def flops(parameters: int, tokens: int, cached: bool) -> int:
@@ -89,50 +124,32 @@ def computing(student: nn.Module) -> int:
 
 
 def plan(
-    student: Any, schedule: Schedule, steps: int, collection: Any, kept: float
-) -> dict[str, Any]:
-    """What a training is going to cost, before it starts.
+    student: CrossEncoder, schedule: Schedule, steps: int, collection: Collection, kept: float
+) -> Costs:
+    """What a training is going to cost.
 
-    Parameters
-    ----------
-    kept
-        Tokens of a step up to which graphs are kept; beyond, the gradient cache is used.
-
-    Returns
-    -------
-    dict
-        steps, batch (queries per step), batch_pairs (pairs per full step), pairs, tokens, flops.
-        The pairs are those of the first epoch, continued; the tokens an estimate from the
-        first `SAMPLE` pairs, without padding.
+    `kept`: tokens of a step up to which graphs are kept; beyond, the gradient cache is used.
     """
-    first = [
-        sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(schedule.steps_per_epoch)
-    ]
-    epochs, rest = divmod(steps, len(first))
-    pairs = epochs * sum(first) + sum(first[:rest])
+    epoch = [schedule.pairs(i) for i in range(schedule.steps_per_epoch)]
+    epochs, rest = divmod(steps, len(epoch))
+    pairs = epochs * sum(epoch) + sum(epoch[:rest])
     encoded = student.pairs.encode(pairs_of(schedule.step(0), collection)[:SAMPLE])
-    tokens = round(pairs * sum(len(one["input_ids"]) for one in encoded) / len(encoded))
-    return {
-        "steps": steps,
-        "batch": min(schedule.batch, schedule.size),
-        "batch_pairs": max(first),
-        "pairs": pairs,
-        "tokens": tokens,
-        "flops": flops(computing(student), tokens, tokens / steps > kept),
-    }
-
-
-def announcement(name: str, costs: dict[str, Any], processes: int) -> str:
-    """The plan in one line."""
-    spread = f" over {processes} processes" if processes > 1 else ""
-    largest = counted(costs["batch_pairs"], "pair")
-    return (
-        f"{name}: {counted(costs['steps'], 'step')} of {counted(costs['batch'], 'query')} "
-        f"(up to {largest}{spread}), {counted(costs['pairs'], 'pair')}, "
-        f"about {costs['tokens']:.2g} tokens and {costs['flops']:.2g} FLOPs"
+    tokens = round(pairs * sum(len(pair["input_ids"]) for pair in encoded) / len(encoded))
+    return Costs(
+        steps=steps,
+        batch=min(schedule.batch, schedule.size),
+        batch_pairs=max(epoch),
+        pairs=pairs,
+        tokens=tokens,
+        flops=flops(computing(student), tokens, tokens / steps > kept),
     )
 
 
-def _at_least_one(name: str, value: float) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")
+def announcement(name: str, costs: Costs, processes: int) -> str:
+    """The costs in one line."""
+    spread = f" over {processes} processes" if processes > 1 else ""
+    return (
+        f"{name}: {counted(costs.steps, 'step')} of {counted(costs.batch, 'query')} "
+        f"(up to {counted(costs.batch_pairs, 'pair')}{spread}), {counted(costs.pairs, 'pair')}, "
+        f"about {costs.tokens:.2g} tokens and {costs.flops:.2g} FLOPs"
+    )

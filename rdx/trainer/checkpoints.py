@@ -14,13 +14,22 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 LAST, BEST, STATE = "last.safetensors", "best.safetensors", "state.pt"
 _NAME = "checkpoint-"
+
+
+class CheckpointState(TypedDict, total=False):
+    """What is in a checkpoint beside weights; "progress" holds the fields of `Progress`."""
+
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+    progress: dict[str, Any]
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Progress:
         return len(self.validations) - 1 - self.best if self.validations else 0
 
 
-def save(work: Path, student: Any, state: dict[str, Any], progress: Progress) -> None:
+def save(work: Path, student: nn.Module, state: CheckpointState, progress: Progress) -> None:
     """Write a checkpoint and remove those before.
 
     The best weights are these, or those of the checkpoint before. The folder gets its name when all
@@ -85,7 +94,7 @@ def save(work: Path, student: Any, state: dict[str, Any], progress: Progress) ->
         _link(temporary / LAST, temporary / BEST)
     elif before is not None and (before / BEST).exists():
         _link(before / BEST, temporary / BEST)
-    torch.save(state | {"progress": asdict(progress)}, temporary / STATE)
+    torch.save({**state, "progress": asdict(progress)}, temporary / STATE)
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
     temporary.rename(final)
@@ -104,21 +113,21 @@ def _finished(work: Path) -> list[Path]:
     return [p for p in work.glob(f"{_NAME}*") if p.name.removeprefix(_NAME).isdecimal()]
 
 
-def load(work: Path, student: Any) -> dict[str, Any] | None:
+def load(work: Path, student: nn.Module) -> CheckpointState | None:
     """Load the newest checkpoint's weights into the student; returns its state, if there is one."""
-    found = find(work)
-    if found is None:
+    newest = find(work)
+    if newest is None:
         return None
-    load_model(student, str(found / LAST))
-    state: dict[str, Any] = torch.load(found / STATE, map_location="cpu", weights_only=True)
+    load_model(student, str(newest / LAST))
+    state: CheckpointState = torch.load(newest / STATE, map_location="cpu", weights_only=True)
     return state
 
 
-def load_best(work: Path, student: Any) -> None:
+def load_best(work: Path, student: nn.Module) -> None:
     """Load the weights of the best validation into the student."""
-    found = find(work)
-    if found is not None:
-        load_model(student, str(found / BEST))
+    newest = find(work)
+    if newest is not None:
+        load_model(student, str(newest / BEST))
 
 
 def remove(work: Path) -> None:

@@ -1,79 +1,64 @@
-"""The training loop: `fit`; and `run`, for a program that trains in several processes."""
+"""The training loop, `fit`: every process runs it."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from rdx.bars import bar, tell
-from rdx.batches import Schedule, pairs_of
+from rdx.batches import Schedule, pairs_in, pairs_of
+from rdx.collection import Collection
 from rdx.draws import seed as draw_seed
-from rdx.faults import Mendable
-from rdx.lists import Lists
-from rdx.students import CrossEncoder
+from rdx.facts import TrainingFacts, Validation
+from rdx.faults import Diverged
+from rdx.lists import Lists, TrainingList
+from rdx.parts import Budget, Loss, OnStep
+from rdx.students import CrossEncoder, is_compiled
 from rdx.trainer import checkpoints, processes
 from rdx.trainer.budgets import announcement, computing, flops, plan
-from rdx.trainer.checkpoints import Progress
+from rdx.trainer.checkpoints import CheckpointState, Progress
+from rdx.trainer.processes import by_main
 from rdx.trainer.settings import Trainer
-from rdx.trainer.step import Engine
+from rdx.trainer.step import Done, Engine
 
-OnStep = Callable[[int, dict[str, float]], None]
 Validate = Callable[[CrossEncoder], float]
 
 
-class Diverged(Mendable, RuntimeError):
-    """The loss is not finite any more."""
+def _ignore(step: int, metrics: Mapping[str, float]) -> None:
+    """The `on_step` of nobody."""
 
 
-def run(program: Callable[[], None]) -> None:
-    """Run a program in the main process, while the others take part in what it trains.
-
-    For processes that `torchrun` or `accelerate launch` started; without them, there is no need.
-    """
-    processes.run(program, _follow)
-
-
-def _follow() -> None:
-    """Do what the main process does with its engine, one training after the other."""
-    engine: Engine | None = None
-    while (order := processes.told()) is not None:
-        name, arguments = order
-        if name == "begin":
-            engine = None  # its memory is needed
-            engine = Engine.begin(*arguments)
-        else:
-            getattr(engine, name)(*arguments)
-
-
+@processes.in_step()
 def fit(
     student: CrossEncoder,
-    loss: Callable[..., Tensor],
+    loss: Loss,
     lists: Lists,
-    collection: Any,
-    budget: Any,
+    collection: Collection,
+    budget: Budget,
     trainer: Trainer,
     seed: int,
     work: Path,
-    on_step: OnStep = lambda step, metrics: None,
+    on_step: OnStep = _ignore,
     name: str = "training",
     validate: Validate | None = None,
-) -> dict[str, float]:
+) -> TrainingFacts:
     """Train in place; resume from `work` when a killed process left a checkpoint there.
 
     Everything random is a function of (seed, step), so that an interrupted training gives the same
     weights as an undisturbed one, bit for bit on one machine.
 
-    In a program under `run`, the main process calls this, and all take part: the pairs of a step
-    are dealt out. The weights are those of one process to float tolerance (without dropout: each
-    process draws its own). Every process holds the whole student, or, under FSDP
-    (`rdx.trainer.sharding`), a part of its weights, gradients and Adam state; the main process then
-    has a whole student beside it, which is validated, saved, and at the end has the weights.
+    Under `rdx.trainer.run`, all processes call this with equal arguments and share the pairs of a
+    step. The weights are those of one process to float tolerance (without dropout: each process
+    draws its own). Every process holds the whole student, or, under FSDP (`rdx.trainer.sharding`),
+    a part of its weights, gradients and Adam state beside a whole student, which is validated,
+    saved, and at the end has the weights. The main process alone reads and writes `work`, and calls
+    `on_step` and `validate`; the others may be given none.
 
     Parameters
     ----------
@@ -86,14 +71,6 @@ def fit(
         Gives a number of a student in evaluation mode, larger = better; called as
         `trainer.validate_every` says.
 
-    Returns
-    -------
-    dict
-        steps done, pairs, lists, tokens, padding (share of the computed tokens), flops
-        (`rdx.trainer.budgets.flops`), max_tokens, truncated_texts, last_loss, weight_change
-        (largest of some probed weights); if validated: validation_start, validation (of the weights
-        that are kept), best_step (after how many steps it was best), kept_step.
-
     Raises
     ------
     Diverged
@@ -105,30 +82,37 @@ def fit(
     engine, progress = _begin(student, loss, trainer, work)
     first = schedule.step(progress.step)
     engine.weigh(first, pairs_of(first, collection))
-    _announce(name, engine, schedule, steps, collection)
-    validating = validate if trainer.validate_every else None
-    if validating and progress.start is None:
-        progress.start = _validated(validating, engine, name)
+    by_main(partial(_announce, name, engine, schedule, steps, collection))
+    validates = by_main(lambda: validate is not None and trainer.validate_every is not None)
+    if validates and progress.start is None:
+        progress.start = _validated(validate, engine, name)
     saved = time.monotonic()
-    shown = bar(desc=name, unit="step", initial=progress.step, total=steps)
+    shown = bar(
+        desc=name, unit="step", initial=progress.step, total=steps, disable=not processes.is_main()
+    )
+
+    def report(step: int, metrics: Mapping[str, float]) -> bool:
+        """Tell of a step; gives whether it is time for a checkpoint."""
+        shown.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+        shown.update()
+        on_step(step, metrics)
+        return time.monotonic() - saved >= trainer.checkpoint_seconds
+
     while progress.step < steps and not _waited_enough(progress, trainer):
         step = progress.step
         batch, rate = schedule.step(step), trainer.rate(step, steps)
         texts = pairs_of(batch, collection)
         done = engine.step(batch, texts, rate, draw_seed(seed, step, "dropout"))
-        if not math.isfinite(done.loss):
-            raise Diverged(f"{name}: the loss is {done.loss} at step {step}")
+        if not math.isfinite(done.loss):  # in all processes: each has all scores
+            by_main(partial(_diverge, f"{name}: the loss is {done.loss} at step {step}"))
         _count(progress, done, batch, engine)
         metrics = {"loss": done.loss, "lr": rate}
-        due = validating is not None and _due(progress.step, steps, trainer)
-        if validating and due:
-            metrics["validation"] = _validated(validating, engine, name)
+        due = validates and _due(progress.step, steps, trainer)
+        if due:
+            metrics["validation"] = _validated(validate, engine, name)
             progress.validations.append([progress.step, metrics["validation"]])
-        shown.set_postfix(loss=f"{done.loss:.3f}", refresh=False)
-        shown.update()
-        on_step(step, metrics)
-        late = time.monotonic() - saved >= trainer.checkpoint_seconds and progress.step < steps
-        if due or late:
+        late = by_main(partial(report, step, metrics))
+        if due or (late and progress.step < steps):
             _checkpoint(work, engine, progress)
             saved = time.monotonic()
     shown.close()
@@ -136,13 +120,17 @@ def fit(
 
 
 def _begin(
-    student: CrossEncoder, loss: Any, trainer: Trainer, work: Path
+    student: CrossEncoder, loss: Loss, trainer: Trainer, work: Path
 ) -> tuple[Engine, Progress]:
     """Start, or continue from the newest checkpoint."""
-    state = checkpoints.load(work, student)
-    compiled = getattr(student.encoder, "_compiled_call_impl", None) is not None
-    # Other processes have other GPUs: they are told of a student on the CPU.
-    engine = Engine.begin(student.cpu(), loss, trainer, compiled, state)
+
+    def load() -> tuple[bool, CheckpointState | None]:
+        return is_compiled(student.encoder), checkpoints.load(work, student)
+
+    student.cpu()
+    compiled, state = by_main(load)
+    processes.share_weights(student)
+    engine = Engine.begin(student, loss, trainer, compiled, state)
     if state is None:
         return engine, Progress(engine.max_tokens)
     progress = Progress(**state["progress"])
@@ -150,16 +138,22 @@ def _begin(
     return engine, progress
 
 
-def _announce(name: str, engine: Engine, schedule: Schedule, steps: int, collection: Any) -> None:
+def _announce(
+    name: str, engine: Engine, schedule: Schedule, steps: int, collection: Collection
+) -> None:
     """Print what the training is going to cost."""
-    shared = engine.accelerator.num_processes
-    costs = plan(engine.student, schedule, steps, collection, engine.kept * shared)
-    tell(announcement(name, costs, shared))
+    num_processes = engine.accelerator.num_processes
+    costs = plan(engine.student, schedule, steps, collection, engine.kept * num_processes)
+    tell(announcement(name, costs, num_processes))
 
 
-def _count(progress: Progress, done: Any, batch: Any, engine: Engine) -> None:
+def _diverge(message: str) -> None:
+    raise Diverged(message)
+
+
+def _count(progress: Progress, done: Done, batch: list[TrainingList], engine: Engine) -> None:
     progress.step += 1
-    progress.pairs += sum(len(one.doc_ids) for one in batch)
+    progress.pairs += pairs_in(batch)
     progress.tokens += done.tokens
     progress.padded += done.padded
     progress.flops += flops(computing(engine.student), done.padded, done.cached)
@@ -177,60 +171,69 @@ def _waited_enough(progress: Progress, trainer: Trainer) -> bool:
     return trainer.patience is not None and progress.waited >= trainer.patience
 
 
-def _validated(validate: Validate, engine: Engine, name: str) -> float:
+def _validated(validate: Validate | None, engine: Engine, name: str) -> float:
     """The validation of the weights as they are."""
+
+    def value() -> float:
+        assert validate is not None  # in the main process, where `fit` has asked
+        engine.student.eval()
+        number = float(validate(engine.student))
+        if not math.isfinite(number):
+            raise ValueError(f"{name}: validation gave {number}")
+        return number
+
     engine.gather()
-    engine.student.eval()
-    value = float(validate(engine.student))
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: validation gave {value}")
-    return value
+    return by_main(value)
 
 
 def _checkpoint(work: Path, engine: Engine, progress: Progress) -> None:
     """Write a checkpoint, with the texts that were cut."""
     engine.gather()
-    progress.truncated = sorted(engine.truncated())
-    checkpoints.save(work, engine.student, engine.state(), progress)
+    engine.gather_truncated()
+    progress.truncated = sorted(engine.student.pairs.truncated)
+    by_main(partial(checkpoints.save, work, engine.student, engine.state(), progress))
 
 
 def _finish(
     work: Path, engine: Engine, progress: Progress, before: dict[str, Tensor], schedule: Schedule
-) -> dict[str, float]:
+) -> TrainingFacts:
     """Load the selected weights, tidy up, and tell what happened."""
-    student, cut = engine.student, engine.truncated()
-    engine.gather()
+    student = engine.student
     best = engine.trainer.select == "best" and bool(progress.validations)
-    if best:
-        checkpoints.load_best(work, student)
-    (work / "curve.json").write_text(json.dumps(progress.curve) + "\n")
-    checkpoints.remove(work)
+
+    def tidy() -> None:
+        if best:
+            checkpoints.load_best(work, student)
+        (work / "curve.json").write_text(json.dumps(progress.curve) + "\n")
+        checkpoints.remove(work)
+
+    engine.gather()
+    engine.gather_truncated()
+    by_main(tidy)
     student.eval()
-    facts = {
-        "steps": progress.step,
-        "pairs": progress.pairs,
-        "lists": schedule.size,
-        "tokens": progress.tokens,
-        "padding": 1 - progress.tokens / progress.padded,
-        "flops": progress.flops,
-        "max_tokens": progress.max_tokens,
-        "truncated_texts": len(cut),
-        "last_loss": progress.curve[-1],
-        "weight_change": _change(student, before),
-    }
-    return facts | _validation_facts(progress, best)
+    return TrainingFacts(
+        steps=progress.step,
+        pairs=progress.pairs,
+        lists=schedule.size,
+        tokens=progress.tokens,
+        padding=1 - progress.tokens / progress.padded,
+        flops=progress.flops,
+        max_tokens=progress.max_tokens,
+        truncated_texts=len(student.pairs.truncated),
+        last_loss=progress.curve[-1],
+        weight_change=_change(student, before),
+        validation=_validation(progress, best),
+    )
 
 
-def _validation_facts(progress: Progress, best: bool) -> dict[str, float]:
+def _validation(progress: Progress, best: bool) -> Validation | None:
     if progress.start is None or not progress.validations:
-        return {}
-    kept = progress.validations[progress.best if best else -1]
-    return {
-        "validation_start": progress.start,
-        "validation": kept[1],
-        "best_step": int(progress.validations[progress.best][0]),
-        "kept_step": int(kept[0]),
-    }
+        return None
+    best_step, best_value = progress.validations[progress.best]
+    kept_step, kept = (best_step, best_value) if best else progress.validations[-1]
+    return Validation(
+        start=progress.start, kept=kept, best_step=int(best_step), kept_step=int(kept_step)
+    )
 
 
 def _probe(student: CrossEncoder) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How many tokens' graphs fit into memory: where a second forward pass can be saved."""
+"""Measure what a graph takes and what memory is free, to save a second forward pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min([psutil.virtual_memory().available, *_left_in_groups()])
+    return min([int(psutil.virtual_memory().available), *_left_in_groups()])
 
 
 def _left_in_groups(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which parameters learn how fast, and which decay."""
+"""Learning rates and weight decay by parameter."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 from torch import nn
 
+from rdx.students import CrossEncoder
+
 _LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")
 
 
-def groups(student: Any, decay: float, layer_decay: float, head_rate: float) -> list[Any]:
+def groups(
+    student: CrossEncoder, decay: float, layer_decay: float, head_rate: float
+) -> list[dict[str, Any]]:
     """Parameter groups of AdamW.
 
     Each has a "factor", by which its learning rate is multiplied. Weight decay is on matrices only:
@@ -18,25 +22,24 @@ def groups(student: Any, decay: float, layer_decay: float, head_rate: float) -> 
 
     Parameters
     ----------
-    student
-        An `rdx.students.CrossEncoder`.
     decay
         Weight decay.
     layer_decay, head_rate
         See `factors`.
     """
     factor = factors(student, layer_decay, head_rate)
-    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    parameters: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            found.setdefault((factor[name], parameter.dim() >= 2), []).append(parameter)
+            matrix = parameter.dim() >= 2
+            parameters.setdefault((factor[name], matrix), []).append(parameter)
     return [
-        {"params": found[key], "factor": key[0], "weight_decay": decay if key[1] else 0.0}
-        for key in sorted(found, reverse=True)
+        {"params": parameters[key], "factor": key[0], "weight_decay": decay if key[1] else 0.0}
+        for key in sorted(parameters, reverse=True)
     ]
 
 
-def factors(student: Any, layer_decay: float, head_rate: float) -> dict[str, float]:
+def factors(student: CrossEncoder, layer_decay: float, head_rate: float) -> dict[str, float]:
     """Factor of every parameter's learning rate, by name.
 
     ``layer_decay ** (n - l)`` for layer l of n (1 = next to the embeddings), ``layer_decay ** n``
@@ -61,5 +64,5 @@ def factors(student: Any, layer_decay: float, head_rate: float) -> dict[str, flo
 
 def _layer(name: str) -> int | None:
     """Layer of a parameter, from 1; None outside the layers."""
-    found = _LAYER.search(name)
-    return int(found[1]) + 1 if found else None
+    match = _LAYER.search(name)
+    return int(match[1]) + 1 if match else None

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from annotated_types import Gt, Le
+from pydantic import AfterValidator
 
+from rdx.collection import Collection
+from rdx.declared import (
+    PRECISION,
+    SCHEDULES,
+    Above0,
+    Device,
+    From0,
+    Group,
+    Positive,
+    Share,
+    one_of,
+    settings,
+)
 from rdx.lists import Lists, SingleRelevant, drawn, labelled
+from rdx.parts import Loss, Sampler
 from rdx.precision import AUTO, chosen
 
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
 
 
-@dataclass(frozen=True)
+def _tokens(value: int | str) -> int | str:
+    if value != "auto" and (isinstance(value, str) or value < 1):
+        raise ValueError("must be a number of tokens, at least 1, or 'auto'")
+    return value
+
+
+@settings(frozen=True)
 class Trainer:
     """How a student is optimised: AdamW.
 
@@ -77,51 +99,30 @@ class Trainer:
         Stop after this many validations without improvement; null = never.
     """
 
-    learning_rate: float = 1e-5
-    batch: int = 32
-    warmup: float = 0.0
-    schedule: str = "constant"
-    weight_decay: float = 0.01
-    clip: float = 0.0
-    precision: str = AUTO
-    max_tokens: int | str = 4096
-    checkpoint_seconds: float = 30.0
-    device: str = "auto"
-    gradient_cache: str = "auto"
+    learning_rate: Above0 = 1e-5
+    batch: Positive = 32
+    warmup: Share = 0.0
+    schedule: Annotated[str, one_of(*SCHEDULES_OF_RATES)] = "constant"
+    weight_decay: From0 = 0.01
+    clip: From0 = 0.0
+    precision: Annotated[str, one_of(AUTO, *PRECISIONS), PRECISION] = AUTO
+    max_tokens: Annotated[int | str, AfterValidator(_tokens), SCHEDULES] = 4096
+    checkpoint_seconds: Annotated[From0, SCHEDULES] = 30.0
+    device: Device = "auto"
+    gradient_cache: Annotated[str, one_of("auto", "on", "off"), SCHEDULES] = "auto"
     tf32: bool = False
-    layer_decay: float = 1.0
-    head_rate: float = 1.0
-    validate_every: int | None = None
-    select: str = "last"
-    patience: int | None = None
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    head_rate: Above0 = 1.0
+    validate_every: Positive | None = None
+    select: Annotated[str, one_of("last", "best")] = "last"
+    patience: Positive | None = None
 
     def __post_init__(self) -> None:
-        """Check values."""
-        _above("learning_rate", self.learning_rate, 0)
-        _above("head_rate", self.head_rate, 0)
-        _at_least("trainer.batch", self.batch, 1)
-        if self.max_tokens != "auto":
-            if isinstance(self.max_tokens, str):
-                raise ValueError(f"trainer.max_tokens={self.max_tokens!r}: a number, or 'auto'")
-            _at_least("trainer.max_tokens", self.max_tokens, 1)
-        for name in ("weight_decay", "clip", "checkpoint_seconds"):
-            _at_least(f"trainer.{name}", getattr(self, name), 0)
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"trainer.warmup={self.warmup}: must be in [0, 1]")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"trainer.layer_decay={self.layer_decay}: must be in (0, 1]")
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        _one_of("precision", self.precision, (AUTO, *PRECISIONS))
+        """Check values together."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        _one_of("gradient_cache", self.gradient_cache, ("auto", "on", "off"))
-        _one_of("select", self.select, ("last", "best"))
-        for name in ("validate_every", "patience"):
-            if getattr(self, name) is not None:
-                _at_least(f"trainer.{name}", getattr(self, name), 1)
         if self.validate_every is None and (self.select == "best" or self.patience is not None):
             raise ValueError(
-                f"trainer.select={self.select!r} and trainer.patience={self.patience}: "
+                f"select={self.select!r} and trainer.patience={self.patience}: "
                 "need trainer.validate_every"
             )
 
@@ -134,10 +135,10 @@ class Trainer:
         AcceleratorState._reset_state(reset_partial_state=True)
         # Without this, Accelerate takes the processes of a machine without GPUs for unrelated ones.
         cpu = self.device == "cpu" or not torch.accelerator.is_available()
-        made = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
+        accelerator = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         torch.backends.cudnn.allow_tf32 = self.tf32
-        return made
+        return accelerator
 
     def tokens(self, device: str) -> int:
         """Tokens of a micro-batch to begin with, on a kind of device."""
@@ -157,7 +158,7 @@ class Trainer:
         return self.learning_rate
 
 
-@dataclass(frozen=True)
+@settings(frozen=True)
 class Prefinetune:
     """Stage 1: a contrastive loss on labels, with hard negatives of a sampler.
 
@@ -181,29 +182,24 @@ class Prefinetune:
         above the relevant passage minus this are no negatives. None: all may be.
     """
 
-    loss: Any
-    sampler: Any
-    depth: int
-    negatives: int
-    queries: int | None
-    epochs: int
-    batch: int
-    learning_rate: float
-    warmup: float
+    loss: Annotated[Loss, Group("loss")]
+    sampler: Annotated[Sampler, Group("sampler")]
+    depth: Positive
+    negatives: Positive
+    queries: Positive | None
+    epochs: Positive
+    batch: Positive
+    learning_rate: Above0
+    warmup: Share
     seed: int
     margin: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name in ("depth", "negatives", "epochs", "batch"):
-            _at_least(f"prefinetune.{name}", getattr(self, name), 1)
 
     def trainer(self, trainer: Trainer) -> Trainer:
         """The trainer of this stage."""
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}
         return replace(trainer, **own, validate_every=None, select="last", patience=None)
 
-    def lists(self, collection: Any, index: Path | None = None) -> Lists:
+    def lists(self, collection: Collection, index: Path | None = None) -> Lists:
         """Training lists of a collection whose queries all have a relevant passage.
 
         `index` is the folder of the sampler's index of the collection; None makes it now.
@@ -216,18 +212,3 @@ class Prefinetune:
         }
         picker = SingleRelevant(self.margin)
         return drawn(labelled(candidates, relevant), picker, self.negatives + 1, self.seed)
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:  # nan is neither
-        raise ValueError(f"{name}={value}: must be at least {least}")
-
-
-def _above(name: str, value: float, bound: float) -> None:
-    if not value > bound:
-        raise ValueError(f"trainer.{name}={value}: must be above {bound}")
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise ValueError(f"trainer.{name}={value!r}: must be one of {list(valid)}")

@@ -16,6 +16,8 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
+from rdx.students import CrossEncoder
+
 # torch.distributed.fsdp and .tensor take most of a second to load: only who shards waits for them.
 
 
@@ -40,7 +42,7 @@ def wanted() -> bool:
     return True
 
 
-def sharded(student: Any, device: torch.device) -> Any:
+def sharded(student: CrossEncoder, device: torch.device) -> CrossEncoder:
     """A copy of a student, in pieces on a kind of device; the gradients of all are summed up.
 
     Both have the same `pairs`.
@@ -48,7 +50,7 @@ def sharded(student: Any, device: torch.device) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    parts: Any = copy.deepcopy(student, {id(student.pairs): student.pairs})
+    parts = copy.deepcopy(student, {id(student.pairs): student.pairs})
     for parameter in parts.parameters():
         if parameter.dim() == 0:  # has no dimension to cut
             parameter.data = parameter.data.view(1)
@@ -82,7 +84,7 @@ def whole_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load `whole_state`, cut as the parameters are; it may come from other numbers of pieces."""
+    """Load `whole_state`, cut as the parameters are; it may come from any number of processes."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     optimiser.load_state_dict(
         state

@@ -22,10 +22,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from rdx import batches
@@ -33,10 +34,11 @@ from rdx.bars import tell
 from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
 from rdx.lists import TrainingList
-from rdx.students import CrossEncoder, compile_encoder
+from rdx.parts import Loss
+from rdx.students import CrossEncoder, compile_encoder, is_compiled
 from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping
-from rdx.trainer.processes import everywhere
+from rdx.trainer.checkpoints import CheckpointState
 from rdx.trainer.settings import Trainer
 
 T = TypeVar("T")
@@ -59,9 +61,9 @@ class TooLarge(Exception):
 
 @dataclass
 class Engine:
-    """What all steps of a training have in common; every process has one.
+    """State shared by all steps of a training; one per process.
 
-    Its public methods are called by the main process, and done by all (`processes.everywhere`).
+    Its public methods are called by all processes together.
 
     Attributes
     ----------
@@ -83,7 +85,7 @@ class Engine:
     """
 
     student: CrossEncoder
-    loss: Callable[..., Tensor]
+    loss: Loss
     trainer: Trainer
     trained: CrossEncoder
     accelerator: Accelerator
@@ -93,18 +95,17 @@ class Engine:
     kept: float = 0.0
 
     @classmethod
-    @everywhere
     def begin(
         cls,
         student: CrossEncoder,
-        loss: Callable[..., Tensor],
+        loss: Loss,
         trainer: Trainer,
         compiled: bool,
-        state: dict[str, Any] | None,
+        state: CheckpointState | None,
     ) -> Engine:
         """An engine at the start of a training, or with the state of a checkpoint.
 
-        `compiled` tells whether the student's encoder is; copies do not know.
+        `student` is on the CPU; `compiled` tells whether its encoder is to be: copies forget that.
         """
         accelerator = trainer.accelerator()
         device = accelerator.device
@@ -114,12 +115,12 @@ class Engine:
             trained = sharding.sharded(student, device)
         else:
             trained = student.to(device)
-        if compiled and processes.several():
+        if compiled and not is_compiled(trained.encoder):
             compile_encoder(trained.encoder)
         groups = grouping.groups(
             trained, trainer.weight_decay, trainer.layer_decay, trainer.head_rate
         )
-        made = cls(
+        engine = cls(
             student=student,
             loss=loss,
             trainer=trainer,
@@ -130,13 +131,12 @@ class Engine:
             max_tokens=trainer.tokens(device.type),
         )
         if state is not None:
-            sharding.load_state(made.optimiser, state["optimiser"])
-            made.scaler.load_state_dict(state["scaler"])
+            sharding.load_state(engine.optimiser, state["optimiser"])
+            engine.scaler.load_state_dict(state["scaler"])
             if trainer.max_tokens == "auto":
-                made.max_tokens = state["progress"]["max_tokens"]
-        return made
+                engine.max_tokens = state["progress"]["max_tokens"]
+        return engine
 
-    @everywhere
     def weigh(self, batch: Sequence[TrainingList], texts: Sequence[tuple[str, str]]) -> None:
         """Set `kept`: with gradient_cache="auto", by the memory of a step's longest micro-batch."""
         if self.trainer.gradient_cache != "auto":
@@ -145,24 +145,21 @@ class Engine:
         self.trained.train()
         self._until_it_fits(lambda: self._weigh(batch, texts))
 
-    @everywhere
     def gather(self) -> None:
-        """Bring the weights into `student`, whole."""
+        """Put the weights into `student`, whole."""
         if self._sharded:
             sharding.gather(self.trained, self.student)
 
-    @everywhere
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CheckpointState:
         """The state of the optimiser and of the scaler, whole: for a checkpoint."""
         optimiser = sharding.whole_state(self.optimiser)
         return {"optimiser": optimiser, "scaler": self.scaler.state_dict()}
 
-    @everywhere
-    def truncated(self) -> set[str]:
-        """The texts that were cut, in any process."""
-        return processes.union(self.student.pairs.truncated)
+    def gather_truncated(self) -> None:
+        """Add to `student.pairs.truncated` the texts that were cut in any process."""
+        truncated = self.student.pairs.truncated
+        truncated.update(gather_object(sorted(truncated)))
 
-    @everywhere
     def step(
         self,
         batch: Sequence[TrainingList],
@@ -198,8 +195,8 @@ class Engine:
             micros += self._idle(len(micros), texts[0], size)
         graphs = self._together(partial(self._forward, micros, seed, not cached))
         scores = torch.zeros(size + 1, device=self._device)
-        for micro, found in zip(micros, graphs, strict=True):
-            scores[micro.positions.to(self._device)] = found.detach()
+        for micro, own in zip(micros, graphs, strict=True):
+            scores[micro.positions.to(self._device)] = own.detach()
         value, gradient = self._loss(self._total(scores[:size]), batch)
         if math.isfinite(value):
             gradient = torch.nn.functional.pad(gradient, (0, 1))
@@ -234,9 +231,9 @@ class Engine:
         return batches.micro_batches(own, positions, self.student.pairs, self.max_tokens)
 
     def _idle(self, own: int, pair: tuple[str, str], size: int) -> list[MicroBatch]:
-        """As many micro-batches as this process has fewer than another; of position [B * N].
+        """Dummy micro-batches, so that all FSDP processes run equally many.
 
-        The score there is not the loss's, and the gradient zero.
+        Their scores go to position [B * N], which the loss does not see: the gradient is zero.
         """
         counts = torch.zeros(self.accelerator.num_processes, dtype=torch.int, device=self._device)
         counts[self.accelerator.process_index] = own
@@ -260,18 +257,18 @@ class Engine:
         torch.manual_seed(draw_seed(seed, self.accelerator.process_index, index))
         inputs = {key: value.to(self._device) for key, value in micro.inputs.items()}
         with self.accelerator.autocast():
-            scores = self.trained(inputs, micro.parts.to(self._device))
+            scores: Tensor = self.trained(inputs, micro.parts.to(self._device))
         return scores.float()
 
     def _loss(self, scores: Tensor, batch: Sequence[TrainingList]) -> tuple[float, Tensor]:
-        """The loss of a step and its gradient at the scores, both [B * N], scaled for fp16."""
+        """The loss of a step, and its gradient at the scores [B * N]."""
         ranks, mask = (tensor.to(self._device) for tensor in batches.targets(batch))
         scores = scores.view(ranks.shape).requires_grad_()
         teacher = batches.scores_of(batch)
         known = () if teacher is None else (teacher.to(self._device),)
         value = self.loss(scores, ranks, mask, *known)
         (gradient,) = torch.autograd.grad(value, scores)
-        return value.item(), self.scaler.scale(gradient.flatten())
+        return value.item(), gradient.flatten()
 
     def _backward(
         self,
@@ -285,7 +282,7 @@ class Engine:
         for i, micro in enumerate(micros):
             scores = self._scores(micro, seed, i) if cached else graphs[i]
             graphs[i] = scores.detach()  # the graph may go as soon as it was used
-            scores.backward(gradient[micro.positions.to(self._device)])
+            self.accelerator.backward(scores, gradient=gradient[micro.positions.to(self._device)])
 
     def _update(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
@@ -298,7 +295,7 @@ class Engine:
         self.optimiser.zero_grad()
 
     def _until_it_fits(self, work: Callable[[], T]) -> T:
-        """Work that draws its own random numbers, again with less memory as long as it must."""
+        """Repeat `work`, each time with less memory, until it fits; the random state stays."""
         cuda = [self._device] if self._device.type == "cuda" else []
         while True:
             try:
@@ -328,7 +325,7 @@ class Engine:
             tell(f"out of memory: {change} from now on")
 
     def _together(self, work: Callable[[], T]) -> T:
-        """Do this process's part; what is too large for one process is too large for all."""
+        """Do this process's part; raise TooLarge in all processes if it is too large for one."""
         failed, result = False, None
         try:
             result = work()
@@ -363,9 +360,8 @@ class Engine:
 
     def _total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return tensor
-        return self.accelerator.reduce(tensor, reduction="sum")
+        total: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return total
 
     @property
     def _keeps_by_choice(self) -> bool:
@@ -377,4 +373,4 @@ class Engine:
 
     @property
     def _device(self) -> torch.device:
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)

@@ -1,5 +1,6 @@
 """Whole summaries of synthetic trials, for the tests of figures and of the report page."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.trials import LEVELS, Trials
-from rdx.config import Cell
+from analysis.trials import Trials
+from tests.analysis.facts import cell, timing, trial
+from tests.analysis.facts import collection as collection_facts
 
 REFERENCES = {"first_stage": -0.12, "oracle": 0.3, "teacher": 0.03}
 
@@ -25,30 +27,18 @@ def trials_of(grid, collections, effect, measures=("nDCG@10",)):
         for overrides in settings:
             seed = int(dict(o.split("=") for o in overrides)["seed"])
             signature = sha256(repr(overrides).encode()).hexdigest()[:16]
-            cells.append(Cell(tuple(overrides), name, {}, {}, signature))
+            cells.append(cell(overrides, name, signature))
             runs[signature] = f"run{len(cells):02}{signature[:6]}"
-            facts[signature] = {"signature": signature, "seed": seed, "health": "ok"}
-            facts[signature]["levels"] = {}
-            facts[signature]["collections"] = {}
+            facts[signature] = trial(signature, seed)
             for c, (collection, (n, engine)) in enumerate(collections.items()):
                 queries = [f"{collection}-{i:03}" for i in range(n)]
                 hard = np.random.default_rng(c).normal(0, 0.2, n)
                 noise = np.random.default_rng(abs(len(cells) * 31 + c)).normal(0, 0.08, n)
-                facts[signature]["collections"][collection] = {
-                    "queries": n,
-                    "k": 100,
-                    "digest": f"{c:016x}",
-                    "first_stage": {"engine": engine},
-                }
-                single = {
-                    "seconds": {query: [0.02 * len(cells)] for query in queries},
-                    "pairs_per_second": 50.0,
-                    "peak_memory": {"rss": 10**9, "cuda": None},
-                    "energy": {"joules_per_query": None},
-                    "hardware": {"device": "CPU"},
-                }
-                timing = facts[signature].setdefault("timing", {})
-                timing[collection] = {"seconds": 8.0, "queries": n, "single": single}
+                facts[signature].collections[collection] = collection_facts(
+                    queries=n, k=100, digest=f"{c:016x}", first_stage={"engine": engine}
+                )
+                seconds = {query: (0.02 * len(cells),) for query in queries}
+                facts[signature].timing[collection] = timing(seconds)
                 student = 0.5 + hard + effect(overrides) + noise
                 student[::9] = (0.5 + hard + REFERENCES["first_stage"])[::9]  # ties with it
                 systems = {k: 0.5 + hard + v for k, v in REFERENCES.items()}
@@ -58,7 +48,6 @@ def trials_of(grid, collections, effect, measures=("nDCG@10",)):
                             pd.DataFrame({"query_id": queries, "value": values.clip(0, 1)}).assign(
                                 grid=name,
                                 signature=signature,
-                                **dict.fromkeys(LEVELS, ""),
                                 seed=seed,
                                 collection=collection,
                                 system=system,
@@ -104,7 +93,8 @@ def table_summary():
     collections = {"trec-dl-2019": (43, "bm25"), "trec-dl-2020": (54, "bm25")}
     summary = summary_of(spec, grid, collections, lambda o: means[o[0].split("=")[1]])
     sick = summary.signatures["RankNet, shuffled teacher"][0]
-    summary.trials.facts[sick]["health"] = "below_first_stage"
+    facts = summary.trials.facts
+    facts[sick] = replace(facts[sick], health="below_first_stage")
     return summary
 
 

@@ -5,28 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis import replication
 from analysis.costs import costs, ratio
-from analysis.figures import draw, inputs
-from analysis.sections import efficiency_table, replication_table
+from analysis.costs import table as costs_table
+from analysis.figures import inputs, sketches
 from analysis.spec import BYTES, SECONDS, Expected
+from rdx.facts import Peak
+from tests.analysis.facts import HARDWARE, timing
 
 
-def timed(seconds, cuda=None, device="CPU"):
+def timed(seconds, cuda=None, **hardware):
     """What a trial stores of single queries."""
-    return {
-        "seconds": {q: list(one) for q, one in seconds.items()},
-        "pairs_per_second": 50.0,
-        "latency": {},
-        "peak_memory": {"rss": 4 * 10**9, "cuda": cuda},
-        "energy": {"joules_per_query": None},
-        "hardware": {"device": device, "cores": 2},
-    }
+    return timing(
+        {q: tuple(times) for q, times in seconds.items()},
+        peak_memory=Peak(rss=4 * 10**9, cuda=cuda),
+        hardware=replace(HARDWARE, **hardware),
+    )
 
 
 @pytest.fixture
 def measured(table):
     """The synthetic table, RankNet timed with two seeds and ADR-MSE with one, on 2019 alone."""
-    facts = {key: {**one, "timing": {}} for key, one in table.trials.facts.items()}
+    facts = {key: replace(trial, timing={}) for key, trial in table.trials.facts.items()}
     a, b = table.signatures["RankNet"]
     c = table.signatures["ADR-MSE"][0]
     times = {
@@ -34,8 +34,8 @@ def measured(table):
         b: timed({"q": [6], "p": [4], "r": [1]}, 3 * 10**9),  # of r the other seed knows nothing
         c: timed({"p": [6], "q": [2], "r": [5]}, 10**9),
     }
-    for key, one in times.items():
-        facts[key]["timing"] = {"trec-dl-2019": {"seconds": 8.0, "single": one}}
+    for key, times_of in times.items():
+        facts[key].timing["trec-dl-2019"] = times_of
     summary = replace(table, trials=replace(table.trials, facts=facts))
     found = costs(summary.spec.rows, summary.signatures, summary.collections, facts)
     return replace(summary, costs=found)
@@ -81,7 +81,7 @@ def cells_of(table):
 
 
 def test_the_table_gives_costs_and_ratios(measured):
-    table = efficiency_table(measured)
+    table = costs_table(measured)
     rows = cells_of(table)
     assert list(rows) == ["RankNet", "ADR-MSE"]  # in the order of the spec
     assert rows["RankNet"][2:6] == ["4", "4", "4.9", "2"] and rows["RankNet"][7] == "2.00"
@@ -91,31 +91,35 @@ def test_the_table_gives_costs_and_ratios(measured):
     low, high = (float(x) for x in rows["ADR-MSE"][10].strip("[]").split(", "))
     assert (low, high) == (0.4, 2.0)
     said = " ".join(table.notes)
-    assert "device CPU, cores 2" in said and "that of the GPU" in said and "RankNet" in said
+    assert "device CPU, cpu x86, cores 2" in said and "that of the GPU" in said
 
 
 def test_another_machine_gives_no_ratio(measured):
     key = measured.signatures["ADR-MSE"][0]
-    single = measured.trials.facts[key]["timing"]["trec-dl-2019"]["single"]
-    single["hardware"] = {"device": "H200"}
-    table = efficiency_table(measured)
+    measured.trials.facts[key].timing["trec-dl-2019"] = timed({"p": [6]}, device="H200")
+    table = costs_table(measured)
     assert cells_of(table)["ADR-MSE"][9:] == ["–"] * 3
-    assert any("Measured on device H200: ADR-MSE" in note for note in table.notes)
+    assert any(
+        note.startswith("Measured on device H200") and "ADR-MSE" in note for note in table.notes
+    )
 
 
 def test_without_a_timed_trial_there_is_no_table_and_no_figure(table):
-    facts = {key: {**one, "timing": {"trec-dl-2019": {"seconds": 8.0, "queries": 43}}}
-             for key, one in table.trials.facts.items()}  # fmt: skip
+    whole = replace(timing({}), single=None)  # of a collection, not of single queries
+    facts = {
+        key: replace(trial, timing={"trec-dl-2019": whole})
+        for key, trial in table.trials.facts.items()
+    }
     found = costs(table.spec.rows, table.signatures, table.collections, facts)
     summary = replace(table, costs=found)
-    assert found == {} and efficiency_table(summary) is None
+    assert found == {} and costs_table(summary) is None
     assert inputs.costs(summary) == ([], "")
 
 
 def test_the_figure_fills(measured):
     systems, hardware = inputs.costs(measured)
     assert [(one.name, one.seconds) for one in systems] == [("RankNet", 4.0), ("ADR-MSE", 13 / 3)]
-    assert hardware == "CPU" and "efficiency" in draw(measured)
+    assert hardware == "CPU" and "efficiency" in sketches(measured)
 
 
 def test_published_costs_are_judged_without_the_noise_of_scores(measured):
@@ -126,10 +130,10 @@ def test_published_costs_are_judged_without_the_noise_of_scores(measured):
         Expected("Stage 1 only", "trec-dl-2019", SECONDS, 1.0, "notebook", None),
     )
     summary = replace(measured, spec=replace(measured.spec, expected=expected))
-    rows = [[entry.text for entry in row] for row in replication_table(summary).rows]
+    rows = [[entry.text for entry in row] for row in replication.table(summary).rows]
     assert [row[2] for row in rows] == ["differs", "reproduced", "differs", "not run"]
     assert rows[0][3:6] == ["4.0004", "4.0000", "−0.00040"]
     assert rows[2][3:6] == ["2.000", "1.000", "−1.000"] and rows[2][1] == "trec-dl-2019 GB at peak"
     assert not any(
-        note.startswith("SD over training runs") for note in replication_table(summary).notes
+        note.startswith("SD over training runs") for note in replication.table(summary).notes
     )

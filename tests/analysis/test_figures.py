@@ -1,6 +1,7 @@
 import re
 import struct
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -8,19 +9,12 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import figures
-from analysis.figures import (
-    COLUMN_WIDTH,
-    Point,
-    Sketch,
-    curves,
-    differences,
-    inputs,
-    maps,
-    save,
-    systems,
-)
-from analysis.figures.data import Line
-from analysis.sections.power import plan
+from analysis.figures import inputs
+from analysis.power import sensitivities
+from analysis.render.figures import Sketch, curves, maps, save, systems
+from analysis.render.figures.curves import Line
+from analysis.render.figures.overview import Point, differences
+from analysis.render.figures.style import COLUMN_WIDTH
 from analysis.spec import Spec
 from analysis.trials import Trials
 
@@ -40,7 +34,8 @@ def figure():
 def drawn(table, depth, grid):
     found = {}
     for name, summary in (("table", table), ("depth", depth), ("grid", grid)):
-        found |= {f"{name} {key}": figure for key, figure in figures.draw(summary).items()}
+        sketches = figures.sketches(summary)
+        found |= {f"{name} {key}": sketch.draw() for key, sketch in sketches.items()}
     return found
 
 
@@ -85,7 +80,7 @@ def test_correction_and_margin_are_said():
 def test_files(figure, tmp_path):
     (tmp_path / "figure-old.png").write_text("of an earlier run")
     (tmp_path / "table.md").write_text("not a figure")
-    sketch = Sketch(lambda shown: figure, "what it shows")
+    sketch = Sketch(partial(lambda: figure))
     [(pdf, svg, png)] = save({"a b": sketch}, tmp_path).values()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *(f"figure-a-b.{suffix}" for suffix in ("pdf", "png", "svg")),
@@ -112,22 +107,25 @@ def test_a_figure_is_drawn_again_only_if_it_changes(table, tmp_path):
         return systems.costs(shown, **words)
 
     cost = [systems.Cost("A", 0.1, 0.5, best=True), systems.Cost("B", 0.2, 0.4, best=False)]
-    one = Sketch(counted, cost, {"measure": "m"})
-    save({"one": one}, tmp_path, {"one": "other"})
-    save({"one": one}, tmp_path, {"one": one.key})
-    same = Sketch(counted, list(cost), {"measure": "m"})
-    save({"one": same}, tmp_path, {"one": one.key})
+    one = Sketch(partial(counted, cost, measure="m"))
+    save({"one": one}, tmp_path)
+    save({"one": one}, tmp_path)
+    same = Sketch(partial(counted, list(cost), measure="m"))
+    save({"one": same}, tmp_path)
     assert len(drawn) == 1
     for change in (
-        Sketch(counted, cost[:1], {"measure": "m"}),
-        Sketch(counted, cost, {"measure": "other"}),
-        Sketch(systems.costs, cost, {"measure": "m"}),
+        Sketch(partial(counted, cost[:1], measure="m")),
+        Sketch(partial(counted, cost, measure="other")),
+        Sketch(partial(systems.costs, cost, measure="m")),
     ):
         assert change.key != one.key
-    save({"one": change}, tmp_path, {"one": one.key})
+    save({"one": one}, tmp_path)
     (tmp_path / "figure-one.pdf").unlink()
-    save({"one": one}, tmp_path, {"one": one.key})
+    save({"one": one}, tmp_path)
     assert len(drawn) == 2
+    save({"one": change}, tmp_path)
+    save({"one": one}, tmp_path)
+    assert len(drawn) == 3
     a, b = figures.sketches(table), figures.sketches(table)
     assert {n: s.key for n, s in a.items()} == {n: s.key for n, s in b.items()}
     assert len({s.key for s in a.values()}) == len(a)
@@ -146,7 +144,7 @@ def test_which_figures_a_spec_gives(drawn, table):
     nothing = replace(
         table, spec=bare, trials=empty, scores={}, against=(), collections=(), signatures={
             row: () for row in table.signatures})  # fmt: skip
-    assert figures.draw(nothing) == {}
+    assert figures.sketches(nothing) == {}
 
 
 def shown_texts(figure):
@@ -224,11 +222,12 @@ def test_a_cell_that_was_not_run_is_a_dash():
 
 def test_wins_and_losses(table):
     rows = inputs.wins(table)["trec-dl-2019"]
-    values, counts = rows["RankNet"]
+    wins = rows["RankNet"]
+    values, counts = wins.differences, (wins.wins, wins.ties, wins.losses)
     scores = [table.scores[r, "trec-dl-2019", "nDCG@10"] for r in ("RankNet", "First stage (BM25)")]
     gained = scores[0].per_query - scores[1].per_query
     assert counts[0] == (gained > 1e-9).sum() and counts[1] == 5 and sum(counts) == 43
-    figure = maps.wins({"RankNet": (values, counts)}, baseline="b", measure="m")
+    figure = maps.wins({"RankNet": wins}, baseline="b", measure="m")
     bars = {p.get_gid(): p.get_data().values for p in figure.axes[0].patches if p.get_gid()}
     assert list(bars["wins"]) == [v for v in values if v > 0]
     assert list(bars.get("losses", [])) == [v for v in values if v < 0]
@@ -247,13 +246,13 @@ def test_costs_name_the_front(table):
 
 
 def test_ranks_take_the_specs_own_tests_where_it_has_them(table):
-    drawn, distance, note = inputs.rankings(table)
+    drawn, distance, note = inputs.ranks(table)
     assert distance is None and "Nemenyi" in note  # 43 and 54 queries: no one distance
     names = list(drawn["trec-dl-2019"].ranks)
     assert "Oracle" not in names and len(names) == 7
     found = Pairs(names)
     own = replace(table, pairs={(c, "nDCG@10"): found for c in table.collections})
-    drawn, distance, note = inputs.rankings(own)
+    drawn, distance, note = inputs.ranks(own)
     assert distance is None and "all-pairs tests, holm" in note
     assert [len(bar) for bar in drawn["trec-dl-2019"].bars] == [7]
 
@@ -268,11 +267,12 @@ class Pairs:
 def test_power_rises_with_the_difference(table):
     found = inputs.power_curves(table)
     assert len(found) == 2
-    for label, (x, y) in found.items():
+    for label, curve in found.items():
+        x, y = curve.differences, curve.power
         assert x[0] == 0 and y[0] == pytest.approx(0.05) and y[-1] > 0.95, label
         assert all(a <= b + 1e-12 for a, b in zip(y, y[1:], strict=False))
     # the noise is that of the table of power: untrained rows have no part in it
-    for one, label in zip(plan(table), found, strict=True):
+    for one, label in zip(sensitivities(table), found, strict=True):
         assert label == f"{one.collection}: {one.queries} queries, SD {one.assumption.sd:.3f}"
     figure = curves.power(found, measure="m", wanted=0.9)
     (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "wanted"]

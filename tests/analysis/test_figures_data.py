@@ -5,8 +5,7 @@ import pytest
 from scipy import stats
 
 from analysis.figures import data
-from analysis.figures.grid import Conditions, conditions, crossed, groups, level, varied
-from rdx.config import Cell
+from analysis.figures.grid import Conditions, conditions, crossed, groups
 
 RNG = np.random.default_rng(3)
 
@@ -53,21 +52,6 @@ def test_intervals_of_little_data():
         data.within([0.1, 0.2], ["c", "c"])
 
 
-CELLS = (
-    Cell(("depth.k=10", "loss=a", "seed=1"), "g", {}, {"loss": "a"}, "1"),
-    Cell(("loss=b", "seed=2"), "g", {"depth": {"k": 100}}, {"loss": "b"}, "2"),
-    Cell(("+loss=b", "seed=3"), "g", {"depth": {"k": 100}}, {"loss": "b"}, "3"),
-)
-
-
-def test_levels_come_from_the_command_line_then_from_the_configuration():
-    assert [level(cell, "depth.k") for cell in CELLS] == ["10", "100", "100"]
-    assert [level(cell, "loss") for cell in CELLS] == ["a", "b", "b"]
-    assert level(CELLS[1], "depth") == "" and level(CELLS[1], "depth.x.y") == ""
-    assert varied(CELLS) == ("depth.k", "loss")
-    assert varied(CELLS[1:]) == ()  # the seed is no setting
-
-
 def test_conditions_are_means_over_seeds(depth):
     found = conditions(depth, "nDCG@10")
     assert found.values.shape == (2 * (43 + 54), 7)
@@ -82,41 +66,42 @@ def test_conditions_are_means_over_seeds(depth):
     }
 
 
-def made(*levels):
+def conditions_of(*levels):
     n = len(levels)
     values = np.arange(3.0)[:, None] + np.arange(n)
     return Conditions(levels, ("c",) * 3, values)
 
 
 def test_lines_are_settings_that_differ_in_one_key():
-    found = made({"k": "10", "l": "a"}, {"k": "20", "l": "a"}, {"k": "10", "l": "b"},
+    settings = conditions_of({"k": "10", "l": "a"}, {"k": "20", "l": "a"}, {"k": "10", "l": "b"},
                  {"k": "20", "l": "b"}, {"k": "10", "l": "c"})  # fmt: skip
-    a, b = data.lines(found, "k", {"bm25": ("c",)})
+    a, b = data.lines(settings, "k", {"bm25": ("c",)})
     assert (a.label, a.x, a.mean) == ("a", ("10", "20"), (1.0, 2.0))
     assert (b.label, b.mean) == ("b", (3.0, 4.0))
-    named = data.lines(found, "k", {"bm25": ("c",), "colbert": ("d",)})
+    named = data.lines(settings, "k", {"bm25": ("c",), "colbert": ("d",)})
     assert [line.label for line in named] == ["a, bm25", "b, bm25"]  # no queries of d
-    assert data.lines(found, "other", {"bm25": ("c",)}) == []
+    assert data.lines(settings, "other", {"bm25": ("c",)}) == []
 
 
 def test_the_crossed_part_leaves_controls_and_odd_levels_out():
     full = [{"k": k, "l": x, "t": "real"} for k in ("10", "20") for x in "ab"]
-    found = made(
+    settings = conditions_of(
         *full, {"k": "10", "l": "a", "t": "shuffled"}, {"k": "10", "l": "none", "t": "real"}
     )
-    part, levels = crossed(found, ["k", "l"])
+    part, levels = crossed(settings, ["k", "l"])
     assert list(part.levels) == full and levels == {"k": ["10", "20"], "l": ["a", "b"]}
-    a, b = data.interaction(found, "k", "l", ["k", "l"])
+    a, b = data.interaction(settings, "k", "l", ["k", "l"])
     assert (a.label, a.mean, b.mean) == ("a", (1.0, 3.0), (2.0, 4.0))
-    down, over, table = data.cell_means(found, "k", "l", {"t": "real"})
+    down, over, table = data.cell_means(settings, "k", "l", {"t": "real"})
     assert (down, over) == (["10", "20"], ["a", "b", "none"])
     assert table[0].tolist() == [1.0, 2.0, 6.0] and np.isnan(table[1, 2])
 
 
 def test_wins():
-    values, counts = data.wins([0.5, 0.3, 0.1 + 0.2, 0.0], [0.4, 0.5, 0.3, 0.0])
-    assert values == pytest.approx([0.1, 0, 0, -0.2]) and counts == (1, 2, 1)
-    assert data.wins([], [])[1] == (0, 0, 0)
+    row = data.wins([0.5, 0.3, 0.1 + 0.2, 0.0], [0.4, 0.5, 0.3, 0.0])
+    assert row.differences == pytest.approx([0.1, 0, 0, -0.2])
+    assert (row.wins, row.ties, row.losses) == (1, 2, 1)
+    assert data.wins([], []).losses == 0
 
 
 def test_pareto():
@@ -133,8 +118,8 @@ def test_mean_ranks_share_ties():
 @pytest.mark.parametrize(("k", "q"), [(2, 1.960), (3, 2.343), (5, 2.728), (10, 3.164)])
 def test_critical_difference_has_the_published_quantiles(k, q):
     # Demšar (2006), table 5a
-    found = data.critical_difference(k, 14) / math.sqrt(k * (k + 1) / (6 * 14))
-    assert found == pytest.approx(q, abs=1e-3)
+    quantile = data.critical_difference(k, 14) / math.sqrt(k * (k + 1) / (6 * 14))
+    assert quantile == pytest.approx(q, abs=1e-3)
     assert data.critical_difference(k, 14, 0.01) > data.critical_difference(k, 14)
 
 

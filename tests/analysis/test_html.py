@@ -5,14 +5,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis import figures, html, report
-from analysis.tables import Column, Entry, Table
+from analysis import figures, report
+from analysis.render import html
+from analysis.render.entry import Entry, Flag, Table, number, numbers, words
+from analysis.render.figures import svg
+from analysis.render.html import Page, Picture, Trial
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-class Page(HTMLParser):
+class Elements(HTMLParser):
     """Collects elements and texts; an unbalanced tag is an error."""
 
     def __init__(self, text):
@@ -48,30 +51,32 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def shown(table):
-    return [report.main_table(table), report.comparison_table(table)]
+    return report.tables_of(table)[:2]
 
 
 @pytest.fixture(scope="module")
 def text(table, shown):
-    drawn = {
-        name: figures.svg(one, name) for name, one in figures.draw(table).items() if name != "power"
-    }
-    return html.page(table, shown, drawn, {"table.csv": "table.csv", 'a "b"': "x?a=1&b=2"})
+    pictures = [
+        Picture(svg(sketch.draw(), name), sketch.caption)
+        for name, sketch in figures.sketches(table).items()
+        if name != "power"
+    ]
+    links = {"table.csv": "table.csv", 'a "b"': "x?a=1&b=2"}
+    return html.render(report.page(table, shown, pictures, links))
 
 
 @pytest.fixture(scope="module")
 def page(text):
-    return Page(text)
+    return Elements(text)
 
 
-def test_the_claim_is_at_the_top_and_everything_is_escaped(text, page, table):
+def test_the_claim_is_at_the_top_and_everything_is_escaped(text, page):
     assert "Students <b>beat</b> the first stage & each other." in page.texts
     assert "<b>" not in text and "LambdaRank <&>" not in text
     assert {"href": "x?a=1&b=2"} in page.of("a")
-    bad = Table(
-        "x", "<i>", (Column("<s>", "<p>"),), ((Entry("<script>alert(1)</script>"),),), ("<u>",)
-    )
-    other = html.page(table, [bad], {}, {})
+    entries = ((Entry("<script>alert(1)</script>"),),)
+    bad = Table("x", "<i>", words("<s>"), entries, ("<u>",))
+    other = html.render(Page("<p>", tables=[bad]))
     body = other[: other.rindex("<script>")]
     assert not re.search(r"<(i|s|p|u|script)>alert|<[isp]>", body) and "&lt;script&gt;" in body
 
@@ -89,10 +94,10 @@ def test_every_cell_is_there_with_its_marks(page, shown):
     for table in shown:
         for row in table.rows:
             for entry in row:
-                assert entry.text + entry.suffix in page.cells
-    bold = [entry for row in shown[0].rows for entry in row if entry.best]
+                assert entry.text + entry.alarm + entry.suffix in page.cells
+    bold = [entry for row in shown[0].rows for entry in row if Flag.BEST in entry.flags]
     assert len(page.of("strong")) == len(bold) + 1 and len(bold) == 4  # and the legend's
-    assert any("≈ equivalent within ±0.02" in part for part in ["".join(page.texts)])
+    assert "≈ equivalent within ±0.02" in "".join(page.texts)
 
 
 def test_every_note_and_the_health_states_are_there(page, shown):
@@ -126,18 +131,21 @@ def test_ids_are_unique_and_the_figures_inline(page, text):
         assert "".join(target) in ids
 
 
-def test_links_are_checked(table):
-    with pytest.raises(ValueError, match="link must be relative"):
-        html.page(table, [], {}, {"x": "javascript:alert(1)"})
+def test_links_are_checked():
+    with pytest.raises(ValueError):
+        Page("x", links={"x": "javascript:alert(1)"})
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("0.512", 0.512), ("−0.03", -0.03), ("< 0.001", 0.001), ("[−0.1, 0.2]", -0.1), (".5", 0.5),
-     ("1 seed", 1.0), ("–", None), ("", None), ("RankNet", None), ("43 / 54", 43.0)],
-)  # fmt: skip
-def test_sort_values(text, value):
-    assert html.sort_value(text) == value
+def test_entries_bring_what_they_are_sorted_by_and_rest_on():
+    named = Entry("A − B", rows=("A", "B"))
+    line = (named, number(-0.03125, sign=True), Entry("no number"), number(None))
+    tables = [Table("x", "", (*words("Pair"), *numbers("a", "b", "c")), (line,))]
+    trials = [Trial("A", "1f"), Trial("A", "2e", seed=7, health="nan", run="r"), Trial("B", "3d")]
+    page = Elements(html.render(Page("x", tables=tables, trials=trials)))
+    assert [cell.get("data-v") for cell in page.of("td")[:3]] == ["-0.03125", None, None]
+    titles = [button["title"].splitlines() for button in page.of("button", **{"class": "trace"})]
+    assert titles == [["A", trials[0].line, trials[1].line, "B", trials[2].line]] * 2
+    assert len(page.of("span", **{"class": "alarm"})) == 2  # in the legend, and the second trial
 
 
 PROBE = """

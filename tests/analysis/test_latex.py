@@ -6,7 +6,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from analysis import report, tables
+from analysis import report
+from analysis.render import latex
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import COLUMNS, Trials
@@ -21,7 +22,7 @@ DOCUMENT = (
 
 def compiled(summary, folder):
     """The log of a document with all tables of a summary; the test fails if it does not compile."""
-    text = "\n".join(map(tables.latex, report.shown(summary)))
+    text = "\n".join(map(latex.render, report.tables_of(summary)))
     (folder / "table.tex").write_text(text, encoding="utf-8")
     (folder / "all.tex").write_text(DOCUMENT, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]

@@ -1,6 +1,5 @@
 """The command, on a real MLflow store with the cells of experiments/demo.yaml."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.__main__ import main
-from analysis.drawn import Stamp
-from rdx.config import ROOT, cells
+from rdx import facts
+from rdx.config import ROOT
+from rdx.stages import cells
+from tests.analysis.facts import collection, trial
 
 SYSTEMS = ("first_stage", "oracle", "teacher", "student")
 
@@ -42,17 +43,11 @@ def uri(tmp_path_factory):
             for system, value in values.items()
             for measure in ("nDCG@10", "RR@10")
         )
-        facts = {
-            "signature": cell.signature,
-            "seed": cell.cfg["seed"],
-            "levels": cell.levels,
-            "health": "ok",
-            "collections": {"pydocs": {"queries": 30, "k": 10, "digest": "d", "first_stage": {}}},
-        }
+        known = trial(cell.signature, cell.cfg["seed"], {"pydocs": collection(queries=30)})
         tags = {"rdx.kind": "trial", "rdx.signature": cell.signature}
         run = client.create_run(experiment, tags=tags).info.run_id
         table.to_parquet(folder / "per_query.parquet")
-        (folder / "trial.json").write_text(json.dumps(facts))
+        (folder / "trial.json").write_text(facts.dump(known))
         for name in ("per_query.parquet", "trial.json"):
             client.log_artifact(run, str(folder / name))
         client.set_terminated(run)
@@ -99,11 +94,12 @@ def test_help_loads_nothing_heavy():
     assert loaded and not loaded & {"mlflow", "torch", "pandas", "scipy", "matplotlib", "hydra"}
 
 
-def test_out_and_no_gpu_stack(uri, tmp_path):
+def test_out_and_no_models(uri, tmp_path):
+    """Cells are signed by their classes, some of which need torch; nothing else that is heavy."""
     code = (
         "import sys; from analysis.__main__ import main\n"
         f"assert main(['demo', '--tracking-uri', {uri!r}, '--out', {str(tmp_path)!r}]) == 0\n"
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+        "assert not {'sentence_transformers', 'bm25s', 'peft'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -113,7 +109,7 @@ def test_out_and_no_gpu_stack(uri, tmp_path):
 def test_all_goes_on_where_nothing_was_found(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.__main__.specs", lambda: ["demo", "losses"])
-    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())  # slow, and seen above
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})  # slow, and seen above
     main(["--all", "--tracking-uri", uri, "--out", "here"])
     assert (tmp_path / "here" / "demo" / "table.md").is_file()
     assert (tmp_path / "here" / "losses" / "table.md").is_file()
@@ -128,7 +124,7 @@ def test_a_name_or_all_but_not_both():
 
 def test_trials_from_a_folder_need_no_store(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.report._draw", lambda *_: Stamp())
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})
     artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
     assert main(["demo", "--import", str(artifacts)]) == 0
     assert "Missing cells (1 of 4)" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from analysis.scores import Scores
 from analysis.spec import Mean, Row, SpecError, parse
 from analysis.summary import Summary, summarise
 from tests.analysis.conftest import trials_of
+from tests.analysis.facts import collection
 
 ROWS = [Row("A", "student", ("g",), True, True), Row("B", "first_stage", (), False, True)]
 
@@ -47,10 +48,12 @@ def test_a_row_that_lacks_a_collection_has_no_mean():
     assert means(Mean("mean", ("x", "z"), "arithmetic")) == {}
 
 
-@pytest.mark.parametrize("facts", [{"degenerate": True, "reason": "ceiling"}, {"in_mean": False}])
+@pytest.mark.parametrize("facts", [{"reason": "ceiling"}, {"in_mean": False}])
 def test_what_does_not_count_is_left_out_unless_it_is_named(facts):
     found = means(
-        Mean("all", (), "arithmetic"), Mean("both", ("x", "y"), "arithmetic"), facts={"y": facts}
+        Mean("all", (), "arithmetic"),
+        Mean("both", ("x", "y"), "arithmetic"),
+        facts={"y": collection(**facts)},
     )
     assert found["A", "all", "P"].mean == pytest.approx(0.3)
     assert found["A", "both", "P"].mean == pytest.approx(0.4)
@@ -73,12 +76,12 @@ def table_of(**spec) -> Summary:
 def test_a_mean_is_a_column_without_tests_and_can_be_expected():
     expected = {"row": "A", "collection": "both", "measure": "nDCG@10", "value": 0.5}
     found = table_of(means=[{"name": "both"}], expected=[{**expected, "source": "paper"}])
-    one = found.found("A", "both", "nDCG@10")
+    one = found.lookup("A", "both", "nDCG@10")
     parts = [found.scores["A", c, "nDCG@10"].mean for c in ("c1", "c2")]
     assert one.mean == pytest.approx(sum(parts) / 2)
     table = main_table(found)
     assert [column.group for column in table.columns[1:4]] == ["c1", "c2", "both"]
-    assert table.rows[1][3].text == f"{one.mean:.3f}" and not table.rows[1][3].significant
+    assert table.rows[1][3].value == one.mean and "significant" not in table.rows[1][3].flags
     assert "both: arithmetic mean over c1, c2, each weighing the same; not tested." in table.notes
     assert {c.collection for c in found.against} == {"c1", "c2"}
 

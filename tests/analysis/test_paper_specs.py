@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from analysis.spec import parse
-from rdx import commands, config, samplers, teachers
+from rdx import commands, config, samplers, stages, teachers
 from rdx.batches import Schedule
-from rdx.config import ROOT, ConfigError, expand, load_spec, signatures
-from rdx.data import released
+from rdx.config import ROOT, ConfigError, expand, load_spec
+from rdx.data import rank_distillm
+from rdx.declared import SCHEDULES, marked
 from rdx.lists import Depth, TrainingList
 from rdx.trainer import Epochs, Pairs
 
@@ -29,7 +30,6 @@ OTHERS = {"rankgpt_data": 100_000, "twolar_data": 20_000}  # queries of the data
 MISSING = r"data/rank-distillm/\S+\.run: no such file( \(docs/paper\.md.*\))?$"
 # Of the recipe everything but files, and what only says where and how fast.
 TAGGED = ("data", "depth", "prefinetune", "loss", "student", "budget", "trainer")
-UNTAGGED = {"_target_", "compile", "attention_implementation", "gradient_cache"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,7 +49,7 @@ def spec(name):
 @cache
 def cells(name):
     """The cells of a spec; of those with several seeds, the cells of the first."""
-    return config.cells([f"+experiments={name}", *(["seed=1"] if name in OURS else [])])
+    return stages.cells([f"+experiments={name}", *(["seed=1"] if name in OURS else [])])
 
 
 def published(name):
@@ -67,10 +67,11 @@ def value(cfg, key):
 
 
 def leaves(node, where):
+    left_out = {"_target_", *marked(config.class_of(node), SCHEDULES)}
     for key, one in node.items():
         if isinstance(one, dict):
             yield from leaves(one, f"{where}.{key}")
-        elif key not in UNTAGGED and key not in config.SCHEDULING:
+        elif key not in left_out:
             yield f"{where}.{key}"
 
 
@@ -113,8 +114,8 @@ def test_the_papers_tables_rest_on_18_fine_tunings():
     students = set()
     for name in PAPER:
         for cell in cells(name):
-            keys = signatures(cell.cfg)
-            students.add(keys["distill"])
+            keys = cell.keys
+            students.add(keys.get("distill", keys["prefinetune"]))
             trained |= {keys["prefinetune"]} if cell.cfg["prefinetune"] else set()
             trained |= {keys["distill"]} if cell.cfg["loss"] else set()
     assert len(trained) == 18
@@ -127,17 +128,18 @@ def test_the_papers_tables_rest_on_18_fine_tunings():
 def test_the_tables_share_what_is_one_system():
     def student(name, grid):
         [found] = [cell for cell in cells(name) if cell.grid == grid]
-        return signatures(found.cfg)
+        return found.keys
 
     base = student(MAIN, "dual_colbert")
     assert base == student(LOSSES, "ranknet") == student(DEPTH, "full")
     for name, grid in ((TIREX, "dual_colbert"), (EFFICIENCY, "base")):
         other = student(name, grid)
-        assert {k: v for k, v in other.items() if v != base[k]}.keys() == {"reference", "evaluate"}
-    assert student(MAIN, "stage_1")["distill"] != base["distill"]
+        shared = base.keys() & other.keys()
+        assert {k for k in shared if other[k] != base[k]} == {"evaluate"}
+    assert "distill" not in student(MAIN, "stage_1")
     assert student(MAIN, "stage_1")["prefinetune"] == base["prefinetune"]
     # one teacher ranking for all depths, as depth 10 is cut out of 100
-    teachers = {signatures(c.cfg)["teach"] for c in cells(DEPTH) if c.cfg["depth"]["k"] != 100}
+    teachers = {c.keys["teach"] for c in cells(DEPTH) if c.cfg["depth"]["k"] != 100}
     assert teachers == {base["teach"]}
 
 
@@ -159,7 +161,7 @@ def test_grids_move_what_they_say():
         ("identity", "identity", "ranknet"),
         ("oracle", "oracle", "ranknet"),
     ]
-    shared = {signatures(cell.cfg)["candidates"] for cell in cells(CONTROLS)}
+    shared = {cell.keys["candidates"] for cell in cells(CONTROLS) if cell.cfg["loss"]}
     assert len(shared) == 1
     panels = {(c.cfg["depth"]["k"], c.cfg["depth"]["queries"]) for c in cells(DEPTH)}
     assert panels == {(k, 10000) for k in (10, 20, 50, 100)} | {
@@ -382,7 +384,7 @@ def test_every_field_of_the_recipe_is_tagged_and_true(name):
 
 
 def test_the_recipes_are_the_papers_versions(monkeypatch):
-    [v4], [v1] = config.cells(["+recipe=paper_v4"]), config.cells(["+recipe=paper_v1"])
+    [v4], [v1] = stages.cells(["+recipe=paper_v4"]), stages.cells(["+recipe=paper_v1"])
     [main] = [cell for cell in cells(MAIN) if cell.grid == "dual_colbert"]
     [single] = [cell for cell in cells(MAIN) if cell.grid == "single_colbert"]
     assert (v4.signature, v1.signature) == (main.signature, single.signature)
@@ -419,7 +421,7 @@ def test_the_files_that_are_fetched_give_the_lists_of_the_paper(tmp_path):
     teacher = tmp_path / "rd-colbert.run.teacher"
     teacher.write_text("".join(taught))
     run = tmp_path / "rd-colbert.run"
-    released.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
+    rank_distillm.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
     passages = {f"d{i}": "text" for i in range(1, 5)}
     collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
     found = samplers.Recorded(str(run), "rank").candidates(collection, 100)

@@ -22,6 +22,7 @@ from analysis.summary import summarise
 from analysis.trials import COLUMNS, Trials
 from rdx import rankings
 from rdx.evaluation import per_query
+from tests.analysis.facts import COLLECTION, imported, trial
 
 DL19 = Path(__file__).parents[3] / "shared/data/trec-dl-2019"
 MEASURES = ("nDCG@10", "RR@10", "P@10")
@@ -82,12 +83,7 @@ def ours(files):
     table["signature"] = table.system
     frame = table.reindex(columns=COLUMNS, fill_value="").assign(seed=0)
     facts = {
-        name: {
-            "signature": name,
-            "seed": 0,
-            "collections": {"docs": {"queries": table.query_id.nunique(), "digest": "0"}},
-            "imported": {"name": name.removeprefix("run:"), "file": "x", "sha256": "0"},
-        }
+        name: trial(name, 0, {"docs": COLLECTION}, imported=imported(name.removeprefix("run:")))
         for name in systems
     }
     spec = {

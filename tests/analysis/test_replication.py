@@ -13,7 +13,6 @@ from analysis.replication import (
     delta_relative_improvement,
     effect_ratio,
     kendall_tau_union,
-    pooled_seed_sd,
     printed_decimals,
     rbo,
     rmse,
@@ -75,13 +74,6 @@ def test_noise_is_a_prediction_interval():
 
 def test_decimals():
     assert [printed_decimals(v) for v in (0.48, 0.7803, 0.60608, 1.0)] == [3, 4, 5, 3]
-
-
-def test_pooled_seed_sd():
-    sd, df = pooled_seed_sd([[0.1, 0.3], [0.5], [0.2, 0.2, 0.5]])
-    assert df == 3
-    assert sd == pytest.approx(math.sqrt((0.02 + 0.06) / 3))
-    assert pooled_seed_sd([[0.1], [0.2]]) is None and pooled_seed_sd([]) is None
 
 
 # One query ranked by an original and a reproduced system, and two systems' scores of five queries;

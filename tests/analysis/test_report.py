@@ -6,12 +6,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import notes, records, report
+from analysis import footer, report
+from analysis.render.csv import lines as csv_lines
+from analysis.render.entry import ABSENT, DASH, Flag
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.tables import MISSING
-from analysis.trials import LEVELS, Trials
-from rdx.config import Cell
+from analysis.tables import comparison_table, main_table
+from analysis.trials import Trials
+from rdx.facts import CheckpointFacts, Count
+from tests.analysis import facts as records
 
 SPEC = {
     "name": "x",
@@ -30,13 +33,12 @@ SPEC = {
     "comparisons": [["A", "B"], ["A", "Stage_1 only"]],
 }
 QUERIES = [f"q{i:02}" for i in range(40)]
-COLLECTION = {
-    "queries": 40,
-    "k": 20,
-    "digest": "0123456789abcdef0123",
-    "judged@10": 0.5,
-    "first_stage": {"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
-}
+COLLECTION = records.collection(
+    queries=40,
+    k=20,
+    digest="0123456789abcdef0123",
+    first_stage={"engine": "bm25s", "version": "0.3", "k1": 0.9, "stem": "english"},
+)
 
 
 def systems(shift, generator):
@@ -55,22 +57,18 @@ def build(health="ok", missing=()):
     for grid, seed, shift in (("a", 1, 0.1), ("a", 2, 0.1), ("b", 1, 0.0), ("none", 1, -0.1)):
         signature = f"{grid}{seed}" + "0" * 30
         overrides = (f"loss={grid}", f"seed={seed}", "+experiments=x")
-        cells.append(Cell(overrides, grid, {}, {}, signature))
+        cells.append(records.cell(overrides, grid, signature))
         values = systems(shift, generator)
         if grid in missing:
             lost.append(cells[-1])
             continue
-        facts[signature] = {
-            "signature": signature,
-            "seed": seed,
-            "health": health if grid == "b" else "ok",
-            "collections": {"docs": {**COLLECTION, "judged@10": 0.5 + 0.1 * (grid == "b")}},
-        }
+        here = dataclasses.replace(COLLECTION, judged_at_10=0.5 + 0.1 * (grid == "b"))
+        state = health if grid == "b" else "ok"
+        facts[signature] = records.trial(signature, seed, {"docs": here}, state)
         frames += [
             pd.DataFrame({"query_id": QUERIES[: len(v)], "value": v}).assign(
                 grid=grid,
                 signature=signature,
-                **dict.fromkeys(LEVELS, "x"),
                 seed=seed,
                 collection="docs",
                 system=system,
@@ -96,110 +94,105 @@ def cell(table, row, column):
 
 
 def test_main_table(summary):
-    table = report.main_table(summary)
+    table = main_table(summary)
     a = cell(table, "A", "docs nDCG@10")
     mean = summary.scores["A", "docs", "nDCG@10"].mean
-    assert (a.text, a.best, a.significant) == (f"{mean:.3f}", True, True)
-    assert cell(table, "B", "docs nDCG@10").second
+    assert (a.text, a.value, a.flags) == (f"{mean:.3f}", mean, {Flag.BEST, Flag.SIGNIFICANT})
+    assert Flag.SECOND in cell(table, "B", "docs nDCG@10").flags
     assert cell(table, "First", "docs nDCG@10").text == "0.400"
     oracle = cell(table, "Oracle", "docs RR@10")
-    assert (oracle.text, oracle.best, oracle.significant) == ("0.900", False, False)
+    assert (oracle.text, oracle.flags) == ("0.900", set())
     assert [cell(table, row, "Queries").text for row in ("A", "Teacher")] == ["40", "10"]
     assert [cell(table, row, "Seeds").text for row in ("A", "B", "First")] == ["2", "1 seed", "–"]
 
 
-def test_notes_say_what_the_numbers_rest_on(summary):
-    said = "\n".join(notes.footer(summary))
+def test_the_footer_says_what_the_numbers_rest_on(summary):
+    sentences = "\n".join(footer.sentences(summary))
     for part in (
-        "baseline, First: two-sided paired t-test over queries, Holm within each collection and "
-        "measure (family of 4), α = 0.05",
-        "rows that compete: Stage_1 only; A; B.",
+        "paired t-test over queries, Holm within each collection and measure (family of 4)",
+        "Stage_1 only; A; B.",
         "A: 1, 2; B: 1",
-        "1 seed = a single training run (Stage_1 only; B)",
+        "(Stage_1 only; B)",
         "Teacher: 10 of the 40 queries of docs",
         "docs: 40 queries, top 20 re-ranked, first stage bm25s 0.3 (k1=0.9, stem=english), "
-        "Judged@10 of the trials 0.500 to 0.600, data 0123456789abcdef.",
+        "Judged@10 of the trials 0.500 to 0.600, best possible order 0.900, data 0123456789abcdef.",
         "trec_eval",
         "A: a1000000 a2000000; B: b1000000",
     ):
-        assert part in said
-    assert "Missing" not in said and "Health" not in said
+        assert part in sentences
+    assert not footer.alarms(summary)
 
 
 def test_comparison_table(summary):
-    table = report.comparison_table(summary)
+    table = comparison_table(summary)
     assert len(table.rows) == 4  # two pairs x two measures, all in one family
-    assert "over all 4 tests" in table.notes[0]
-    first = table.rows[0]
-    assert first[0].text == "A − B"
-    assert first[2].text.startswith("+0.") and first[2].significant
-    assert first[4].text == "< 0.001"
-    assert first[6].text == "2 vs 1 (1 seed)"
-    assert (
-        report.comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials))
-        is None
-    )
+    assert "all 4 tests" in table.notes[0]
+    pair, _, difference, low, p, queries, seeds = table.rows[0]
+    assert (pair.text, pair.rows) == ("A − B", ("A", "B"))
+    tested = summary.comparisons[0]
+    assert difference.value == tested.comparison.difference > 0
+    assert Flag.SIGNIFICANT in difference.flags
+    assert low.value == tested.comparison.low and p.value == tested.p_corrected < 0.001
+    assert (queries.value, seeds.text) == (40, "2 vs 1 (1 seed)")
+    assert comparison_table(summarise(parse({**SPEC, "comparisons": []}), summary.trials)) is None
 
 
 def test_comparisons_not_run_are_a_line_of_the_footer():
     summary = build(missing=("none",))
-    assert notes.comparisons_not_run(summary) == [("A", "Stage_1 only")]
-    assert [row[0].text for row in report.comparison_table(summary).rows] == ["A − B"] * 2
-    assert "Declared comparisons not run: A − Stage_1 only." in report.main_table(summary).notes
-    summary = build(missing=("b", "none"))
-    assert report.comparison_table(summary) is None
-    told = "Declared comparisons not run: A − B; A − Stage_1 only."
-    assert told in report.main_table(summary).notes
+    assert footer.comparisons_not_run(summary) == [("A", "Stage_1 only")]
+    assert [row[0].text for row in comparison_table(summary).rows] == ["A − B"] * 2
+    assert any("not run: A − Stage_1 only." in note for note in main_table(summary).notes)
+    assert comparison_table(build(missing=("b", "none"))) is None
 
 
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
-    table = report.main_table(summary)
-    row = [entry.text for entry in table.rows[-1]]
-    assert row == ["B", MISSING, MISSING, MISSING, MISSING]
-    assert notes.missing_cells(summary) == ("loss=b seed=1 (b)", "loss=none seed=1 (none)")
-    note = "Missing cells (2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)."
-    assert note in table.notes and note in report.terminal(summary).replace("\n  ", " ")
-    lines = [line for line in records.csv_rows(summary) if line["row"] == "B"]
-    assert lines and all("mean" not in line for line in lines)
+    table = main_table(summary)
+    name, *others = table.rows[-1]
+    assert name.text == "B" and others == [ABSENT] * 4
+    [alarm] = footer.alarms(summary)
+    assert "(2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)" in alarm
+    assert alarm in table.notes and alarm in report.terminal(summary).replace("\n  ", " ")
+    lines = [line for line in csv_lines(summary) if line.row == "B"]
+    assert lines and all(line.mean is None for line in lines)
 
 
 def test_a_sick_trial_is_flagged():
-    table = report.main_table(build(health="below_first_stage"))
-    assert [entries[0].text for entries in table.rows][-1] == "B (!)"
-    assert "(!) Health of B: below_first_stage (seed 1)." in table.notes
-    assert "(!) First" not in "".join(table.notes)
+    summary = build(health="below_first_stage")
+    names = [row[0] for row in main_table(summary).rows]
+    assert [name.text for name in names if Flag.ALARM in name.flags] == ["B"]
+    [alarm] = footer.alarms(summary)
+    assert "B: below_first_stage (seed 1)" in alarm
 
 
 def test_lists_without_a_usable_label_are_counted():
     found = build().trials
     for signature, facts in found.facts.items():
-        facts["counts"] = {"lists": 45, "lists_left_out": 5 if signature.startswith("a") else 0}
+        lost = Count(5 if signature.startswith("a") else 0, 50)
+        checkpoint = CheckpointFacts(dropped={"lists_left_out": lost})
+        found.facts[signature] = dataclasses.replace(facts, checkpoint=checkpoint)
     summary = summarise(parse(SPEC), found)
-    said = [note for note in report.main_table(summary).notes if note.startswith("(!) Labels")]
-    assert said == [
-        "(!) Labels of A: 5 of 50 training lists were left out, since the teacher gave no usable "
-        "ranking of them."
-    ]
-    assert said[0][:40] in report.terminal(summary)
+    [alarm] = footer.alarms(summary)
+    assert "A: 5 of 50 training lists" in alarm
+    assert alarm in report.terminal(summary).replace("\n  ", " ")
 
 
 def test_a_system_that_no_trial_holds_is_said():
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     summary = summarise(parse({**SPEC, "rows": rows}), build().trials)
-    assert any(note.startswith("Mix: its trials hold no") for note in notes.footer(summary))
+    assert footer.alarms(summary)[0].startswith("Mix:")
 
 
 def test_the_weight_of_an_interpolation_is_said():
     found = build().trials
     for facts in found.facts.values():
-        facts["collections"] = {"docs": {**COLLECTION, "weight": 0.4}}
+        facts.collections["docs"] = dataclasses.replace(COLLECTION, weight=0.4)
     mixed = found.frame[found.frame["system"] == "student"].assign(system="student+first_stage")
     frame = pd.concat([found.frame, mixed], ignore_index=True)
     rows = [*SPEC["rows"], {"name": "Mix", "grid": "a", "system": "student+first_stage"}]
     both = Trials(frame, found.cells, found.missing, found.facts, found.runs)
     summary = summarise(parse({**SPEC, "rows": rows}), both)
-    assert "Weight of the interpolation, chosen on dev: Mix: docs 0.4." in notes.footer(summary)
+    assert any("Mix: docs 0.4." in note for note in footer.sentences(summary))
 
 
 def test_files(summary, tmp_path):
@@ -231,44 +224,19 @@ def test_files(summary, tmp_path):
     assert [path.read_bytes() for path in report.write(summary, tmp_path / "deep" / "x")] == before
 
 
-def test_what_was_drawn_from_the_same_is_not_drawn_again(tmp_path, monkeypatch):
-    calls = []
-
-    def count(*_):
-        calls.append(1)
-        (tmp_path / "report.html").write_text("drawn")
-        return report.drawn.Stamp("", ("report.html",))
-
-    monkeypatch.setattr(report, "_draw", count)
-    summary = build()
-    first = report.write(summary, tmp_path)
-    assert report.write(summary, tmp_path) == first and len(calls) == 1
-    (tmp_path / "report.html").unlink()
-    report.write(summary, tmp_path)
-    assert len(calls) == 2
-    report.write(again(summary, margin=0.01), tmp_path)  # another spec
-    assert len(calls) == 3
-    other = dataclasses.replace(summary.trials, runs={"x": "another run"})
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 4
-    (tmp_path / ".drawn.json").write_text("[]")
-    report.write(summarise(parse(SPEC), other), tmp_path)
-    assert len(calls) == 5
-
-
 def test_without_a_baseline_nothing_is_tested(summary, tmp_path):
     bare = summarise(parse({**SPEC, "baseline": None, "comparisons": []}), summary.trials)
     names = [path.name for path in report.write(bare, tmp_path)]
     assert "table.md" in names and not any("differences" in name for name in names)
-    said = " ".join(notes.footer(bare))
-    assert "†" not in said and "intervals" not in said
-    assert {line.get("p", "") for line in records.csv_rows(bare)} == {""}
+    sentences = " ".join(footer.sentences(bare))
+    assert "†" not in sentences and "intervals" not in sentences
+    assert {line.p for line in csv_lines(bare)} == {None}
 
 
 def test_before_the_first_trial_the_table_has_its_rows():
     found = build().trials
     empty = Trials(found.frame.iloc[:0], found.cells, found.cells, {}, {})
-    table = report.main_table(summarise(parse(SPEC), empty))
+    table = main_table(summarise(parse(SPEC), empty))
     assert [column.name for column in table.columns] == [
         "System",
         "nDCG@10",
@@ -276,7 +244,7 @@ def test_before_the_first_trial_the_table_has_its_rows():
         "Queries",
         "Seeds",
     ]
-    assert {entry.text for row in table.rows for entry in row[1:]} == {MISSING}
+    assert {entry.text for row in table.rows for entry in row[1:]} == {DASH}
 
 
 def again(summary, **changes):
@@ -285,9 +253,9 @@ def again(summary, **changes):
 
 def test_each_baseline_has_its_mark(summary):
     both = again(summary, baseline=["First", "Stage_1 only"])
-    table = report.main_table(both)
+    table = main_table(both)
     a = cell(table, "A", "docs nDCG@10")
-    assert (a.significant, a.marks, a.suffix) == (True, "‡", "†‡")
+    assert (a.marks, a.suffix) == ("‡", "†‡") and Flag.SIGNIFICANT in a.flags
     b = cell(table, "B", "docs nDCG@10")  # near the first stage, far from stage 1
     assert b.suffix == "‡"
     assert cell(table, "Stage_1 only", "docs nDCG@10").suffix == "†"  # once, not from both sides
@@ -295,12 +263,12 @@ def test_each_baseline_has_its_mark(summary):
     (note,) = [n for n in table.notes if n.startswith("Differs significantly")]
     assert "from First (†), Stage_1 only (‡): two-sided paired t-test" in note
     assert "(family of 7)" in note
-    lines = [line for line in records.csv_rows(both) if line["table"] == "baselines"]
-    assert {line["baseline"] for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
+    lines = [line for line in csv_lines(both) if line.table == "baselines"]
+    assert {line.baseline for line in lines} == {"Stage_1 only"} and len(lines) == 3 * 2
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"test": "wilcoxon"}, "two-sided Wilcoxon signed-rank test over queries, Holm within"),
         ({"test": "randomisation"}, "randomisation test over queries (10,000 assignments of signs"),
@@ -310,72 +278,66 @@ def test_each_baseline_has_its_mark(summary):
         ({"interval": "bca"}, "bootstrap intervals (BCa, 10,000 samples of queries, seed 0)"),
     ],
 )
-def test_the_footer_names_what_the_spec_chose(summary, changes, said):
+def test_the_footer_names_what_the_spec_chose(summary, changes, words):
     chosen = again(summary, **changes)
-    footer = " ".join(notes.footer(chosen))
-    assert said in footer and said not in " ".join(notes.footer(summary))
-    table = report.comparison_table(chosen)
+    sentences = " ".join(footer.sentences(chosen))
+    assert words in sentences and words not in " ".join(footer.sentences(summary))
+    table = comparison_table(chosen)
     if "correction" in changes:
         assert table.columns[4].name == "p (Benjamini-Hochberg)"
     if changes.get("family") == "grid":
         assert "over all 12 tests of this spec" in table.notes[0]
-    assert {line["test"] for line in records.csv_rows(chosen) if "test" in line} == {
-        changes.get("test", "t")
-    }
+    assert {line.test for line in csv_lines(chosen) if line.test} == {changes.get("test", "t")}
 
 
 def test_equivalence_within_the_margin(summary):
     wide = again(summary, margin=0.05)
-    b = cell(report.main_table(wide), "B", "docs nDCG@10")
+    b = cell(main_table(wide), "B", "docs nDCG@10")
     assert b.suffix == "≈"
-    assert cell(report.main_table(wide), "A", "docs nDCG@10").suffix == "†"
-    (note,) = [n for n in notes.footer(wide) if n.startswith("≈")]
+    assert cell(main_table(wide), "A", "docs nDCG@10").suffix == "†"
+    (note,) = [n for n in footer.sentences(wide) if n.startswith("≈")]
     assert "within ±0.05" in note and note.endswith("(non-inferior): none.")  # A is better
     strict = again(summary, margin=0.05, alpha=1e-9)
-    (note,) = [n for n in notes.footer(strict) if n.startswith("≈")]
+    (note,) = [n for n in footer.sentences(strict) if n.startswith("≈")]
     assert note.endswith("none.")
     narrow = again(summary, margin=0.001)
-    assert cell(report.main_table(narrow), "B", "docs nDCG@10").suffix == ""
+    assert cell(main_table(narrow), "B", "docs nDCG@10").suffix == ""
     two = again(summary, margin=0.05, baseline=["Teacher", "First"])
-    assert "≈‡" in cell(report.main_table(two), "B", "docs nDCG@10").suffix
+    assert "≈‡" in cell(main_table(two), "B", "docs nDCG@10").suffix
     (line,) = [
         line
-        for line in records.csv_rows(wide)
-        if (line["table"], line["row"], line["measure"]) == ("main", "B", "nDCG@10")
+        for line in csv_lines(wide)
+        if (line.table, line.row, line.measure) == ("main", "B", "nDCG@10")
     ]
-    assert (line["equivalent"], line["margin"]) == (True, 0.05)
+    assert (line.equivalent, line.margin) == (True, 0.05)
 
 
 def test_all_pairs_have_letters_in_a_column(summary):
     lettered = again(summary, all_pairs=True)
-    table = report.main_table(lettered)
+    table = main_table(lettered)
     names = [column.name for column in table.columns]
     assert names == ["System", "nDCG@10", "all pairs", "RR@10", "all pairs", "Queries", "Seeds"]
     letters = {row[0].text: row[2].text for row in table.rows}
     assert letters["A"] == "a" and letters["Stage_1 only"] == "c"
     assert letters["B"] == letters["First"] == "b"
-    assert letters["Oracle"] == letters["Teacher"] == MISSING  # not tested; other queries
+    assert letters["Oracle"] == letters["Teacher"] == DASH  # not tested; other queries
     (note,) = [n for n in table.notes if n.startswith("All pairs")]
     assert "(family of 6)" in note and "not among them: Teacher; Oracle." in note
-    lines = [line for line in records.csv_rows(lettered) if line["table"] == "pairs"]
+    lines = [line for line in csv_lines(lettered) if line.table == "pairs"]
     assert len(lines) == 6 * 2
 
 
 def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
     found = summary.trials
-    imported = {
-        "signature": "c" * 32,
-        "seed": 0,
-        "collections": {"docs": {**COLLECTION, "k": None, "first_stage": None}},
-        "imported": {"name": "theirs", "file": "run.trec", "sha256": "ab" * 32, "source": "them"},
-    }
+    run = records.imported("theirs", file="run.trec", sha256="ab" * 32, source="them")
+    imported = records.trial("c" * 32, 0, {"docs": COLLECTION}, imported=run)
     part = found.frame[(found.frame["system"] == "student") & (found.frame["grid"] == "b")]
     part = part.assign(grid="", signature="c" * 32, system="run:theirs", seed=0)
     more = dataclasses.replace(
         found,
         frame=pd.concat([found.frame, part], ignore_index=True),
         facts={**found.facts, "c" * 32: imported},
-        left_out=((Cell(("loss=bce", "+experiments=x"), "b", {}), "needs labels"),),
+        left_out=((records.cell(("loss=bce", "+experiments=x"), "b"), "needs labels"),),
         commits={signature: "0123456789abcdef" for signature in found.facts},
         runs={"c" * 32: "run-7"},
     )
@@ -389,11 +351,11 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         {"key": "batch", "value": 16, "source": "paper"},
     ]
     numbers = summarise(parse({**SPEC, "rows": rows, "fields": fields}), more)
-    table = report.main_table(numbers)
+    table = main_table(numbers)
     shown = cell(table, "Theirs", "docs nDCG@10").text
     assert shown == cell(table, "B", "docs nDCG@10").text
-    assert cell(table, "Theirs", "Seeds").text == MISSING
-    assert cell(table, "Nobody's", "docs nDCG@10").text == MISSING
+    assert cell(table, "Theirs", "Seeds").text == DASH
+    assert cell(table, "Nobody's", "docs nDCG@10").text == DASH
     for note in (
         "Impossible cells (1): loss=bce (b): needs labels.",
         "Theirs was imported: run.trec, them, sha256 abababababab.",
@@ -404,19 +366,17 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         assert note in table.notes
     assert "Impossible cells (1)" in report.terminal(numbers)
     (line,) = [
-        line
-        for line in records.csv_rows(numbers)
-        if (line["row"], line["measure"]) == ("Theirs", "RR@10")
+        line for line in csv_lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
     ]
-    assert line["runs"] == "run-7"
+    assert line.runs == ("run-7",)
 
 
 def test_rows_that_differ_in_precision_are_marked():
     summary = build()
     for facts in summary.trials.facts.values():
-        facts["precision"] = {"trainer.precision": "bf16"}
-    assert "Precision: trainer bf16." in notes.footer(summary)
-    summary.trials.facts[summary.signatures["B"][0]]["precision"] = {"trainer.precision": "fp32"}
-    (note,) = [line for line in notes.footer(summary) if "trainer.precision" in line]
+        facts.precision["trainer.precision"] = "bf16"
+    assert "Precision: trainer bf16." in footer.sentences(summary)
+    summary.trials.facts[summary.signatures["B"][0]].precision["trainer.precision"] = "fp32"
+    (note,) = [line for line in footer.sentences(summary) if "trainer.precision" in line]
     before, after = note.split("fp32")
     assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before

@@ -10,8 +10,8 @@ from analysis.comparability import ComparabilityError
 from analysis.significance import bca_interval, equivalence, non_inferiority
 from analysis.spec import parse
 from analysis.summary import summarise
-from analysis.trials import LEVELS, Trials
-from rdx.config import Cell
+from analysis.trials import Trials
+from tests.analysis import facts as records
 
 # Four queries. Student A has two seeds, student B one; the teacher saw two queries.
 FIRST = {"q1": 0.1, "q2": 0.2, "q3": 0.3, "q4": 0.4}
@@ -42,34 +42,28 @@ SPEC = {
 def trial(grid, seed, overrides, systems, collection="c", digest="d", measure="nDCG@10", **facts):
     """One cell, its facts and its part of the frame."""
     signature = f"{grid}{seed}"
-    cell = Cell((*overrides, f"seed={seed}"), grid, {}, {}, signature)
+    cell = records.cell((*overrides, f"seed={seed}"), grid, signature)
     if systems is None:
         return cell, None, None
     lines = [
-        (grid, signature, *("x" for _ in LEVELS), seed, collection, system, query, measure, value)
+        (grid, signature, seed, collection, system, query, measure, value)
         for system, values in systems.items()
         for query, value in values.items()
     ]
-    columns = ["grid", "signature", *LEVELS, "seed"]
+    columns = ["grid", "signature", "seed"]
     columns += ["collection", "system", "query_id", "measure", "value"]
-    here = {"queries": 4, "k": 10, "digest": digest, "first_stage": {"engine": "bm25s"}}
-    found = {
-        "signature": signature,
-        "seed": seed,
-        "health": "ok",
-        "collections": {collection: here},
-    }
-    return cell, found | facts, pd.DataFrame(lines, columns=columns)
+    here = {collection: records.collection(digest=digest)}
+    return cell, records.trial(signature, seed, here, **facts), pd.DataFrame(lines, columns=columns)
 
 
 def trials(*parts):
-    found = [part for part in parts if part[1] is not None]
-    frames = [part[2] for part in found]
+    finished = [part for part in parts if part[1] is not None]
+    frames = [part[2] for part in finished]
     return Trials(
         frame=pd.concat(frames, ignore_index=True),
         cells=tuple(part[0] for part in parts),
         missing=tuple(part[0] for part in parts if part[1] is None),
-        facts={part[0].signature: part[1] for part in found},
+        facts={part[0].signature: part[1] for part in finished},
         runs={},
     )
 
@@ -210,9 +204,19 @@ def test_a_row_must_not_mix_cells():
         summarise(parse(SPEC), mixed)
 
 
+def test_a_row_may_spell_out_a_default():
+    plain, explicit = (
+        trial("a", seed, overrides, student(A1))
+        for seed, overrides in ((1, []), (2, ["depth/lists=top"]))
+    )
+    cell = dataclasses.replace(plain[0], levels={"depth/lists": "top"})
+    summary = summarise(parse(SPEC), trials((cell, *plain[1:]), explicit))
+    assert summary.scores[place("A")].seeds == (1, 2)
+
+
 def test_a_trial_in_two_sub_grids_counts_in_both():
     cell, facts, frame = trial("a", 1, [], student(A1))
-    twin = Cell(cell.overrides, "b", {}, {}, cell.signature)
+    twin = dataclasses.replace(cell, grid="b")
     shared = Trials(
         frame=pd.concat([frame, frame.assign(grid="b")], ignore_index=True),
         cells=(cell, twin),
@@ -299,8 +303,9 @@ def test_equivalence_is_corrected_among_its_own_kind():
 
 def test_an_imported_run_needs_the_same_queries_and_data_only():
     values = {"q1": 0.3, "q2": 0.2}
-    part = trial("", 0, [], {"run:x": values}, imported={"name": "x"})
-    part[1]["collections"]["c"] |= {"k": None, "first_stage": None}
+    part = trial("", 0, [], {"run:x": values}, imported=records.imported("x"))
+    here = part[1].collections
+    here["c"] = dataclasses.replace(here["c"], k=0, first_stage={})
     spec = {**SPEC, "rows": [*SPEC["rows"], {"name": "X", "system": "run:x"}]}
     found = trials(trial("a", 1, [], student(A1)), part)
     found = dataclasses.replace(found, cells=found.cells[:1])
@@ -309,7 +314,7 @@ def test_an_imported_run_needs_the_same_queries_and_data_only():
     assert (x.queries, x.seeds, x.mean) == (("q1", "q2"), (), pytest.approx(0.25))
     assert summary.contrasts[place("X")].comparison.n == 2
     assert not summary.contrasts[place("X")].single_seed
-    assert summary.collection_facts["c"]["k"] == 10  # of the trial, not of the import
-    part[1]["collections"]["c"]["digest"] = "e"
+    assert summary.collection_facts["c"].k == 10  # of the trial, not of the import
+    here["c"] = dataclasses.replace(here["c"], digest="e")
     with pytest.raises(ComparabilityError, match="differ in digest"):
         summarise(parse(spec), found)

@@ -1,25 +1,16 @@
-import json
-
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from analysis.trials import (
-    COLUMNS,
-    NoTrialsError,
-    TrialError,
-    collect,
-    imported_as,
-    log_report,
-    newest_finished,
-)
+from analysis.stored import NoTrialsError, TrialError
+from analysis.trials import COLUMNS, collect, imported_as, log_report
 from rdx.config import Cell
+from rdx.facts import dump
+from tests.analysis.facts import imported, trial
 
-LEVELS = {"data": "pydocs", "loss": "ranknet", "teacher": "query_likelihood"}
 
-
-def cell(signature, grid="a", seed=1):
-    return Cell(("loss=ranknet", f"seed={seed}"), grid, {}, {}, signature)
+def cell(signature, grid="a", seed=1, **cfg):
+    return Cell(("loss=ranknet", f"seed={seed}"), grid, cfg, {}, signature)
 
 
 def per_query(value):
@@ -63,9 +54,7 @@ def store(tmp_path_factory):
         if table is not False:
             table.to_parquet(folder / "per_query.parquet")
             client.log_artifact(run_id, str(folder / "per_query.parquet"))
-        if facts is None:
-            facts = {"signature": signature, "seed": 3, "levels": LEVELS, "collections": {}}
-        (folder / "trial.json").write_text(json.dumps(facts))
+        (folder / "trial.json").write_text(facts or dump(trial(signature, 3)))
         client.log_artifact(run_id, str(folder / "trial.json"))
         client.set_terminated(run_id, status, end_time=next(clock))
         return run_id
@@ -94,7 +83,6 @@ def test_the_newest_finished_run_of_each_signature(store):
     assert list(trials.frame.columns) == list(COLUMNS)
     first = trials.frame.iloc[0]
     assert (first["grid"], first["signature"], first["seed"]) == ("a", "one", 3)
-    assert (first["loss"], first["student"]) == ("ranknet", "")
     assert trials.runs["one"] == newer and set(trials.facts) == {"one", "two"}
     assert [c.signature for c in trials.missing] == ["failed", "never"]
     assert trials.cells == tuple(cells)
@@ -135,8 +123,7 @@ def test_one_search_however_many_cells(store, monkeypatch):
         return search(*args, **{**kwargs, "max_results": 2})
 
     monkeypatch.setattr(MlflowClient, "search_runs", counted)
-    found = newest_finished(uri, {"many", "one", "two"})
-    assert "many" in found
+    assert student(collect([cell("many")], uri)) == [0.1]
     assert len(calls) > 1 and calls[1]["page_token"]  # pages of two, all of them read
 
 
@@ -147,12 +134,9 @@ def test_one_search_however_many_cells(store, monkeypatch):
         ("columns", {"table": per_query(0.1).drop(columns="system")}, "lacks the columns system"),
         ("nan", {"table": per_query(float("nan"))}, r"no finite value for \['docs', 'student'"),
         ("twice", {"table": pd.concat([per_query(0.1)] * 2)}, "two values for"),
-        ("facts", {"facts": {"signature": "facts"}}, "lacks levels, seed, collections"),
-        (
-            "other",
-            {"facts": {"signature": "x", "levels": {}, "seed": 1, "collections": {}}},
-            "tagged other, but .* is of x",
-        ),
+        ("facts", {"facts": '{"version": 1, "signature": "facts"}'}, "trial.json cannot be read"),
+        ("old", {"facts": '{"signature": "old"}'}, "version is None"),
+        ("other", {"facts": dump(trial("x"))}, "tagged other, but .* is of x"),
     ],
 )
 def test_a_damaged_trial_is_an_error_that_names_it(store, signature, change, message):
@@ -171,8 +155,7 @@ def test_no_store_is_said_and_not_created(tmp_path):
 
 
 def imported_facts(signature, name="theirs"):
-    return {"signature": signature, "levels": {}, "seed": 0, "collections": {},
-            "imported": {"name": name}}  # fmt: skip
+    return dump(trial(signature, 0, imported=imported(name)))
 
 
 def test_imported_runs_are_found_by_name(store):
@@ -194,8 +177,7 @@ def copy(folder, signature, value, facts=None):
     target = folder / "somewhere" / signature
     target.mkdir(parents=True)
     per_query(value).to_parquet(target / "per_query.parquet")
-    facts = facts or {"signature": signature, "seed": 3, "levels": LEVELS, "collections": {}}
-    (target / "trial.json").write_text(json.dumps(facts))
+    (target / "trial.json").write_text(facts or dump(trial(signature, 3)))
     return target
 
 
@@ -245,6 +227,24 @@ def test_a_cell_is_found_as_another_machine_computed_it(store):
     trials = collect([here], uri, elsewhere=[elsewhere])
     assert student(trials) == [0.75] and set(trials.facts) == set(trials.runs) == {"p-fp32"}
     assert collect([cell("p-none")], uri, elsewhere=[()]).missing[0].signature == "p-none"
+
+
+def test_the_store_of_a_cell_comes_before_mlflow(store, tmp_path):
+    uri, log = store
+    here = tmp_path / "store"
+    target = copy(tmp_path, "in-own-store", 0.25).rename(tmp_path / "kept")
+    (here / "evaluate").mkdir(parents=True)
+    target.rename(here / "evaluate" / "in-own-store")
+    own = cell("in-own-store", store=str(here))
+    alone = collect([own], f"sqlite:///{tmp_path}/none.db")
+    assert student(alone) == [0.25] and alone.runs == {} and alone.missing == ()
+    newest = log("in-own-store", 0.75)
+    both = collect([own, cell("nowhere", store=str(here))], uri)
+    assert student(both) == [0.25] and both.runs == {"in-own-store": newest}
+    assert [c.signature for c in both.missing] == ["nowhere"]
+    (here / "evaluate" / "in-own-store" / "per_query.parquet").unlink()
+    with pytest.raises(TrialError, match=r"in-own-store has no per_query\.parquet"):
+        collect([own], uri)
 
 
 @pytest.mark.parametrize("name", ["trial.json", "per_query.parquet"])

@@ -1,4 +1,4 @@
-"""What the processes of the chaos test run: a grid cell by cell, each in a process of its own.
+"""Run a grid for the chaos test, cell by cell, each in a process of its own.
 
 A fork server has imported torch and rdx once; the processes it forks are real ones, and are killed.
 """
@@ -21,7 +21,7 @@ def grid(cells, log, pids, fault):
     Parameters
     ----------
     cells
-        (configuration, levels) of each.
+        What is run, signed.
     pids
         File to which the process of every cell is written.
     fault
@@ -29,8 +29,8 @@ def grid(cells, log, pids, fault):
     """
     _printed_to(log)
     failed = 0
-    for cfg, levels in cells:
-        child = multiprocessing.get_context("fork").Process(target=cell, args=(cfg, levels, fault))
+    for one in cells:
+        child = multiprocessing.get_context("fork").Process(target=cell, args=(one, fault))
         child.start()
         with open(pids, "a") as file:
             file.write(f"{child.pid}\n")
@@ -39,20 +39,19 @@ def grid(cells, log, pids, fault):
     sys.exit(min(failed, 1))
 
 
-def cell(cfg, levels, fault):
+def cell(chosen, fault):
     """One cell; killed at its n-th write by ("write", n), under a jumping clock by ("clock", s)."""
     import torch
 
-    from rdx import config, pipeline, progress
+    from rdx import pipeline, progress
 
     torch.set_num_threads(1)
     if fault and fault[0] == "write":
         _killed_at_write(fault[1])
     elif fault and fault[0] == "clock":
         _jumping(fault[1])
-    signature = config.signatures(cfg)["evaluate"]
-    with progress.recorded(Path(cfg["store"]), signature, cfg):
-        pipeline.run(cfg, levels)
+    with progress.recorded(Path(chosen.cfg["store"]), chosen.signature, chosen.cfg):
+        pipeline.run(chosen)
 
 
 def _killed_at_write(number):

@@ -13,13 +13,14 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from rdx import config
+from rdx import stages
 from rdx.store import MANIFEST, damage
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -56,15 +57,12 @@ def disk(tmp_path_factory):
 @pytest.fixture(scope="module")
 def context():
     """A server that has imported everything once and forks from then on."""
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MKL_NUM_THREADS": "1",
-    }
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["rdx.pipeline", "rdx.progress", "rdx.tracking.runs", "attempts"])
-    return found
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    server = multiprocessing.get_context("forkserver")
+    modules = ["rdx.pipeline", "rdx.progress", "rdx.tracking.mirror", "attempts"]
+    server.set_forkserver_preload(modules)
+    return server
 
 
 class Grid:
@@ -73,7 +71,7 @@ class Grid:
     def __init__(self, world, root, context, name):
         settings = ("budget.epochs=3", "trainer.checkpoint_seconds=0", "seed=1,2")
         overrides = world.overrides(root / "store", *settings)
-        self.cells = config.cells([o for o in overrides if not o.startswith("tracking=")]
+        self.cells = stages.cells([o for o in overrides if not o.startswith("tracking=")]
                                   + ["tracking=none"])  # fmt: skip
         self.root, self.store, self.context = root, root / "store", context
         self.log = world.folder / f"{name}.log"
@@ -81,8 +79,8 @@ class Grid:
 
     def start(self, fault=None, tracking=None):
         """Launch the grid."""
-        cells = [(c.cfg | ({"tracking": tracking} if tracking else {}), c.levels)
-                 for c in self.cells]  # fmt: skip
+        more = {"tracking": tracking} if tracking else {}
+        cells = [replace(cell, cfg=cell.cfg | more) for cell in self.cells]
         process = self.context.Process(
             target=attempts.grid, args=(cells, str(self.log), str(self.pids), fault)
         )
@@ -92,33 +90,32 @@ class Grid:
     def working(self):
         """The processes of cells that are alive."""
         text = self.pids.read_text() if self.pids.exists() else ""
-        found = []
+        alive = []
         for pid in map(int, text.split()):
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    alive.append(process)
+        return alive
+
+    def kill_cells(self):
+        for process in self.working():
+            with suppress(psutil.Error):
+                process.kill()
 
     def end(self, process):
         """Wait for an attempt, and for what a killed launcher left; nothing hangs."""
         process.join(HANGS)
         hangs = process.is_alive()
         left = psutil.wait_procs(self.working(), timeout=HANGS)[1]
-        if hangs or any(one.status() != psutil.STATUS_ZOMBIE for one in left):
+        if hangs or any(process.status() != psutil.STATUS_ZOMBIE for process in left):
             pytest.fail(f"an attempt hangs:\n{self.log.read_text()[-3000:]}")
 
     def results(self):
         """The bytes of every file of every result; without what holds times and places."""
-        found = {}
-        for stage in STAGES:
-            for folder in (self.store / stage).glob("*"):
-                if folder.suffix or not folder.is_dir():
-                    continue
-                for path in folder.rglob("*"):
-                    if path.is_file():
-                        found[str(path.relative_to(self.store))] = comparable(path)
-        return found
+        folders = [f for stage in STAGES for f in (self.store / stage).glob("*") if not f.suffix]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.store)): comparable(path) for path in files}
 
 
 def comparable(path):
@@ -135,8 +132,8 @@ def values(path):
     if path.suffix == ".json":
         return without_times(json.loads(path.read_text()))
     if path.name == "config.yaml":
-        found = yaml.safe_load(path.read_text())
-        return {key: value for key, value in found.items() if key not in PLACES}
+        settings = yaml.safe_load(path.read_text())
+        return {key: value for key, value in settings.items() if key not in PLACES}
     return path.read_bytes()
 
 
@@ -152,9 +149,7 @@ def without_times(value):
 def kill_cell(grid, draw, seconds):
     process = grid.start()
     time.sleep(draw.uniform(0, seconds))
-    for one in grid.working():
-        with suppress(psutil.Error):
-            one.kill()
+    grid.kill_cells()
     grid.end(process)
 
 
@@ -171,9 +166,7 @@ def kill_both(grid, draw, seconds):
     process = grid.start()
     time.sleep(draw.uniform(0, seconds))
     process.kill()
-    for one in grid.working():
-        with suppress(psutil.Error):
-            one.kill()
+    grid.kill_cells()
     grid.end(process)
 
 
@@ -286,12 +279,12 @@ def test_random_faults_change_no_result(world, disk, context, capsys):
             grid.end(process)
             assert process.exitcode == 0, (faults, grid.log.read_text()[-3000:])
             believed_is_right(grid, expected, faults)
-            found = grid.results()
+            results = grid.results()
             # what a finished cell did not read again may be damaged still, and is known to be
             cells = [name for name in expected if name.startswith("evaluate/")]
-            wrong = [name for name in cells if found.get(name) != expected[name]]
+            wrong = [name for name in cells if results.get(name) != expected[name]]
             assert not wrong, (faults, wrong)
-            survived.update(one.__name__ for one in faults)
+            survived.update(fault.__name__ for fault in faults)
     finally:
         with capsys.disabled():
             print(f"\nseed {SEED}, two cells, {time.monotonic() - begun:.0f} s; an undisturbed "

@@ -74,8 +74,8 @@ def ranking(delay: float = 0.0) -> Reply:
 
 def answer(text: Any, finish: str | None = "stop", **message: Any) -> Reply:
     """A canned answer."""
-    said = {"role": "assistant", "content": text, **message}
-    return Reply("answer", _completion(said, finish, "", str(text)))
+    content = {"role": "assistant", "content": text, **message}
+    return Reply("answer", _completion(content, finish, "", str(text)))
 
 
 def error(
@@ -169,13 +169,13 @@ def best_first(passages: Sequence[str]) -> list[int]:
 
 def shown(messages: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Identifier -> text of the passages in a prompt, in its order."""
-    found: dict[str, str] = {}
+    passages: dict[str, str] = {}
     for message in messages:
         if message["role"] == "user":
             for name, text in re.findall(r"(?m)^\[(\d+|[A-Z])\]:?[ \t]+(.*)$", message["content"]):
                 if not text.startswith(">"):  # an example of the answer's form
-                    found.setdefault(name, text)
-    return found
+                    passages.setdefault(name, text)
+    return passages
 
 
 def ranked_answer(messages: Sequence[Mapping[str, str]]) -> str:

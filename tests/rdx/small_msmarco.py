@@ -60,7 +60,7 @@ def tell(folder: Path, address: str) -> None:
         {"count": counts.get(getattr(part, "value", part))} if one == ID else known(one, part)
     )
     for part in sources.PARTS:
-        for thing in sources.walk(dataset, part):
+        for thing in sources.components(dataset, part):
             if type(thing).__name__ == "Download":
                 name = next(m.url for m in thing.mirrors if hasattr(m, "url")).rpartition("/")[2]
                 data = (folder / name).read_bytes()

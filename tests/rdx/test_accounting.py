@@ -92,7 +92,6 @@ def test_the_block_shows_what_is_not_zero():
         "  qrels_without_passage: 7 (of the collection)",
     ]
     assert accounting.block("data", {"b": Count(0, 40)}, {}) == "data: nothing lost"
-    assert accounting.read(accounting.facts(counts)) == counts
 
 
 def test_limits_are_shares():

@@ -46,7 +46,7 @@ def results(store):
 def test_two_processes_give_the_numbers_of_one(world, rdx, tmp_path, monkeypatch, environment):
     import mlflow
 
-    recorded = [one for one in world.overrides("store", *SETTINGS) if one != "tracking=none"]
+    recorded = [o for o in world.overrides("store", *SETTINGS) if o != "tracking=none"]
     recorded += ["tracking=mlflow", "tracking.system_metrics=false"]
     ran(rdx, world.overrides("store", *SETTINGS), tmp_path / "one")
     for name, value in environment.items():
@@ -66,7 +66,7 @@ def test_two_processes_give_the_numbers_of_one(world, rdx, tmp_path, monkeypatch
     printed = ran(rdx, recorded, tmp_path / "two", torchrun())
     assert "Stages computed: 0 (none)" in printed[-1]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'two' / 'mlflow.db'}")
-    experiments = [one.experiment_id for one in client.search_experiments()]
+    experiments = [e.experiment_id for e in client.search_experiments()]
     assert [run.info.status for run in client.search_runs(experiments)] == ["FINISHED"]
 
 
@@ -81,8 +81,8 @@ def undisturbed(world, rdx, tmp_path_factory):
 
 
 def weights(folder):
-    [found] = (folder / "store").glob("distill/*/model.safetensors")
-    return found.read_bytes()
+    [path] = (folder / "store").glob("distill/*/model.safetensors")
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -97,8 +97,8 @@ def test_a_killed_process_ends_all_and_the_next_run_goes_on(
         ):
             time.sleep(0.01)
         both = psutil.Process(started.pid).children()
-        [one] = [process for process in both if process.environ()["RANK"] == rank]
-        one.send_signal(signal.SIGKILL)
+        [victim] = [process for process in both if process.environ()["RANK"] == rank]
+        victim.send_signal(signal.SIGKILL)
         assert started.wait(120) != 0
     finally:
         started.kill()
@@ -121,7 +121,7 @@ def test_a_failed_cell_does_not_stop_the_grid(world, rdx, tmp_path):
 
 def test_what_trains_nothing_runs_once(rdx, tmp_path):
     printed = ran(rdx, ["--version"], tmp_path, torchrun())
-    assert len([line for line in printed if line.startswith("Hydra")]) == 1
+    assert len([line for line in printed if line.startswith("rdx ")]) == 1
     done = rdx(["losss=ranknet"], tmp_path, module=torchrun())
     assert done.returncode != 0 and done.stderr.count("rdx: ") == 1
 

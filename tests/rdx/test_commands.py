@@ -10,7 +10,9 @@ from faulty_server import FaultyServer, always, answer, best_first, error, per_b
 from served_model import saved_smollm2, transformers_serve
 
 from rdx import commands, rankings
-from rdx.config import ROOT
+from rdx.config import ROOT, ConfigError
+from rdx.faults import line
+from rdx.teachers import Fatal
 
 pytest.importorskip("openai")
 
@@ -129,28 +131,27 @@ def test_calibrate_is_right_about_a_perfect_and_a_reversing_teacher(files, capsy
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "error", "key"),
     [
-        (["teacher.windw=3"], "teacher.windw"),
-        (["teacher.stride=9"], "teacher.stride=9"),
-        (["teacher.prompt=no_such"], "no_such"),
-        (["teacher.caps.cost=-1"], "teacher.caps.cost"),
-        (["--against", "no.run"], "no.run"),
+        (["teacher.windw=3"], ConfigError, "teacher.windw"),
+        (["teacher.stride=9"], ConfigError, "teacher.stride=9"),
+        (["teacher.prompt=no_such"], ConfigError, "no_such"),
+        (["teacher.caps.cost=-1"], ConfigError, "teacher.caps.cost"),
+        (["--against", "no.run"], FileNotFoundError, "no.run"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_asked(files, more, message):
+def test_bad_input_is_refused_before_anything_is_asked(files, more, error, key):
     with FaultyServer() as server:
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(error, match=key):
             commands.teach([*overrides(server), *more])
         assert not server.asked
-    assert message in str(end.value)
 
 
 def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(files):
     with FaultyServer(always(error(401, "wrong key sk-very-secret"))) as server:
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(Fatal) as end:
             commands.teach(overrides(server))
-    assert "OPENAI_API_KEY" in str(end.value) and "sk-very-secret" not in str(end.value)
+    assert "OPENAI_API_KEY" in line(end.value) and "sk-very-secret" not in line(end.value)
 
 
 def test_a_grid_of_teachers_from_the_command_line(files):

@@ -13,52 +13,54 @@ FILES = {"corpus": "corpus.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
 
 def test_what_is_written_becomes_absolute_and_addresses_stay():
     listwise = {"_target_": "rdx.teachers.Listwise", "ledger": "store/ledger"}
+    mlflow = {"_target_": "rdx.tracking.MLflow"}
     cfg = {
         "store": "store",
         "teacher": listwise,
-        "tracking": {"uri": "sqlite:///mlflow.db?timeout=9", "artifacts": "mlartifacts",
-                     "outbox": "/elsewhere/outbox"},
+        "tracking": {**mlflow, "uri": "sqlite:///mlflow.db?timeout=9", "artifacts": "mlartifacts"},
         "spec": {"store": "store"},
     }  # fmt: skip
     found = absolute(cfg, HERE)
     assert found["store"] == f"{HERE}/store"
     assert found["teacher"] == {**listwise, "ledger": f"{HERE}/store/ledger"}
     assert found["tracking"] == {
+        **mlflow,
         "uri": f"sqlite:///{HERE}/mlflow.db?timeout=9",
         "artifacts": f"{HERE}/mlartifacts",
-        "outbox": "/elsewhere/outbox",
     }
     assert found["spec"] == cfg["spec"]
     assert absolute(found, Path("/")) == found
-    served = {"tracking": {"uri": "http://host:5000", "artifacts": "s3://bucket/a", "outbox": ""}}
-    assert absolute(served, HERE) == served
-    proxied = {"artifacts": "mlflow-artifacts:/a", "uri": "sqlite://"}
-    assert absolute({"tracking": proxied}, HERE) == {"tracking": proxied}
+    for served in (
+        {**mlflow, "uri": "http://host:5000", "artifacts": "s3://bucket/a"},
+        {**mlflow, "artifacts": "mlflow-artifacts:/a", "uri": "sqlite://"},
+    ):
+        assert absolute({"tracking": served}, HERE) == {"tracking": served}
 
 
-def test_what_is_read_becomes_absolute_where_it_is_there(tmp_path):
+@pytest.mark.parametrize(
+    ("target", "key", "value", "read"),
+    [
+        ("rdx.students.Student", "model", "mine", True),
+        ("rdx.samplers.ColBERT", "model", "org/mine", False),
+        ("rdx.teachers.Local", "model", "asset:mine", False),
+        ("rdx.samplers.Recorded", "run", "a.run", True),
+        ("rdx.samplers.Recorded", "run", "absent.run", False),
+        ("rdx.teachers.Listwise", "prompt", "own.yaml", True),
+        ("rdx.evaluation.Evaluation", "runs", "mine", True),
+        # what only looks like a file: a corpus' name, a served model, a prompt of rdx
+        ("rdx.evaluation.TestSet", "corpus", "nfcorpus", False),
+        ("rdx.teachers.Endpoint", "model", "gpt", False),
+        ("rdx.teachers.Listwise", "prompt", "multi_turn", False),
+    ],
+)
+def test_what_is_read_becomes_absolute_where_it_is_there(target, key, value, read, tmp_path):
     for name in ("mine", "nfcorpus", "multi_turn", "gpt"):
         (tmp_path / name).mkdir()
     for name in ("own.yaml", "a.run"):
         (tmp_path / name).touch()
-    cfg = {
-        "student": {"model": "mine"},
-        "sampler": {"model": "org/mine", "run": "a.run"},
-        "teacher": {"prompt": "own.yaml", "backend": {"model": "asset:mine"}},
-        "evaluation": {"runs": "mine", "collections": [{"run": "absent.run"}]},
-    }
-    assert absolute(cfg, tmp_path) == {
-        "student": {"model": f"{tmp_path}/mine"},
-        "sampler": {"model": "org/mine", "run": f"{tmp_path}/a.run"},
-        "teacher": {"prompt": f"{tmp_path}/own.yaml", "backend": {"model": "asset:mine"}},
-        "evaluation": {"runs": f"{tmp_path}/mine", "collections": [{"run": "absent.run"}]},
-    }
-    names = {  # what only looks like a file: a corpus' name, a served model, a prompt of rdx
-        "test": {"_target_": "rdx.evaluation.TestSet", "corpus": "nfcorpus"},
-        "backend": {"_target_": "rdx.teachers.Endpoint", "model": "gpt"},
-        "teacher": {"prompt": "multi_turn"},
-    }
-    assert absolute(names, tmp_path) == names
+    cfg = {"evaluation": [{"_target_": target, key: value}]}
+    [node] = absolute(cfg, tmp_path)["evaluation"]
+    assert node[key] == (f"{tmp_path}/{value}" if read else value)
 
 
 @pytest.fixture
@@ -89,5 +91,4 @@ def test_a_cell_is_the_same_from_another_folder(folders, world, monkeypatch):
         assert found[-1].cfg["store"] == f"{folder}/store"
         assert found[-1].cfg["data"]["corpus"] == f"{folder}/corpus.tsv"
         assert found[-1].cfg["tracking"]["uri"] == f"sqlite:///{folder}/mlflow.db"
-        assert found[-1].cfg["tracking"]["outbox"] == f"{folder}/store/outbox"
     assert found[0].keys == found[1].keys and found[0].overrides == found[1].overrides

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from rdx import config, fetching, rankings
-from rdx.data import Collection, released
+from rdx.data import Collection, rank_distillm
 from rdx.data.download import DownloadError
-from rdx.data.released import File, Released
+from rdx.data.rank_distillm import File, Released
 from rdx.rankings import FormatError
 from rdx.samplers import Recorded as Candidates
 from rdx.teachers import Recorded
@@ -211,10 +211,10 @@ def few(shelf, monkeypatch):
     """The released files in small: 3 of 5 queries, 4 of 8 candidates."""
     folder, address, _ = shelf
     folder.mkdir()
-    end = released.END
+    end = rank_distillm.END
     texts = {
         f"__bm25{end}.run": ranked("12345", 8),
-        f"{released._ranked('bm25', 100)}.run": "".join(
+        f"{rank_distillm._ranked('bm25', 100)}.run": "".join(
             f"{q} Q0 d{i} {r} {9 - r} x\n" for q in "531" for r, i in enumerate((6, 0, 2, 4), 1)
         ),
     }
@@ -229,7 +229,7 @@ def few(shelf, monkeypatch):
             (size[0], size[0]),
             size[1],
         )
-    monkeypatch.setattr(released, "RELEASED", known)
+    monkeypatch.setattr(rank_distillm, "RELEASED", known)
     return known
 
 
@@ -256,7 +256,7 @@ def test_released_files_are_fetched_and_cut_out(few, tmp_path, shelf):
 
 
 def test_released_files_that_hold_something_else_are_refused(few, tmp_path, shelf, monkeypatch):
-    name = f"{released._ranked('bm25', 100)}.run"
+    name = f"{rank_distillm._ranked('bm25', 100)}.run"
     path = tmp_path / name
     path.write_text(ranked("1", 4))  # by hand
     with pytest.raises(DownloadError, match=f"md5 [0-9a-f]+, expected {'0' * 32} or "):
@@ -281,7 +281,7 @@ def test_released_files_that_hold_something_else_are_refused(few, tmp_path, shel
 
 def test_files_that_are_there_are_not_fetched_again(few, tmp_path, shelf, capsys):
     """A released file put there by hand is checked; one that somebody made is left alone."""
-    name = f"{released._ranked('bm25', 100)}.run"
+    name = f"{rank_distillm._ranked('bm25', 100)}.run"
     mine, theirs = File(tmp_path / "rd-bm25.run"), File(tmp_path / name)
     mine.path.write_text(ranked("1", 2))
     theirs.path.write_bytes((shelf[0] / name).read_bytes())
@@ -295,7 +295,7 @@ def test_a_pair_that_the_first_stage_lacks_is_an_error(tmp_path):
     (tmp_path / "first").write_text(ranked("12", 2))
     (tmp_path / "teacher").write_text("1 Q0 d1 1 1 x\n2 Q0 d7 1 1 x\n")
     with pytest.raises(FormatError, match=r"lacks passage 'd7' of query '2'.* \(and 0 other"):
-        released.cut_out(tmp_path / "first", tmp_path / "teacher", tmp_path / "out")
+        rank_distillm.cut_out(tmp_path / "first", tmp_path / "teacher", tmp_path / "out")
 
 
 def test_the_table_says_what_is_lacking(few, tmp_path):
@@ -330,7 +330,7 @@ def test_fetch_goes_on_with_the_others_and_names_what_failed(few, tmp_path, monk
 
 def test_the_sums_of_the_released_files_are_the_papers():
     page = (ROOT / "docs" / "data.md").read_text()
-    for name, known in released.RELEASED.items():
+    for name, known in rank_distillm.RELEASED.items():
         assert name in page and all(len(one) == 32 and one in page for one in known.md5), name
         assert known.address.startswith(("https://zenodo.org/records/", "https://huggingface.co/"))
         assert name in known.address
@@ -352,11 +352,11 @@ def test_a_piece_of_the_released_ranking(tmp_path):
     run = SAMPLE / "rankzephyr-colbert-100.run"
     given = rankings.read_trec(run, order="rank")
     held = rankings.content(rankings.stream_trec(run, order="rank"))
-    assert (held["queries"], held["longest"], held["rows"]) == (100, 100, len(given))
+    assert (held.queries, held.longest, held.rows) == (100, 100, len(given))
     stored = tmp_path / "sample.parquet"
     rankings.store_ranking(rankings.stream_trec(run, order="rank"), stored)
     again = rankings.content(rankings.StoredRanking(stored).blocks())
-    assert again["permutation_hash"] == held["permutation_hash"]
+    assert again.permutation_hash == held.permutation_hash
     # candidates: some queries, in another order than the teacher's
     chosen = given[given.query_id.isin(sorted(given.query_id.unique())[:7])]
     candidates = rankings.rank(chosen.query_id, chosen.doc_id, chosen["rank"])

@@ -2,8 +2,8 @@
 
 import gzip
 import hashlib
-import inspect
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdx.data import Collection, Files, IrDatasets, PyDocs, catalogue, sample_queries, split_of
+from rdx.data import Collection, Files, IrDatasets, catalogue, sample_queries, split_of
 from rdx.data import texts as module
 from rdx.data.irds import Passages
 from rdx.data.texts import StoredTexts, store_texts
 from rdx.rankings import FormatError
+from tests.rdx.configured import configured
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -66,7 +67,7 @@ def test_subset_restricts_queries_and_qrels_and_shares_passages():
 
 
 def test_subset_names_an_unknown_query():
-    with pytest.raises(ValueError, match=r"'small' has no query 'q8' \(2 of 3 ids are unknown\)"):
+    with pytest.raises(ValueError, match="'q8'"):
         small().subset(["q1", "q8", "q9"])
 
 
@@ -104,9 +105,9 @@ def test_samples_follow_the_hash_of_seed_and_id():
 
 
 def test_sample_names_both_numbers():
-    with pytest.raises(ValueError, match="queries=3: 2 queries"):
+    with pytest.raises(ValueError, match="queries=3: 2 "):
         sample_queries(["a", "b", "a"], 3, 0)
-    with pytest.raises(ValueError, match="queries=-1: 1 query "):
+    with pytest.raises(ValueError, match="queries=-1: 1 "):
         sample_queries(["a"], -1, 0)
 
 
@@ -140,8 +141,9 @@ def files(paths: dict[str, Path], **options) -> Files:
     return Files(**given, **options)
 
 
-def fails(paths: dict[str, Path], path: Path, line: int, message: str) -> None:
-    with pytest.raises(FormatError, match="^" + re.escape(f"{path}:{line}: {message}")):
+def fails(paths: dict[str, Path], path: Path, line: int, cause: str) -> None:
+    start = re.escape(f"{path}:{line}: ")
+    with pytest.raises(FormatError, match=f"^{start}.*{re.escape(cause)}"):
         files(paths).load()
 
 
@@ -234,10 +236,10 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "BLOCK", bits)
         whole = hashed(bits)
         monkeypatch.setattr(module, "_hash", whole)
-        assert store_texts(str(path), tmp_path)["repeated_texts"] >= 93
+        assert store_texts(str(path), tmp_path) >= 93
         found = StoredTexts(tmp_path)
         assert list(found) == list(texts) and len(found) == 100
-        assert dict(found.items()) == texts == found
+        assert dict(found.items()) == texts == found == pickle.loads(pickle.dumps(found))
         assert {key: found[key] for key in reversed(texts)} == texts
         assert "d100" not in found and 7 not in found and found.get("x") is None
         with pytest.raises(KeyError):
@@ -268,7 +270,7 @@ def test_judged_keeps_the_queries_that_the_qrels_name(paths):
     assert loaded.queries == {"q1": "one query"}
     assert loaded.counts["queries_without_qrels"] == 1
     with pytest.raises(ValueError, match="data.judged=true: needs data.qrels"):
-        Files(corpus="c.tsv", queries="q.tsv", judged=True)
+        configured("data", Files, corpus="c.tsv", queries="q.tsv", judged=True)
 
 
 def test_max_words_cuts_passages_only(paths):
@@ -302,29 +304,23 @@ def test_splits_divide_the_queries(paths):
         assert len(part.passages) == 3
 
 
-def test_an_empty_or_unknown_split_is_an_error(paths):
-    with pytest.raises(ValueError, match=r"no query in split 'dev' \(data.dev=0.0\)"):
-        files(paths).load("dev")
-    with pytest.raises(ValueError, match="split 'test': expected 'train', 'dev' or 'all'"):
-        files(paths).load("test")
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_an_empty_or_unknown_split_is_an_error(paths, registered, split):
+    for data in (files(paths), IrDatasets(registered())):
+        with pytest.raises(ValueError, match=f"'{split}'"):
+            data.load(split)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("key", "value"),
     [
-        ({"dev": 1.5}, "data.dev=1.5: expected a share, 0 <= dev < 1"),
-        ({"dev": 1.0}, "data.dev=1.0: expected"),
-        ({"dev": -0.1}, "data.dev=-0.1: expected"),
-        ({"dev": float("nan")}, "data.dev=nan: expected"),
-        ({"max_words": 0}, "data.max_words=0: expected at least 1, or null"),
-        ({"corpus": "corpus.csv"}, "data.corpus=corpus.csv: expected a name that ends in .jsonl,"),
-        ({"queries": "q.txt"}, "data.queries=q.txt: expected a name that ends in"),
-        ({"name": ""}, "data.name='': expected a name"),
+        *(("dev", share) for share in (1.5, 1.0, -0.1, float("nan"))),
+        *(("max_words", 0), ("corpus", "corpus.csv"), ("queries", "q.txt"), ("name", "")),
     ],
 )
-def test_values_are_checked_at_once(change, message):
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
-        Files(**{"corpus": "c.jsonl", "queries": "q.tsv"} | change)
+def test_values_are_checked_at_once(key, value):
+    with pytest.raises(ValueError, match=rf"data\.{key}\b"):
+        configured("data", Files, **{"corpus": "c.jsonl", "queries": "q.tsv", key: value})
 
 
 @pytest.mark.parametrize("key", ["corpus", "queries", "qrels"])
@@ -333,10 +329,10 @@ def test_a_missing_file_is_named_with_its_key(paths, key, verb):
     files(paths).check()
     path = paths[key]
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(f"data.{key}={path}: no such file")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{key}={path}: no such file")):
         getattr(files(paths), verb)()
     path.mkdir()
-    with pytest.raises(FileNotFoundError, match=re.escape(f"data.{key}={path}: is not a file")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{key}={path}: is not a file")):
         getattr(files(paths), verb)()
 
 
@@ -346,77 +342,74 @@ def test_relative_paths_start_at_the_working_directory(paths, monkeypatch):
     assert len(collection.passages) == 3
 
 
-GOOD = b'{"_id": "d1", "text": "t"}\n\n'  # and a blank line: the third line is the bad one
+JSON = b'{"_id": "d1", "text": "t"}\n\n'  # and a blank line: the third line is the bad one
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "cause"),
     [
-        (b'{"_id": "d2", "text": ', "not JSON: Expecting value at column"),
-        (b"d2\ttext", "not JSON: Expecting value at column 1"),
-        (b'["d2", "text"]', "not a JSON object"),
-        (b'{"_id": "d2", "contents": "t"}', "no field 'text'; found: _id, contents"),
-        (b'{"text": "t"}', "no field '_id'; found: text"),
-        (b"{}", "no field '_id'; found: none"),
-        (b'{"_id": null, "text": "t"}', "field '_id' is None, a string is expected"),
-        (b'{"_id": true, "text": "t"}', "field '_id' is True, a string is expected"),
-        (b'{"_id": 1.5, "text": "t"}', "field '_id' is 1.5, a string is expected"),
-        (b'{"_id": "d2", "text": null}', "field 'text' is None, a string is expected"),
-        (b'{"_id": "d2", "text": "t", "title": 3}', "field 'title' is 3, a string is expected"),
-        (b'{"_id": "d1", "text": "again"}', "id 'd1' occurs a second time"),
-        (b'{"_id": "d2", "text": " \\n"}', "the text of 'd2' is empty"),
-        (b'{"_id": "d 2", "text": "t"}', "id 'd 2' must be one word"),
-        (b'{"_id": "", "text": "t"}', "id '' must be one word"),
-        (b'{"_id": "d2", "text": "caf\xe9"}', "byte 27 of the line is not UTF-8"),
-        (b'{"_id": "d2", "text": "\\ud83d"}', "'d2' holds half of a surrogate pair"),
+        (b'{"_id": "d2", "text": ', "not JSON"),
+        (b"d2\ttext", "not JSON"),
+        (b'["d2", "text"]', "object"),
+        (b'{"_id": "d2", "contents": "t"}', "'text'"),
+        (b'{"text": "t"}', "'_id'"),
+        (b"{}", "'_id'"),
+        (b'{"_id": null, "text": "t"}', "'_id' is None"),
+        (b'{"_id": true, "text": "t"}', "'_id' is True"),
+        (b'{"_id": 1.5, "text": "t"}', "'_id' is 1.5"),
+        (b'{"_id": "d2", "text": null}', "'text' is None"),
+        (b'{"_id": "d2", "text": "t", "title": 3}', "'title' is 3"),
+        (b'{"_id": "d1", "text": "again"}', "'d1' occurs a second time"),
+        (b'{"_id": "d2", "text": " \\n"}', "'d2' is empty"),
+        (b'{"_id": "d 2", "text": "t"}', "'d 2'"),
+        (b'{"_id": "", "text": "t"}', "''"),
+        (b'{"_id": "d2", "text": "caf\xe9"}', "byte 27"),
+        (b'{"_id": "d2", "text": "\\ud83d"}', "surrogate"),
     ],
 )
 @pytest.mark.parametrize("packed", PACK)
-def test_the_bad_line_of_a_json_corpus_is_named(paths, line, message, packed):
-    data = GOOD + line + b'\n{"_id": "d9", "text": "t"}\n'
+def test_the_bad_line_of_a_json_corpus_is_named(paths, line, cause, packed):
+    data = JSON + line + b'\n{"_id": "d9", "text": "t"}\n'
     paths["corpus"] = paths["corpus"].with_suffix(f".jsonl{packed}")
     paths["corpus"].write_bytes(PACK[packed](data))
-    fails(paths, paths["corpus"], 3, message)
+    fails(paths, paths["corpus"], 3, cause)
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "cause"),
     [
-        (b"q2 no tab", "1 columns, expected 2: id TAB text"),
-        (b"q2\ta\tb", "3 columns, expected 2: id TAB text"),
-        (b"q1\tagain", "id 'q1' occurs a second time"),
-        (b"q2\t", "the text of 'q2' is empty"),
-        (b"\ttext", "id '' must be one word"),
-        (b"q2\tcaf\xe9", "byte 7 of the line is not UTF-8"),
+        (b"q2 no tab", "1 columns"),
+        (b"q2\ta\tb", "3 columns"),
+        (b"q1\tagain", "'q1' occurs a second time"),
+        (b"q2\t", "'q2' is empty"),
+        (b"\ttext", "''"),
+        (b"q2\tcaf\xe9", "byte 7"),
     ],
 )
-def test_the_bad_line_of_a_tsv_file_is_named(paths, line, message):
-    data = b"q1\ttext\n\n" + line + b"\n"
-    paths["queries"].write_bytes(data)
-    fails(paths, paths["queries"], 3, message)
-    paths["queries"].write_text(QUERIES)
-    paths["corpus"] = paths["corpus"].with_suffix(".tsv")
-    paths["corpus"].write_bytes(data)
-    fails(paths, paths["corpus"], 3, message)
+@pytest.mark.parametrize("key", ["corpus", "queries"])
+def test_the_bad_line_of_a_tsv_file_is_named(paths, key, line, cause):
+    paths[key] = paths[key].with_suffix(".tsv")
+    paths[key].write_bytes(b"q1\ttext\n\n" + line + b"\n")
+    fails(paths, paths[key], 3, cause)
 
 
 def test_a_bad_line_of_json_queries_is_named(paths):
     paths["queries"] = paths["queries"].with_suffix(".jsonl")
     paths["queries"].write_text('{"_id": "q1", "text": "t"}\n{"_id": "q2"}\n')
-    fails(paths, paths["queries"], 2, "no field 'text'; found: _id")
+    fails(paths, paths["queries"], 2, "'text'")
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "message"),
+    ("text", "line", "cause"),
     [
-        ("q1 0 d1 1\n\nq7 0 d1 1\nq8 0 d1 1\n", 3, "query 'q7' is not in "),
-        ("q1 0 d1 1\nq1 0 d1 2\n", 2, "duplicate row"),
-        ("q1 Q0 d1 1 2.0 x\n", 1, "6 columns: this looks like a run, qrels are expected"),
+        ("q1 0 d1 1\n\nq7 0 d1 1\nq8 0 d1 1\n", 3, "'q7'"),
+        ("q1 0 d1 1\nq1 0 d1 2\n", 2, "duplicate"),
+        ("q1 Q0 d1 1 2.0 x\n", 1, "6 columns"),
     ],
 )
-def test_the_bad_line_of_the_qrels_is_named(paths, text, line, message):
+def test_the_bad_line_of_the_qrels_is_named(paths, text, line, cause):
     paths["qrels"].write_text(text)
-    fails(paths, paths["qrels"], line, message)
+    fails(paths, paths["qrels"], line, cause)
 
 
 @pytest.mark.parametrize("key", ["corpus", "queries", "qrels"])
@@ -430,7 +423,7 @@ def test_empty_files_are_refused(paths, key):
 def test_a_damaged_packed_file_is_refused(paths, packed):
     paths["corpus"] = paths["corpus"].with_suffix(f".jsonl{packed}")
     whole = PACK[packed](b"".join(b'{"_id": "%d", "text": "t%d"}\n' % (i, i) for i in range(999)))
-    for data in (GOOD, whole[: len(whole) // 2]):
+    for data in (JSON, whole[: len(whole) // 2]):
         paths["corpus"].write_bytes(data)
         message = re.escape(f"{paths['corpus']}: cannot be decompressed")
         with pytest.raises(FormatError, match=message):
@@ -504,7 +497,7 @@ def test_a_registered_data_set_is_loaded(registered):
 
 
 def test_a_data_set_that_was_not_fetched_is_not_downloaded(monkeypatch):
-    monkeypatch.setattr(catalogue, "record", lambda dataset_id: {})
+    monkeypatch.setattr(catalogue, "inventory", lambda dataset_id: catalogue.Inventory())
     message = (
         "data.id=vaswani: not fetched, and no cell downloads anything; run first: python -m rdx "
         "data fetch --without-passages data=ir_datasets data.id=vaswani"
@@ -538,19 +531,13 @@ def test_a_data_set_without_qrels(registered):
     assert collection.counts == {}
 
 
-def test_ir_datasets_splits_like_files(registered):
+def test_ir_datasets_has_splits(registered):
     ids = [str(number) for number in range(40)]
-    queries = "".join(f"{one}\ttext\n" for one in ids)
-    qrels = "".join(f"{one} 0 d1 1\n" for one in ids)
-    data = IrDatasets(registered(queries=queries, qrels=qrels), dev=0.25)
-    dev, train = data.load("dev"), data.load("train")
-    assert list(dev.queries) == [one for one in ids if split_of(one, 0.25) == "dev"]
+    queries = "".join(f"{query_id}\ttext\n" for query_id in ids)
+    qrels = "".join(f"{query_id} 0 d1 1\n" for query_id in ids)
+    dev = IrDatasets(registered(queries=queries, qrels=qrels), dev=0.25).load("dev")
+    assert list(dev.queries) == [q for q in ids if split_of(q, 0.25) == "dev"]
     assert dev.qrels["query_id"].tolist() == list(dev.queries)
-    assert set(train.queries) | set(dev.queries) == set(ids)
-    with pytest.raises(ValueError, match=r"no query in split 'dev' \(data.dev=0.0\)"):
-        IrDatasets(data.id).load("dev")
-    with pytest.raises(ValueError, match="split 'test': expected"):
-        data.load("test")
 
 
 def test_qrels_of_ir_datasets_are_cleaned_and_counted(registered):
@@ -598,19 +585,8 @@ def test_a_data_set_without_queries_or_docs_is_refused(registered):
 
 @pytest.mark.parametrize("options", [{"id": "x", "dev": 1.5}, {"id": ""}])
 def test_values_of_ir_datasets_are_checked_at_once(options):
-    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''): expected"):
-        IrDatasets(**options)
-
-
-def test_all_collections_are_used_alike():
-    for one in (Files, IrDatasets, PyDocs):
-        assert list(inspect.signature(one.check).parameters) == ["self"], one
-        assert list(inspect.signature(one.prepare).parameters) == ["self", "folder"], one
-        load = inspect.signature(one.load).parameters
-        assert {name: p.default for name, p in list(load.items())[1:]} == {
-            "split": "all",
-            "folder": None,
-        }, one
+    with pytest.raises(ValueError, match=r"data\.(dev=1\.5|id=''):"):
+        configured("data", IrDatasets, **options)
 
 
 def test_importing_data_imports_neither_torch_nor_ir_datasets():

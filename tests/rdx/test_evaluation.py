@@ -11,6 +11,7 @@ from torch import nn
 
 from rdx import rankings
 from rdx.collection import Collection
+from rdx.data import Files
 from rdx.evaluation import (
     WEIGHTS,
     Evaluation,
@@ -25,7 +26,12 @@ from rdx.evaluation import (
     per_query,
     rerank,
 )
+from rdx.facts import TrainingFacts, Validation
+from rdx.samplers import BM25
 from rdx.trainer import Trainer
+from tests.rdx.configured import configured
+
+SOURCES = (Files("corpus.tsv", "queries.tsv"), BM25())  # never read
 
 
 def ranking(lists: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -61,7 +67,9 @@ QRELS = judgements({
 
 def test_measured_equals_hand_worked_values():
     run = ranking({"q1": {"b": 3, "a": 2, "n": 1, "c": 0}, "q2": {"a": 9}, "q5": {"a": 1}})
-    table = measured(run, QRELS, ["nDCG@10", "RR@10", "RR(rel=2)@10", "nDCG@1", "RR"])
+    measures = ["nDCG@10", "RR@10", "RR(rel=2)@10", "nDCG@1", "RR", "R@100"]
+    table = measured(run, QRELS, measures)
+    assert list(dict.fromkeys(table.measure)) == measures  # as they are spelt
     # q1: grades 0 2 0 1 where 2 1 0 0 is best; linear gains
     ndcg = (2 / math.log2(3) + 1 / math.log2(5)) / (2 + 1 / math.log2(3))
     missing = {"q3": 0.0, "q4": 0.0}
@@ -70,7 +78,8 @@ def test_measured_equals_hand_worked_values():
     assert values(table, "RR@10") == {"q1": 0.5, "q2": 1.0} | missing
     assert values(table, "RR") == {"q1": 0.5, "q2": 1.0} | missing
     assert values(table, "RR(rel=2)@10") == {"q1": 0.5, "q2": 0.0} | missing
-    assert len(table) == 4 * 5 and "q5" not in set(table.query_id)
+    assert values(table, "R@100") == {"q1": 1.0, "q2": 1.0} | missing
+    assert len(table) == 4 * 6 and "q5" not in set(table.query_id)
 
 
 @pytest.mark.parametrize("measure", ["RR@10", "RR", "nDCG@10", "P@1"])
@@ -96,14 +105,6 @@ def test_measured_goes_by_the_rank_column():
     for measure in ("RR@10", "nDCG@10"):
         found = values(measured(run, judgements({"q": {"c": 1}}), [measure]), measure)
         assert found == {"q": 1.0}
-
-
-def test_measured_keeps_the_spelling_of_the_measures():
-    run = ranking({"q1": {"a": 1.0}})
-    table = measured(run, QRELS, ["RR(rel=2)@10", "R@100"])
-    assert list(dict.fromkeys(table.measure)) == ["RR(rel=2)@10", "R@100"]
-    assert values(table, "RR(rel=2)@10")["q1"] == 1.0
-    assert values(table, "R@100")["q1"] == 0.5
 
 
 def test_judged_is_the_share_of_judged_passages():
@@ -243,34 +244,35 @@ def table(**means: tuple[float, float]) -> pd.DataFrame:
 
 SPREAD = ranking({q: {"a": 1.0, "b": 0.0} for q in ("q1", "q2", "q3")})
 FLAT = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 5}, "q3": {"a": 0, "b": 1}})
+MOSTLY_SPREAD = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 4}, "q3": {"a": 0, "b": 1}})
+
+
+def trained(change, start=0.4, kept=None):
+    validation = kept and Validation(start=start, kept=kept, best_step=1, kept_step=1)
+    return TrainingFacts(
+        **dict.fromkeys(("steps", "pairs", "lists", "tokens", "flops", "max_tokens"), 1),
+        **{"padding": 0.0, "truncated_texts": 0, "last_loss": 0.5, "weight_change": change},
+        validation=validation,
+    )
 
 
 @pytest.mark.parametrize(
-    ("one", "student", "change", "state"),
+    ("means", "student", "training", "state"),
     [
-        (table(x=(0.4, 0.5)), SPREAD, 0.1, "ok"),
-        (table(x=(0.4, 0.4)), SPREAD, None, "ok"),
-        (table(x=(0.4, 0.5), y=(0.4, 0.3)), SPREAD, 0.1, "below_first_stage"),
-        (table(x=(0.4, 0.3)), FLAT, 0.1, "constant_scores"),
-        (table(x=(0.4, 0.3)), FLAT, 0.0, "weights_unchanged"),
-        (table(x=(0.4, 0.5)), SPREAD, 0.0, "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1), "ok"),
+        ({"x": (0.4, 0.5)}, MOSTLY_SPREAD, trained(0.1), "ok"),
+        ({"x": (0.4, 0.4)}, SPREAD, None, "ok"),
+        ({"x": (0.4, 0.5), "y": (0.4, 0.3)}, SPREAD, trained(0.1), "below_first_stage"),
+        ({"x": (0.4, 0.3)}, FLAT, trained(0.1), "constant_scores"),
+        ({"x": (0.4, 0.3)}, FLAT, trained(0.0), "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.0), "weights_unchanged"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1, kept=0.39), "below_start"),
+        ({"x": (0.4, 0.5)}, SPREAD, trained(0.1, kept=0.4), "ok"),
+        ({"x": (0.4, 0.3)}, SPREAD, trained(0.1, kept=0.39), "below_first_stage"),
     ],
 )
-def test_health_is_the_gravest_state(one, student, change, state):
-    assert health(one, student, "nDCG@10", change) == state
-
-
-def test_a_student_below_its_start_is_noticed():
-    better = table(x=(0.4, 0.5))
-    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_start"
-    assert health(better, SPREAD, "nDCG@10", 0.1, (0.4, 0.4)) == "ok"
-    worse = table(x=(0.4, 0.3))
-    assert health(worse, SPREAD, "nDCG@10", 0.1, (0.4, 0.39)) == "below_first_stage"
-
-
-def test_health_allows_constant_scores_of_some_queries():
-    most = ranking({"q1": {"a": 1, "b": 1}, "q2": {"a": 5, "b": 4}, "q3": {"a": 0, "b": 1}})
-    assert health(table(x=(0.4, 0.5)), most, "nDCG@10", 0.1) == "ok"
+def test_health_is_the_gravest_state(means, student, training, state):
+    assert health(table(**means), student, "nDCG@10", training) == state
 
 
 # --- settings ---
@@ -279,31 +281,39 @@ def test_health_allows_constant_scores_of_some_queries():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"ties": "random"}, r"evaluation\.ties='random'.*'expected'"),
+        ({"efficiency": -1}, "efficiency=-1"),
+        ({"efficiency_queries": 0}, "efficiency_queries=0"),
+        ({"collections": {"x.pooled": TestSet(*SOURCES)}}, r"x\.pooled.*paper_compat"),
         ({"measures": ("nDCG@10", "nDGC@10")}, "'nDGC@10' is not a measure"),
         ({"measures": ("__import__('os')",)}, "is not a measure"),
         ({"measures": ("nDCG@",)}, "'nDCG@' is not a measure"),
-        ({"measures": ()}, "at least one collection and one measure"),
-        ({"collections": {}}, "at least one collection and one measure"),
+        ({"measures": ()}, r"evaluation\.measures"),
+        ({"collections": {}}, r"evaluation\.collections"),
         ({"k": 0}, "k=0"),
         ({"dev_queries": 0}, "dev_queries=0"),
-        ({"interpolate": True}, "needs a sampler as dev_first_stage"),
+        ({"interpolate": True}, "interpolate=true: needs a sampler"),
         ({"teacher_queries": -1}, "teacher_queries=-1"),
     ],
 )
 def test_evaluation_refuses_bad_values(settings, message):
-    good = {"collections": {"x": TestSet(None, None)}, "measures": ["nDCG@10", "RR(rel=2)@10"]}
+    good = {"collections": {"x": TestSet(*SOURCES)}, "measures": ["nDCG@10", "RR(rel=2)@10"]}
     assert Evaluation(**good).measures == ("nDCG@10", "RR(rel=2)@10")
     with pytest.raises(ValueError, match=message):
-        Evaluation(**(good | settings))
+        configured("evaluation", Evaluation, **(good | settings))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"split": "dve"}, "split='dve'.*'dev'"), ({"queries": 0}, "queries=0")],
+    [
+        ({"split": "dve"}, "split='dve'.*'dev'"),
+        ({"queries": 0}, "queries=0"),
+        ({"corpus": ""}, "corpus=''"),
+    ],
 )
 def test_test_set_refuses_bad_values(settings, message):
     with pytest.raises(ValueError, match=message):
-        TestSet(None, None, **settings)
+        configured("test", TestSet, *SOURCES, **settings)
 
 
 # --- rerank ---
@@ -355,6 +365,6 @@ def test_rerank_gives_every_pair_its_own_score(max_tokens):
     }
     assert order(found)["q2"] == ["d1", "d2", "d3", "d0"]  # of 8, 5, 2 and 1 letters
     assert all(rows * width <= max_tokens or rows == 1 for rows, width in student.shapes)
-    assert timing["queries"] == 2 and timing["pairs_per_second"] > 0
+    assert timing.queries == 2 and timing.pairs_per_second > 0
     # 12 texts: two queries, and passages of 1 to 10 letters; "unseen" was cut elsewhere
-    assert (timing["texts"], timing["texts_truncated"]) == (12, 1)
+    assert (timing.texts, timing.texts_truncated) == (12, 1)

@@ -6,9 +6,12 @@ import torch
 from test_evaluation import Counting, ranking
 
 from rdx.collection import Collection
-from rdx.evaluation import ratio, timed
-from rdx.evaluation.efficiency import rapl
+from rdx.evaluation import efficiency, ratio, timed
+from rdx.evaluation.efficiency import rapl, watch_energy, watch_memory
+from rdx.facts import Energy
 from rdx.trainer import Trainer
+
+CPU = torch.device("cpu")
 
 
 def texts(queries):
@@ -21,53 +24,46 @@ def test_every_query_is_timed_as_often_as_asked(repetitions, queries):
     first = ranking({f"q{i}": {f"d{j}": -float(j) for j in range(i + 1)} for i in range(5)})
     student = Counting().train()
     settings = Trainer(precision="fp32", device="cpu")
-    found = timed(
+    timing = timed(
         student, first, texts([f"q{i}" for i in range(5)]), settings, 100, repetitions, queries
     )
     n = min(queries, 5)
-    assert list(found["seconds"]) == [f"q{i}" for i in range(n)] == list(found["pairs"])
-    assert {len(one) for one in found["seconds"].values()} == {repetitions}
-    assert list(found["pairs"].values()) == list(range(1, n + 1))
+    assert list(timing.seconds) == [f"q{i}" for i in range(n)] == list(timing.pairs)
+    assert {len(times) for times in timing.seconds.values()} == {repetitions}
+    assert list(timing.pairs.values()) == list(range(1, n + 1))
     warm = min(3, n)
-    assert found["warm_up"] == warm and len(student.shapes) == warm + repetitions * n
-    medians = [np.median(one) for one in found["seconds"].values()]
-    assert found["latency"]["p50"] == pytest.approx(np.median(medians))
-    assert found["latency"]["p95"] == pytest.approx(np.quantile(medians, 0.95))
-    assert found["pairs_per_second"] == pytest.approx(sum(range(1, n + 1)) / sum(medians))
-    assert found["peak_memory"]["cuda"] is None and found["hardware"]["device"] == "CPU"
-    assert found["peak_memory"]["rss"] is None or found["peak_memory"]["rss"] > 10**7
-    assert set(found["energy"]) == {"joules_per_query", "source"}
+    assert timing.warm_up == warm and len(student.shapes) == warm + repetitions * n
+    medians = [np.median(times) for times in timing.seconds.values()]
+    assert timing.latency.p50 == pytest.approx(np.median(medians))
+    assert timing.latency.p95 == pytest.approx(np.quantile(medians, 0.95))
+    assert timing.pairs_per_second == pytest.approx(sum(range(1, n + 1)) / sum(medians))
+    assert timing.peak_memory.cuda is None and timing.hardware.device == "CPU"
+    assert timing.peak_memory.rss is None or timing.peak_memory.rss > 10**7
 
 
-def test_peak_memory_is_that_of_the_work(monkeypatch):
+def peak():
+    memory = watch_memory(CPU)().rss
+    if memory is None:
+        pytest.skip("this system does not reset the peak")
+    return memory
+
+
+def test_peak_memory_is_that_of_the_work():
     """Not of what the process held before."""
-    from rdx.evaluation import efficiency
-
     held = np.ones(40_000_000)  # 320 MB
     del held
-    with efficiency._peak(torch.device("cpu")) as low:
-        pass
-    with efficiency._peak(torch.device("cpu")) as high:
-        assert np.ones(40_000_000).sum() == 40_000_000
-    if low["rss"] is None:
-        pytest.skip("this system does not reset the peak")
-    assert high["rss"] - low["rss"] > 250e6
+    low, read = peak(), watch_memory(CPU)
+    assert np.ones(40_000_000).sum() == 40_000_000
+    assert read().rss - low > 250e6
 
 
 def test_memory_that_was_freed_before_does_not_count():
     """As after a training: small pieces, between which the allocator keeps what was freed."""
-    from rdx.evaluation import efficiency
-
-    with efficiency._peak(torch.device("cpu")) as before:
-        pass
-    if before["rss"] is None:
-        pytest.skip("this system does not reset the peak")
+    before = peak()
     pieces = [bytearray(b"x" * 50_000) for _ in range(6000)]  # 300 MB, from the heap
     held = pieces[-1]
     del pieces
-    with efficiency._peak(torch.device("cpu")) as after:
-        pass
-    assert after["rss"] - before["rss"] < 100e6 and held
+    assert peak() - before < 100e6 and held
 
 
 def test_ratio_is_of_sums_of_medians():
@@ -106,16 +102,12 @@ def test_rapl_counts_packages_once(tmp_path):
 
 
 def test_energy_is_what_the_counters_saw(tmp_path, monkeypatch):
-    from rdx.evaluation import efficiency
-
     monkeypatch.setattr(efficiency, "POWERCAP", tmp_path)
-    with efficiency._energy(torch.device("cpu")) as none:
-        pass
-    assert none == {}
+    assert watch_energy(CPU)(4) == Energy()
     package = tmp_path / "intel-rapl:0"
     package.mkdir()
     (package / "max_energy_range_uj").write_text("10000000")
     (package / "energy_uj").write_text("9000000")
-    with efficiency._energy(torch.device("cpu")) as found:
-        (package / "energy_uj").write_text("2000000")  # it has wrapped
-    assert found == {"joules": pytest.approx(3.0), "source": "RAPL"}
+    read = watch_energy(CPU)
+    (package / "energy_uj").write_text("2000000")  # it has wrapped
+    assert read(4) == Energy(joules_per_query=pytest.approx(3.0 / 4), source="RAPL")

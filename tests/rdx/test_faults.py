@@ -1,4 +1,4 @@
-"""What users get wrong: one line that names file, line or key, an exit status, no traceback."""
+"""Mistakes of users end in one line that names file, line or key; exit status, no traceback."""
 
 import gzip
 import json
@@ -71,7 +71,7 @@ def cell_with(world, *more):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "where"),
     [
         ("data.corpus=empty.jsonl", "empty.jsonl: "),
         ("data.corpus=bad.jsonl", "bad.jsonl:2: "),
@@ -89,16 +89,16 @@ def cell_with(world, *more):
     ],
 )
 def test_a_fault_in_a_file_is_one_line_and_the_traceback_is_in_a_log(
-    place, override, told, monkeypatch, capfd
+    place, override, where, monkeypatch, capfd
 ):
     status, [line] = ends(cell_with(place, override), monkeypatch, capfd)
-    assert status == 1 and line.startswith("rdx: ") and told in line
+    assert status == 1 and line.startswith("rdx: ") and where in line
     [log] = Path("store/evaluate").glob("*.log")
     assert str(log) in line and "Traceback" in log.read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "named"),
     [
         ("data.corpus=gone.tsv", ["data.corpus=gone.tsv"]),
         ("data.corpus=folder.tsv", ["data.corpus=folder.tsv"]),
@@ -143,15 +143,13 @@ def test_a_fault_in_a_file_is_one_line_and_the_traceback_is_in_a_log(
         ("-m hydra/launcher=joblib hydra.launcher.slots=0", ["hydra.launcher.slots=0"]),
     ],
 )
-def test_a_wrong_value_is_one_line(place, arguments, told, monkeypatch, capfd):
+def test_a_wrong_value_is_one_line(place, arguments, named, monkeypatch, capfd):
     status, [line] = ends(cell_with(place, *arguments.split()), monkeypatch, capfd)
-    assert status == 1
-    for part in told:
-        assert part in line
+    assert status == 1 and [word for word in named if word not in line] == [], line
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "named"),
     [
         ("statu", 1, ["statu", "'status'", "retry"]),
         ("statu --json", 1, ["statu", "'status'"]),
@@ -168,11 +166,9 @@ def test_a_wrong_value_is_one_line(place, arguments, told, monkeypatch, capfd):
         ("sync x", 1, ["'x'"]),
     ],
 )
-def test_a_wrong_verb_is_one_line(place, arguments, status, told, monkeypatch, capfd):
-    found, [line] = ends(arguments.split(), monkeypatch, capfd)
-    assert found == status
-    for part in told:
-        assert part in line
+def test_a_wrong_verb_is_one_line(place, arguments, status, named, monkeypatch, capfd):
+    ended, [line] = ends(arguments.split(), monkeypatch, capfd)
+    assert ended == status and [word for word in named if word not in line] == [], line
 
 
 EXPERIMENTS = {
@@ -187,14 +183,14 @@ EXPERIMENTS = {
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_fault_in_an_experiment_names_its_file_and_line(tmp_path, name, monkeypatch, capfd):
     (tmp_path / "experiments").mkdir()
-    content, told = EXPERIMENTS[name]
+    content, where = EXPERIMENTS[name]
     content = content.encode() if isinstance(content, str) else content
     (tmp_path / "experiments" / f"{name}.yaml").write_bytes(content)
     monkeypatch.chdir(tmp_path)
     status, [line] = ends([f"+experiments={name}"], monkeypatch, capfd)
-    assert status == 1 and told in line and "traceback" not in line
+    assert status == 1 and where in line and "traceback" not in line
     assert analysis.main([name]) == 2
-    assert told.partition("yaml")[0] in capfd.readouterr().err
+    assert where.partition("yaml")[0] in capfd.readouterr().err
 
 
 def test_a_fault_of_the_program_names_its_class_and_its_log(place, monkeypatch, capfd):
@@ -213,8 +209,8 @@ def test_a_fault_of_the_program_names_its_class_and_its_log(place, monkeypatch, 
 
 
 def test_a_sweep_over_all_options_and_a_quoted_value(place, monkeypatch):
-    found = program.config.cells(["loss=glob(list*)", 'data.name="Käse mit (b"', "data=pydocs"][:1])
-    assert [cell.levels["loss"] for cell in found] == ["list_mle", "listnet"]
+    cells = program.config.cells(["loss=glob(list*)"])
+    assert [cell.levels["loss"] for cell in cells] == ["list_mle", "listnet"]
     [cell] = program.config.cells([*place.overrides("store"), 'data.name="Käse, (b"'])
     assert cell.cfg["data"]["name"] == "Käse, (b"
 
@@ -250,20 +246,16 @@ def stopped(command, folder, after, number=signal.SIGINT):
     ],
 )
 def test_ctrl_c_ends_a_grid_with_one_line(place, tmp_path, after, launcher):
-    line = [
-        *place.overrides("store"),
-        "seed=1,2,3",
-        "budget.epochs=2000",
-        f"hydra/launcher={launcher}",
-    ]
-    status, printed = stopped(["rdx", "-m", *line], tmp_path, after)
+    more = ("seed=1,2,3", "budget.epochs=2000", f"hydra/launcher={launcher}")
+    command = ["rdx", "-m", *place.overrides("store"), *more]
+    status, printed = stopped(command, tmp_path, after)
     assert status == 130, printed
     assert "Traceback" not in printed and printed.count("stopped by Ctrl-C") == 1
 
 
 def test_sigterm_ends_with_143(place, tmp_path):
-    line = [*place.overrides("store"), "budget.epochs=2000"]
-    status, printed = stopped(["rdx", *line], tmp_path, 1.0, signal.SIGTERM)
+    command = ["rdx", *place.overrides("store"), "budget.epochs=2000"]
+    status, printed = stopped(command, tmp_path, 1.0, signal.SIGTERM)
     assert status == 143 and "Traceback" not in printed
 
 
@@ -275,10 +267,7 @@ def test_an_analysis_without_trials_is_one_line(rdx, tmp_path):
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     settings = os.environ | {"PYTHONPATH": str(ROOT)}
-    code = (
-        "from rdx import faults\n"
-        "with faults.ended():\n    while True:\n        print('a line' * 1000)\n"
-    )
+    code = "from rdx import faults\nwith faults.ended():\n    while True: print('line' * 1000)\n"
     writer = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=settings
     )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from rdx.lists import (
     labelled,
     with_relevance,
 )
+from tests.rdx.configured import configured
 
 DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
 
@@ -88,26 +90,6 @@ def test_depth_allows_gaps_in_teacher_ranks():
     assert labels(lists) == {"q1": {"d1": 10, "d2": 900, "d3": 4}}
 
 
-def test_depth_of_a_published_teacher():
-    if not DL19.exists():
-        pytest.skip("no TREC DL 2019")
-    first = rankings.read_trec(DL19 / "runs" / "bm25-pyserini.run")
-    run = DL19 / "runs" / "teacher-gpt-3.5-turbo.bm25-pyserini.run"
-    given = rankings.read_trec(run, order="rank").rename(columns={"rank": "teacher_rank"})
-    given = given.assign(state="ok")
-    assert given.groupby("query_id").size().eq(100).all()
-    ten = {m: Depth(10, m).select(first, given) for m in ("first_stage", "teacher")}
-    for mode, lists in ten.items():
-        assert lists.groupby("query_id").size().eq(10).all(), mode
-        assert lists.query_id.nunique() == 43
-    assert ten["first_stage"]["rank"].max() == 10
-    assert ten["first_stage"].teacher_rank.max() > 10
-    assert set(ten["teacher"].teacher_rank) == set(range(1, 11))
-    assert ten["teacher"]["rank"].max() > 10
-    kept = [set(zip(x.query_id, x.doc_id, strict=True)) for x in ten.values()]
-    assert 0 < len(kept[0] & kept[1]) < len(kept[0])
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -119,7 +101,7 @@ def test_depth_of_a_published_teacher():
 )
 def test_depth_refuses_bad_values(values, message):
     with pytest.raises(ValueError, match=message):
-        Depth(**values)
+        configured("depth", Depth, **values)
     assert Depth(10, "relabel", pool=9).asked == 10  # the pool is not used
 
 
@@ -166,17 +148,6 @@ def test_contrastive_lists_have_one_relevant_passage_and_hard_negatives():
     assert best["d3"] == pytest.approx(400, abs=80)
     assert set(negatives) == {f"d{i}" for i in (0, 1, 2, 4, 6, 7, 9, 10, 11)}
     assert max(negatives.values()) < 1.3 * min(negatives.values())
-
-
-def test_contrastive_draws_depend_on_seed_epoch_and_query_alone():
-    lists = contrastive(pool(), RELEVANT, 4, seed=0)
-    third = lists(3)
-    assert lists(3) == third  # nothing remembered between the epochs
-    alone = contrastive(pool(["q7"]), RELEVANT, 4, seed=0)
-    assert alone(3) == [third[7]]
-    assert lists(4) != third
-    assert contrastive(pool(), RELEVANT, 4, seed=1)(3) != third
-    assert len({one.doc_ids for one in third}) > 25  # queries do not share a draw
 
 
 def test_contrastive_takes_all_negatives_where_there_are_few():
@@ -292,7 +263,7 @@ def test_draws_depend_on_seed_epoch_and_query_alone(picker):
     third = lists(3)
     assert [one.query_id for one in third] == QUERIES
     assert all(len(set(one.doc_ids)) == len(one.doc_ids) for one in third)
-    assert lists(4) != third and lists(3) == third
+    assert lists(4) != third and lists(3) == third == pickle.loads(pickle.dumps(lists))(3)
     few = drawn(judged(QUERIES[::-1][:9]), picker, 4, seed=0)(3)
     assert few == third[::-1][:9]  # whatever other queries there are, and in whatever order
     assert drawn(judged(), picker, 4, seed=1)(3) != third
@@ -328,18 +299,6 @@ def test_scores_and_ranks_go_with_their_passages():
         assert all(type(rank) is int for rank in one.teacher_ranks)
 
 
-def test_a_list_has_one_relevant_passage():
-    lists = drawn(judged(), SingleRelevant(), 4, seed=0)
-    kinds = Counter()
-    for epoch in range(30):
-        for one in lists(epoch):
-            kinds[one.doc_ids[0]] += 1
-            assert not {"d3", "d6"} & set(one.doc_ids[1:]) and len(one.doc_ids) == 4
-    assert set(kinds) == {"d3", "d6"} and min(kinds.values()) > 350  # of 900
-    table = with_relevance(ranked(4), {"q1": {"d0": 1}, "q2": {f"d{i}": 1 for i in range(4)}})
-    assert [one.query_id for one in drawn(table, SingleRelevant(), 3, seed=0)(0)] == ["q1"]
-
-
 def test_likely_false_negatives_are_left_out():
     """First-stage scores are 0, -1, ..., -7; teacher scores 0, 10, ..., 70; d3 is relevant."""
     table = with_relevance(ranked(8), dict.fromkeys(QUERIES, {"d3": 1}))
@@ -357,8 +316,8 @@ def test_likely_false_negatives_are_left_out():
     few = drawn(table, SingleRelevant(0.0), 3, seed=0)
     assert all(len(one.doc_ids) == 3 for one in few(0))  # what is passed over is replaced
     assert drawn(table, SingleRelevant(9.0), 3, seed=0)(0) == []  # nothing is so much below
-    with pytest.raises(ValueError, match="of='students'.*first_stage"):
-        SingleRelevant(of="students")
+    with pytest.raises(ValueError, match=r"lists\.of='students'.*first_stage"):
+        configured("depth.lists", SingleRelevant, of="students")
 
 
 def test_without_a_score_nothing_is_left_out():
@@ -407,7 +366,7 @@ def test_depth_tells_relevant_passages():
 @pytest.mark.parametrize("values", [{"mode": "relabel"}, {"pool": 10}])
 def test_depth_refuses_to_draw_from_nothing(values):
     with pytest.raises(ValueError, match=r"depth\.lists=RandomDepth.*depth\.k=10.*depth\.pool"):
-        Depth(**({"k": 10, "pool": 50} | values), lists=RandomDepth())
+        configured("depth", Depth, **({"k": 10, "pool": 50} | values), lists=RandomDepth())
 
 
 @pytest.mark.parametrize("teacher", ["gpt-3.5-turbo.bm25-pyserini", "rankvicuna-7b.bm25-pyserini"])
@@ -428,12 +387,15 @@ def test_the_three_meanings_of_depth_are_three_label_sets(teacher):
         "teacher": Depth(10, "teacher", pool=100).select(first, given),
         "relabel": Depth(10, "relabel").select(ten, shown),
     }
-    said = {mode: labels(one) for mode, one in sets.items()}
-    for one, other in itertools.combinations(said.values(), 2):
+    by_mode = {mode: labels(lists) for mode, lists in sets.items()}
+    for one, other in itertools.combinations(by_mode.values(), 2):
         assert set(one) == set(other) and sum(one[q] != other[q] for q in one) > 30
-    assert all(len(one) == 10 for found in said.values() for one in found.values())
-    passages = {mode: {q: set(one) for q, one in found.items()} for mode, found in said.items()}
+    assert all(len(lists) == 43 for lists in by_mode.values())
+    assert all(len(ranks) == 10 for lists in by_mode.values() for ranks in lists.values())
+    passages = {mode: {q: set(r) for q, r in lists.items()} for mode, lists in by_mode.items()}
     assert passages["first_stage"] == passages["relabel"] != passages["teacher"]
-    assert all(sorted(one.values()) == [*range(1, 11)] for one in said["relabel"].values())
+    for mode in ("relabel", "teacher"):
+        assert all(sorted(ranks.values()) == [*range(1, 11)] for ranks in by_mode[mode].values())
+    assert sets["first_stage"]["rank"].max() == 10 < sets["teacher"]["rank"].max()
     # the last window is the first twenty: nothing falls out of it
-    assert 10 < max(max(one.values()) for one in said["first_stage"].values()) <= 20
+    assert 10 < max(max(ranks.values()) for ranks in by_mode["first_stage"].values()) <= 20

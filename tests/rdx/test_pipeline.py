@@ -1,7 +1,6 @@
 """Whole cells on a tiny collection: numbers, what is computed again, and killed processes."""
 
 import gzip
-import json
 import math
 import random
 import signal
@@ -13,8 +12,12 @@ import ir_measures
 import pandas as pd
 import pytest
 
-from rdx import config, rankings
+from rdx import config, rankings, stages
+from rdx import store as stores
+from rdx.artifacts import Candidates, Checkpoint, Evaluated, TeacherRanking
 from rdx.data import split_of
+from rdx.facts import TrialFacts
+from rdx.job import DEV, Job
 from rdx.store import damage
 
 MEASURES = ("nDCG@10", "RR@10")
@@ -26,18 +29,17 @@ def run(world, store, *more):
     """Run one cell in this process."""
     from rdx import pipeline
 
-    [cell] = config.cells(world.overrides(store, *more))
+    [cell] = stages.cells(world.overrides(store, *more))
     config.check(cell)
-    return pipeline.run(cell.cfg, cell.levels)
+    return pipeline.run(cell)
 
 
 def folder_of(store, summary, stage):
-    return store / stage / summary["signatures"][stage]
+    return store / stage / summary.facts.signatures[stage]
 
 
 def computed(summary):
-    return sorted(stage.split("/")[0] for stage, how in summary["stages"].items()
-                  if how == "computed")  # fmt: skip
+    return sorted(s.split("/")[0] for s, how in summary.stages.items() if how == "computed")
 
 
 def trec_eval_order(path):
@@ -64,23 +66,24 @@ def cell(world, store):
 
 
 def test_a_cell_computes_every_stage(cell, store):
-    signed = ["candidates", "distill", "evaluate", "prefinetune", "teach"]
+    signed = ["candidates", "distill", "evaluate", "prefinetune", "select", "teach"]
     # one index for training, dev and test queries; first stages of the dev and of the test queries
     assert computed(cell) == sorted([*signed, "collection", "index", "retrieve", "retrieve"])
     for stage in signed:
         assert damage(folder_of(store, cell, stage)) == ""
     assert not list(store.rglob("*.partial")) and not list(store.rglob("checkpoint*"))
-    assert (cell["steps"], cell["pairs"], cell["counts"]["lists"]) == (4, 40, 8)
-    assert cell["health"] == "ok"
-    assert cell["collections"]["files"]["queries"] == 24
+    training = cell.facts.training
+    assert (training.steps, training.pairs, training.lists) == (4, 40, 8)
+    assert cell.facts.health == "ok"
+    assert cell.facts.collections["files"].queries == 24
 
 
 def test_the_teacher_ranks_the_top_candidates_of_sampled_training_queries(cell, store):
-    ranking = rankings.read_parquet(folder_of(store, cell, "candidates") / "candidates.parquet")
+    ranking = Candidates(folder_of(store, cell, "candidates")).ranking
     sizes = ranking.groupby("query_id").size()
     assert len(sizes) == 8 and set(sizes) == {5}
     assert {split_of(query_id, 0.3) for query_id in sizes.index} == {"train"}
-    taught = rankings.read_parquet(folder_of(store, cell, "teach") / "teacher.parquet")
+    taught = TeacherRanking(folder_of(store, cell, "teach")).ranking
     pairs = ["query_id", "doc_id"]
     assert sorted(taught[pairs].values.tolist()) == sorted(ranking[pairs].values.tolist())
     # every query's own passage is among its candidates, and the oracle puts it first
@@ -107,7 +110,7 @@ def test_the_table_is_what_ir_measures_says_of_the_runs(cell, store, world):
             value = found.pop((system, one.query_id, str(one.measure)))
             assert value == pytest.approx(one.value, abs=1e-12)
     assert not found
-    for name, mean in cell["means"].items():
+    for name, mean in cell.facts.means.items():
         _, system, measure = name.split("/")
         some = table[(table.system == system) & (table.measure == measure)]
         assert mean == pytest.approx(fmean(some.value))
@@ -139,7 +142,7 @@ def test_every_system_ranks_the_candidates_of_the_first_stage(cell, store):
         for one in (rankings.read_trec(runs / f"files.{s}.run.gz") for s in SYSTEMS)
     ]
     assert pairs[0] == pairs[1] == pairs[2] == pairs[3]
-    means = cell["means"]
+    means = cell.facts.means
     for measure in MEASURES:
         best = means[f"files/oracle/{measure}"]
         assert all(means[f"files/{system}/{measure}"] <= best + 1e-9 for system in SYSTEMS)
@@ -147,7 +150,7 @@ def test_every_system_ranks_the_candidates_of_the_first_stage(cell, store):
 
 def test_the_interpolation_mixes_z_scores_with_the_weight_of_the_facts(cell, store):
     runs = folder_of(store, cell, "evaluate") / "runs"
-    weight = cell["collections"]["files"]["weight"]
+    weight = cell.facts.collections["files"].weight
     scores = {}
     for system in ("student", "first_stage", "student+first_stage"):
         written = rankings.read_trec(runs / f"files.{system}.run.gz")
@@ -168,9 +171,8 @@ def test_the_interpolation_mixes_z_scores_with_the_weight_of_the_facts(cell, sto
 
 def test_a_second_run_computes_nothing(cell, store, world):
     again = run(world, store)
-    assert computed(again) == [] and again["seconds"] == {}
-    for key in ("means", "signature", "signatures", "health", "collections", "steps", "pairs"):
-        assert again[key] == cell[key]
+    assert computed(again) == []
+    assert again.facts == cell.facts
 
 
 def test_scheduling_knobs_compute_nothing(cell, store, world):
@@ -186,34 +188,40 @@ def test_another_seed_shares_everything_before_the_distillation(cell, store, wor
     assert weights[0] != weights[1]
 
 
+def dev_of(world, store, *more):
+    """The dev queries of a cell, and what is retrieved for them."""
+    from rdx import pipeline
+    from rdx.job import source
+
+    [cell] = stages.cells(world.overrides(store, *more))
+    job = Job.of(cell)
+    folder = pipeline.obtain(job, stages.COLLECTION, "training").folder
+    place = source(job.parts, DEV)
+    queries = place.judged(job.split(place, folder))
+    return job, queries, pipeline.obtain(job, stages.RETRIEVE, DEV).ranking
+
+
 def test_validation_re_ranks_the_dev_queries(cell, store, world):
     from rdx import evaluation as ev
-    from rdx import materials, pipeline
 
-    [one] = config.cells(world.overrides(store, "trainer.validate_every=2"))
-    validated = pipeline.run(one.cfg, one.levels)
-    facts = json.loads((folder_of(store, validated, "distill") / "facts.json").read_text())
-    plain = json.loads((folder_of(store, cell, "distill") / "facts.json").read_text())
-    assert facts["kept_step"] == 4 and facts["last_loss"] == plain["last_loss"]
-    assert validated["signatures"]["prefinetune"] == cell["signatures"]["prefinetune"]
+    validated = run(world, store, "trainer.validate_every=2")
+    folder = folder_of(store, validated, "distill")
+    training, plain = Checkpoint(folder).facts.training, cell.facts.training
+    assert training.validation.kept_step == 4 and training.last_loss == plain.last_loss
+    signatures = validated.facts.signatures
+    assert signatures["prefinetune"] == cell.facts.signatures["prefinetune"]
     # the stored student, measured anew
-    parts = materials.assemble(one.cfg)
-    dev, first = materials.dev(parts)
-    student = parts.parts["student"].load(folder_of(store, validated, "distill"))
-    ranking, _ = ev.rerank(student, first, dev, parts.parts["trainer"], 4096)
-    measure = parts.parts["evaluation"].measures[0]
-    mean = ev.measured(ranking, dev.qrels, [measure]).value.mean()
-    assert facts["validation"] == pytest.approx(mean)
-    [fewer] = config.cells(
-        world.overrides(store, "trainer.validate_every=2", "evaluation.dev_queries=1")
-    )
-    assert config.signatures(fewer.cfg)["distill"] != validated["signatures"]["distill"]
+    job, dev, first_stage = dev_of(world, store, "trainer.validate_every=2")
+    student = job.parts.student.load(folder)
+    ranking, _ = ev.rerank(student, first_stage, dev, job.parts.trainer, 4096)
+    mean = ev.measured(ranking, dev.qrels, job.parts.evaluation.measures[:1]).value.mean()
+    assert training.validation.kept == pytest.approx(mean)
+    fewer = ("trainer.validate_every=2", "evaluation.dev_queries=1")
+    assert dev_of(world, store, *fewer)[0].cell.keys["distill"] != signatures["distill"]
     # whatever the training candidates come from, the same first stage is re-ranked
-    [drawn] = config.cells(world.overrides(store, "sampler=random"))
-    pd.testing.assert_frame_equal(materials.dev(materials.assemble(drawn.cfg))[1], first)
-    other = [*world.overrides(store), "sampler@evaluation.dev_first_stage=random"]
-    [moved] = config.cells(other)
-    assert not materials.dev(materials.assemble(moved.cfg))[1].equals(first)
+    pd.testing.assert_frame_equal(dev_of(world, store, "sampler=random")[2], first_stage)
+    moved = dev_of(world, store, "sampler@evaluation.dev_first_stage=random")[2]
+    assert not moved.equals(first_stage)
 
 
 def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
@@ -221,8 +229,8 @@ def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
     control = run(world, store, "loss=none")
     assert computed(control) == ["evaluate"]
     assert set((store / "distill").iterdir()) == before
-    assert control["signature"] == run(world, store, "loss=none", "seed=2")["signature"]
-    assert control["means"] != cell["means"]
+    assert control.facts.signature == run(world, store, "loss=none", "seed=2").facts.signature
+    assert control.facts.means != cell.facts.means
 
 
 def test_without_stage_1_the_student_starts_as_it_comes(cell, store, world):
@@ -236,17 +244,17 @@ def test_without_stage_1_the_student_starts_as_it_comes(cell, store, world):
 
 
 def test_a_recorded_teacher_teaches_what_was_recorded(cell, store, world, tmp_path):
-    taught = rankings.read_parquet(folder_of(store, cell, "teach") / "teacher.parquet")
+    taught = TeacherRanking(folder_of(store, cell, "teach")).ranking
     ranked = rankings.rank(taught.query_id, taught.doc_id, -taught.teacher_rank)
     rankings.write_trec(ranked, tmp_path / "teacher.run", "oracle")
     given = (f"teacher.run={tmp_path / 'teacher.run'}", "teacher=recorded")
     recorded = run(world, store, *reversed(given))
-    assert computed(recorded) == ["distill", "evaluate", "teach"]
+    assert computed(recorded) == ["distill", "evaluate", "select", "teach"]
     for name in ("model.safetensors", "head.safetensors"):
         weights = [(folder_of(store, one, "distill") / name).read_bytes()
                    for one in (cell, recorded)]  # fmt: skip
         assert weights[0] == weights[1]
-    assert recorded["means"] == cell["means"]
+    assert recorded.facts.means == cell.facts.means
 
 
 def test_a_teacher_that_can_ranks_a_sample_of_the_test_queries(cell, store, world, monkeypatch):
@@ -255,7 +263,7 @@ def test_a_teacher_that_can_ranks_a_sample_of_the_test_queries(cell, store, worl
     monkeypatch.setattr(Oracle, "ranks_unseen", True)
     asked = run(world, store, "evaluation.teacher_queries=5")
     assert computed(asked) == ["evaluate", "reference"]
-    table = rankings.read_parquet(folder_of(store, asked, "evaluate") / "per_query.parquet")
+    table = Evaluated(folder_of(store, asked, "evaluate")).per_query
     values = table.pivot_table("value", ["query_id", "measure"], "system")
     both = values[["teacher", "oracle"]].dropna()
     assert len(both) == 5 * len(MEASURES)
@@ -311,14 +319,15 @@ def results(folder):
 def test_a_grid_computes_shared_stages_once(grid):
     folder, printed = grid
     assert printed[-2] == (
-        "4 cells finished. Stages computed: 15 (candidates 1, collection 1, distill 4, evaluate 4, "
-        "index 1, prefinetune 1, retrieve 2, teach 1); taken from the store: 18 (candidates 3, "
-        "collection 3, prefinetune 3, retrieve 6, teach 3)"
+        "4 cells finished. Stages computed: 16 (candidates 1, collection 1, distill 4, evaluate 4, "
+        "index 1, prefinetune 1, retrieve 2, select 1, teach 1); taken from the store: 18 "
+        "(collection 3, prefinetune 3, retrieve 6, select 3, teach 3)"
     )
     assert len([line for line in printed if line.startswith("== ")]) == 4
     counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])
               for p in (folder / "store").iterdir()}  # fmt: skip
-    once = dict.fromkeys(("candidates", "collection", "index", "teach", "prefinetune"), 1)
+    names = ("candidates", "collection", "index", "teach", "select", "prefinetune")
+    once = dict.fromkeys(names, 1)
     assert counts == {**once, "retrieve": 2, "distill": 4, "evaluate": 4, "grids": 0}
     [saved] = (folder / "multirun").rglob("multirun.yaml")
     assert "GridSweeper" in saved.read_text()
@@ -427,10 +436,9 @@ def test_a_grid_killed_at_many_moments_gives_the_same_bytes(grid, world, rdx, tm
     assert finish(world, rdx, tmp_path) == expected
 
 
-def test_the_facts_of_a_trial_are_json(cell, store):
-    facts = json.loads((folder_of(store, cell, "evaluate") / "trial.json").read_text())
-    assert facts["health"] == "ok" and facts["training"]["steps"] == 4
-    assert facts["collections"]["files"]["first_stage"]["engine"] == "bm25s"
+def test_the_facts_of_a_trial_are_read_back(cell, store):
+    facts = stores.read(TrialFacts, folder_of(store, cell, "evaluate") / "trial.json")
+    assert facts.health == "ok" and facts.training.steps == 4
+    assert facts.collections["files"].first_stage["engine"] == "bm25s"
     # seconds differ: another test may have evaluated the cell again
-    assert facts["timing"]["files"]["queries"] == cell["timing"]["files"]["queries"] == 24
-    assert json.loads(json.dumps(cell)) == cell
+    assert facts.timing["files"].queries == cell.facts.timing["files"].queries == 24

@@ -3,21 +3,29 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
 import pandas as pd
 import pytest
 import yaml
+from records import trial
 
-from rdx import config, plan, rankings
-from rdx.plan import command
-from rdx.plan.plans import needs
-from rdx.plan.work import like, size
-from rdx.store import MANIFEST, Store, write_json
+from rdx import config, plan
+from rdx import store as stores
+from rdx.artifacts import Evaluated
+from rdx.facts import Manifest
+from rdx.job import Parts
+from rdx.plan import command, why
+from rdx.plan.history import work
+from rdx.stages import Signatures, Step, cells, steps
+from rdx.store import MANIFEST, Store, signature
+from rdx.text import duration
 
 # Seconds per stage: 8 queries x 5 candidates are 40 passages to rank and 40 pairs to distil.
 TOOK = {"candidates": 2.0, "teach": 8.0, "prefinetune": 6.0, "distill": 10.0, "evaluate": 4.0}
+FREE = ("collection", "index", "retrieve", "select")  # took no time
 
 
 @pytest.fixture
@@ -25,34 +33,43 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def write(folder, stage, key, own, fill=lambda folder: (folder / "file").write_bytes(b"12345")):
+def five_bytes(folder):
+    (folder / "file").write_bytes(b"12345")
+
+
+def write(folder, stage, key, seconds, fill=five_bytes, signed=None):
     """A result of the real store, with the seconds that the test wants."""
-    made = Store(folder).cached(stage, key, fill)
-    manifest = json.loads((made / MANIFEST).read_text())
-    write_json(made / MANIFEST, {**manifest, "own_seconds": own})
-    return made
+    stored = Store(folder).cached(stage, key, fill, signed=signed)
+    manifest = stores.read(Manifest, stored / MANIFEST)
+    stores.write(stored / MANIFEST, replace(manifest, seconds=seconds))
+    return stored
 
 
 def finish(cell, took=TOOK, values=None, queries=24):
     """Store a cell as if it had been run, in so many seconds."""
 
     def evaluated(folder):
-        facts = {"signatures": cell.keys, "collections": {"files": {"queries": queries}}}
-        write_json(folder / "trial.json", facts)
-        (folder / "config.yaml").write_text(json.dumps(cell.cfg, default=str))
+        facts = trial(cell.signature, queries, signatures=cell.keys)
         some = {"q1": 0.5, "q2": 0.25} if values is None else values
         table = pd.DataFrame({"query_id": list(some), "value": list(some.values())})
         table = table.assign(collection="files", system="student", measure="nDCG@10")
-        rankings.write_parquet(table, folder / "per_query.parquet")
+        Evaluated.write(folder, facts, table, {}, json.loads(json.dumps(cell.cfg, default=str)))
 
-    root = Path(cell.cfg["store"])
-    for stage in needs(cell):
-        fill = {"fill": evaluated} if stage == "evaluate" else {}
-        write(root, stage, cell.keys[stage], took[stage], **fill)
+    signatures = Signatures(Parts(cell.cfg))
+    for step in steps(signatures.parts):
+        fill = {"fill": evaluated} if step.stage == "evaluate" else {}
+        seconds = took.get(step.stage, 0.0)
+        more = {"signed": signatures.signed(step), **fill}
+        write(Path(cell.cfg["store"]), step.stage, cell.keys[str(step)], seconds, **more)
 
 
-def stages(planned):
-    return {s.stage: (s.distinct, s.stored, s.compute) for s in planned.stages}
+def counts(planned):
+    planned_stages = (s for s in planned.stages if s.stage not in FREE)
+    return {s.stage: (s.distinct, s.stored, s.compute) for s in planned_stages}
+
+
+def computes(planned):
+    return [tuple(s for s in one.computes if s not in FREE) for one in planned.cells]
 
 
 def span(planned, stage):
@@ -65,23 +82,23 @@ def span(planned, stage):
 
 def test_what_cells_share_is_computed_once_by_the_first(world, store):
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse", "seed=1,2"))
-    assert stages(planned) == {
+    assert counts(planned) == {
         "candidates": (1, 0, 1), "teach": (1, 0, 1), "prefinetune": (1, 0, 1),
         "distill": (4, 0, 4), "reference": (0, 0, 0), "evaluate": (4, 0, 4),
     }  # fmt: skip
     whole = ("candidates", "teach", "prefinetune", "distill", "evaluate")
-    assert [one.computes for one in planned.cells] == [whole, *[("distill", "evaluate")] * 3]
+    assert computes(planned) == [whole, *[("distill", "evaluate")] * 3]
     assert {one.state for one in planned.cells} == {plan.TO_RUN}
     assert not store.exists()
 
 
 def test_an_undistilled_student_needs_stage_1_only(world, store):
     planned = plan.plan(world.overrides(store, "loss=none,ranknet"))
-    assert [one.computes for one in planned.cells] == [
+    assert computes(planned) == [
         ("prefinetune", "evaluate"), ("candidates", "teach", "distill", "evaluate")
     ]  # fmt: skip
-    assert stages(planned)["distill"] == (1, 0, 1)
-    assert stages(planned)["prefinetune"] == (1, 0, 1)
+    assert counts(planned)["distill"] == (1, 0, 1)
+    assert counts(planned)["prefinetune"] == (1, 0, 1)
 
 
 def test_equal_cells_count_once(world, store):
@@ -90,21 +107,21 @@ def test_equal_cells_count_once(world, store):
 
 
 def test_a_stored_distillation_needs_nothing_before_it(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     write(store, "distill", cell.keys["distill"], 1.0)
     planned = plan.plan(world.overrides(store))
-    assert [one.computes for one in planned.cells] == [("evaluate",)]
-    assert stages(planned)["teach"] == (1, 0, 0) and stages(planned)["distill"] == (1, 1, 0)
+    assert computes(planned) == [("evaluate",)]
+    assert counts(planned)["teach"] == (1, 0, 0) and counts(planned)["distill"] == (1, 1, 0)
 
 
 def test_a_result_without_a_file_is_not_there(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     folder = write(store, "distill", cell.keys["distill"], 1.0)
     (folder / "file").unlink()
-    assert stages(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
+    assert counts(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
     (folder / "file").write_bytes(b"")
     (folder / MANIFEST).write_text("{")
-    assert stages(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
+    assert counts(plan.plan(world.overrides(store)))["distill"] == (1, 0, 1)
 
 
 def test_impossible_and_excluded_cells_are_left_out_with_reasons(world, store):
@@ -119,7 +136,7 @@ def test_impossible_and_excluded_cells_are_left_out_with_reasons(world, store):
 
 
 def test_a_bad_value_of_a_cell_to_run_is_refused(world, store):
-    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be greater than 0"):
+    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be above 0"):
         plan.plan(world.overrides(store, "loss.temperature=1,0"))
 
 
@@ -127,14 +144,14 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
     from rdx import pipeline
 
     overrides = world.overrides(store)
-    [cell] = config.cells(overrides)
-    pipeline.run(cell.cfg, cell.levels)
+    [cell] = cells(overrides)
+    pipeline.run(cell)
     before = {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")}
     planned = plan.plan([*overrides, "seed=1,2"])
     assert [one.state for one in planned.cells] == [plan.FINISHED, plan.TO_RUN]
-    assert planned.cells[1].computes == ("distill", "evaluate")
+    assert computes(planned)[1] == ("distill", "evaluate")
     own = {
-        stage: json.loads((store / stage / cell.keys[stage] / MANIFEST).read_text())["own_seconds"]
+        stage: stores.read(Manifest, store / stage / cell.keys[stage] / MANIFEST).seconds
         for stage in ("distill", "evaluate")
     }
     assert span(planned, "distill") == pytest.approx((*[own["distill"]] * 3, 1))
@@ -148,7 +165,7 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
 
 
 def test_times_are_scaled_to_the_work(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     finish(cell)
     planned = plan.plan(world.overrides(store, "seed=1,2", "budget.epochs=1,2"))
     # three distillations: 40, 80 and 80 pairs at 10 s for 40; three evaluations
@@ -164,7 +181,7 @@ def test_times_are_scaled_to_the_work(world, store):
 
 def test_the_median_of_comparable_results_with_least_and_most(world, store):
     for seed, seconds in ((1, 10.0), (2, 14.0), (3, 30.0)):
-        [cell] = config.cells(world.overrides(store, f"seed={seed}"))
+        [cell] = cells(world.overrides(store, f"seed={seed}"))
         finish(cell, {**TOOK, "distill": seconds})
     # cells of the same store that are not of this plan count as well
     planned = plan.plan(world.overrides(store, "seed=4", "budget.epochs=2"))
@@ -173,7 +190,7 @@ def test_the_median_of_comparable_results_with_least_and_most(world, store):
 
 
 def test_another_student_tells_nothing(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     finish(cell)
     planned = plan.plan(world.overrides(store, "student.passage_length=12"))
     assert span(planned, "distill") == (0, 0, 0, 0)
@@ -183,23 +200,16 @@ def test_another_student_tells_nothing(world, store):
     assert "no stored trial to estimate from" in plan.text(planned)
 
 
-def test_times_of_older_stores_are_not_guessed(world, store):
-    [cell] = config.cells(world.overrides(store))
-    finish(cell, {**TOOK, "distill": None})
-    planned = plan.plan(world.overrides(store, "seed=2"))
-    assert [s.unknown for s in planned.stages if s.stage == "distill"] == [1]
-
-
 def test_disk_is_that_of_the_same_checkpoints(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     finish(cell)
     held = sum(
         p.stat().st_size
-        for p in (store / "evaluate" / cell.signature).iterdir()
-        if p.name != MANIFEST
+        for p in (store / "evaluate" / cell.signature).rglob("*")
+        if p.name != MANIFEST and p.is_file()
     )
     planned = plan.plan(world.overrides(store, "seed=2,3"))
-    found = {s.stage: s.bytes for s in planned.stages}
+    found = {s.stage: s.bytes for s in planned.stages if s.stage not in FREE}
     assert found == {
         "candidates": 0, "teach": 0, "prefinetune": 0, "distill": 2 * 5, "reference": 0,
         "evaluate": 2 * held,
@@ -222,10 +232,11 @@ def edited(cell, *more):
 
 
 def test_the_work_of_a_stage(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
 
     def of(stage, *more):
-        return size(stage, edited(cell, *more))
+        role = "test files" if stage == "reference" else ""
+        return work(Parts(edited(cell, *more)), Step(stage, role)).units
 
     assert of("teach") == 8 * 5 and of("teach", "depth.pool=9") == 8 * 9
     assert of("teach", "depth.pool=9", "depth.mode=relabel") == 8 * 5
@@ -235,19 +246,23 @@ def test_the_work_of_a_stage(world, store):
     assert of("prefinetune", "prefinetune=null") == 1
     assert of("distill", "budget.epochs=3") == 3 * 8 * 5
     assert of("reference", "evaluation.teacher_queries=4") == 4 * 8 * 1
-    assert of("distill", "budget={steps: 7}") == 7 * 2 * 5
-    assert of("distill", "budget={pairs: 123}") == 123
+    assert of("distill", "budget={_target_: rdx.trainer.Steps, steps: 7}") == 7 * 2 * 5
+    assert of("distill", "budget={_target_: rdx.trainer.Pairs, pairs: 120}") == 120
 
 
 def test_what_is_comparable(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
 
     def of(stage, *more):
-        return like(stage, edited(cell, *more))
+        return signature(work(Parts(edited(cell, *more)), Step(stage)).like)
 
     assert of("distill") == of("distill", "loss=null") == of("distill", "depth.k=4")
     assert of("distill") != of("distill", "student.passage_length=12")
-    assert of("teach") == of("teach", "depth.queries=4") != of("teach", "teacher={_target_: x}")
+    assert (
+        of("teach")
+        == of("teach", "depth.queries=4")
+        != of("teach", "teacher={_target_: rdx.teachers.Shuffled}")
+    )
     assert of("candidates") != of("candidates", "sampler.k1=1.2")
     assert of("evaluate") != of("evaluate", "evaluation.k=5")
     # work that is not known is compared under the same settings only
@@ -288,7 +303,7 @@ def test_power_rests_on_the_stored_trials(world, store):
         ("adr_mse", 1): {"q1": 0.5, "q2": 0.5},
     }
     for (loss, seed), some in values.items():
-        [cell] = config.cells(world.overrides(store, f"loss={loss}", f"seed={seed}"))
+        [cell] = cells(world.overrides(store, f"loss={loss}", f"seed={seed}"))
         finish(cell, values=some)
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse,lce", "seed=1,2"))
     assert plan.seeds(planned) == (3, 2)
@@ -321,20 +336,20 @@ def test_queries_that_nothing_tells_are_asked_for(world, store):
 
 
 def test_the_seeds_that_are_needed_have_a_price(world, store):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     finish(cell)
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse"))
     [told], lines = command.power(planned, None, 0.02, ["files=1000"])
     more = 2 * (told["seeds_needed"] - 1)
     assert told["seeds_needed"] > 1
-    assert f"{more} cells more: {plan.duration(14 * more)}" in lines
+    assert f"{more} cells more: {duration(14 * more)}" in lines
 
 
 # --- the command ---
 
 
 def test_the_command_prints_the_plan(world, store, capsys):
-    [cell] = config.cells(world.overrides(store))
+    [cell] = cells(world.overrides(store))
     finish(cell)
     command.plan([*world.overrides(store, "seed=1,2"), "-m"])
     out = capsys.readouterr().out
@@ -382,3 +397,30 @@ def test_a_plan_may_come_before_its_files(world, store):
     assert planned.lacking[0].startswith("teacher.run=absent.run: no such file")
     assert "lacks teacher.run=absent.run: no such file" in plan.text(planned)
     assert plan.as_json(planned)["lacking"] == list(planned.lacking)
+
+
+# --- why ---
+
+
+def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
+    for seed, k in ((1, "0.9"), (2, "0.9")):
+        [cell] = cells(world.overrides(store, f"seed={seed}", f"sampler.k1={k}"))
+        finish(cell)
+    [other] = cells(world.overrides(store, "seed=2", "sampler.k1=1.2"))
+    by_step = {str(one.step): one for one in why.explain(other)}
+    assert by_step["prefinetune"].stored and by_step["collection training"].stored
+    [difference] = by_step["candidates"].differences
+    assert (difference.path, difference.stored, difference.here) == ("sampler.k1", "0.9", "1.2")
+    assert [d.path for d in by_step["teach"].differences] == ["needs.candidates"]
+    # the seed is that of the second cell, which is the nearer one
+    assert [d.path for d in by_step["distill"].differences] == ["needs.teach", "needs.select"]
+    assert [d.path for d in by_step["evaluate"].differences] == ["needs.distill"]
+    assert why.chosen([cell, other], "2") == why.chosen([cell, other], other.signature[:9]) == other
+    for which in ("3", "", "zz"):
+        with pytest.raises(config.ConfigError):
+            why.chosen([cell, other], which)
+
+
+def test_without_a_neighbour_there_is_nothing_to_compare(world, store):
+    [cell] = cells(world.overrides(store))
+    assert not any(one.stored or one.differences for one in why.explain(cell))

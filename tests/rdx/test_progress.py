@@ -10,20 +10,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from records import trial
 
-from rdx import commands, progress
+from rdx import commands, facts, progress
+from rdx import store as stores
 from rdx.commands import VERBS
 from rdx.config import Cell
+from rdx.facts import Grid, GridCell, Holder
+from rdx.faults import Diverged
 from rdx.store import Store, Unreadable, damage
-from rdx.store.held import LEASE
+from rdx.store.locks import LEASE
 
 status = VERBS["status"]
 CFG = {"trainer": {"max_tokens": 1000}, "evaluation": {"max_tokens": 100}}
 HERE = f"{socket.gethostname()}:"
-
-
-class Diverged(RuntimeError):
-    pass
 
 
 def fail(root, error, cfg=CFG):
@@ -33,15 +33,16 @@ def fail(root, error, cfg=CFG):
 
 def finish(root, key="key", health="ok"):
     def make(folder):
-        (folder / "trial.json").write_text(json.dumps({"health": health}))
+        stores.write(folder / "trial.json", trial(key, health=health))
 
     Store(root).cached("evaluate", key, make)
 
 
-def write_note(root, host=None, pid=None, **facts):
+def write_note(root, host=None, pid=None, **changes):
     (root / "evaluate").mkdir(parents=True, exist_ok=True)
-    note = {"host": host or socket.gethostname(), "pid": pid or os.getpid(), "since": 5.0}
-    (root / "evaluate" / "key.running.json").write_text(json.dumps(note | facts))
+    process = {"host": host or socket.gethostname(), "pid": pid or os.getpid()}
+    holder = Holder(**process, since=5.0, **changes)
+    (root / "evaluate" / "key.running.json").write_text(facts.dump(holder))
 
 
 def gone():
@@ -82,7 +83,8 @@ def test_a_result_that_cannot_be_read_is_named_with_the_cure(tmp_path, name, how
     stood = progress.standing(tmp_path, "key")
     assert stood.state == "unreadable"
     assert str(path) in stood.cause and "\n" not in stood.cause
-    grid = {"grid": "g", "cells": [{"overrides": ["seed=1"], "signature": "key"}]}
+    cell = GridCell(("seed=1",), "key")
+    grid = Grid(grid="g", arguments=(), hydra=(), cells=(cell,), launched=0.0)
     assert stood.cause in progress.text(progress.table(tmp_path, grid))
 
 
@@ -91,12 +93,12 @@ def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys
     for name in ("old", "new"):
         progress.write_grid(tmp_path, name, [], [], [])
     spoil(tmp_path / "grids" / "new.json", how)
-    assert progress.read_grid(tmp_path)["grid"] == "old"
+    assert progress.read_grid(tmp_path).grid == "old"
     assert str(tmp_path / "grids" / "new.json") in capsys.readouterr().err
-    assert progress.read_grid(tmp_path, "old")["grid"] == "old"
+    assert progress.read_grid(tmp_path, "old").grid == "old"
     assert capsys.readouterr().err == ""
     for verb in (commands.status, commands.retry):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(Unreadable) as ended:
             verb(["new", "--store", str(tmp_path)])
         assert str(tmp_path / "grids" / "new.json") in str(ended.value)
         assert "\n" not in str(ended.value)
@@ -105,9 +107,7 @@ def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys
 def test_a_grid_of_another_version_is_told_so(tmp_path):
     progress.write_grid(tmp_path, "g", [], [], [])
     path = tmp_path / "grids" / "g.json"
-    facts = json.loads(path.read_text())
-    del facts["cells"]
-    path.write_text(json.dumps(facts))
+    path.write_text(path.read_text().replace('"cells"', '"rows"'))
     with pytest.raises(Unreadable, match="cells"):
         progress.read_grid(tmp_path)
 
@@ -117,7 +117,7 @@ def test_a_grid_of_another_version_is_told_so(tmp_path):
     [
         (ValueError("no\nmore"), "failed", "no more"),
         (KeyError("key"), "failed", "KeyError: 'key'"),
-        (Diverged("nan"), "diverged", "Diverged: nan"),
+        (Diverged("nan"), "diverged", "nan"),
         (MemoryError(), "out of memory", "MemoryError"),
         (
             RuntimeError("can't allocate memory"),
@@ -228,12 +228,12 @@ def test_the_newest_grid_or_that_of_a_name(tmp_path):
         progress.read_grid(tmp_path)
     for grid in ("demo-1", "demo-12", "other-1"):
         progress.write_grid(tmp_path, grid, cells("a"), ["seed=a"], ["hydra/launcher=joblib"])
-    assert progress.read_grid(tmp_path)["grid"] == "other-1"
-    assert progress.read_grid(tmp_path, "demo")["grid"] == "demo-12"
+    assert progress.read_grid(tmp_path).grid == "other-1"
+    assert progress.read_grid(tmp_path, "demo").grid == "demo-12"
     found = progress.read_grid(tmp_path, "demo-1")
-    assert found["grid"] == "demo-1" and found["arguments"] == ["seed=a"]
-    assert found["hydra"] == ["hydra/launcher=joblib"]
-    assert found["cells"] == [{"overrides": ["seed=a"], "signature": "a"}]
+    assert (found.grid, found.arguments) == ("demo-1", ("seed=a",))
+    assert found.hydra == ("hydra/launcher=joblib",)
+    assert found.cells == (GridCell(("seed=a",), "a"),)
     with pytest.raises(ValueError, match="no grid x; known: demo-1, demo-12, other-1"):
         progress.read_grid(tmp_path, "x")
 
@@ -246,9 +246,9 @@ def test_a_grid_in_all_states(tmp_path):
     with pytest.raises(ValueError), progress.recorded(tmp_path, "no", CFG):
         raise ValueError("why")
     found = progress.table(tmp_path, progress.read_grid(tmp_path))
-    assert found["counts"] == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
-    assert found["health"] == {"nan": 1, "ok": 1}
-    assert [row["state"] for row in found["cells"]] == [
+    assert found.counts == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
+    assert found.health == {"nan": 1, "ok": 1}
+    assert [stood.state for _, stood in found.cells] == [
         *("finished", "finished", "waiting", "running", "failed"),
     ]
     shown = progress.text(found)

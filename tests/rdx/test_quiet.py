@@ -23,10 +23,10 @@ def test_a_bar_is_silent_for_a_minute_and_then_a_line_a_minute(capsys, monkeypat
         pass
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(bars, "EVERY", 0.0)
-    with bars.bar(desc="reading", unit="query", total=3) as shown:
-        shown.set_postfix(loss=0.5, refresh=False)
-        shown.update()
-        shown.update()
+    with bars.bar(desc="reading", unit="query", total=3) as progress:
+        progress.set_postfix(loss=0.5, refresh=False)
+        progress.update()
+        progress.update()
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines][-2:] == [
         "reading: 1 of 3 queries",
@@ -53,7 +53,7 @@ def two_layers(tmp_path_factory):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def warnings(monkeypatch):
     """Lines of Transformers that come through."""
     quiet.loggers()
     lines = []
@@ -65,22 +65,22 @@ def told(monkeypatch):
     logger.removeHandler(handler)
 
 
-def test_layers_that_are_cut_off_are_not_told(two_layers, told):
+def test_layers_that_are_cut_off_are_not_told(two_layers, warnings):
     AutoModel.from_pretrained(two_layers, num_hidden_layers=1)
-    assert told == []
+    assert warnings == []
 
 
-def test_weights_that_no_checkpoint_has_are_told_in_a_line(two_layers, told):
+def test_weights_that_no_checkpoint_has_are_told_in_a_line(two_layers, warnings):
     AutoModelForSequenceClassification.from_pretrained(two_layers, num_hidden_layers=3)
-    [line] = told
+    [line] = warnings
     assert str(two_layers) in line and "\n" not in line
     assert "classifier.weight" in line and "encoder.layer.2" in line
 
 
-def test_weights_of_another_size_are_told_as_they_are(two_layers, told):
+def test_weights_of_another_size_are_told_as_they_are(two_layers, warnings):
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         AutoModel.from_pretrained(two_layers, vocab_size=11)
-    assert "MISMATCH" in told[0]
+    assert "MISMATCH" in warnings[0]
 
 
 SETTINGS = "from rdx import quiet; quiet.environment(); quiet.loggers(); import logging, os; "

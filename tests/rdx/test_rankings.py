@@ -37,10 +37,10 @@ def put(path: Path, data: str | bytes) -> Path:
     return path
 
 
-def fails(path: Path, where: str, message: str, reader=read_trec, **options) -> None:
-    """Assert that reading fails with `path:where: message`; `where` "" = no line is known."""
-    start = f"{path}:{where}: " if where else f"{path}: "
-    with pytest.raises(FormatError, match="^" + re.escape(start + message)):
+def fails(path: Path, line: int | None, cause: str, reader=read_trec, **options) -> None:
+    """Assert that reading fails with the path, the line and the cause."""
+    start = f"{path}: " if line is None else f"{path}:{line}: "
+    with pytest.raises(FormatError, match=f"^{re.escape(start)}.*{re.escape(cause)}"):
         reader(path, **options)
 
 
@@ -69,17 +69,13 @@ def test_rank_keeps_queries_in_order_of_first_appearance():
     assert ranking["rank"].tolist() == [1, 2, 1, 2, 1]
 
 
-def test_rank_orders_what_it_stores():
-    # one float32, two float64s: a tie, which the doc id breaks the other way round
-    ranking = rank(["q", "q"], ["a", "b"], [1.00000001, 1.0])
-    assert ranking["doc_id"].tolist() == ["b", "a"]
-    assert ranking["score"].nunique() == 1
-
-
-def test_rank_takes_negative_zero_for_zero():
-    ranking = rank(["q", "q", "q"], ["a", "b", "c"], [0.0, -0.0, 0.0])
-    assert ranking["doc_id"].tolist() == ["c", "b", "a"]
-    assert not np.signbit(ranking["score"]).any()
+@pytest.mark.parametrize(
+    "scores", [[1.00000001, 1.0, 1.0], [0.0, -0.0, 0.0]], ids=["one float32", "both zeros"]
+)
+def test_rank_orders_what_it_stores(scores):
+    ranking = rank(["q"] * 3, ["a", "b", "c"], scores)
+    assert ranking["doc_id"].tolist() == ["c", "b", "a"]  # ties
+    assert ranking["score"].nunique() == 1 and not np.signbit(ranking["score"]).any()
 
 
 def test_rank_compares_doc_ids_byte_by_byte():
@@ -104,12 +100,12 @@ def test_rank_of_nothing_is_an_empty_ranking():
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf"), 1e39])
 def test_rank_refuses_scores_that_are_not_finite_float32(score):
-    with pytest.raises(FormatError, match="query 'q', doc 'b': score .* is not a finite float32"):
+    with pytest.raises(FormatError, match="query 'q', doc 'b': score"):
         rank(["q", "q"], ["a", "b"], [1.0, score])
 
 
 def test_rank_refuses_duplicates_and_missing_ids():
-    with pytest.raises(FormatError, match="query 'q' holds doc 'a' more than once"):
+    with pytest.raises(FormatError, match="query 'q' holds doc 'a'"):
         rank(["q", "p", "q"], ["a", "a", "a"], [1, 2, 3])
     with pytest.raises(FormatError, match="doc_id missing in row 1"):
         rank(["q", "q"], ["a", None], [1, 2])
@@ -125,12 +121,12 @@ PAIRS = st.dictionaries(st.tuples(IDS, IDS), SCORES, min_size=1, max_size=30)
 
 def naive(pairs: dict[tuple[str, str], float]) -> list[tuple[str, str, int, float]]:
     """Rank with plain loops."""
-    found = []
+    ranking = []
     for query in dict.fromkeys(q for q, _ in pairs):
         docs = [(np.float32(s), d.encode()) for (q, d), s in pairs.items() if q == query]
         for place, (score, doc) in enumerate(sorted(docs, reverse=True), 1):
-            found.append((query, doc.decode(), place, float(score)))
-    return found
+            ranking.append((query, doc.decode(), place, float(score)))
+    return ranking
 
 
 @settings(max_examples=150, deadline=None)
@@ -194,15 +190,12 @@ def test_check_accepts_rankings_and_permutations():
     ("change", "message"),
     [
         ({"rank": None, "score": None}, "mine: columns missing: rank, score"),
-        ({"doc_id": ["a", "a", "a"]}, "mine: query 'q' holds doc 'a' more than once"),
+        ({"doc_id": ["a", "a", "a"]}, "mine: query 'q' holds doc 'a'"),
         ({"score": [1.0, np.nan, 0.0]}, "mine: query 'q', doc 'b': score nan"),
         ({"rank": [1, 3, 1]}, "mine: query 'q': rank 3 where 2 is due"),
         ({"rank": [0, 1, 0]}, "mine: query 'q': rank 0 where 1 is due"),
         ({"rank": [2, 1, 1]}, "mine: query 'q': rank 2 where 1 is due"),
-        (
-            {"query_id": ["q", "p", "q"], "doc_id": ["a", "b", "c"]},
-            "mine: the rows of query 'q' are not contiguous",
-        ),
+        ({"query_id": list("qpq"), "doc_id": list("abc")}, "mine: the rows of query 'q'"),
         ({"query_id": ["q", None, "p"]}, "mine: query_id missing in row 1"),
     ],
 )
@@ -216,6 +209,8 @@ def test_check_names_what_is_wrong(change, message):
 
 # --- read_trec ---
 
+BAD_SCORES = b"nan NaN inf -Infinity 1e39 high 1,5 1_0 NULL 0x1p3".split()
+BAD_RANKS = b"1.0 first 0x1 99999999999999999999".split()
 RUN = "q1 Q0 d1 1 0.5 x\nq1 Q0 d2 2 0.5 x\nq2 Q0 d1 1 7 x\n"
 
 
@@ -238,12 +233,12 @@ def test_read_trec_by_rank_keeps_ranks_and_scores(tmp_path):
 def test_read_trec_by_rank_refuses_a_rank_given_twice(tmp_path):
     text = "q Q0 d1 1 3 x\np Q0 d1 1 3 x\n\nq Q0 d2 1 2 x\n"
     path = put(tmp_path / "a.run", text)
-    fails(path, "4", "rank given twice: query_id 'q', rank '1'; first on line 1", order="rank")
+    fails(path, 4, "query_id 'q', rank '1'; first on line 1", order="rank")
     assert len(read_trec(path)) == 3
 
 
 def test_read_trec_refuses_another_order(tmp_path):
-    with pytest.raises(ValueError, match="order='best': expected 'score' or 'rank'"):
+    with pytest.raises(ValueError, match="order='best'"):
         read_trec(put(tmp_path / "a.run", RUN), order="best")  # type: ignore[arg-type]
 
 
@@ -278,45 +273,32 @@ def test_read_trec_takes_ids_as_text(tmp_path):
     ]  # fmt: skip
 
 
-LINE = "q1 Q0 d0 1 1 x\n\n"  # a good line and a blank one: the third is the bad one
-
-
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "cause"),
     [
-        (b"q1 0 d1 2", "4 columns: this looks like a qrels file, a run is expected"),
-        (b"q1 Q0 d1 1 2.5", "5 columns, expected 6"),
-        (b"q1 Q0 d1 1 2.5 a tag", "7 columns, expected 6"),
-        (b"q1 Q0 d0 7 2.5 x", "duplicate row: query_id 'q1', doc_id 'd0'; first on line 1"),
-        (b"q1 Q0 d1 1 nan x", "score 'nan' is not finite"),
-        (b"q1 Q0 d1 1 NaN x", "score 'NaN' is not finite"),
-        (b"q1 Q0 d1 1 inf x", "score 'inf' is not finite"),
-        (b"q1 Q0 d1 1 -Infinity x", "score '-Infinity' is not finite"),
-        (b"q1 Q0 d1 1 1e39 x", "score '1e39' is too large for a float32"),
-        (b"q1 Q0 d1 1 high x", "score 'high' is not a number"),
-        (b"q1 Q0 d1 1 1,5 x", "score '1,5' is not a number"),
-        (b"q1 Q0 d1 1 1_0 x", "score '1_0' is not a number"),
-        (b"q1 Q0 d1 1 NULL x", "score 'NULL' is not a number"),
-        (b"q1 Q0 d1 1 0x1p3 x", "score '0x1p3' is not a number"),
-        (b"q1 Q0 d1 1.0 2 x", "rank '1.0' is not an integer"),
-        (b"q1 Q0 d1 first 2 x", "rank 'first' is not an integer"),
-        (b"q1 Q0 d1 0x1 2 x", "rank '0x1' is not an integer"),
-        (b"q1 Q0 d1 99999999999999999999 2 x", "rank '99999999999999999999' is not an integer"),
-        (b"q1 Q0 caf\xe9 2 2 x", "doc_id b'caf\\xe9' is not UTF-8"),
-        (b"q1 Q0 d1 2 2 caf\xe9", "tag b'caf\\xe9' is not UTF-8"),
+        (b"q1 0 d1 2", "4 columns: this looks like a qrels file"),
+        (b"q1 Q0 d1 1 2.5", "5 columns"),
+        (b"q1 Q0 d1 1 2.5 a tag", "7 columns"),
+        (b"q1 Q0 d0 7 2.5 x", "query_id 'q1', doc_id 'd0'; first on line 1"),
+        *((b"q1 Q0 d1 1 %s x" % score, f"score '{score.decode()}'") for score in BAD_SCORES),
+        *((b"q1 Q0 d1 %s 2 x" % rank, f"rank '{rank.decode()}'") for rank in BAD_RANKS),
+        (b"q1 Q0 caf\xe9 2 2 x", "doc_id b'caf\\xe9'"),
+        (b"q1 Q0 d1 2 2 caf\xe9", "tag b'caf\\xe9'"),
     ],
 )
 @pytest.mark.parametrize("ending", ["a.run", "a.run.gz"])
-def test_read_trec_names_the_line_that_is_wrong(tmp_path, line, message, ending):
-    data = LINE.encode() + line + b"\nq9 Q0 d9 1 1 x\n"
+def test_read_trec_names_the_line_that_is_wrong(tmp_path, line, cause, ending):
+    # a good line and a blank one: the third is the bad one
+    data = b"q1 Q0 d0 1 1 x\n\n" + line + b"\nq9 Q0 d9 1 1 x\n"
     path = put(tmp_path / ending, gzip.compress(data) if ending.endswith("gz") else data)
-    fails(path, "3", message)
-    fails(path, "3", message, order="rank")
+    for order in ("score", "rank"):
+        fails(path, 3, cause, order=order)
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b" \n"])
-def test_read_trec_refuses_an_empty_file(tmp_path, data):
-    fails(put(tmp_path / "a.run", data), "", "the file is empty")
+@pytest.mark.parametrize("reader", [read_trec, read_qrels])
+def test_an_empty_file_is_refused(tmp_path, data, reader):
+    fails(put(tmp_path / "a.txt", data), None, "empty", reader=reader)
 
 
 @pytest.mark.parametrize("name", ["a.run.gz", "a.run.zst"])
@@ -324,7 +306,7 @@ def test_read_trec_refuses_damaged_compression(tmp_path, name):
     whole = gzip.compress(RUN.encode() * 50)
     whole = whole if name.endswith("gz") else pa.compress(RUN.encode() * 50, "zstd", asbytes=True)
     for data in (RUN.encode(), whole[: len(whole) // 2]):
-        fails(put(tmp_path / name, data), "1", "cannot be decompressed")
+        fails(put(tmp_path / name, data), 1, "decompressed")
 
 
 def test_read_trec_leaves_a_missing_file_to_the_system(tmp_path):
@@ -367,12 +349,12 @@ def test_write_trec_refuses_an_order_that_trec_eval_would_change(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "tag", "message"),
     [
-        (("q", "d 1"), "t", "doc_id 'd 1' must be one word"),
-        (("q\t", "d"), "t", "query_id 'q\\t' must be one word"),
-        (("q", ""), "t", "doc_id '' must be one word"),
-        (("q", "d\u00a01"), "t", "doc_id 'd\\xa01' must be one word"),
-        (("q", "d"), "my tag", "tag 'my tag' must be one word"),
-        (("q", "d"), "", "tag '' must be one word"),
+        (("q", "d 1"), "t", "doc_id 'd 1'"),
+        (("q\t", "d"), "t", "query_id 'q\\t'"),
+        (("q", ""), "t", "doc_id ''"),
+        (("q", "d\u00a01"), "t", "doc_id 'd\\xa01'"),
+        (("q", "d"), "my tag", "tag 'my tag'"),
+        (("q", "d"), "", "tag ''"),
     ],
 )
 def test_write_trec_refuses_what_would_not_be_read_back(tmp_path, ids, tag, message):
@@ -408,10 +390,13 @@ def test_read_parquet_refuses_other_files(tmp_path):
     write_parquet(good(), tmp_path / "a.parquet")
     half = put(tmp_path / "half.parquet", (tmp_path / "a.parquet").read_bytes()[:400])
     for path in (put(tmp_path / "b.parquet", "no parquet"), half):
-        fails(path, "", "not a readable parquet file", reader=read_parquet)
+        fails(path, None, "parquet", reader=read_parquet)
 
 
 # --- read_qrels ---
+
+
+BAD_GRADES = (b"1.0", b"yes", b"2147483648")
 
 
 def test_read_qrels_keeps_order_and_grades(tmp_path):
@@ -424,24 +409,18 @@ def test_read_qrels_keeps_order_and_grades(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "cause"),
     [
-        (b"q1 Q0 d1 1 2.5 x", "6 columns: this looks like a run, qrels are expected"),
-        (b"q1 d1 1", "3 columns, expected 4"),
-        (b"q1 0 d0 0", "duplicate row: query_id 'q1', doc_id 'd0'; first on line 1"),
-        (b"q1 0 d1 1.0", "relevance '1.0' is not an integer of 32 bits"),
-        (b"q1 0 d1 yes", "relevance 'yes' is not an integer of 32 bits"),
-        (b"q1 0 d1 2147483648", "relevance '2147483648' is not an integer of 32 bits"),
-        (b"q1 0 \xff 1", "doc_id b'\\xff' is not UTF-8"),
+        (b"q1 Q0 d1 1 2.5 x", "6 columns: this looks like a run"),
+        (b"q1 d1 1", "3 columns"),
+        (b"q1 0 d0 0", "query_id 'q1', doc_id 'd0'; first on line 1"),
+        *((b"q1 0 d1 " + grade, f"relevance '{grade.decode()}'") for grade in BAD_GRADES),
+        (b"q1 0 \xff 1", "doc_id b'\\xff'"),
     ],
 )
-def test_read_qrels_names_the_line_that_is_wrong(tmp_path, line, message):
+def test_read_qrels_names_the_line_that_is_wrong(tmp_path, line, cause):
     path = put(tmp_path / "a.qrels", b"q1 0 d0 1\n\n" + line + b"\nq9 0 d9 1\n")
-    fails(path, "3", message, reader=read_qrels)
-
-
-def test_read_qrels_refuses_an_empty_file(tmp_path):
-    fails(put(tmp_path / "a.qrels", b""), "", "the file is empty", reader=read_qrels)
+    fails(path, 3, cause, reader=read_qrels)
 
 
 # --- against other libraries ---

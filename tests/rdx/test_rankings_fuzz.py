@@ -241,14 +241,11 @@ def test_content_is_the_same_however_a_ranking_is_written(tmp_path):
     found = rankings.content(read_trec(path))
     # by hand: sha256 of "b\nd1\nd2" plus sha256 of "a\nd1", modulo 2^256
     parts = [int(hashlib.sha256(t).hexdigest(), 16) for t in (b"b\nd1\nd2", b"a\nd1")]
-    assert found == {
-        "queries": 2, "rows": 3, "shortest": 1, "longest": 2,
-        "permutation_hash": f"{sum(parts) % 2**256:064x}",
-    }  # fmt: skip
+    assert found == rankings.Content(2, 3, 1, 2, f"{sum(parts) % 2**256:064x}")
     assert rankings.content(stream_trec(other)) == found
     for change in ("a Q0 d2 1 3 x\n", "c Q0 d1 1 3 x\n", "", "a Q0 d1 1 3 x\na Q0 d2 2 1 x\n"):
         path.write_text("b Q0 d1 1 9 x\nb Q0 d2 2 8 x\n" + change)
-        assert rankings.permutation_hash(stream_trec(path)) != found["permutation_hash"]
+        assert rankings.content(stream_trec(path)).permutation_hash != found.permutation_hash
     path.write_text("b Q0 d2 1 9 x\nb Q0 d1 2 8 x\na Q0 d1 1 3 x\n")
-    assert rankings.permutation_hash(stream_trec(path)) != found["permutation_hash"]
-    assert rankings.content([])["queries"] == 0
+    assert rankings.content(stream_trec(path)).permutation_hash != found.permutation_hash
+    assert rankings.content([]).queries == 0

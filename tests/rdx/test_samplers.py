@@ -6,17 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rdx import config, materials, rankings, samplers
+from rdx import config, pipeline, rankings, samplers, stages
 from rdx.collection import Collection
+from rdx.data import IrDatasets
+from rdx.job import TRAINING, Job, Parts
 from rdx.samplers import BM25, Random, Recorded, indexes
-from rdx.store import Store
+from rdx.stages import Signatures, Step
+from tests.rdx.configured import configured
 
 PASSAGES = {
     "d1": "river engine river garden",
@@ -73,12 +75,12 @@ def naive_bm25(passages, query, variant, k1, b):
     words = {doc_id: text.split() for doc_id, text in passages.items()}
     average = sum(map(len, words.values())) / len(words)
     scores = {}
-    for doc_id, found in words.items():
+    for doc_id, terms in words.items():
         for term in query.split():
-            tf, df = found.count(term), sum(term in other for other in words.values())
+            tf, df = terms.count(term), sum(term in other for other in words.values())
             if tf:
                 idf = idf_of(len(words), df)
-                norm = 1 - b + b * len(found) / average
+                norm = 1 - b + b * len(terms) / average
                 absent = part(0, 1, k1) if variant in ("bm25l", "bm25+") else 0
                 scores[doc_id] = scores.get(doc_id, 0.0) + idf * (part(tf, norm, k1) - absent)
     return {doc_id: score for doc_id, score in scores.items() if score > 0}
@@ -89,10 +91,10 @@ def naive_bm25(passages, query, variant, k1, b):
 def test_bm25_equals_naive_scores(variant, k1, b):
     bm25 = BM25(variant=variant, k1=k1, b=b, stopwords="none", stemmer="none")
     passages = PASSAGES | {f"x{i}": f"filler words number{i}" for i in range(7)}
-    found = bm25.candidates(collection(passages), 10)
-    rankings.check(found)
+    ranking = bm25.candidates(collection(passages), 10)
+    rankings.check(ranking)
     for query_id, query in QUERIES.items():
-        rows = found[found.query_id == query_id]
+        rows = ranking[ranking.query_id == query_id]
         expected = naive_bm25(passages, query, variant, k1, b)
         assert dict(zip(rows.doc_id, rows.score, strict=True)) == pytest.approx(expected, rel=1e-5)
 
@@ -123,7 +125,7 @@ def test_bm25_index_on_disk_equals_bm25s_in_memory(variant, block, tmp_path, mon
     monkeypatch.setattr("rdx.samplers.bm25.BLOCK", block)
     sampler = BM25(variant=variant, stopwords="none", stemmer="none")
     sampler.prepare(world, tmp_path)
-    found = sampler.candidates(world, 25, tmp_path)
+    ranking = sampler.candidates(world, 25, tmp_path)
     index = bm25s.BM25(method=variant, k1=0.9, b=0.4)
     split = {"stopwords": None, "show_progress": False}
     index.index(bm25s.tokenize(list(world.passages.values()), **split), show_progress=False)
@@ -137,7 +139,7 @@ def test_bm25_index_on_disk_equals_bm25s_in_memory(variant, block, tmp_path, mon
         scores = index.get_scores(terms)
         rows += [(query_id, d, s) for d, s in zip(world.passages, scores, strict=True) if s > 0]
     expected = samplers.top(rankings.rank(*zip(*rows, strict=True)), 25)
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(ranking, expected)
 
 
 def test_bm25_reads_lazy_passages_once_in_order(tmp_path):
@@ -163,20 +165,17 @@ def test_bm25_reads_lazy_passages_once_in_order(tmp_path):
     sampler, lazy = BM25(), replace(collection(), passages=Lazy())
     sampler.prepare(lazy, tmp_path)
     assert Lazy.read == len(PASSAGES)
-    found = sampler.candidates(lazy, 4, tmp_path)
-    pd.testing.assert_frame_equal(found, sampler.candidates(collection(), 4))
+    ranking = sampler.candidates(lazy, 4, tmp_path)
+    pd.testing.assert_frame_equal(ranking, sampler.candidates(collection(), 4))
     assert Lazy.read == len(PASSAGES)
 
 
-def test_bm25_refuses_a_collection_without_a_term():
-    with pytest.raises(ValueError, match=r"collection 'toy': no passage has a term"):
+def test_bm25_of_nothing():
+    with pytest.raises(ValueError, match="'toy'"):  # no passage has a term
         BM25().candidates(collection({"d": "the of and", "e": ""}), 3)
-
-
-def test_bm25_without_queries_ranks_nothing():
-    found = BM25().candidates(collection(queries={}), 3)
-    assert list(found.columns) == list(rankings.COLUMNS) and found.empty
-    rankings.check(found)
+    ranking = BM25().candidates(collection(queries={}), 3)
+    assert list(ranking.columns) == list(rankings.COLUMNS) and ranking.empty
+    rankings.check(ranking)
 
 
 @pytest.mark.parametrize("k", [1, 4, 100])
@@ -186,9 +185,9 @@ def test_best_is_the_order_of_trec_eval(k):
     scores[:4] = [-0.0, 0.0, -1e-30, np.float32(3e38)]
     doc_ids = [f"d{i}" for i in draw.permutation(50)]
     places = np.argsort(np.argsort(doc_ids)).astype(np.int32)
-    found = indexes.best(scores, places, k)
+    positions = indexes.best(scores, places, k)
     expected = rankings.rank(["q"] * 50, doc_ids, scores).doc_id[:k]
-    assert [doc_ids[i] for i in found] == list(expected)
+    assert [doc_ids[i] for i in positions] == list(expected)
 
 
 def test_ids_are_in_the_order_of_their_bytes(tmp_path):
@@ -201,17 +200,13 @@ def test_ids_are_in_the_order_of_their_bytes(tmp_path):
     assert np.argsort(ids.places).tolist() == order
 
 
-def test_bm25_keeps_the_top_k_of_each_query():
-    bm25 = BM25(stemmer="none")
-    full, cut = (ranked(bm25.candidates(collection(), k)) for k in (1000, 2))
-    assert {len(doc_ids) for doc_ids in full.values()} == {3, 4}
+def test_bm25_keeps_the_top_k_of_queries_that_match():
+    queries = QUERIES | {"nothing": "xylophone", "stop": "the of", "empty": ""}
+    full, cut = (ranked(BM25().candidates(collection(queries=queries), k)) for k in (1000, 2))
+    assert {query_id: len(doc_ids) for query_id, doc_ids in full.items()} == dict.fromkeys(
+        QUERIES, 3
+    ) | {"q1": 4}
     assert cut == {query_id: doc_ids[:2] for query_id, doc_ids in full.items()}
-
-
-def test_bm25_leaves_out_queries_that_match_nothing():
-    queries = {"nothing": "xylophone", "stop": "the of", "empty": "", "q": "market"}
-    found = BM25().candidates(collection(queries=queries), 3)
-    assert list(ranked(found)) == ["q"]
 
 
 @pytest.mark.parametrize("k", [1, 3, 50, 120])
@@ -223,24 +218,15 @@ def test_bm25_ties_are_cut_in_the_order_of_trec_eval(k):
     }
     expected = ["best", *sorted((d for d in passages if d[0] == "d"), reverse=True), "worst"]
     bm25 = BM25(stopwords="none", stemmer="none", b=1.0)
-    found = bm25.candidates(collection(passages, {"q": "stone"}), k)
-    assert ranked(found) == {"q": expected[:k]}
+    ranking = bm25.candidates(collection(passages, {"q": "stone"}), k)
+    assert ranked(ranking) == {"q": expected[:k]}
 
 
 @pytest.mark.parametrize("variant", samplers.VARIANTS)
 def test_bm25_never_returns_a_passage_without_a_query_term(variant):
     bm25 = BM25(variant=variant, stopwords="none", stemmer="none")
-    found = ranked(bm25.candidates(collection(queries={"q": "violin stone"}), 10))
-    assert set(found["q"]) == {"d3", "d5"}
-
-
-@pytest.mark.parametrize("other", ["robertson", "atire", "bm25l", "bm25+"])
-def test_bm25_variants_give_other_scores(other):
-    plain = {"stopwords": "none", "stemmer": "none"}
-    one = BM25(**plain).candidates(collection(), 10)
-    two = BM25(variant=other, **plain).candidates(collection(), 10)
-    merged = one.merge(two, on=["query_id", "doc_id"])
-    assert not np.allclose(merged.score_x, merged.score_y, rtol=1e-2)
+    lists = ranked(bm25.candidates(collection(queries={"q": "violin stone"}), 10))
+    assert set(lists["q"]) == {"d3", "d5"}
 
 
 def test_bm25_every_parameter_changes_something():
@@ -249,8 +235,8 @@ def test_bm25_every_parameter_changes_something():
     base = BM25()
 
     def scores(sampler):
-        found = sampler.candidates(collection(passages, queries), 10)
-        return dict(zip(found.doc_id, found.score.round(4), strict=True))
+        ranking = sampler.candidates(collection(passages, queries), 10)
+        return dict(zip(ranking.doc_id, ranking.score.round(4), strict=True))
 
     assert scores(BM25(k1=2.0)) != scores(base)
     assert scores(BM25(b=0.9)) != scores(base)
@@ -266,23 +252,23 @@ def test_bm25_indexes_each_collection_anew():
 
 
 def test_bm25_fingerprint_names_engine_versions_and_parameters():
-    found = BM25(k1=1.5).fingerprint()
-    assert found["engine"] == "bm25s" and found["k1"] == 1.5 and found["variant"] == "lucene"
-    assert set(found["versions"]) == {"bm25s", "PyStemmer"}
+    facts = BM25(k1=1.5).fingerprint()
+    assert facts["engine"] == "bm25s" and facts["k1"] == 1.5 and facts["variant"] == "lucene"
+    assert set(facts["versions"]) == {"bm25s", "PyStemmer"}
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"variant": "bm26"}, r"sampler\.variant='bm26'.*'lucene'"),
-        ({"stemmer": "klingon"}, r"sampler\.stemmer='klingon'.*'english'"),
+        ({"variant": "bm26"}, r"sampler\.variant='bm26'"),
+        ({"stemmer": "klingon"}, r"sampler\.stemmer='klingon'"),
         ({"k1": -0.1}, r"sampler\.k1=-0\.1"),
         ({"b": 1.1}, r"sampler\.b=1\.1"),
     ],
 )
 def test_bm25_refuses_bad_values(values, message):
     with pytest.raises(ValueError, match=message):
-        BM25(**values)
+        configured("sampler", BM25, **values)
 
 
 # --- Random ---
@@ -294,8 +280,8 @@ def test_random_is_a_function_of_seed_and_query():
     all_of_them = ranked(Random(seed=3).candidates(collection(passages, queries), 10))
     alone = ranked(Random(seed=3).candidates(collection(passages, {"q7": "other text"}), 10))
     assert alone == {"q7": all_of_them["q7"]}
-    assert all(len(set(found)) == 10 for found in all_of_them.values())
-    assert len({tuple(found) for found in all_of_them.values()}) == 20
+    assert all(len(set(doc_ids)) == 10 for doc_ids in all_of_them.values())
+    assert len({tuple(doc_ids) for doc_ids in all_of_them.values()}) == 20
     other = ranked(Random(seed=4).candidates(collection(passages, queries), 10))
     assert all(other[q] != all_of_them[q] for q in queries)
 
@@ -304,8 +290,8 @@ def test_random_draws_uniformly():
     """Chi-square of how often each pair of passages is drawn, of all ordered pairs."""
     passages = {f"d{i}": "river" for i in range(7)}
     queries = {f"q{i}": "river" for i in range(4200)}
-    found = Random(seed=5).candidates(collection(passages, queries), 2)
-    pairs = found.groupby("query_id").doc_id.agg(" ".join).value_counts()
+    ranking = Random(seed=5).candidates(collection(passages, queries), 2)
+    pairs = ranking.groupby("query_id").doc_id.agg(" ".join).value_counts()
     assert len(pairs) == 7 * 6  # without replacement
     expected = len(queries) / 42
     assert ((pairs - expected) ** 2 / expected).sum() < 74.7  # 41 degrees of freedom, p = .001
@@ -327,8 +313,8 @@ def test_random_is_independent_of_the_order_of_queries_and_of_the_index(tmp_path
 
 
 def test_random_of_a_small_collection_takes_all():
-    found = ranked(Random().candidates(collection(), 99))
-    assert all(sorted(doc_ids) == sorted(PASSAGES) for doc_ids in found.values())
+    lists = ranked(Random().candidates(collection(), 99))
+    assert all(sorted(doc_ids) == sorted(PASSAGES) for doc_ids in lists.values())
 
 
 def test_random_puts_positives_among_the_drawn():
@@ -393,11 +379,11 @@ def test_recorded_fingerprint_changes_with_the_file(tmp_path):
 def test_recorded_refuses_bad_values(tmp_path):
     run = run_file(tmp_path / "a.run", "q1 Q0 d1 1 5 x")
     with pytest.raises(ValueError, match=r"sampler\.order='ranks'"):
-        Recorded(run, order="ranks")
+        configured("sampler", Recorded, run, order="ranks")
     with pytest.raises(ValueError, match=r"sampler\.missing='skip'"):
-        Recorded(run, missing="skip")
+        configured("sampler", Recorded, run, missing="skip")
     with pytest.raises(ValueError, match=r"sampler\.run=.*nowhere\.run: no such file"):
-        Recorded(str(tmp_path / "nowhere.run"))
+        configured("sampler", Recorded, str(tmp_path / "nowhere.run"))
 
 
 def test_samplers_know_which_queries_they_cover(tmp_path):
@@ -418,17 +404,17 @@ def test_recorded_reads_every_form_alike(tmp_path, order):
     (tmp_path / "a.run.zst").write_bytes(pa.compress(text, codec="zstd", asbytes=True))
     pd.DataFrame(rows, columns=list(rankings.COLUMNS)).to_parquet(tmp_path / "a.parquet")
     files = [tmp_path / name for name in ("a.run", "a.run.gz", "a.run.zst", "a.parquet")]
-    found = [Recorded(str(path), order).candidates(collection(), 2) for path in files]
+    tables = [Recorded(str(path), order).candidates(collection(), 2) for path in files]
     expected = {"score": ["d5", "d3"], "rank": ["d3", "d5"]}[order]
-    assert ranked(found[0]) == {"q2": ["d4", "d1"] if order == "score" else ["d1", "d4"],
+    assert ranked(tables[0]) == {"q2": ["d4", "d1"] if order == "score" else ["d1", "d4"],
                                 "q1": expected}  # fmt: skip
-    for path, one in zip(files, found, strict=True):
-        pd.testing.assert_frame_equal(one, found[0])
+    for path, table in zip(files, tables, strict=True):
+        pd.testing.assert_frame_equal(table, tables[0])
         stored = tmp_path / f"{path.name}.index"
         stored.mkdir()
         Recorded(str(path), order).prepare(collection(), stored)
-        one = Recorded(str(path), order).candidates(collection(), 2, stored)
-        pd.testing.assert_frame_equal(one, found[0])
+        table = Recorded(str(path), order).candidates(collection(), 2, stored)
+        pd.testing.assert_frame_equal(table, tables[0])
 
 
 def test_recorded_says_what_is_wrong_with_a_parquet_file(tmp_path):
@@ -448,64 +434,78 @@ def test_recorded_says_what_is_wrong_with_a_parquet_file(tmp_path):
 # --- indexes in the store ---
 
 
-def cell(tmp_path, **nodes) -> SimpleNamespace:
+def files(tmp_path):
+    """The configuration of a collection of two judged queries, which is written."""
     for name, texts in (("corpus", PASSAGES), ("queries", QUERIES)):
         lines = (f"{key}\t{text}\n" for key, text in texts.items())
         (tmp_path / f"{name}.tsv").write_text("".join(lines))
-    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\nq2 0 d2 1\n")
     names = {"corpus": "corpus.tsv", "queries": "queries.tsv", "qrels": "qrels.txt"}
     data = {key: str(tmp_path / name) for key, name in names.items()}
-    nothing = dict.fromkeys(config.GROUPS)
-    cfg = {**nothing, "data": {"_target_": "rdx.data.Files", **data}, "seed": 1}
-    return SimpleNamespace(cfg=cfg, store=Store(tmp_path / "store"))
+    return {"_target_": "rdx.data.Files", **data}
 
 
-def test_an_index_is_made_once_for_all_queries_of_a_corpus(tmp_path):
-    here = cell(tmp_path)
-    train = config.build(here.cfg["data"], "data").load("all")
-    other = {**here.cfg["data"], "dev": 0.5, "name": "other", "qrels": None}
-    one = materials.indexed(here, BM25(), here.cfg["data"], train)
-    again = materials.indexed(here, BM25(), other, train.subset(["q1"]))
-    assert one == again and list(here.store.log.values()) == ["computed"]
-    assert materials.indexed(here, BM25(k1=2), other, train) != one
-    assert materials.indexed(here, Random(), other, train) == materials.indexed(
-        here, Random(seed=9, positives=True), other, train
-    )
+def index_key(data, sampler):
+    """The signature of a sampler's index of a collection."""
+    parts = Parts({"data": data, "sampler": sampler, "seed": 1})
+    return Signatures(parts).key(Step("index", TRAINING))
+
+
+def test_an_index_is_shared_by_all_queries_of_a_corpus(tmp_path):
+    data = files(tmp_path)
+    other = {**data, "dev": 0.5, "name": "other", "qrels": None}
+    bm25, random = {"_target_": "rdx.samplers.BM25"}, {"_target_": "rdx.samplers.Random"}
+    before = index_key(data, bm25)
+    assert index_key(other, bm25) == before != index_key(other, {**bm25, "k1": 2.0})
+    assert index_key(other, random) == index_key(data, {**random, "seed": 9, "positives": True})
     (tmp_path / "corpus.tsv").write_text("d1\triver\n")
-    assert materials.indexed(here, BM25(), here.cfg["data"], train) != one
-
-
-def test_a_first_stage_is_retrieved_once_and_anew_for_other_queries(tmp_path):
-    here = cell(tmp_path)
-    data = here.cfg["data"]
-    test = config.build(data, "data").load("all")
-    nodes = ({"_target_": "rdx.samplers.BM25", "k1": 0.9}, data)
-    one = materials.retrieved(here, BM25(), nodes, test, 2)
-    pd.testing.assert_frame_equal(one, BM25().candidates(test, 2))
-    here.store.log.clear()
-    pd.testing.assert_frame_equal(materials.retrieved(here, BM25(), nodes, test, 2), one)
-    assert list(here.store.log.values()) == ["stored"]  # and the index is not even looked at
-    fewer = materials.retrieved(here, BM25(), nodes, test.subset(["q2"]), 2)
-    assert set(fewer.query_id) == {"q2"}
-    deeper = materials.retrieved(here, BM25(), nodes, test, 3)
-    assert deeper.groupby("query_id").size().max() == 3
-    other = materials.retrieved(here, BM25(k1=2), ({**nodes[0], "k1": 2}, data), test, 2)
-    assert other.score.tolist() != one.score.tolist()
+    assert index_key(data, bm25) != before
 
 
 def test_a_run_is_converted_once_whatever_the_collection(tmp_path):
-    here = cell(tmp_path)
     run = run_file(tmp_path / "a.run", "q3 Q0 d1 1 5 x", "q1 Q0 d2 1 5 x")
-    test = config.build(here.cfg["data"], "data").load("all")
-    one = materials.indexed(here, Recorded(run), here.cfg["data"], test)
+    recorded = {"_target_": "rdx.samplers.Recorded", "run": str(run)}
     pydocs = {"_target_": "rdx.data.PyDocs", "libraries": ["numpy"]}
-    assert materials.indexed(here, Recorded(run, missing="drop"), pydocs, test) == one
-    assert materials.indexed(here, Recorded(run, order="rank"), pydocs, test) != one
+    before = index_key(files(tmp_path), recorded)
+    assert index_key(pydocs, {**recorded, "missing": "drop"}) == before
+    assert index_key(pydocs, {**recorded, "order": "rank"}) != before
+
+
+def retrieve(tmp_path, k, queries=None, **bm25):
+    """What a cell retrieves for the judged queries of a test set, and how."""
+    test_set = {
+        "_target_": "rdx.evaluation.TestSet",
+        "data": files(tmp_path),
+        "first_stage": {"_target_": "rdx.samplers.BM25", **bm25},
+        "queries": queries,
+    }
+    evaluation = {
+        "_target_": "rdx.evaluation.Evaluation",
+        "collections": {"files": test_set},
+        "measures": ["nDCG@10"],
+        "k": k,
+    }
+    job = Job.of(config.Cell((), "", {"evaluation": evaluation, "seed": 1, "store": str(tmp_path)}))
+    return pipeline.obtain(job, stages.RETRIEVE, "test files").ranking, job.store.log
+
+
+def test_a_first_stage_is_retrieved_once_and_anew_for_other_queries(tmp_path):
+    ranking, _ = retrieve(tmp_path, 2)
+    test = config.build(files(tmp_path), "data").load("all")
+    judged = test.subset(dict.fromkeys(ranking.query_id))  # the order is that of the sample
+    assert set(judged.queries) == {"q1", "q2"}
+    pd.testing.assert_frame_equal(ranking, BM25().candidates(judged, 2))
+    again, log = retrieve(tmp_path, 2)
+    pd.testing.assert_frame_equal(again, ranking)
+    assert list(log.values()) == ["stored"]  # and the index is not even looked at
+    assert retrieve(tmp_path, 2, queries=1)[0].query_id.nunique() == 1
+    assert retrieve(tmp_path, 3)[0].groupby("query_id").size().max() == 3
+    assert retrieve(tmp_path, 2, k1=2.0)[0].score.tolist() != ranking.score.tolist()
 
 
 def test_data_sets_of_one_corpus_share_an_index():
     id_of = "msmarco-passage/{}".format
     names = ("train/judged", "trec-dl-2019/judged", "trec-dl-2020/judged")
-    found = [config.corpus({"_target_": "rdx.data.IrDatasets", "id": id_of(n)}) for n in names]
-    assert found[0] == found[1] == found[2]
-    assert found[0] != config.corpus({"_target_": "rdx.data.IrDatasets", "id": "vaswani"})
+    corpora = [config.identity(IrDatasets(id_of(name)), config.PASSAGES) for name in names]
+    assert corpora[0] == corpora[1] == corpora[2]
+    assert corpora[0] != config.identity(IrDatasets("vaswani"), config.PASSAGES)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import urllib.parse
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,9 +18,11 @@ import torch
 from faulty_server import FaultyServer, answer, cut, error, limited, per_body, raw, scripted
 from transformers import BertModel
 
-from rdx import config, security
+from rdx import config, security, stages
+from rdx.artifacts import Evaluated
 from rdx.config import ConfigError
 from rdx.config.building import build
+from rdx.store import Unreadable
 from rdx.students import Student
 
 KEY = "sk-planted-0123456789-abcdefghij"
@@ -135,11 +138,10 @@ def test_a_key_in_a_configuration_is_refused_by_its_place(monkeypatch):
 
 
 def test_the_command_line_in_an_error_has_no_key(monkeypatch):
-    [cell] = config.cells(
-        ["teacher=rankgpt", "teacher.backend.model=m", f"teacher.backend.key_variable={KEY}"]
-    )
-    with pytest.raises(ConfigError) as caught:
-        config.check(cell)
+    line = ["teacher=rankgpt", "teacher.backend.model=m", f"teacher.backend.key_variable={KEY}"]
+    for overrides in (line, [*line, "seed=1,2"]):
+        with pytest.raises(ConfigError, match="key_variable") as caught:
+            config.check_all(config.cells(overrides))
     assert KEY not in str(caught.value)
 
 
@@ -177,6 +179,9 @@ def extension(tmp_path, monkeypatch):
             @dataclass(frozen=True)
             class Mine:
                 margin: float = 1.0
+                needs = "ranks"
+
+                def __call__(self, student, ranks, mask, scores=None): ...
         """)
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -212,15 +217,15 @@ def test_a_cell_with_a_loss_of_somebody_else(extension, world, rdx, tmp_path, mo
 
 
 def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
-    [cell] = config.cells(["tracking=none"])
-    cfg = {**cell.cfg, "loss": {"_target_": "my_losses.Mine"}}
-    undeclared = config.signatures(cfg)
+    [plain] = config.cells(["tracking=none"])
+    cell = replace(plain, cfg={**plain.cfg, "loss": {"_target_": "my_losses.Mine"}})
+    with pytest.raises(ConfigError, match="the variable RDX_EXTENSIONS names"):
+        stages.signed(cell)
     monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
-    before = config.signatures(cfg)
+    before = stages.signed(cell).keys
     extension.write_text(extension.read_text() + "# changed\n")
-    after = config.signatures(cfg)
-    assert len({one["distill"] for one in (undeclared, before, after)}) == 3
-    assert before["teach"] == after["teach"]
+    after = stages.signed(cell).keys
+    assert before["distill"] != after["distill"] and before["teach"] == after["teach"]
 
 
 def test_a_spec_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
@@ -245,12 +250,11 @@ def test_an_option_of_the_working_folder_may_not_give_hydra_something_to_run(tmp
 
 
 def test_python_tags_in_a_stored_configuration_do_nothing(tmp_path):
-    from rdx.plan.shelf import _past
-
     path = tmp_path / "config.yaml"
     path.write_text(f"a: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
-    (tmp_path / "trial.json").write_text('{"signatures": {}}')
-    assert _past(path) is None and not (tmp_path / "made").exists()
+    with pytest.raises(Unreadable):
+        _ = Evaluated(tmp_path).config
+    assert not (tmp_path / "made").exists()
 
 
 # --- models and checkpoints that hold code ---

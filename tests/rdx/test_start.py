@@ -31,10 +31,8 @@ seen = {"during": full() - before, "loop": dead() is None, "young": gc.get_thres
 
 
 def test_a_start_has_no_full_collections_and_young_garbage_is_still_collected():
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTED], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    seen = json.loads(done.stdout)
+    command = [sys.executable, "-c", COUNTED]
+    seen = json.loads(subprocess.check_output(command, cwd=ROOT, text=True))
     assert seen["during"] == 0
     assert seen["loop"] and seen["young"]
     assert seen["frozen"] > 100_000  # what the end of the process need not go through

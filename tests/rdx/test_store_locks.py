@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rdx.store import Store
-from rdx.store.held import Held, LockLost, held_by, read_note
+from rdx.store.locks import Lock, LockLost, held_by, read_note
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"lease": 0.6, "beat": 0.1}
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def test_a_lock_leaves_nothing_behind(folder):
-    with Held(folder, **QUICK) as held:
+    with Lock(folder, **QUICK) as held:
         held.tell("stage")
         assert sorted(p.name for p in folder.parent.iterdir()) == ["key.held", "key.running.json"]
     assert not list(folder.parent.iterdir())
@@ -50,7 +50,7 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(folder, capsys):
     """At once: its lease of years would not end."""
     years = {"lease": 1e8, "beat": 0.1}
     folder.with_suffix(".held").write_text(marker(gone(), lease=1e8))
-    with Held(folder, **years):
+    with Lock(folder, **years):
         pass
     assert capsys.readouterr().out == ""
 
@@ -62,7 +62,7 @@ def test_the_lock_of_another_host_is_taken_when_nothing_touches_it(folder, capsy
     lock.write_text(marker(1, host="elsewhere"))
     if mtime is not None:
         os.utime(lock, (mtime, mtime))
-    with Held(folder, **QUICK):
+    with Lock(folder, **QUICK):
         assert f"pid={os.getpid()}\n" in lock.read_text()
 
 
@@ -94,7 +94,7 @@ def test_the_lock_of_a_dead_process_is_not_waited_for_where_nothing_can_be_writt
     make[how]()
     began = time.monotonic()
     with pytest.raises(OSError, match="stage key: another .* cannot be taken over: .*(Read|No sp)"):
-        Held(place / "key", **QUICK).__enter__()
+        Lock(place / "key", **QUICK).__enter__()
     assert time.monotonic() - began < 30
     assert {p.name for p in place.iterdir()} - {"ballast"} == {"key.held"}
 
@@ -104,7 +104,7 @@ def test_a_process_that_works_is_waited_for_on_such_a_disk(disk, how):
     place, make = disk
     (place / "key.held").write_text(marker(os.getpid(), lease=1e8))
     make[how]()
-    held = Held(place / "key", lease=1e8, beat=0.1)
+    held = Lock(place / "key", lease=1e8, beat=0.1)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(held.__enter__)
         time.sleep(3)
@@ -118,13 +118,13 @@ def test_a_process_that_works_is_waited_for_on_such_a_disk(disk, how):
 
 def test_a_lock_that_was_never_written_is_taken(folder):
     folder.with_suffix(".held").touch()
-    with Held(folder, **QUICK) as held:
+    with Lock(folder, **QUICK) as held:
         assert f"pid={os.getpid()}\n" in held.path.read_text()
 
 
 def test_who_lost_its_lock_does_not_store(folder):
     with pytest.raises(LockLost, match="stage key: another process took it over"):
-        with Held(folder, **QUICK) as held:
+        with Lock(folder, **QUICK) as held:
             held.check()
             other = folder.with_suffix(".other")
             other.write_text(marker(1, host="elsewhere"))
@@ -139,7 +139,7 @@ def test_who_lost_its_lock_does_not_store(folder):
 def one_more(folder, count):
     """Add one to a number in a file under the lock, with time for another to do so at once."""
     for _ in range(count):
-        with Held(Path(folder)):
+        with Lock(Path(folder)):
             number = Path(folder).with_suffix(".number")
             before = int(number.read_text())
             time.sleep(0.002)
@@ -160,18 +160,16 @@ def test_of_eight_processes_one_at_a_time_has_the_lock_of_a_dead_one(folder):
 
 
 def test_the_note_says_who_and_how_far(folder):
-    with Held(folder, **QUICK) as held:
+    with Lock(folder, **QUICK) as held:
         assert held_by(held.note) == "another process holds it"
         held.tell("distill")
         held.tell("distill", 1, 10)  # too soon after the first
-        assert read_note(held.note)["step"] is None
-        held._told = float("-inf")
+        assert read_note(held.note).step is None
+        held._noted = float("-inf")
         held.tell("distill", 3, 10)
         note = read_note(held.note)
-        assert (note["host"], note["pid"]) == (socket.gethostname(), os.getpid())
-        assert (note["stage"], note["first_step"], note["step"], note["steps"]) == (
-            *("distill", 3, 3, 10),
-        )
+        assert (note.host, note.pid) == (socket.gethostname(), os.getpid())
+        assert (note.stage, note.first_step, note.step, note.steps) == (*("distill", 3, 3, 10),)
         who = f"{socket.gethostname()}:{os.getpid()}"
         pattern = rf"{who} computes it since \d\d:\d\d:\d\d, distill: step 3 of 10"
         assert re.fullmatch(pattern, held_by(held.note))
@@ -182,14 +180,14 @@ def test_notes_of_the_outer_results_name_the_inner_stage(tmp_path):
 
     def inner(folder):
         note = read_note(tmp_path / "outer" / "key.running.json")
-        assert note["stage"] == "inner"
+        assert note.stage == "inner"
 
     def outer(folder):
         store.cached("inner", "key", inner)
-        assert read_note(tmp_path / "outer" / "key.running.json")["stage"] == "outer"
+        assert read_note(tmp_path / "outer" / "key.running.json").stage == "outer"
 
     store.cached("outer", "key", outer)
-    assert store.held == []
+    assert store.locks == []
 
 
 def test_what_a_killed_write_left_is_not_stored(tmp_path):

@@ -26,6 +26,7 @@ from rdx import config
 from rdx.students import HEADS, IMPLEMENTATIONS, Interaction, Linear, LoRA, Mean, Student
 from rdx.students.apart import refuse_mixing
 from rdx.students.heads import parts_of
+from tests.rdx.configured import configured
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx ##s ##ing".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -122,14 +123,18 @@ def token_vectors(student, pair):
     return student.encoder(**inputs).last_hidden_state[0], parts[0].tolist()
 
 
-def test_mean_is_the_mean_of_all_token_vectors(bert):
-    student = make(bert, "mean")
+@pytest.mark.parametrize("head", ["linear", "mean"])
+def test_a_linear_head_is_a_product_with_the_cls_vector_or_the_mean(bert, head):
+    student = make(bert, head)
+    linear = student.head.linear
+    assert (linear.bias is None) == (head == "linear")
+    bias = 0.0 if linear.bias is None else linear.bias.item()
     for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
-        vectors, _ = token_vectors(student, pair)
-        mean = [sum(column) / len(column) for column in vectors.T.tolist()]
-        weights = student.head.linear.weight[0].tolist()
-        expected = sum(m * w for m, w in zip(mean, weights, strict=True))
-        assert found == pytest.approx(expected + student.head.linear.bias.item(), abs=1e-5)
+        vectors = token_vectors(student, pair)[0].tolist()
+        rows = vectors[:1] if head == "linear" else vectors
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        expected = sum(m * w for m, w in zip(mean, linear.weight[0].tolist(), strict=True))
+        assert found == pytest.approx(expected + bias, abs=1e-5)
 
 
 def cosine(a, b):
@@ -249,7 +254,7 @@ def test_the_seed_decides_fresh_weights_alone(bert, head):
 )
 def test_bad_values_name_their_key(values, message):
     with pytest.raises(ValueError, match=message):
-        Student(**({"model": "somewhere"} | values))
+        configured("student", Student, **({"model": "somewhere"} | values))
 
 
 def test_dropout_replaces_the_models_own(bert):
@@ -269,7 +274,7 @@ def test_dropout_replaces_the_models_own(bert):
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_must_be_a_probability(bert, dropout):
     with pytest.raises(ValueError, match="student.dropout"):
-        Student(bert, dropout=dropout)
+        configured("student", Student, bert, dropout=dropout)
 
 
 @torch.inference_mode()
@@ -416,16 +421,6 @@ def test_attention_implementations_agree(bert, attention):
     torch.testing.assert_close(scores["eager"], scores["sdpa"], atol=1e-5, rtol=1e-5)
 
 
-def test_linear_is_a_product_with_the_cls_vector(bert):
-    student = make(bert, "linear")
-    weights = student.head.linear.weight[0].tolist()
-    assert student.head.linear.bias is None
-    for pair, found in zip(PAIRS, score(student).tolist(), strict=True):
-        cls = token_vectors(student, pair)[0][0].tolist()
-        expected = sum(v * w for v, w in zip(cls, weights, strict=True))
-        assert found == pytest.approx(expected, abs=1e-5)
-
-
 SPELT = [("river [SEP] engine", "[CLS] garden [SEP] [PAD] planet"), ("[SEP]", "[MASK] stone")]
 
 
@@ -464,7 +459,7 @@ def test_attention_implementation_is_what_was_asked_for(bert, implementation, tm
     assert implementation in (None, *IMPLEMENTATIONS)
 
 
-def configured(preset, *overrides):
+def composed(preset, *overrides):
     """The student of a preset, built from conf/."""
     [cell] = config.cells([f"student={preset}", *overrides])
     return config.build(cell.cfg["student"], "student")
@@ -472,7 +467,7 @@ def configured(preset, *overrides):
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_monoelectra_presets_are_the_papers(size):
-    student = configured(f"monoelectra_{size}")
+    student = composed(f"monoelectra_{size}")
     assert student == Student(
         f"google/electra-{size}-discriminator", head="linear", query_length=32, passage_length=256
     )
@@ -496,7 +491,7 @@ def test_an_electra_encoder_is_a_student(bert, tmp_path):
     folder = encoder_of("electra", bert, tmp_path)
     for head, name in (("linear", "ElectraModel"), ("cls", "ElectraForSequenceClassification")):
         overrides = (f"student.model={folder}", f"student.head={head}")
-        student = configured("monoelectra_base", *overrides).create(0).eval()
+        student = composed("monoelectra_base", *overrides).create(0).eval()
         assert type(student.encoder).__name__ == name
         assert score(student).unique().numel() == len(PAIRS)
 
@@ -601,7 +596,7 @@ def test_every_argument_of_lora_counts(bert):
 )
 def test_bad_values_of_lora_name_their_key(values, message):
     with pytest.raises(ValueError, match=message):
-        LoRA(**values)
+        configured("student.lora", LoRA, **values)
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch):
@@ -609,7 +604,7 @@ def test_lora_without_peft_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install '\.\[lora\]'"):
-        LoRA()
+        configured("student.lora", LoRA)
 
 
 def test_lora_of_layers_that_are_not_there(bert):
@@ -620,11 +615,11 @@ def test_lora_of_layers_that_are_not_there(bert):
 
 def test_lora_from_the_command_line(bert):
     pytest_peft()
-    student = configured(
-        "hf", f"student.model={bert}", "+student/lora=adapters", "student.lora.rank=4"
+    student = composed(
+        "hf", f"student.model={bert}", "student/lora=adapters", "student.lora.rank=4"
     )
     assert student.lora == LoRA(rank=4)
-    assert configured("hf", f"student.model={bert}").lora is None
+    assert composed("hf", f"student.model={bert}").lora is None
 
 
 @pytest.mark.slow
@@ -666,7 +661,7 @@ def test_every_weight_that_is_trained_has_a_gradient(bert, head):
 @pytest.mark.slow
 def test_a_distillation_with_lora_changes_the_encoder_by_a_low_rank(world, rdx, tmp_path):
     pytest_peft()
-    lora = ["+student/lora=adapters", "student.lora.rank=2", "prefinetune=none"]
+    lora = ["student/lora=adapters", "student.lora.rank=2", "prefinetune=none"]
     done = rdx(world.overrides(tmp_path / "store", *lora), tmp_path)
     assert done.returncode == 0, done.stderr
     states = []

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from rdx import config, sweeper
+from rdx import config, stages, sweeper
 from rdx.batches import Schedule
+from rdx.job import Parts
 from rdx.lists import TrainingList
-from rdx.sweeper import Length, confounded, length
+from rdx.parts import Length
+from rdx.sweeper import confounded, length
 from rdx.trainer import Epochs, Pairs, Steps
 
 
@@ -15,11 +17,13 @@ def cell(**values):
     """A cell as the configuration has it: 40 queries, lists of 10, batches of 16, one epoch."""
     settings = {"k": 10, "queries": 40, "batch": 16, "budget": {"epochs": 1}, "loss": "ranknet"}
     settings |= values
+    [budget] = settings["budget"]
+    depth = {"k": settings["k"], "pool": settings["k"], "queries": settings["queries"]}
     cfg = {
-        "depth": {"k": settings["k"], "queries": settings["queries"]},
-        "trainer": {"batch": settings["batch"]},
-        "budget": settings["budget"],
-        "loss": {"_target_": settings["loss"]} if settings["loss"] else None,
+        "depth": {"_target_": "rdx.lists.Depth", **depth},
+        "trainer": {"_target_": "rdx.trainer.Trainer", "batch": settings["batch"]},
+        "budget": {"_target_": f"rdx.trainer.{budget.title()}", **settings["budget"]},
+        "loss": {"_target_": "rdx.losses.RankNet"} if settings["loss"] else None,
         "seed": settings.get("seed", 1),
     }
     names = {"k": "depth.k", "queries": "depth.queries", "batch": "trainer.batch"}
@@ -44,7 +48,7 @@ def cell(**values):
     ],
 )  # fmt: skip
 def test_length(values, expected):
-    assert length(cell(**values).cfg) == expected
+    assert length(Parts(cell(**values).cfg)) == expected
 
 
 @pytest.mark.parametrize("budget", [Epochs(3), Steps(7), Pairs(1234), Pairs(1), Pairs(690)])
@@ -54,8 +58,7 @@ def test_length_is_what_the_trainer_does(budget, k, queries, batch):
     schedule = Schedule(lambda epoch: lists, batch, 0)
     steps = budget.count(schedule)
     pairs = sum(len(one.doc_ids) for step in range(steps) for one in schedule.step(step))
-    found = length(cell(k=k, queries=queries, batch=batch, budget=vars(budget)).cfg)
-    assert found == Length(steps, pairs)
+    assert budget.length(queries, k, batch) == Length(steps, pairs)
 
 
 def test_an_axis_that_moves_pairs_or_steps_is_named():
@@ -98,12 +101,12 @@ def test_the_budget_may_move():
 
 
 def test_the_papers_figure_is_confounded():
-    depth, queries = confounded(config.cells("paper_depth"))
+    depth, queries = confounded(stages.cells("paper_depth"))
     assert depth.startswith("depth.k (10, 20, 50, 100) also moves the pairs (300,000 to 3,000,000)")
     assert queries.startswith("depth.queries (10000, 1000, 2000, 5000) also moves the steps (96 to")
     assert "939) and pairs (300,000 to 3,000,000)" in queries
     [depth] = confounded(
-        config.cells(["depth/lists=top,log_rank", "depth.k=5,10", "depth.pool=20"])
+        stages.cells(["depth/lists=top,log_rank", "depth.k=5,10", "depth.pool=20"])
     )
     assert depth.startswith("depth.k")
 

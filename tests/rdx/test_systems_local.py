@@ -18,18 +18,21 @@ def copy(tmp_path):
 
 
 def chosen(copy, *names):
-    return systems.collections(["trec_dl", *names], str(copy / "first.run"), (), copy)
+    return systems.compose(["trec_dl", *names], str(copy / "first.run"), (), copy)
 
 
 def test_a_copy_keeps_the_name_and_has_a_digest_of_its_own(copy):
-    cell, names = chosen(copy, "dl19_bm25", "dl20_bm25")
-    assert names == ["dl19_bm25", "dl20_bm25"] and cell.local
-    test, first, beside = systems.tested(cell, "dl19_bm25")
-    assert test.name == "msmarco-passage/trec-dl-2019/judged"
-    assert list(test.queries) == ["q1"] and first.doc_id.tolist() == ["d1", "d2"]
-    assert beside.systems["first_stage"] is first and set(beside.table.query_id) == {"q1"}
-    assert systems.tested(cell, "dl19_bm25")[0] is test  # read once
-    node = cell.cfg["evaluation"]["collections"]["dl19_bm25"]["data"]
+    testbed = chosen(copy, "dl19_bm25", "dl20_bm25")
+    assert testbed.names == ["dl19_bm25", "dl20_bm25"] and testbed.local
+    tests = testbed.tests("dl19_bm25")
+    collection, first = tests.collection, tests.first_stage
+    assert collection.name == "msmarco-passage/trec-dl-2019/judged"
+    assert list(collection.queries) == ["q1"] and first.doc_id.tolist() == ["d1", "d2"]
+    assert tests.baselines.systems["first_stage"] is first
+    assert set(tests.baselines.table.query_id) == {"q1"}
+    assert testbed.setting("dl19_bm25", collection).passages_of_copy == 2
+    assert testbed.tests("dl19_bm25") is tests  # read once
+    node = testbed.job.cell.cfg["evaluation"]["collections"]["dl19_bm25"]["data"]
     assert node["_target_"] == "rdx.data.Files" and "id" not in node
 
 
@@ -39,8 +42,8 @@ def test_each_collection_may_have_a_folder_of_its_own(copy):
     for name in ("corpus.jsonl", "qrels.txt"):
         (own / name).write_text((copy / name).read_text())
     (own / "queries.jsonl").write_text('{"_id": "q1", "text": "other"}\n')
-    cell, _ = chosen(copy, "dl19_bm25", "dl20_bm25")
-    texts = [systems.tested(cell, name)[0].queries["q1"] for name in ("dl19_bm25", "dl20_bm25")]
+    testbed = chosen(copy, "dl19_bm25", "dl20_bm25")
+    texts = [testbed.tests(name).collection.queries["q1"] for name in testbed.names]
     assert texts == ["river", "other"]
 
 

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest import approx
 
-from rdx import rankings
+from rdx import facts, rankings
+from rdx.facts import Agreement, Audit, Moves, PositionBias, Slope
 from rdx.teachers.audit import audit, rbo, remarks, summary
 from rdx.teachers.parsing import parse
 from rdx.teachers.windows import applied, positions
@@ -34,7 +36,7 @@ def taught(lists: dict[str, str], **states: str) -> pd.DataFrame:
 
 
 def judgements(grades: dict[str, dict[str, int]]) -> pd.DataFrame:
-    rows = [(q, d, grade) for q, one in grades.items() for d, grade in one.items()]
+    rows = [(q, d, grade) for q, docs in grades.items() for d, grade in docs.items()]
     return pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
 
 
@@ -49,13 +51,13 @@ def window(query_id, shown, answer, start=0, *, shuffle=0, turn=0, state="ok", t
 # --- RBO ---
 
 
-def overlap(one, other, depth):
-    return len(set(one[:depth]) & set(other[:depth]))
-
-
-def naive_rbo(one, other, p):
+def naive_rbo(ranking, other, p):
     """Equation 32, term by term."""
-    short, long = sorted((one, other), key=len)
+
+    def overlap(ranking, other, depth):
+        return len(set(ranking[:depth]) & set(other[:depth]))
+
+    short, long = sorted((ranking, other), key=len)
     s, n = len(short), len(long)
     x_s, x_n = overlap(short, long, s), overlap(short, long, n)
     total = sum(overlap(short, long, d) / d * p**d for d in range(1, n + 1))
@@ -64,7 +66,7 @@ def naive_rbo(one, other, p):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "p", "expected"),
+    ("ranking", "other", "p", "expected"),
     [
         ("ab", "ba", 0.5, 0.5),  # agreement 0, 1: (0 + 1/4) + 1/4
         ("abcd", "bacd", 0.9, 0.9),  # 0, 1, 1, 1: all but the first rank's weight
@@ -75,9 +77,9 @@ def naive_rbo(one, other, p):
         ("abcde", "bcdae", 0.9, 0.828),  # as the README of rankmeasures has it
     ],
 )
-def test_rbo_of_hand_worked_rankings(one, other, p, expected):
-    assert rbo(one, other, p) == pytest.approx(expected, abs=1e-12 if expected != 0.828 else 5e-4)
-    assert rbo(other, one, p) == rbo(one, other, p)
+def test_rbo_of_hand_worked_rankings(ranking, other, p, expected):
+    assert rbo(ranking, other, p) == approx(expected, abs=1e-12 if expected != 0.828 else 5e-4)
+    assert rbo(other, ranking, p) == rbo(ranking, other, p)
 
 
 def test_rbo_gives_the_first_ten_ranks_the_published_weight():
@@ -86,8 +88,8 @@ def test_rbo_gives_the_first_ten_ranks_the_published_weight():
     # there, and share nothing below, have just that overlap.
     for p, depth, weight in [(0.9, 10, 0.85558544674735182), (0.98, 50, 0.85223391031940043)]:
         same = [f"same{i}" for i in range(depth)]
-        one, other = ([*same, *(f"{name}{i}" for i in range(4000))] for name in "ab")
-        assert rbo(one, other, p) == pytest.approx(weight, abs=1e-12)
+        ranking, other = ([*same, *(f"{name}{i}" for i in range(4000))] for name in "ab")
+        assert rbo(ranking, other, p) == approx(weight, abs=1e-12)
 
 
 @given(
@@ -97,24 +99,24 @@ def test_rbo_gives_the_first_ten_ranks_the_published_weight():
     st.integers(1, 12),
     st.floats(0.05, 0.99),
 )
-def test_rbo_equals_the_sum_term_by_term(one, other, n, m, p):
-    found = rbo(one[:n], other[:m], p)
-    assert found == pytest.approx(naive_rbo(one[:n], other[:m], p), abs=1e-12)
-    assert -1e-12 <= found <= 1 + 1e-12
+def test_rbo_equals_the_sum_term_by_term(ranking, other, n, m, p):
+    value = rbo(ranking[:n], other[:m], p)
+    assert value == approx(naive_rbo(ranking[:n], other[:m], p), abs=1e-12)
+    assert -1e-12 <= value <= 1 + 1e-12
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "p", "message"),
+    ("ranking", "other", "p"),
     [
-        ("ab", "ab", 1.0, r"p=1\.0"),
-        ("ab", "ab", 0, "p=0"),
-        ("", "ab", 0.9, "empty"),
-        ("ab", "aba", 0.9, "twice"),
+        ("ab", "ab", 1.0),
+        ("ab", "ab", 0),
+        ("", "ab", 0.9),
+        ("ab", "aba", 0.9),
     ],
 )
-def test_rbo_refuses_what_has_no_value(one, other, p, message):
-    with pytest.raises(ValueError, match=message):
-        rbo(one, other, p)
+def test_rbo_refuses_what_has_no_value(ranking, other, p):
+    with pytest.raises(ValueError):
+        rbo(ranking, other, p)
 
 
 # --- states and moves ---
@@ -124,45 +126,45 @@ TAUGHT = taught({"q1": "bacd", "q2": "xy", "q3": "nm", "q4": "s"}, q2="repaired"
 
 
 def test_lists_are_counted_by_state():
-    lists = audit(TAUGHT, FIRST)["lists"]
-    assert lists["total"] == 4 and lists["left_out"] == 1
+    lists = audit(TAUGHT, FIRST).lists
+    assert lists.total == 4 and lists.left_out == 1
     expected = {"ok": 2, "repaired": 1, "malformed": 1, "refused": 0, "failed": 0}
-    assert lists["counts"] == expected
-    assert lists["shares"] == {state: n / 4 for state, n in expected.items()}
+    assert lists.counts == expected
+    assert lists.shares == {state: n / 4 for state, n in expected.items()}
 
 
 def test_moves_are_those_of_usable_lists_of_several_passages():
-    moves = audit(TAUGHT, FIRST)["moves"]
-    assert moves["lists"] == 2  # q1 and q2; q3 is malformed, q4 has one passage
-    assert moves["shift"] == pytest.approx((0.5 + 0) / 2)
-    assert moves["shift_at_random"] == pytest.approx((15 / 12 + 3 / 6) / 2)
-    assert moves["kendall_tau"] == pytest.approx((4 / 6 + 1) / 2)  # five pairs of six agree
-    assert moves["rbo"] == pytest.approx((0.9 + 1) / 2)
-    assert moves["unchanged"] == 0.5
+    moves = audit(TAUGHT, FIRST).moves
+    assert moves.lists == 2  # q1 and q2; q3 is malformed, q4 has one passage
+    assert moves.shift == approx((0.5 + 0) / 2)
+    assert moves.shift_at_random == approx((15 / 12 + 3 / 6) / 2)
+    assert moves.kendall_tau == approx((4 / 6 + 1) / 2)  # five pairs of six agree
+    assert moves.rbo == approx((0.9 + 1) / 2)
+    assert moves.unchanged == 0.5
 
 
 def test_the_shift_at_random_is_what_random_permutations_have():
     draw, n = np.random.default_rng(5), 9
     shifts = [np.abs(draw.permutation(n) - np.arange(n)).mean() for _ in range(20_000)]
-    moves = audit(taught({"q": "abcdefghi"}), candidates({"q": "abcdefghi"}))["moves"]
-    assert moves["shift_at_random"] == pytest.approx(np.mean(shifts), abs=0.03)
+    moves = audit(taught({"q": "abcdefghi"}), candidates({"q": "abcdefghi"})).moves
+    assert moves.shift_at_random == approx(np.mean(shifts), abs=0.03)
 
 
 def test_ties_of_the_teacher_share_their_mean_place():
     tied = TAUGHT[TAUGHT.query_id == "q1"].assign(teacher_rank=[1, 1, 2, 2])  # b = a > c = d
-    moves = audit(tied, FIRST[FIRST.query_id == "q1"])["moves"]
-    assert moves["shift"] == 0.5  # everybody is half a place from where it was
-    assert moves["kendall_tau"] == pytest.approx(4 / math.sqrt(4 * 6))  # tau-b
-    assert moves["unchanged"] == 0
+    moves = audit(tied, FIRST[FIRST.query_id == "q1"]).moves
+    assert moves.shift == 0.5  # everybody is half a place from where it was
+    assert moves.kendall_tau == approx(4 / math.sqrt(4 * 6))  # tau-b
+    assert moves.unchanged == 0
 
 
 def test_the_order_of_rows_does_not_matter():
     shuffled = [frame.sample(frac=1, random_state=3) for frame in (TAUGHT, FIRST)]
     qrels = judgements({"q1": {"a": 1, "c": 2}})
-    one, other = audit(TAUGHT, FIRST, qrels=qrels), audit(*shuffled, qrels=qrels)
-    assert other["lists"] == one["lists"]
-    assert other["moves"] == pytest.approx(one["moves"])
-    assert other["effectiveness"]["all"] == pytest.approx(one["effectiveness"]["all"])
+    sorted_rows, other = audit(TAUGHT, FIRST, qrels=qrels), audit(*shuffled, qrels=qrels)
+    assert other.lists == sorted_rows.lists
+    assert vars(other.moves) == approx(vars(sorted_rows.moves))
+    assert vars(other.effectiveness.all) == approx(vars(sorted_rows.effectiveness.all))
 
 
 def test_other_passages_than_the_candidates_are_an_error():
@@ -186,11 +188,11 @@ def test_windows_are_counted_with_all_their_answers():
         window("q2", "xy", "", tries=3, state="refused"),
         window("q3", "mn", "", tries=1, state="failed"),
     ]
-    found = audit(TAUGHT, FIRST, pd.DataFrame(rows))["windows"]
+    windows = audit(TAUGHT, FIRST, pd.DataFrame(rows)).windows
     expected = {"ok": 1, "repaired": 1, "malformed": 0, "refused": 1, "failed": 1}
-    assert found["counts"] == expected and found["left_out"] == 2
-    assert found["answers"] == 8 and found["asked_again"] == 0.5
-    assert found["words"] == {"300": 3, "225": 1}
+    assert windows.counts == expected and windows.left_out == 2
+    assert windows.answers == 8 and windows.asked_again == 0.5
+    assert windows.words == {"300": 3, "225": 1}
 
 
 def test_position_bias_of_hand_worked_windows():
@@ -200,28 +202,24 @@ def test_position_bias_of_hand_worked_windows():
         window("q3", "mn", "nm", state="failed"),  # not counted
     ]
     lists = {"q1": "abc", "q2": "xyz", "q3": "mn"}
-    bias = audit(taught(lists), candidates(lists), pd.DataFrame(rows))["position_bias"]
-    assert bias["shuffled"] is None  # both lists were shown as the first stage had them
-    found = bias["all"]
-    assert (found["windows"], found["size"]) == (2, 3)
-    assert found["mean_rank"] == [1.5, 2.5, 2.0]
-    assert found["excess"] == [-0.5, 0.5, 0.0]
+    bias = audit(taught(lists), candidates(lists), pd.DataFrame(rows)).position_bias
+    assert bias.shuffled is None  # both lists were shown as the first stage had them
+    assert (bias.all.windows, bias.all.size) == (2, 3)
+    assert bias.all.mean_rank == (1.5, 2.5, 2.0)
+    assert bias.all.excess == (-0.5, 0.5, 0.0)
     # two queries: -1/2 and 1, standard deviation 1.5 / sqrt(2), t(.975, 1) = 12.7062
     half = 12.7062047 * 1.5 / 2
-    assert found["slope"] == pytest.approx(
-        {"mean": 0.25, "low": 0.25 - half, "high": 0.25 + half, "queries": 2}, rel=1e-6
-    )
+    expected = {"mean": 0.25, "low": 0.25 - half, "high": 0.25 + half, "queries": 2}
+    assert vars(bias.all.slope) == approx(expected, rel=1e-6)
 
 
 def test_the_windows_of_a_query_count_as_one():
     rows = [window("q1", "ab", "ab"), window("q1", "ab", "ab"), window("q2", "xy", "yx")]
     lists = {"q1": "ab", "q2": "xy"}
-    bias = audit(taught(lists), candidates(lists), pd.DataFrame(rows))["position_bias"]
-    assert bias["all"]["slope"]["mean"] == 0  # not 1/3
+    bias = audit(taught(lists), candidates(lists), pd.DataFrame(rows)).position_bias
+    assert bias.all.slope.mean == 0  # not 1/3
     alone = audit(taught({"q1": "ab"}), candidates({"q1": "ab"}), pd.DataFrame(rows[:1]))
-    assert alone["position_bias"]["all"]["slope"] == {
-        "mean": 1, "low": None, "high": None, "queries": 1,
-    }  # fmt: skip
+    assert alone.position_bias.all.slope == Slope(mean=1, low=None, high=None, queries=1)
 
 
 def test_bias_is_measured_where_the_input_was_random():
@@ -235,14 +233,14 @@ def test_bias_is_measured_where_the_input_was_random():
     ]
     lists = {"q1": "abcd"}
     frame = pd.DataFrame(rows)
-    bias = audit(taught(lists), candidates(lists), frame)["position_bias"]
-    assert bias["all"]["windows"] == 5 and bias["shuffled"]["windows"] == 1
-    assert bias["shuffled"]["slope"]["mean"] == -1
+    bias = audit(taught(lists), candidates(lists), frame).position_bias
+    assert bias.all.windows == 5 and bias.shuffled.windows == 1
+    assert bias.shuffled.slope.mean == -1
     # the first input order is shuffled too if any list says so
     frame.at[0, "shown"] = ["d", "c"]
-    bias = audit(taught(lists), candidates(lists), frame)["position_bias"]
-    assert bias["shuffled"]["windows"] == 2
-    assert bias["shuffled"]["slope"]["mean"] == -1  # c came before d: both windows are reversed
+    bias = audit(taught(lists), candidates(lists), frame).position_bias
+    assert bias.shuffled.windows == 2
+    assert bias.shuffled.slope.mean == -1  # c came before d: both windows are reversed
 
 
 def simulated(favour: float, *, queries=60, size=20):
@@ -267,21 +265,19 @@ def simulated(favour: float, *, queries=60, size=20):
 
 
 def test_a_teacher_without_bias_has_none_where_the_input_is_random():
-    found = audit(*simulated(0.0))
-    bias = found["position_bias"]
-    assert bias["shuffled"]["windows"] == 60
-    slope = bias["shuffled"]["slope"]
-    assert slope["low"] < 0 < slope["high"]
-    assert bias["all"]["slope"]["low"] > 0.1  # it agrees with the first stage, which is no bias
-    assert remarks(found) == []
+    unbiased = audit(*simulated(0.0))
+    bias = unbiased.position_bias
+    assert bias.shuffled.windows == 60
+    assert bias.shuffled.slope.low < 0 < bias.shuffled.slope.high
+    assert bias.all.slope.low > 0.1  # it agrees with the first stage, which is no bias
+    assert remarks(unbiased) == []
 
 
 def test_a_bias_towards_the_start_is_found():
-    found = audit(*simulated(3.0))
-    assert found["position_bias"]["shuffled"]["slope"]["low"] > 0.1
-    excess = found["position_bias"]["shuffled"]["excess"]
-    assert excess[0] < 0 < excess[-1]
-    assert remarks(found) == ["of passages in random order, those shown first are ranked higher"]
+    biased = audit(*simulated(3.0))
+    bias = biased.position_bias.shuffled
+    assert bias.slope.low > 0.1 and bias.excess[0] < 0 < bias.excess[-1]
+    assert remarks(biased) == ["of passages in random order, those shown first are ranked higher"]
     assert "those shown last" in remarks(audit(*simulated(-3.0)))[0]
 
 
@@ -297,7 +293,7 @@ def test_windows_out_of_a_file_are_the_same(tmp_path):
 
 def test_ndcg_of_teacher_input_and_oracle():
     grades = {"q1": {"a": 1, "c": 2, "elsewhere": 1}, "q3": {"m": 1}, "unseen": {"z": 1}}
-    found = audit(TAUGHT, FIRST, qrels=judgements(grades))["effectiveness"]
+    effectiveness = audit(TAUGHT, FIRST, qrels=judgements(grades)).effectiveness
     log3 = math.log2(3)
     ideal = 2 + 1 / log3 + 1 / 2  # the passage that is not a candidate counts
     q1 = {
@@ -306,26 +302,26 @@ def test_ndcg_of_teacher_input_and_oracle():
         "oracle": (2 + 1 / log3) / ideal,  # c a b d
         "judged_at_10": 2 / 4,
     }
-    assert found["measure"] == "nDCG@10"
-    assert found["usable"] == pytest.approx({"queries": 1, **q1})
+    assert effectiveness.measure == "nDCG@10"
+    assert vars(effectiveness.usable) == approx({"queries": 1, **q1})
     # q3 is malformed: as it was given, m n, whatever the frame says
     both = {
         name: (value + (0.5 if name == "judged_at_10" else 1)) / 2 for name, value in q1.items()
     }
-    assert found["all"] == pytest.approx({"queries": 2, **both})
+    assert vars(effectiveness.all) == approx({"queries": 2, **both})
 
 
 def test_without_judgements_there_is_no_effectiveness():
-    assert "effectiveness" not in audit(TAUGHT, FIRST)
-    assert "effectiveness" not in audit(TAUGHT, FIRST, qrels=judgements({"q9": {"a": 1}}))
-    found = audit(TAUGHT, FIRST, qrels=judgements({"q3": {"m": 1}}))["effectiveness"]
-    assert found["usable"] is None and found["all"]["teacher"] == 1
+    assert audit(TAUGHT, FIRST).effectiveness is None
+    assert audit(TAUGHT, FIRST, qrels=judgements({"q9": {"a": 1}})).effectiveness is None
+    malformed = audit(TAUGHT, FIRST, qrels=judgements({"q3": {"m": 1}})).effectiveness
+    assert malformed.usable is None and malformed.all.teacher == 1
 
 
 def test_labels_of_the_teacher_that_are_tied_keep_the_order_of_the_input():
-    tied = TAUGHT.assign(teacher_rank=1)
-    found = audit(tied, FIRST, qrels=judgements({"q1": {"a": 1, "c": 2}}))["effectiveness"]
-    assert found["usable"]["teacher"] == found["usable"]["input"]
+    qrels = judgements({"q1": {"a": 1, "c": 2}})
+    usable = audit(TAUGHT.assign(teacher_rank=1), FIRST, qrels=qrels).effectiveness.usable
+    assert usable.teacher == usable.input
 
 
 # --- agreement ---
@@ -333,28 +329,23 @@ def test_labels_of_the_teacher_that_are_tied_keep_the_order_of_the_input():
 
 def test_agreement_with_another_teacher():
     theirs = taught({"q1": "abcd", "q2": "yx", "q3": "mn"}, q2="failed")
-    found = audit(TAUGHT, FIRST, other=theirs)["agreement"]
     # q2 failed there, q3 here, q4 is missing: only q1 is left
-    assert found["lists"] == 1 and found["p"] == 0.9
-    assert found["rbo"] == pytest.approx(0.9) and found["kendall_tau"] == pytest.approx(4 / 6)
-    assert found["shared"] == 1
+    expected = {"lists": 1, "p": 0.9, "rbo": 0.9, "kendall_tau": 4 / 6, "shared": 1}
+    assert vars(audit(TAUGHT, FIRST, other=theirs).agreement) == approx(expected)
 
 
 def test_agreement_is_that_of_the_shared_passages():
     theirs = taught({"q1": "zdba", "q2": "x"}).drop(columns="state")
-    found = audit(TAUGHT, FIRST, other=theirs)["agreement"]
+    agreement = audit(TAUGHT, FIRST, other=theirs).agreement
     # q1: b a c d and d b a (z is no candidate); of q2 a single passage is shared
-    assert found["lists"] == 1 and found["shared"] == 0.75
-    assert found["kendall_tau"] == pytest.approx(-1 / 3)
-    assert found["rbo"] == pytest.approx(naive_rbo("bacd", "dba", 0.9))
+    assert agreement.lists == 1 and agreement.shared == 0.75
+    assert agreement.kendall_tau == approx(-1 / 3)
+    assert agreement.rbo == approx(naive_rbo("bacd", "dba", 0.9))
 
 
 def test_agreement_without_a_common_list():
-    found = audit(TAUGHT, FIRST, other=taught({"q9": "ab"}))
-    assert found["agreement"] == {
-        "lists": 0, "p": 0.9, "rbo": None, "kendall_tau": None, "shared": None,
-    }  # fmt: skip
-    assert "no list that both rank" in summary(found)
+    nothing = audit(TAUGHT, FIRST, other=taught({"q9": "ab"})).agreement
+    assert nothing == Agreement(lists=0, p=0.9, rbo=None, kendall_tau=None, shared=None)
 
 
 # --- remarks and summary ---
@@ -367,35 +358,33 @@ def test_remarks_name_what_stands_out():
         "by the judgements the teacher is worse than its input",
         "only 50% of the teacher's first ten are judged: its nDCG@10 is a lower bound",
     ]
-    given = taught({"q1": "abcd", "q2": "xy", "q3": "mn", "q4": "s"})
-    assert remarks(audit(given, FIRST)) == ["100% of the lists came back as they were given"]
+    unchanged = taught({"q1": "abcd", "q2": "xy", "q3": "mn", "q4": "s"})
+    assert remarks(audit(unchanged, FIRST)) == ["100% of the lists came back as they were given"]
 
 
 def test_nothing_to_say_of_lists_that_all_failed():
-    gone = TAUGHT.assign(state="failed")
-    found = audit(gone, FIRST, other=gone)
-    assert found["moves"] == {
-        "lists": 0, "shift": None, "shift_at_random": None, "kendall_tau": None, "rbo": None,
-        "unchanged": None,
-    }  # fmt: skip
-    assert remarks(found) == ["4 of 4 lists have no label"]
-    assert summary(found).splitlines()[0] == "Lists          4: 100.0% failed; 4 left out"
+    failed = TAUGHT.assign(state="failed")
+    nothing = audit(failed, FIRST, other=failed)
+    assert nothing.moves == Moves(
+        lists=0, shift=None, shift_at_random=None, kendall_tau=None, rbo=None, unchanged=None
+    )
+    assert summary(nothing).splitlines() == [
+        "Lists          4: 100.0% failed; 4 left out",
+        "Other teacher  no list that both rank",
+        "Remark         4 of 4 lists have no label",
+    ]
 
 
-def test_the_summary_measures_twice_where_lists_failed():
-    text = summary(audit(TAUGHT, FIRST, qrels=judgements({"q1": {"a": 1}, "q3": {"m": 1}})))
-    assert "input 1.0000, oracle 1.0000 (usable lists, 1 query; Judged@10 0.25)" in text
-    assert "input 1.0000, oracle 1.0000 (all lists, failed as given, 2 queries; Judged" in text
-
-
-def test_the_summary_says_all_and_the_audit_is_json():
+def test_the_summary_has_a_line_per_aspect():
+    twice = summary(audit(TAUGHT, FIRST, qrels=judgements({"q1": {"a": 1}, "q3": {"m": 1}})))
+    assert "input 1.0000, oracle 1.0000 (usable lists, 1 query; Judged@10 0.25)" in twice
+    assert "input 1.0000, oracle 1.0000 (all lists, failed as given, 2 queries; Judged" in twice
     ranked, first, frame = simulated(3.0)
     grades = judgements({q: {"a": 1, "b": 2} for q in first.query_id.unique()})
-    found = audit(ranked, first, frame, grades, other=ranked)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    lines = summary(found).splitlines()
-    labels = [line[:15].strip() for line in lines]
-    assert labels == [
+    full = audit(ranked, first, frame, grades, other=ranked)
+    assert facts.parse(Audit, facts.dump(full)) == full
+    lines = summary(full).splitlines()
+    assert [line[:15].strip() for line in lines] == [
         "Lists", "Moves", "Windows", "Position bias", "Position bias", "nDCG@10",
         "Other teacher", "Remark", "Remark", "Remark",
     ]  # fmt: skip
@@ -422,19 +411,19 @@ def recorded(name: str) -> pd.DataFrame:
 def test_recorded_teachers_have_the_published_effectiveness(dl19):
     first, qrels = dl19
     gpt, vicuna = recorded("gpt-3.5-turbo"), recorded("rankvicuna-7b")
-    found = audit(gpt, first, qrels=qrels, other=vicuna)
-    one = found["effectiveness"]["usable"]
-    assert one == found["effectiveness"]["all"]
-    assert one["queries"] == 43
-    assert one["input"] == pytest.approx(0.5058, abs=5e-5)
-    assert one["teacher"] == pytest.approx(0.68, abs=0.01)
-    assert one["oracle"] > 0.85
-    other = audit(vicuna, first, qrels=qrels, other=gpt)
-    assert other["effectiveness"]["usable"]["teacher"] == pytest.approx(0.667, abs=1e-3)
-    assert other["agreement"] == pytest.approx(found["agreement"])
+    of_gpt = audit(gpt, first, qrels=qrels, other=vicuna)
+    usable = of_gpt.effectiveness.usable
+    assert usable == of_gpt.effectiveness.all
+    assert usable.queries == 43
+    assert usable.input == approx(0.5058, abs=5e-5)
+    assert usable.teacher == approx(0.68, abs=0.01)
+    assert usable.oracle > 0.85
+    of_vicuna = audit(vicuna, first, qrels=qrels, other=gpt)
+    assert of_vicuna.effectiveness.usable.teacher == approx(0.667, abs=1e-3)
+    assert vars(of_vicuna.agreement) == approx(vars(of_gpt.agreement))
     # two teachers that work agree more with each other than with what they were given
-    assert found["agreement"]["rbo"] > max(found["moves"]["rbo"], other["moves"]["rbo"])
-    assert remarks(found) == []
+    assert of_gpt.agreement.rbo > max(of_gpt.moves.rbo, of_vicuna.moves.rbo)
+    assert remarks(of_gpt) == []
 
 
 def replayed(pattern: str, first: pd.DataFrame):
@@ -466,33 +455,33 @@ def replayed(pattern: str, first: pd.DataFrame):
 
 def test_a_recorded_session_of_a_teacher_that_works(dl19):
     first, qrels = dl19
-    found = audit(*replayed("*vicuna_7b_4096.top100*.jsonl", first), qrels)
-    assert found["lists"]["counts"]["ok"] == 43
-    assert found["windows"]["counts"]["ok"] == found["windows"]["answers"] == 43 * 9
-    assert found["effectiveness"]["usable"]["teacher"] == pytest.approx(0.6840, abs=5e-5)
+    labels = audit(*replayed("*vicuna_7b_4096.top100*.jsonl", first), qrels)
+    assert labels.lists.counts["ok"] == 43
+    assert labels.windows.counts["ok"] == labels.windows.answers == 43 * 9
+    assert labels.effectiveness.usable.teacher == approx(0.6840, abs=5e-5)
     # Ten of a window are fresh, ten were sorted by the window before: the best of them, in the
     # middle of the prompt, come out first, and a straight line says little about that.
-    bias = found["position_bias"]
-    assert bias["shuffled"] is None
-    assert int(np.argmin(bias["all"]["mean_rank"])) == 10
-    assert bias["all"]["slope"]["mean"] < 0.2
-    assert remarks(found) == []
+    bias = labels.position_bias
+    assert bias.shuffled is None
+    assert int(np.argmin(bias.all.mean_rank)) == 10
+    assert bias.all.slope.mean < 0.2
+    assert remarks(labels) == []
 
 
 def test_a_recorded_teacher_that_repeats_its_input_is_found_out(dl19):
     first, qrels = dl19
-    found = audit(*replayed("*vicuna-7b*.jsonl", first), qrels)
-    assert found["moves"]["unchanged"] > 0.5
-    assert found["position_bias"]["all"]["slope"]["low"] > 0.9
-    assert any("came back as they were given" in text for text in remarks(found))
+    labels = audit(*replayed("*vicuna-7b*.jsonl", first), qrels)
+    assert labels.moves.unchanged > 0.5
+    assert labels.position_bias.all.slope.low > 0.9
+    assert any("came back as they were given" in text for text in remarks(labels))
 
 
 def test_a_recorded_teacher_that_does_not_answer_has_no_labels(dl19):
     first, qrels = dl19
-    found = audit(*replayed("*vicuna-13b*.jsonl", first), qrels)
-    assert found["lists"]["counts"]["malformed"] == found["lists"]["left_out"] == 43
-    assert found["position_bias"] == {"all": None, "shuffled": None}
-    one = found["effectiveness"]
-    assert one["usable"] is None
-    assert one["all"]["teacher"] == one["all"]["input"] == pytest.approx(0.5058, abs=5e-5)
-    assert remarks(found) == ["43 of 43 lists have no label"]
+    labels = audit(*replayed("*vicuna-13b*.jsonl", first), qrels)
+    assert labels.lists.counts["malformed"] == labels.lists.left_out == 43
+    assert labels.position_bias == PositionBias(all=None, shuffled=None)
+    assert labels.effectiveness.usable is None
+    every = labels.effectiveness.all
+    assert every.teacher == every.input == approx(0.5058, abs=5e-5)
+    assert remarks(labels) == ["43 of 43 lists have no label"]

@@ -7,8 +7,8 @@ import logging
 import sys
 import time
 import traceback
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from dataclasses import fields
+from datetime import UTC, datetime
 
 import pytest
 from faulty_server import (
@@ -32,11 +32,12 @@ from faulty_server import (
     scripted,
     shown,
     wrong_kind,
-)
+)  # fmt: skip
 from served_model import free_port, saved_smollm2, transformers_serve
 
-from rdx.teachers.endpoint import Endpoint, _told_to_wait
+from rdx.teachers.endpoint import Endpoint, _error, _retry_after
 from rdx.teachers.messages import Failed, Fatal, TooLong
+from tests.rdx.configured import configured
 
 KEY = "sk-very-secret-0123456789"
 VARIABLE = "RDX_TEST_KEY"
@@ -82,15 +83,14 @@ def ask(endpoint, messages=MESSAGES):
 
 def test_a_good_answer():
     with FaultyServer(always(ranking(delay=0.1))) as server:
-        got = ask(quick(server))
+        reply = ask(quick(server))
     texts = shown(MESSAGES)
     assert texts == {"1": "a wading bird", "2": "a kind of cake", "3": "a river in the north"}
     by_hand = sorted(texts, key=lambda name: merit(texts[name]))
-    assert got.text == " > ".join(f"[{name}]" for name in by_hand)
-    assert got.finish == "stop"
+    assert reply.text == " > ".join(f"[{name}]" for name in by_hand)
     words = sum(len(message["content"].split()) for message in MESSAGES)
-    assert (got.input_tokens, got.output_tokens) == (words, 5)
-    assert 0.1 <= got.latency < 0.5
+    assert (reply.finish, reply.input_tokens, reply.output_tokens) == ("stop", words, 5)
+    assert 0.1 <= reply.latency < 0.5
 
 
 def test_the_request_holds_what_was_set_and_no_more():
@@ -124,16 +124,19 @@ def test_the_request_holds_what_was_set_and_no_more():
 )  # fmt: skip
 def test_answers_that_are_the_parsers_business_are_passed_on(reply, text, finish):
     with FaultyServer(always(reply)) as server:
-        got = ask(quick(server))
-        assert (got.text, got.finish, len(server.asked)) == (text, finish, 1)
+        passed_on = ask(quick(server))
+        assert (passed_on.text, passed_on.finish, len(server.asked)) == (text, finish, 1)
 
 
-def test_missing_token_counts_are_zero():
+@pytest.mark.parametrize(
+    "usage", [{}, {"usage": None}, {"usage": {"prompt_tokens": None}}, {"usage": [1]}], ids=str
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_missing_token_counts_are_zero(usage, kind):
     content = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
-    for usage in ({}, {"usage": None}, {"usage": {"prompt_tokens": None}}, {"usage": [1]}):
-        with FaultyServer(always(raw(json.dumps(content | usage).encode()))) as server:
-            got = ask(quick(server))
-            assert (got.text, got.input_tokens, got.output_tokens) == ("x", 0, 0)
+    with FaultyServer(always(raw(json.dumps(content | usage).encode(), kind))) as server:
+        reply = ask(quick(server))
+    assert (reply.text, reply.input_tokens, reply.output_tokens) == ("x", 0, 0)
 
 
 # --- faults that pass ---
@@ -166,68 +169,46 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_passing_fault_is_tried_again(fault):
+def test_a_fault_is_tried_again_as_often_as_allowed(fault):
     with FaultyServer(scripted(fault)) as server:
-        got = ask(quick(server))
-    assert got.text == ranked_answer(MESSAGES)
-    assert len(server.asked) == 2
-    assert server.asked[0].body == server.asked[1].body
+        assert ask(quick(server)).text == ranked_answer(MESSAGES)
+    assert [request.body for request in server.asked] == [server.asked[0].body] * 2
     assert server.answered == {server.asked[0].digest: 1}
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_fault_that_stays_fails_after_the_bounded_tries(fault):
     with FaultyServer(always(fault)) as server:
-        with pytest.raises(Failed, match=r"\(3 tries\)"):
+        with pytest.raises(Failed):
             ask(quick(server, timeout=0.3))
-        assert len(server.asked) == 3
-        assert server.answered.total() == 0
-
-
-def test_a_well_formed_answer_of_another_content_type_counts():
-    good = {"choices": [{"message": {"content": "[1]"}, "finish_reason": "stop"}]}
-    with FaultyServer(always(raw(json.dumps(good).encode(), "text/plain"))) as server:
-        assert ask(quick(server)).text == "[1]"
+    assert len(server.asked) == 3
+    assert server.answered.total() == 0
 
 
 # --- faults that stay ---
 
 
-@pytest.mark.parametrize(
-    ("reply", "said"),
-    [
-        (error(400, "unknown parameter: colour"), "HTTP 400: unknown parameter: colour"),
-        (error(401, "bad key", "bad_key"), r"HTTP 401 \(bad_key\): .*\$RDX_TEST_KEY"),
-        (error(402, "pay first"), "HTTP 402: pay first"),
-        (error(403, "not from here"), r"HTTP 403: not from here .*\$RDX_TEST_KEY"),
-        (error(404, "no such model"), "HTTP 404: no such model .*'toy'"),
-        (error(405, "POST not allowed"), "HTTP 405: POST not allowed"),
-        (error(422, "field required"), "HTTP 422: field required"),
-        (error(429, "no money left", "insufficient_quota"), "HTTP 429: no money left"),
-    ],
-)
-def test_what_no_request_will_pass_stops_at_once(reply, said):
-    with FaultyServer(always(reply)) as server:
-        with pytest.raises(Fatal, match=said):
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 422, 429])
+def test_what_no_request_will_pass_stops_at_once(status):
+    code = "insufficient_quota" if status == 429 else ""
+    with FaultyServer(always(error(status, "words of the server", code))) as server:
+        with pytest.raises(Fatal, match=f"HTTP {status}") as caught:
             ask(quick(server, backoff=30, max_wait=30))
         assert len(server.asked) == 1
+    assert ("words of the server" in str(caught.value)) == (status != 401)
+    assert ("$RDX_TEST_KEY" in str(caught.value)) == (status in (401, 402, 403, 429))
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "code", "message"),
     [
-        (b'{"error": "the model is away"}', "the model is away"),
-        (b'{"object": "error", "message": "no such field", "code": 400}', "no such field"),
-        (b'[{"error": {"code": 400, "message": "bad value"}}]', "bad value"),
-        (b'{"detail": [{"msg": "field required"}]}', "field required"),
-        (b"plain words", "plain words"),
-        (b"", "HTTP 400: "),
+        ('{"error": "the model is away"}', "", "the model is away"),
+        ('{"object": "error", "message": "no such field", "code": 400}', "400", "no such field"),
+        ('[{"error": {"code": 400, "message": "bad value"}}]', "400", "bad value"),
+        ('{"error": {"type": "bad_key", "message": ""}}', "bad_key", None),
+        ('{"detail": [{"msg": "field required"}]}', "", None),
+        ("plain words", "", None),
+        ("", "", None),
     ],
 )
-def test_the_servers_words_are_found_in_any_form_of_error(body, said):
-    with FaultyServer(always(Reply("error 400", body, 400))) as server:
-        with pytest.raises(Fatal, match=said):
-            ask(quick(server))
+def test_code_and_message_are_found_in_any_form_of_error(body, code, message):
+    assert _error(body) == (code, body if message is None else message)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +232,7 @@ def test_a_prompt_that_does_not_fit_is_told_apart(reply):
 
 
 def test_an_address_where_nobody_listens_stops_the_teacher():
-    with pytest.raises(Fatal, match=r"127.0.0.1.*\(3 tries\).*server running"):
+    with pytest.raises(Fatal, match="127.0.0.1"):
         ask(quick(f"http://127.0.0.1:{free_port()}/v1"))
 
 
@@ -260,7 +241,7 @@ def test_a_server_that_went_away_fails_the_request_only():
         with FaultyServer() as server:
             backend = quick(server).backend()
             assert (await backend.ask(MESSAGES, 3)).text
-        with pytest.raises(Failed, match="connection to"):
+        with pytest.raises(Failed):
             await backend.ask(MESSAGES, 3)
         await backend.close()
 
@@ -285,22 +266,11 @@ def test_waits_double_up_to_the_longest_one():
         assert longest / 2 <= gap < longest + 1
 
 
-@pytest.mark.parametrize(
-    "headers", [{"Retry-After": "0.4"}, {"retry-after-ms": "400", "Retry-After": "60"}]
-)
-def test_retry_after_is_obeyed(headers):
+def test_retry_after_is_obeyed():
+    headers = {"retry-after-ms": "400", "Retry-After": "60"}
     with FaultyServer(scripted(error(429, headers=headers))) as server:
         ask(quick(server))
         assert 0.4 <= gaps(server)[0] < 2
-
-
-def test_a_date_to_retry_after_is_obeyed():
-    date = datetime.now(UTC) + timedelta(seconds=1.5)  # written in whole seconds, rounded down
-    headers = {"Retry-After": format_datetime(date, usegmt=True)}
-    with FaultyServer(scripted(error(503, headers=headers))) as server:
-        ask(quick(server))
-        answered = datetime.now(UTC)
-        assert date.replace(microsecond=0) <= answered < date + timedelta(seconds=2)
 
 
 @pytest.mark.parametrize(
@@ -320,10 +290,10 @@ def test_a_date_to_retry_after_is_obeyed():
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers, seconds):
-    assert _told_to_wait(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
+    assert _retry_after(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
 
 
-def test_told_to_wait_all_requests_wait():
+def test_a_rate_limit_holds_for_all_requests():
     async def go(server):
         backend = quick(server).backend()
         first = asyncio.create_task(backend.ask(MESSAGES, 3))
@@ -341,7 +311,7 @@ def test_told_to_wait_all_requests_wait():
 def test_too_long_a_wait_is_not_waited():
     with FaultyServer(always(limited(30))) as server:
         start = time.monotonic()
-        with pytest.raises(Failed, match="wait 30 s, teacher.backend.patience is 10 s"):
+        with pytest.raises(Failed, match="teacher.backend.patience is 10 s"):
             ask(quick(server, patience=10))
         assert time.monotonic() - start < 2
         assert len(server.asked) == 1
@@ -374,10 +344,10 @@ def test_the_key_is_in_no_message_log_or_representation(reply, caplog):
         with pytest.raises((Failed, Fatal, TooLong)) as caught:
             asyncio.run(backend.ask(MESSAGES, 3))
     assert server.asked[0].authorization == f"Bearer {KEY}"
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-    seen = [told, caplog.text, repr(endpoint), repr(backend), json.dumps(backend.identity())]
-    assert not any("very-secret" in text for text in seen)
-    assert "sk-v" not in told
+    trace = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    texts = [trace, caplog.text, repr(endpoint), repr(backend), json.dumps(backend.identity())]
+    assert not any("very-secret" in text for text in texts)
+    assert "sk-v" not in trace
     chain = caught.value
     while chain is not None:  # also what a debugger or an error tracker would walk
         assert "very-secret" not in repr(chain)
@@ -388,13 +358,13 @@ def test_a_line_break_after_the_key_is_dropped(monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY + "\n")
     with FaultyServer() as server:
         ask(quick(server))
-        assert server.asked[0].authorization == f"Bearer {KEY}"
+    assert server.asked[0].authorization == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize("value", ["sk-very secret", "sk-very\nsecret", "sk-verysecr\u00e9t"])
 def test_what_can_be_no_key_is_refused_unseen(monkeypatch, value):
     monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(Fatal, match=r"\$RDX_TEST_KEY holds no key") as caught:
+    with pytest.raises(Fatal, match="RDX_TEST_KEY") as caught:
         ask(quick("http://127.0.0.1:1/v1"))
     assert "very" not in "".join(traceback.format_exception(caught.value, chain=True, limit=0))
 
@@ -403,14 +373,14 @@ def test_ones_own_server_needs_no_key(monkeypatch):
     monkeypatch.delenv(VARIABLE)
     with FaultyServer(scripted(ranking(), error(401, "who are you"))) as server:
         assert ask(quick(server)).text == ranked_answer(MESSAGES)
-        with pytest.raises(Fatal, match=r"wants a key, and none is in \$RDX_TEST_KEY"):
+        with pytest.raises(Fatal, match="wants a key.*RDX_TEST_KEY"):
             ask(quick(server))
 
 
 def test_without_key_and_address_nothing_is_asked(monkeypatch):
     monkeypatch.delenv(VARIABLE)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(Fatal, match="RDX_TEST_KEY is not set"):
+    with pytest.raises(Fatal, match="RDX_TEST_KEY"):
         ask(Endpoint("toy", key_variable=VARIABLE))
 
 
@@ -432,17 +402,17 @@ def test_mixed_faults_lose_nothing_and_ask_nothing_twice():
         backend = quick(server, tries=12, timeout=0.7).backend()
         slots = asyncio.Semaphore(16)
 
-        async def one(messages):
+        async def limited_ask(messages):
             async with slots:
                 return await backend.ask(messages, 3)
 
-        got = await asyncio.gather(*map(one, chats))
+        answers = await asyncio.gather(*map(limited_ask, chats))
         await backend.close()
-        return got
+        return answers
 
     with FaultyServer(mixed(1, 0.4, faults)) as server:
-        got = asyncio.run(go(server))
-        assert [one.text for one in got] == [ranked_answer(messages) for messages in chats]
+        answers = asyncio.run(go(server))
+        assert [a.text for a in answers] == [ranked_answer(messages) for messages in chats]
         assert len(server.answered) == 150 and set(server.answered.values()) == {1}
         faulty = sum(asked.reply.name != "ranking" for asked in server.asked)
         assert len(server.asked) == 150 + faulty
@@ -470,7 +440,7 @@ def test_closing_ends_what_is_under_way():
         results = await asyncio.gather(*asking, return_exceptions=True)
         assert time.monotonic() - start < 1
         assert [type(result) for result in results] == [Failed] * 4
-        with pytest.raises(Failed, match="closed"):
+        with pytest.raises(Failed):
             await backend.ask(MESSAGES, 3)
 
     with FaultyServer(always(hang())) as server:
@@ -520,7 +490,7 @@ def test_the_identity_holds_what_changes_answers():
         "max_wait": 3.0,
         "patience": 1.0,
     }
-    assert {"model", *decides, *schedules} == set(Endpoint.__dataclass_fields__)
+    assert {"model", *decides, *schedules} == {field.name for field in fields(Endpoint)}
     one_by_one = [identity(**{name: value}) for name, value in decides.items()]
     other_model = json.dumps(Endpoint("other").backend().identity(), sort_keys=True)
     assert len({identity(), other_model, *one_by_one}) == 2 + len(decides)
@@ -528,26 +498,26 @@ def test_the_identity_holds_what_changes_answers():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("key", "value"),
     [
-        ({"model": ""}, "model: must be named"),
-        ({"key_variable": KEY}, "key_variable: must be the name of"),
-        ({"base_url": "127.0.0.1:8000/v1"}, "base_url: must be http"),
-        ({"base_url": f"http://me:{KEY}@127.0.0.1/v1"}, "base_url: must be http"),
-        ({"base_url": f"http://127.0.0.1/v1?key={KEY}"}, "base_url: must be http"),
-        ({"temperature": -0.1}, "temperature=-0.1: must not be negative"),
-        ({"tries": 0}, "tries=0: must be at least 1"),
-        ({"max_output_tokens": 0}, "max_output_tokens=0: must be at least 1"),
-        ({"timeout": 0}, "timeout=0: must be above 0"),
-        ({"backoff": -1}, "backoff=-1: must not be negative"),
-        ({"max_wait": float("nan")}, "max_wait=nan: must not be negative"),
-        ({"patience": -1}, "patience=-1: must not be negative"),
-        ({"extra": {"stream": True}}, "extra.stream: is not for `extra`"),
+        ("model", ""),
+        ("key_variable", KEY),
+        ("base_url", "127.0.0.1:8000/v1"),
+        ("base_url", f"http://me:{KEY}@127.0.0.1/v1"),
+        ("base_url", f"http://127.0.0.1/v1?key={KEY}"),
+        ("temperature", -0.1),
+        ("tries", 0),
+        ("max_output_tokens", 0),
+        ("timeout", 0),
+        ("backoff", -1),
+        ("max_wait", float("nan")),
+        ("patience", -1),
+        ("extra", {"stream": True}),
     ],
 )
-def test_wrong_settings_are_refused(settings, said):
-    with pytest.raises(ValueError, match=f"^teacher.backend.{said}") as caught:
-        Endpoint(**({"model": "toy"} | settings))
+def test_wrong_settings_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"^teacher.backend.{key}") as caught:
+        configured("teacher.backend", Endpoint, **({"model": "toy"} | {key: value}))
     assert KEY not in str(caught.value)
 
 
@@ -572,14 +542,14 @@ def test_a_real_server_answers_as_the_model_in_process(tmp_path):
         endpoint = Endpoint(
             str(folder), base_url=url, key_variable=VARIABLE, timeout=120, max_output_tokens=24
         )
-        got = ask(endpoint)
+        reply = ask(endpoint)
     encoded = tokenizer.apply_chat_template(
         MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.inference_mode():
         tokens = model.generate(**encoded, do_sample=False, max_new_tokens=24)
     answered = tokens[0, encoded["input_ids"].shape[1] :]
-    assert got.text == tokenizer.decode(answered, skip_special_tokens=True)
-    assert got.input_tokens == encoded["input_ids"].shape[1]
-    assert got.output_tokens == len(answered)
-    assert got.finish == ("length" if len(answered) == 24 else "stop")
+    assert reply.text == tokenizer.decode(answered, skip_special_tokens=True)
+    assert reply.input_tokens == encoded["input_ids"].shape[1]
+    assert reply.output_tokens == len(answered)
+    assert reply.finish == ("length" if len(answered) == 24 else "stop")

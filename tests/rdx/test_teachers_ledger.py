@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from rdx.teachers.ledger import Ledger, export, key
+from rdx.teachers.ledger import Entry, Ledger, export, request_key
 
 FOLDER = Path(__file__).parents[2] / "rdx" / "teachers"
 
@@ -22,12 +23,12 @@ FOLDER = Path(__file__).parents[2] / "rdx" / "teachers"
 WRITER = """
 import sys
 from pathlib import Path
-from ledger import Ledger
+from ledger import Entry, Ledger
 
 name, rows = sys.argv[2], int(sys.argv[3])
 ledger = Ledger(Path(sys.argv[1]))
 for i in range(rows):
-    ledger.add({"key": f"{name}{i}", "attempt": 0, "answer": "x" * (200_000 if i % 3 == 0 else i)})
+    ledger.add(Entry(f"{name}{i}", 0, answer="x" * (200_000 if i % 3 == 0 else i)))
     print(i, flush=True)
 """
 
@@ -35,17 +36,17 @@ for i in range(rows):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from ledger import Ledger
+from ledger import Entry, Ledger
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 for i in range(30):
-    row = {"key": str(i), "attempt": 0, "answer": "x" * 100}
+    entry = Entry(str(i), 0, answer="x" * 100)
     try:
-        ledger.add(row)
+        ledger.add(entry)
     except OSError:
-        ledger.add(row)
+        ledger.add(entry)
         print(i)
 """
 
@@ -56,86 +57,107 @@ def start(script, *arguments):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def row(name, attempt=0, **more):
-    return {"key": name, "attempt": attempt, "answer": "[2] > [1]\n\u2028ä\0", **more}
+ANSWER = "[2] > [1]\n\u2028ä\0"
 
 
-def written(folder, *rows):
-    """A ledger with rows of an earlier writer, which ended."""
+def entry(key, attempt=0, **fields):
+    return Entry(key, attempt, **{"answer": ANSWER} | fields)
+
+
+def written(folder, *entries):
+    """A ledger with entries of an earlier writer, which ended."""
     ledger = Ledger(folder)
-    for one in rows:
-        ledger.add(one)
+    for line in entries:
+        ledger.add(line)
     ledger.close()
     return Ledger(folder)
+
+
+def keys(folder):
+    """Keys of all entries."""
+    return [line.key for line in Ledger(folder).entries()]
 
 
 # --- one process ---
 
 
 def test_what_was_added_is_found_by_this_and_by_later_ledgers(tmp_path):
+    full = Entry(
+        *("a", 1, "owner", "q1", 2, {"model": "m", "prompt": {"version": "1"}}, "[1]", "stop"),
+        *(30, 4, 0.5, "m-1", 1e-5, "malformed"),
+    )
+    entries = [entry("a"), full, Entry("b", 0, size=3, state="failed", error="HTTP 500")]
     first = Ledger(tmp_path / "new")
     assert first.find("a", 0) is None
-    first.add(row("a"))
-    first.add(row("a", 1, tokens=[1, 2]))
+    for line in entries:
+        first.add(line)
     for ledger in (first, Ledger(tmp_path / "new")):
-        assert ledger.find("a", 0) == row("a")
-        assert ledger.find("a", 1) == row("a", 1, tokens=[1, 2])
-        assert ledger.find("a", 2) is None and ledger.find("b", 0) is None
-        both = [row("a"), row("a", 1, tokens=[1, 2])]
-        assert list(ledger.rows()) == list(ledger.answers()) == both
+        assert [ledger.find(*place) for place in (("a", 0), ("a", 1), ("b", 0))] == entries
+        assert ledger.find("a", 2) is None and ledger.find("c", 0) is None
+        assert list(ledger.entries()) == list(ledger.answers()) == entries
+    lines = next((tmp_path / "new").iterdir()).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [line.plain() for line in entries]
+    assert list(full.plain()) == [
+        "key", "attempt", "owner", "query_id", "size", "model", "prompt", "answer", "finish",
+        "input_tokens", "output_tokens", "latency", "served", "cost", "state",
+    ]  # fmt: skip
+    assert list(entries[2].plain()) == ["key", "attempt", "owner", "query_id", "size",
+                                        "state", "error"]  # fmt: skip
 
 
 def test_reading_makes_no_file(tmp_path):
     ledger = Ledger(tmp_path / "new")
-    assert ledger.find("a", 0) is None and list(ledger.rows()) == []
+    assert ledger.find("a", 0) is None and list(ledger.entries()) == []
     ledger.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_writer_has_a_file_of_its_own(tmp_path):
-    ledger = written(tmp_path, row("a"))
-    ledger.add(row("b"))
-    ledger.add(row("c"))
+    ledger = written(tmp_path, entry("a"))
+    ledger.add(entry("b"))
+    ledger.add(entry("c"))
     assert sorted(len(p.read_bytes().splitlines()) for p in tmp_path.iterdir()) == [1, 2]
     ledger.close()
-    ledger.add(row("d"))
+    ledger.add(entry("d"))
     assert len(list(tmp_path.glob(f"*-{os.getpid()}-*.jsonl"))) == 3
-    assert [one["key"] for one in Ledger(tmp_path).rows()] == ["a", "b", "c", "d"]
+    assert keys(tmp_path) == ["a", "b", "c", "d"]
 
 
 def test_the_first_answer_counts_but_a_failure_only_until_there_is_one(tmp_path):
-    written(tmp_path, row("a", n=1), row("b", n=1, state="failed"), row("b", n=2, state="failed"))
+    def numbered(key, number, state="ok"):
+        return entry(key, size=number, state=state)
+
+    written(tmp_path, numbered("a", 1), numbered("b", 1, "failed"), numbered("b", 2, "failed"))
     ledger = Ledger(tmp_path)
-    assert ledger.find("b", 0)["n"] == 1
-    ledger.add(row("a", n=2))
-    ledger.add(row("b", n=3, state="malformed"))
-    ledger.add(row("b", n=4, state="ok"))
-    ledger.add(row("b", n=5, state="failed"))
-    for one in (ledger, Ledger(tmp_path)):
-        assert (one.find("a", 0)["n"], one.find("b", 0)["n"]) == (1, 3)
-        assert [found["n"] for found in one.answers()] == [1, 3]
-        assert [found["n"] for found in one.rows()] == [1, 1, 2, 2, 3, 4, 5]
+    assert ledger.find("b", 0).size == 1
+    ledger.add(numbered("a", 2))
+    for number, state in ((3, "malformed"), (4, "ok"), (5, "failed")):
+        ledger.add(numbered("b", number, state))
+    for reader in (ledger, Ledger(tmp_path)):
+        assert (reader.find("a", 0).size, reader.find("b", 0).size) == (1, 3)
+        assert [line.size for line in reader.answers()] == [1, 3]
+        assert [line.size for line in reader.entries()] == [1, 1, 2, 2, 3, 4, 5]
 
 
-def test_a_row_that_json_cannot_say_is_refused_and_leaves_nothing(tmp_path):
+def test_an_entry_that_json_cannot_say_is_refused_and_leaves_nothing(tmp_path):
     ledger = Ledger(tmp_path)
-    for wrong in ({"key": "a"}, row("a", cost=float("nan")), row("a", model=object())):
-        with pytest.raises((KeyError, ValueError, TypeError)):
+    for wrong in (entry("a", cost=float("nan")), entry("a", identity={"model": object()})):
+        with pytest.raises((ValueError, TypeError)):
             ledger.add(wrong)
-    assert list(Ledger(tmp_path).rows()) == []
+    assert keys(tmp_path) == []
 
 
 def test_any_text_survives(tmp_path):
     text = "".join(map(chr, [*range(0x500), 0x2028, 0x2029, 0xDFFF, 0xD800, 0x1F600]))
-    assert written(tmp_path, row("a", text=text)).find("a", 0)["text"] == text
+    assert written(tmp_path, entry("a", answer=text)).find("a", 0).answer == text
 
 
 def test_what_others_append_meanwhile_is_found(tmp_path):
     reader, writer = Ledger(tmp_path), Ledger(tmp_path)
     for i in range(5):
         assert reader.find(str(i), 0) is None
-        writer.add(row(str(i)))
-        assert reader.find(str(i), 0) == row(str(i))
+        writer.add(entry(str(i)))
+        assert reader.find(str(i), 0) == entry(str(i))
 
 
 def test_threads_share_a_ledger(tmp_path):
@@ -143,8 +165,8 @@ def test_threads_share_a_ledger(tmp_path):
 
     def work(name):
         for i in range(20):
-            ledger.add(row(f"{name}{i}"))
-            assert ledger.find(f"{name}{i}", 0) == row(f"{name}{i}")
+            ledger.add(entry(f"{name}{i}"))
+            assert ledger.find(f"{name}{i}", 0) == entry(f"{name}{i}")
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -153,15 +175,15 @@ def test_threads_share_a_ledger(tmp_path):
         thread.join()
     assert len(list(tmp_path.iterdir())) == 1
     wanted = {f"{name}{i}" for name in "abcd" for i in range(20)}
-    assert {one["key"] for one in Ledger(tmp_path).rows()} == wanted
+    assert set(keys(tmp_path)) == wanted
 
 
 # --- damage ---
 
 
 def test_a_file_that_ends_at_any_byte_has_all_rows_before(tmp_path):
-    rows = [row(str(i), model="m") for i in range(4)]
-    written(tmp_path / "whole", *rows)
+    entries = [entry(str(i), identity={"model": "m"}) for i in range(4)]
+    written(tmp_path / "whole", *entries)
     [file] = (tmp_path / "whole").iterdir()
     content = file.read_bytes()
     ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
@@ -169,39 +191,39 @@ def test_a_file_that_ends_at_any_byte_has_all_rows_before(tmp_path):
         folder = tmp_path / str(size)
         folder.mkdir()
         (folder / file.name).write_bytes(content[:size])
-        whole = rows[: sum(end <= size for end in ends)]
+        whole = entries[: sum(end <= size for end in ends)]
         ledger = Ledger(folder)
-        assert list(ledger.rows()) == list(ledger.answers()) == whole
+        assert list(ledger.entries()) == list(ledger.answers()) == whole
         assert [ledger.find(str(i), 0) for i in range(4)] == whole + [None] * (4 - len(whole))
         if size % 10 == 0 or size in ends:
-            ledger.add(row("next"))
+            ledger.add(entry("next"))
             assert (folder / file.name).read_bytes() == content[:size]
-            assert list(Ledger(folder).rows()) == [*whole, row("next")]
+            assert list(Ledger(folder).entries()) == [*whole, entry("next")]
         shutil.rmtree(folder)
 
 
 def test_a_torn_row_that_is_completed_later_is_found(tmp_path):
     """So it looks when another process is just writing."""
-    written(tmp_path, row("a"), row("b"))
+    written(tmp_path, entry("a"), entry("b"))
     [file] = tmp_path.iterdir()
     content = file.read_bytes()
     file.write_bytes(content[:-9])
     ledger = Ledger(tmp_path)
-    assert ledger.find("b", 0) is None and ledger.find("a", 0) == row("a")
+    assert ledger.find("b", 0) is None and ledger.find("a", 0) == entry("a")
     file.write_bytes(content)
-    assert ledger.find("b", 0) == row("b")
+    assert ledger.find("b", 0) == entry("b")
 
 
 def test_damaged_lines_are_left_out_and_named(tmp_path):
-    written(tmp_path, row("a"), row("b"), row("c"))
+    written(tmp_path, entry("a"), entry("b"), entry("c"))
     [file] = tmp_path.iterdir()
     lines = file.read_bytes().splitlines(keepends=True)
     rest = [b"\0" * 20 + b"\n", b"[1]\n", b'{"key": "x"}\n', b"\xff\n"]
     file.write_bytes(b"".join([lines[0], *rest, lines[2]]))
     with pytest.warns(UserWarning, match=f"{file.name}: 4 damaged lines"):
-        assert [one["key"] for one in Ledger(tmp_path).rows()] == ["a", "c"]
+        assert keys(tmp_path) == ["a", "c"]
     with pytest.warns(UserWarning, match="4 damaged lines"):
-        assert Ledger(tmp_path).find("c", 0) == row("c")
+        assert Ledger(tmp_path).find("c", 0) == entry("c")
 
 
 def test_after_a_write_that_failed_half_way_all_rows_are_whole(tmp_path):
@@ -209,7 +231,7 @@ def test_after_a_write_that_failed_half_way_all_rows_are_whole(tmp_path):
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert len(output.split()) >= 3  # so often the disk was full
-    assert [one["key"] for one in Ledger(tmp_path).rows()] == [str(i) for i in range(30)]
+    assert keys(tmp_path) == [str(i) for i in range(30)]
     ends = [path.read_bytes()[-1:] for path in tmp_path.iterdir()]
     assert ends.count(b"\n") == 1  # the others end in half a row
 
@@ -228,11 +250,11 @@ def test_a_killed_writer_loses_no_row_that_it_acknowledged(tmp_path):
         done = 1 + len(process.stdout.read().splitlines())
         assert process.wait(30) == -signal.SIGKILL
         ledger = Ledger(tmp_path)
-        found = [one["key"] for one in ledger.rows() if one["key"].startswith(f"{turn}-")]
-        assert found == [f"{turn}-{i}" for i in range(len(found))]
-        assert done <= len(found) <= done + 1  # one may be written but not yet acknowledged
+        present = [key for key in keys(tmp_path) if key.startswith(f"{turn}-")]
+        assert present == [f"{turn}-{i}" for i in range(len(present))]
+        assert done <= len(present) <= done + 1  # one may be written but not yet acknowledged
         assert ledger.find(f"{turn}-{done - 1}", 0) is not None
-        kept += len(found)
+        kept += len(present)
     assert len(list(Ledger(tmp_path).answers())) == kept
 
 
@@ -244,76 +266,79 @@ def test_several_processes_write_while_another_reads(tmp_path):
     while missing:
         assert time.monotonic() < deadline, sorted(missing)
         for name in sorted(missing):
-            found = reader.find(name, 0)
-            if found is not None:
-                assert set(found["answer"]) <= {"x"} and found["key"] == name
+            line = reader.find(name, 0)
+            if line is not None:
+                assert set(line.answer) <= {"x"} and line.key == name
                 missing.remove(name)
     for process in processes:
         process.communicate(timeout=30)
         assert process.returncode == 0
     assert len(list(tmp_path.iterdir())) == 3
-    assert sorted(one["key"] for one in Ledger(tmp_path).rows()) == sorted(wanted)
+    assert sorted(keys(tmp_path)) == sorted(wanted)
 
 
 def test_a_forked_process_writes_to_its_own_file(tmp_path):
     ledger = Ledger(tmp_path)
-    ledger.add(row("parent"))
+    ledger.add(entry("parent"))
     child = os.fork()
     if child == 0:
-        ledger.add(row("child"))
+        ledger.add(entry("child"))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    ledger.add(row("parent again"))
+    ledger.add(entry("parent again"))
     assert len(list(tmp_path.iterdir())) == 2
-    assert ledger.find("child", 0) == row("child")
+    assert ledger.find("child", 0) == entry("child")
 
 
 # --- keys ---
 
 
 def test_the_key_is_the_hash_of_what_is_asked():
-    messages = [{"role": "user", "content": "ä"}]
+    identity, messages = {"seed": 1, "model": "m"}, [{"role": "user", "content": "ä"}]
     text = b'{"identity":{"model":"m","seed":1},"messages":[{"content":"\\u00e4","role":"user"}]}'
     digest = hashlib.sha256(text).hexdigest()[:32]
-    assert key({"seed": 1, "model": "m"}, messages) == digest
+    assert request_key(identity, messages) == digest
     others = [
-        key({"seed": 2, "model": "m"}, messages),
-        key({"seed": 1}, messages),
-        key({"seed": 1, "model": "m"}, [{"role": "user", "content": "ä "}]),
-        key({"seed": 1, "model": "m"}, messages * 2),
+        request_key({"seed": 2, "model": "m"}, messages),
+        request_key({"seed": 1}, messages),
+        request_key(identity, [{"role": "user", "content": "ä "}]),
+        request_key(identity, messages * 2),
     ]
     assert len({digest, *others}) == 5
 
 
 # --- export ---
 
-ANSWERED = {
+IDENTITY = {
     "model": "/home/somebody/models/zephyr",
     "base_url": "a.b.c",
     "prompt": {"version": "1", "sha256": "aa"},
     "host": "h",
-    "latency": 0.5,
     "backend": {"device": "cuda:0", "temperature": 0.0},
 }
 
 
 def test_an_export_is_sorted_and_says_nothing_of_the_machine(tmp_path):
-    written(tmp_path / "x", row("b", state="ok", **ANSWERED), row("a", 1, state="refused"))
-    written(tmp_path / "x", row("a", 0, state="failed", error="no"), row("a", 0, state="malformed"))
+    ok = entry("b", identity=IDENTITY, latency=0.5, state="ok")
+    written(tmp_path / "x", ok, entry("a", 1, state="refused"))
+    failed = Entry("a", 0, state="failed", error="no")
+    written(tmp_path / "x", failed, entry("a", state="malformed"))
     manifest = export(tmp_path / "x", None, tmp_path / "out" / "deep")
     content = (tmp_path / "out" / "deep" / "answers.jsonl").read_bytes()
-    answer = "[2] > [1]\n\u2028ä\0"
+    rest = {"owner": "", "query_id": "", "size": 0, "answer": ANSWER, "finish": ""}
+    rest |= {"input_tokens": 0, "output_tokens": 0, "cost": 0.0}
     assert [json.loads(line) for line in content.splitlines()] == [
-        {"key": "a", "attempt": 0, "answer": answer, "state": "malformed"},
-        {"key": "a", "attempt": 1, "answer": answer, "state": "refused"},
+        {"key": "a", "attempt": 0, "state": "malformed", **rest},
+        {"key": "a", "attempt": 1, "state": "refused", **rest},
         {
-            "key": "b", "attempt": 0, "answer": answer, "state": "ok", "model": "zephyr",
+            "key": "b", "attempt": 0, "state": "ok", **rest, "model": "zephyr",
             "prompt": {"version": "1", "sha256": "aa"}, "backend": {"temperature": 0.0},
         },
     ]  # fmt: skip
-    assert manifest == json.loads((tmp_path / "out" / "deep" / "manifest.json").read_text())
-    assert manifest.pop("date") == time.strftime("%Y-%m-%d", time.gmtime())
-    assert manifest == {
+    plain = json.loads((tmp_path / "out" / "deep" / "manifest.json").read_text())
+    assert plain == asdict(manifest)
+    assert plain.pop("date") == time.strftime("%Y-%m-%d", time.gmtime())
+    assert plain == {
         "answers": 3,
         "requests": 2,
         "requests_without_answer": 0,
@@ -325,20 +350,20 @@ def test_an_export_is_sorted_and_says_nothing_of_the_machine(tmp_path):
 
 
 def test_an_export_of_some_requests(tmp_path):
-    written(tmp_path / "x", *(row(name, state="ok") for name in "abc"))
+    written(tmp_path / "x", *(entry(key, state="ok") for key in "abc"))
     manifest = export(tmp_path / "x", iter(["c", "a", "z"]), tmp_path)
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == ["a", "c"]
-    assert (manifest["answers"], manifest["requests_without_answer"]) == (2, 1)
+    assert (manifest.answers, manifest.requests_without_answer) == (2, 1)
 
 
 def test_the_same_answers_give_the_same_export(tmp_path):
-    rows = [row(name, state="ok", latency=ord(name)) for name in "abc"]
-    written(tmp_path / "x", *rows)
-    written(tmp_path / "y", rows[2], {**rows[0], "latency": 9})
-    written(tmp_path / "y", rows[1])
-    one, other = (export(tmp_path / name, None, tmp_path / name / "out") for name in "xy")
-    assert one["sha256"] == other["sha256"]
+    entries = [entry(key, state="ok", latency=ord(key)) for key in "abc"]
+    written(tmp_path / "x", *entries)
+    written(tmp_path / "y", entries[2], replace(entries[0], latency=9))
+    written(tmp_path / "y", entries[1])
+    x, y = (export(tmp_path / name, None, tmp_path / name / "out") for name in "xy")
+    assert x.sha256 == y.sha256
 
 
 # --- size ---
@@ -346,8 +371,9 @@ def test_the_same_answers_give_the_same_export(tmp_path):
 
 @pytest.mark.slow
 def test_a_hundred_thousand_answers_open_in_seconds(tmp_path):
-    rows = (row(f"{i:032x}", rest="[12] > " * 60) for i in range(100_000))
-    (tmp_path / "host-1-1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    entries = (entry(f"{i:032x}", answer="[12] > " * 60) for i in range(100_000))
+    lines = "".join(json.dumps(line.plain()) + "\n" for line in entries)
+    (tmp_path / "host-1-1.jsonl").write_text(lines)
     start = time.perf_counter()
     ledger = Ledger(tmp_path)
     assert ledger.find(f"{99_999:032x}", 0) is not None

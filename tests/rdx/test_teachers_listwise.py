@@ -1,6 +1,5 @@
 """The listwise teacher through a real HTTP server that misbehaves, killed and resumed."""
 
-import json
 import random
 import re
 import signal
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -32,6 +32,8 @@ from faulty_server import (
 from rdx import rankings
 from rdx.collection import Collection
 from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
+from rdx.teachers.ledger import Ledger
+from tests.rdx.configured import configured
 
 pytest.importorskip("openai")
 
@@ -45,10 +47,10 @@ def passage(i: int) -> str:
 def toy(queries: int, depth: int) -> tuple[Collection, pd.DataFrame]:
     """A collection, and candidates of which no two lists share a passage."""
     texts = {f"d{i}": passage(i) for i in range(queries * depth)}
-    asked = {f"q{i}": f"{WORDS[i % 10]} question {i}" for i in range(queries)}
+    questions = {f"q{i}": f"{WORDS[i % 10]} question {i}" for i in range(queries)}
     none = pd.DataFrame(columns=["query_id", "doc_id", "relevance"])
     rows = [(f"q{i}", f"d{i * depth + j}", -float(j)) for i in range(queries) for j in range(depth)]
-    return Collection("toy", asked, texts, none), rankings.rank(*zip(*rows, strict=True))
+    return Collection("toy", questions, texts, none), rankings.rank(*zip(*rows, strict=True))
 
 
 @pytest.fixture
@@ -166,50 +168,55 @@ def test_a_shuffled_order_is_a_function_of_seed_and_query(teacher, rank, tmp_pat
 
     plain = firsts("a")
     assert plain[0] == ("d6", "d7", "d8", "d9")
-    one = firsts("b", order="shuffled")
-    assert one != plain and one == firsts("c", order="shuffled")
-    assert one != firsts("d", order="shuffled", seed=1)
+    shuffled = firsts("b", order="shuffled")
+    assert shuffled != plain and shuffled == firsts("c", order="shuffled")
+    assert shuffled != firsts("d", order="shuffled", seed=1)
 
 
-def test_several_input_orders_are_merged(teacher, rank, tmp_path):
+def test_several_input_orders_are_merged(teacher, rank):
     # a perfect teacher in one window: all orders agree
     with FaultyServer() as server:
         taught = rank(teacher(server, window=10, stride=5, shuffles=3))
         assert len(server.asked) == 3 * 3
     assert orders(taught) == expected(3, 10, window=10, stride=5)
-    # one that keeps what it is shown: the merged order is the mean place, by hand
+
+
+def test_orders_that_differ_are_merged_by_the_mean_place_or_by_kemeny(teacher, rank, tmp_path):
+    # a teacher that keeps what it is shown
     keep = answer(" > ".join(f"[{i + 1}]" for i in range(5)))
     merged = {}
-    for merge in ("borda", "kemeny"):
-        with FaultyServer(per_body(then=keep)) as server:
-            settings = {"window": 5, "stride": 5, "shuffles": 4, "order": "shuffled"}
-            ledger = str(tmp_path / f"l-{merge}")
-            teach = teacher(server, merge=merge, ledger=ledger, **settings)
-            merged[merge] = rank(teach, queries=40, depth=5, folder=merge)
+    with FaultyServer(per_body(then=keep)) as server:
+        settings = {"window": 5, "stride": 5, "shuffles": 4, "order": "shuffled"}
+        for merge in ("borda", "kemeny"):
+            ranked = rank(teacher(server, merge=merge, **settings), 40, depth=5, folder=merge)
+            merged[merge] = orders(ranked)
     table = rankings.read_parquet(tmp_path / "borda" / "windows.parquet")
     for query_id, rows in table.groupby("query_id"):
-        seen = [list(shown) for shown in rows.sort_values("shuffle").shown]
-        mean = {d: sum(one.index(d) for one in seen) for d in seen[0]}
-        order = orders(merged["borda"])[query_id]
-        assert [mean[d] for d in order] == sorted(mean.values())
-    assert orders(merged["borda"]) != orders(merged["kemeny"])
+        mean = {d: sum(list(shown).index(d) for shown in rows.shown) for d in rows.shown.iloc[0]}
+        assert [mean[d] for d in merged["borda"][query_id]] == sorted(mean.values())
+    assert merged["borda"] != merged["kemeny"]
+
+
+def lengthened(queries, depth, words):
+    """A toy whose passages go on for some more words."""
+    collection, candidates = toy(queries, depth)
+    texts = {d: text + " end" * words for d, text in collection.passages.items()}
+    return replace(collection, passages=texts), candidates
 
 
 def test_passages_are_cut_to_words(teacher, tmp_path):
-    collection, candidates = toy(1, 4)
-    long = {d: text + " end" * 50 for d, text in collection.passages.items()}
-    collection = Collection("long", collection.queries, long, collection.qrels)
+    collection, candidates = lengthened(1, 4, 50)
     with FaultyServer() as server:
         for words in (16, 40):
             teacher(server, passage_words=words).rank(candidates, collection, tmp_path)
-        texts = [text for one in server.asked for text in shown(one.body["messages"]).values()]
+        texts = [
+            text for request in server.asked for text in shown(request.body["messages"]).values()
+        ]
     assert sorted({len(text.split()) for text in texts}) == [16, 40]
 
 
 def test_a_window_that_does_not_fit_is_shown_with_shorter_passages(teacher, tmp_path):
-    collection, candidates = toy(2, 4)
-    long = {d: text + " end" * 90 for d, text in collection.passages.items()}
-    collection = Collection("long", collection.queries, long, collection.qrels)
+    collection, candidates = lengthened(2, 4, 90)
 
     def limited_context(asked):
         words = sum(len(m["content"].split()) for m in asked.body["messages"])
@@ -334,8 +341,8 @@ def test_a_thousand_requests_with_mixed_faults(teacher, rank, tmp_path):
     # nothing was asked again once it was answered, and every answer is in the ledger
     good = [asked.digest for asked in server.asked if asked.reply.name == "ranking"]
     assert len(good) == len(set(good))
-    rows = [json.loads(line) for f in (tmp_path / "ledger").iterdir() for line in f.open()]
-    usable = [row["key"] for row in rows if row["state"] == "ok"]
+    entries = Ledger(tmp_path / "ledger").entries()
+    usable = [entry.key for entry in entries if entry.state == "ok"]
     assert len(usable) == len(set(usable)) == len(good)
 
 
@@ -360,7 +367,7 @@ def test_a_dead_service_stops_the_teacher_and_nothing_is_lost(teacher, rank):
     with FaultyServer() as server:
         server.behave = lambda asked: ranking() if asked.number < 9 else error(500)
         teach = teacher(server, concurrency=2, backend={"tries": 1})
-        with pytest.raises(Stopped, match="20 requests in a row were not answered.*same command"):
+        with pytest.raises(Stopped, match="^20 requests"):
             rank(teach, queries=60)
         asked = len(server.asked)
         assert asked <= 9 + 20 + 2
@@ -389,10 +396,10 @@ def test_more_queries_ask_only_for_the_new_ones(teacher, rank):
 
 
 def spent(tmp_path, name):
-    """Sum over the ledger, and its first row."""
-    rows = [json.loads(line) for f in (tmp_path / "ledger").iterdir() for line in f.open()]
-    tokens = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
-    return {"tokens": tokens, "cost": sum(row["cost"] for row in rows)}[name], rows[0]
+    """Tokens or cost of all answers in the ledger."""
+    entries = list(Ledger(tmp_path / "ledger").entries())
+    tokens = sum(entry.input_tokens + entry.output_tokens for entry in entries)
+    return {"tokens": tokens, "cost": sum(entry.cost for entry in entries)}[name]
 
 
 @pytest.mark.parametrize("caps", [{"tokens": 1500}, {"cost": 3.0}], ids=str)
@@ -405,12 +412,13 @@ def test_a_cap_holds_and_can_be_raised(teacher, rank, tmp_path, caps):
         asked = len(server.asked)
         assert 0 < asked < 80
         name, cap = next(iter(caps.items()))
-        first, one = spent(tmp_path, name)
+        first = spent(tmp_path, name)
         assert 0.3 * cap < first <= cap
-        assert one["cost"] == pytest.approx(one["input_tokens"] / 1e3 + one["output_tokens"] * 3e-3)
+        entry = next(Ledger(tmp_path / "ledger").entries())
+        assert entry.cost == pytest.approx(entry.input_tokens / 1e3 + entry.output_tokens * 3e-3)
         with pytest.raises(Stopped):  # what was spent before counts
             rank(capped, queries=20)
-        assert first <= spent(tmp_path, name)[0] <= cap
+        assert first <= spent(tmp_path, name) <= cap
         taught = rank(teacher(server, prices=prices), queries=20)
         assert len(server.asked) == 80
     assert orders(taught) == expected(20, 10)
@@ -440,6 +448,7 @@ sys.path.insert(0, {tests!r})
 from test_teachers_listwise import toy
 from rdx import rankings
 from rdx.teachers import Endpoint, Listwise
+from tests.rdx.configured import configured
 backend = Endpoint(model="toy", base_url={url!r}, timeout=5, tries=4, backoff=0.01)
 teacher = Listwise(backend, "single_turn", window=4, stride=2, concurrency={concurrency},
                    ledger={ledger!r})
@@ -480,35 +489,30 @@ def test_killed_twenty_times_it_asks_no_more_than_what_was_in_flight(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("key", "value"),
     [
-        ({"window": 1}, "teacher.window"),
-        ({"stride": 0}, "teacher.stride"),
-        ({"stride": 5}, "teacher.stride"),
-        ({"passes": 0}, "teacher.passes"),
-        ({"order": "random"}, "teacher.order"),
-        ({"merge": "mean"}, "teacher.merge"),
-        ({"parse": "loose"}, "teacher.parse"),
-        ({"tries": 0}, "teacher.tries"),
-        ({"shuffles": 0}, "teacher.shuffles"),
-        ({"concurrency": 0}, "teacher.concurrency"),
-        ({"passage_words": 3}, "teacher.passage_words"),
-        ({"prompt": "no_such_prompt"}, "no_such_prompt"),
-        ({"prompt": "first_token", "window": 27, "stride": 10}, "at most 26"),
+        *(("window", 1), ("stride", 0), ("stride", 5), ("passes", 0), ("order", "random")),
+        *(("merge", "mean"), ("parse", "loose"), ("tries", 0), ("shuffles", 0)),
+        *(("concurrency", 0), ("passage_words", 3), ("prompt", "no_such_prompt")),
     ],
 )
-def test_bad_settings(settings, message):
-    values = {"backend": Endpoint("toy"), "prompt": "single_turn", "window": 4, "stride": 2}
-    with pytest.raises(ValueError, match=message):
-        Listwise(**values | settings)
+def test_bad_settings(key, value):
+    settings = {"backend": Endpoint("toy"), "prompt": "single_turn", "window": 4, "stride": 2}
+    with pytest.raises(ValueError, match=f"teacher.{key}"):
+        configured("teacher", Listwise, **settings | {key: value})
+
+
+def test_a_window_has_at_most_26_letters():
+    with pytest.raises(ValueError, match="teacher.window=27"):
+        configured("teacher", Listwise, Endpoint("toy"), "first_token", window=27, stride=10)
 
 
 @pytest.mark.parametrize("bad", [{"tokens": 0}, {"cost": -1.0}, {"hours": 0.0}])
 def test_bad_caps(bad):
     with pytest.raises(ValueError, match=f"teacher.caps.{next(iter(bad))}"):
-        Caps(**bad)
+        configured("teacher.caps", Caps, **bad)
 
 
 def test_bad_prices():
     with pytest.raises(ValueError, match="teacher.prices"):
-        Prices(input=-1.0)
+        configured("teacher.prices", Prices, input=-1.0)

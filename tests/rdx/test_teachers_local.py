@@ -14,7 +14,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from rdx.teachers import local
 from rdx.teachers.local import Local, complete, revision
-from rdx.teachers.messages import Failed, Fatal, TooLong
+from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
+from tests.rdx.configured import configured
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 WORDS = "river engine garden planet violin market stone reed kelp onyx rank these done".split()
@@ -76,8 +77,8 @@ def scripted(tmp_path_factory) -> str:
     """A model that continues the last word as FOLLOWS says: no attention, no MLP, no chat."""
     folder = tmp_path_factory.mktemp("scripted")
     size = len(VOCABULARY)
-    one = {"hidden_size": size, "num_hidden_layers": 1, "num_attention_heads": 1}
-    model = make_llama(**one, tie_word_embeddings=False)
+    sizes = {"hidden_size": size, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = make_llama(**sizes, tie_word_embeddings=False)
     layer = model.model.layers[0]
     with torch.no_grad():
         layer.self_attn.o_proj.weight.zero_()
@@ -103,15 +104,15 @@ def settings(model, **more) -> Local:
     return Local(model, **({"precision": "fp32", "device": "cpu"} | more))
 
 
-def ask(one: Local, requests, together=True):
+def ask(teacher: Local, requests, together=True):
     """Answers (or errors) of (messages, size) requests."""
 
     async def all_of_them():
-        backend = one.backend()
+        backend = teacher.backend()
         try:
             if together:
-                asked = [backend.ask(*request) for request in requests]
-                return await asyncio.gather(*asked, return_exceptions=True)
+                pending = [backend.ask(*request) for request in requests]
+                return await asyncio.gather(*pending, return_exceptions=True)
             return [await backend.ask(*request) for request in requests]
         finally:
             await backend.close()
@@ -120,7 +121,7 @@ def ask(one: Local, requests, together=True):
 
 
 def texts(answers):
-    return [(one.text, one.input_tokens, one.output_tokens, one.finish) for one in answers]
+    return [(a.text, a.input_tokens, a.output_tokens, a.finish) for a in answers]
 
 
 def naive(folder, prompt: list[int], limit: int) -> tuple[list[int], list[float]]:
@@ -186,8 +187,8 @@ def test_a_permutation_is_complete_at_its_last_character_and_not_before():
 def test_answers_end_with_the_permutation_an_end_token_or_their_limit(scripted):
     prompts = [("rank these river", 3), ("engine", 2), ("these garden", 4), ("kelp", 1),
                ("stone reed kelp onyx river", 4)]  # fmt: skip
-    made = ask(settings(scripted, max_new_tokens=9), [(user(text), n) for text, n in prompts])
-    assert texts(made) == [
+    requests = [(user(text), n) for text, n in prompts]
+    assert texts(ask(settings(scripted, max_new_tokens=9), requests)) == [
         ("[3]> [1]> [2]", 4, 3, "stop"),  # one more for <s>
         ("[4]> [5]> [4]> [5]> [4]> [5]> [4]> [5]> [4]>", 2, 9, "length"),
         ("", 3, 1, "stop"),
@@ -199,31 +200,30 @@ def test_answers_end_with_the_permutation_an_end_token_or_their_limit(scripted):
 def test_every_row_has_its_own_limit(scripted):
     together = ask(settings(scripted), [(user("engine"), n) for n in (2, 4, 20)])
     # as many tokens as "[1] > [2] > ..." has (one word each), and some more
-    assert [one.output_tokens for one in together] == [2 * n - 1 + 16 for n in (2, 4, 20)]
+    assert [answer.output_tokens for answer in together] == [2 * n - 1 + 16 for n in (2, 4, 20)]
 
 
 def test_batches_change_nothing(llama):
     requests = [(user(some_text(int(n))), 3) for n in RANDOM.integers(1, 40, 23)]
-    one = settings(llama, max_new_tokens=12)
-    alone = texts(ask(one, requests, together=False))
+    teacher = settings(llama, max_new_tokens=12)
+    alone = texts(ask(teacher, requests, together=False))
     assert len(set(alone)) > 20
     for batch in (1, 4, 16):
         assert texts(ask(settings(llama, max_new_tokens=12, batch=batch), requests)) == alone
-    assert texts(ask(one, requests[::-1])) == alone[::-1]
+    assert texts(ask(teacher, requests[::-1])) == alone[::-1]
 
 
 def test_generation_is_greedy_decoding(llama):
     requests = [(user(some_text(int(n))), 5) for n in RANDOM.integers(1, 40, 12)]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
-    for (messages, _), made in zip(
-        requests, ask(settings(llama, max_new_tokens=15), requests), strict=True
-    ):
+    answers = ask(settings(llama, max_new_tokens=15), requests)
+    for (messages, _), answer in zip(requests, answers, strict=True):
         prompt = tokens(f"<s> <user> {messages[0]['content']} <bot>")
-        said, _ = naive(llama, prompt, 15)
-        assert made.text == tokenizer.decode(said, skip_special_tokens=True)
-        assert (made.input_tokens, made.output_tokens) == (len(prompt), len(said))
-        assert made.finish == ("stop" if said[-1] == 3 else "length")
-        assert made.latency > 0
+        expected, _ = naive(llama, prompt, 15)
+        assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert (answer.input_tokens, answer.output_tokens) == (len(prompt), len(expected))
+        assert answer.finish == ("stop" if expected[-1] == 3 else "length")
+        assert answer.latency > 0
 
 
 # --- first token ---
@@ -233,27 +233,26 @@ def test_generation_is_greedy_decoding(llama):
 def test_first_token_ranks_by_the_logits_of_the_letters(llama, opening):
     requests = [(user(some_text(int(n))), int(RANDOM.integers(1, 27)))
                 for n in RANDOM.integers(1, 40, 15)]  # fmt: skip
-    one = settings(llama, score="first_token", opening=opening, batch=4)
-    seen = set()
-    for (messages, size), made in zip(requests, ask(one, requests), strict=True):
+    teacher = settings(llama, score="first_token", opening=opening, batch=4)
+    different = set()
+    for (messages, size), answer in zip(requests, ask(teacher, requests), strict=True):
         prompt = tokens(f"<s> <user> {messages[0]['content']} <bot> {opening}")
         _, logits = naive(llama, prompt, 1)
         best = sorted(LETTERS[:size], key=lambda letter: -logits[VOCABULARY.index(letter)])
-        assert made.text == " > ".join(f"[{letter}]" for letter in best)
-        assert (made.input_tokens, made.output_tokens) == (len(prompt), 1)
-        seen.add(made.text[:20])
-    assert len(seen) > 8
+        assert answer.text == " > ".join(f"[{letter}]" for letter in best)
+        assert (answer.input_tokens, answer.output_tokens) == (len(prompt), 1)
+        different.add(answer.text[:20])
+    assert len(different) > 8
 
 
 def test_first_token_keeps_the_input_order_of_ties(scripted):
-    made = ask(settings(scripted, score="first_token"), [(user("river"), 4)])
-    assert made[0].text == "[A] > [B] > [C] > [D]"
+    [answer] = ask(settings(scripted, score="first_token"), [(user("river"), 4)])
+    assert answer.text == "[A] > [B] > [C] > [D]"
 
 
 def test_first_token_has_26_letters(llama):
-    made = ask(settings(llama, score="first_token"), [(user("river"), 27)])
-    assert isinstance(made[0], Fatal)
-    assert "27 passages" in str(made[0]) and "teacher.window" in str(made[0])
+    [error] = ask(settings(llama, score="first_token"), [(user("river"), 27)])
+    assert isinstance(error, Fatal) and "teacher.window" in str(error)
 
 
 def test_first_token_needs_single_tokens(llama, tmp_path):
@@ -261,12 +260,12 @@ def test_first_token_needs_single_tokens(llama, tmp_path):
     cut = Tokenizer.from_file(str(tmp_path / "cut" / "tokenizer.json"))
     text = cut.to_str().replace('"Q"', '"qq"')
     (tmp_path / "cut" / "tokenizer.json").write_text(text)
-    one = settings(str(tmp_path / "cut"), score="first_token")
-    made = ask(one, [(user("river"), 3), (user("stone"), 3)])
-    assert all(isinstance(error, Fatal) and "'Q'" in str(error) for error in made)
+    teacher = settings(str(tmp_path / "cut"), score="first_token")
+    errors = ask(teacher, [(user("river"), 3), (user("stone"), 3)])
+    assert all(isinstance(error, Fatal) and "'Q'" in str(error) for error in errors)
     # this tokeniser does not split "[A"
-    glued = ask(settings(llama, score="first_token", opening="["), [(user("reed"), 2)])
-    assert isinstance(glued[0], Fatal) and "opening='['" in str(glued[0])
+    [error] = ask(settings(llama, score="first_token", opening="["), [(user("reed"), 2)])
+    assert isinstance(error, Fatal) and "opening='['" in str(error)
 
 
 # --- chats ---
@@ -302,8 +301,8 @@ def test_a_template_without_system_messages(llama, tmp_path):
     save_tokenizer(folder, NO_SYSTEM)
     assert prompt_of(folder, TALK[:2]) == "<s> <user> rank these river <bot>"
     save_tokenizer(folder, "{{ raise_exception('never') }}")
-    made = ask(settings(str(folder)), [(TALK, 2)])
-    assert isinstance(made[0], Fatal) and "never" in str(made[0])
+    [error] = ask(settings(str(folder)), [(TALK, 2)])
+    assert isinstance(error, Fatal) and "never" in str(error)
 
 
 def test_special_tokens_in_a_passage_are_text(llama):
@@ -317,14 +316,12 @@ def test_special_tokens_in_a_passage_are_text(llama):
 
 def test_a_prompt_that_does_not_fit_is_too_long(scripted):
     fits = CONTEXT - 5 - 1  # answer, <s>
-    one = settings(scripted, max_new_tokens=5)
-    requests = [(user("river " * n), 3) for n in (fits, fits + 1, 2)]
-    made = ask(one, requests)
-    assert [type(one).__name__ for one in made] == ["Answer", "TooLong", "Answer"]
-    assert f"{CONTEXT - 5 + 1} tokens of prompt and 5 of answer" in str(made[1])
+    teacher = settings(scripted, max_new_tokens=5)
+    results = ask(teacher, [(user("river " * n), 3) for n in (fits, fits + 1, 2)])
+    assert [type(result) for result in results] == [Answer, TooLong, Answer]
     smaller = settings(scripted, max_new_tokens=5, context=10)
-    made = ask(smaller, [(user("river " * n), 3) for n in (4, 5)])
-    assert made[0].text == "[3]> [1]> [2]" and isinstance(made[1], TooLong)
+    answer, error = ask(smaller, [(user("river " * n), 3) for n in (4, 5)])
+    assert answer.text == "[3]> [1]> [2]" and isinstance(error, TooLong)
 
 
 def test_batches_are_halved_where_memory_does_not_suffice(llama, monkeypatch):
@@ -348,14 +345,14 @@ def test_a_request_that_never_fits_into_memory_has_failed(llama, monkeypatch):
         raise torch.OutOfMemoryError("there is no GPU here to fill")
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", none)
-    made = ask(settings(llama), [(user("river"), 3), (user("reed"), 2)])
-    assert all(type(one) is Failed and "memory" in str(one) for one in made)
+    errors = ask(settings(llama), [(user("river"), 3), (user("reed"), 2)])
+    assert all(isinstance(error, Failed) for error in errors)
 
 
 def test_a_model_that_is_not_there_is_fatal(tmp_path):
     (tmp_path / "empty").mkdir()
-    made = ask(settings(str(tmp_path / "empty")), [(user("river"), 2), (user("stone"), 2)])
-    assert all(isinstance(error, Fatal) and "teacher.backend.model" in str(error) for error in made)
+    errors = ask(settings(str(tmp_path / "empty")), [(user("river"), 2), (user("stone"), 2)])
+    assert all(isinstance(e, Fatal) and "teacher.backend.model" in str(e) for e in errors)
 
 
 def test_the_event_loop_lives_while_the_model_works(llama, monkeypatch):
@@ -364,8 +361,8 @@ def test_the_event_loop_lives_while_the_model_works(llama, monkeypatch):
 
     async def both():
         backend, ticks = settings(llama, max_new_tokens=30).backend(), 0
-        asked = asyncio.gather(*(backend.ask(user(some_text(n)), 9) for n in range(1, 9)))
-        while not asked.done():
+        pending = asyncio.gather(*(backend.ask(user(some_text(n)), 9) for n in range(1, 9)))
+        while not pending.done():
             await asyncio.sleep(0.005)
             ticks += 1
         await backend.close()
@@ -399,56 +396,56 @@ def test_callers_in_step_share_their_batches(llama, monkeypatch):
 
 
 def test_the_oldest_request_is_never_left_out():
-    class One:
+    class Request:
         def __init__(self, length):
             self.length = lambda: length
 
     for _ in range(200):
-        waiting = [One(int(n)) for n in RANDOM.integers(1, 50, RANDOM.integers(1, 40))]
+        waiting = [Request(int(n)) for n in RANDOM.integers(1, 50, RANDOM.integers(1, 40))]
         most = int(RANDOM.integers(1, 20))
         picked = local._pick(waiting, most)
         assert len(picked) == len(set(map(id, picked))) == min(most, len(waiting))
         assert waiting[0] in picked
         if len(waiting) > most:  # neighbours in length
-            lengths = sorted(one.length() for one in waiting)
-            found = [one.length() for one in picked]
-            assert any(lengths[i : i + most] == found for i in range(len(lengths)))
+            lengths = sorted(request.length() for request in waiting)
+            nearest = [request.length() for request in picked]
+            assert any(lengths[i : i + most] == nearest for i in range(len(lengths)))
 
 
 def test_closing_ends_what_runs_and_fails_what_waits(scripted, llama):
     async def closed():
         backend = settings(llama, max_new_tokens=50, batch=1).backend()
         first = await backend.ask(user("river"), 3)  # loads the model
-        asked = [asyncio.ensure_future(backend.ask(user(some_text(20)), 9)) for _ in range(50)]
+        pending = [asyncio.ensure_future(backend.ask(user(some_text(20)), 9)) for _ in range(50)]
         await asyncio.sleep(0.2)
         start = time.perf_counter()
         await backend.close()
         took = time.perf_counter() - start
-        rest = await asyncio.gather(*asked, return_exceptions=True)
+        rest = await asyncio.gather(*pending, return_exceptions=True)
         again = await backend.ask(user("river"), 3)  # loads it again
         await backend.close()
         return took, rest, first, again
 
     took, rest, first, again = asyncio.run(closed())
     assert took < 1
-    assert sum(isinstance(one, Failed) for one in rest) > 20
+    assert sum(isinstance(result, Failed) for result in rest) > 20
     assert first.text == again.text
 
 
 def test_a_caller_that_gives_up_does_not_stop_the_others(scripted):
     async def some():
         backend = settings(scripted).backend()
-        asked = [asyncio.ensure_future(backend.ask(user("river"), 3)) for _ in range(6)]
+        pending = [asyncio.ensure_future(backend.ask(user("river"), 3)) for _ in range(6)]
         await asyncio.sleep(0)
-        for one in asked[::2]:
-            one.cancel()
-        made = await asyncio.gather(*asked, return_exceptions=True)
+        for task in pending[::2]:
+            task.cancel()
+        results = await asyncio.gather(*pending, return_exceptions=True)
         await backend.close()
-        return made
+        return results
 
-    made = asyncio.run(some())
-    assert all(isinstance(one, asyncio.CancelledError) for one in made[::2])
-    assert [one.text for one in made[1::2]] == ["[3]> [1]> [2]"] * 3
+    results = asyncio.run(some())
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+    assert [answer.text for answer in results[1::2]] == ["[3]> [1]> [2]"] * 3
 
 
 def test_a_backend_outlives_the_event_loop(scripted):
@@ -465,8 +462,8 @@ def test_identity_follows_the_model_not_its_place(scripted, llama, tmp_path):
     moved = tmp_path / "elsewhere" / "scripted0"
     shutil.copytree(scripted, moved)
     (moved / "notes.md").write_text("not of the model")
-    one, two = (settings(str(folder)).backend().identity() for folder in (scripted, moved))
-    assert one == two and one["model"] == "scripted0"
+    here, there = (settings(str(folder)).backend().identity() for folder in (scripted, moved))
+    assert here == there and here["model"] == "scripted0"
     with (moved / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
@@ -481,24 +478,17 @@ def test_identity_holds_what_changes_answers(llama):
     others = [{"precision": "bf16"}, {"score": "first_token"}, {"max_new_tokens": 7},
               {"context": 50}, {"chat_variables": {"mood": "onyx"}},
               {"score": "first_token", "opening": "["}]  # fmt: skip
-    found = [settings(llama, **one).backend().identity() for one in others]
-    assert all(one != base for one in found) and found[1] != found[5]
+    identities = [settings(llama, **other).backend().identity() for other in others]
+    assert base not in identities and identities[1] != identities[5]
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model": "asset:gpt"}, r"asset:gpt.*SmolLM2"),
-        ({"precision": "fp16"}, r"teacher\.backend\.precision='fp16'.*'bf16'"),
-        ({"score": "last"}, r"teacher\.backend\.score='last'.*first_token"),
-        ({"batch": 0}, r"teacher\.backend\.batch=0"),
-        ({"max_new_tokens": 0}, r"teacher\.backend\.max_new_tokens=0"),
-        ({"context": 0}, r"teacher\.backend\.context=0"),
-    ],
+    ("key", "value"),
+    [("precision", "fp16"), ("score", "last"), ("batch", 0), ("max_new_tokens", 0), ("context", 0)],
 )
-def test_local_refuses_bad_values(values, message):
-    with pytest.raises(ValueError, match=message):
-        Local(**({"model": "somewhere"} | values))
+def test_local_refuses_bad_values(key, value):
+    with pytest.raises(ValueError, match=rf"teacher\.backend\.{key}='?{value}"):
+        configured("teacher.backend", Local, "somewhere", **{key: value})
 
 
 # --- a real model ---
@@ -518,10 +508,10 @@ def test_smollm2_answers_alone_as_in_a_batch():
         for query in ("capital of France", "how to bake bread", "which river is in Paris")
         for order in ([0, 1, 2], [2, 1, 0], [1, 0])
     ]  # fmt: skip
-    requests = [(one, one[0]["content"].count("[")) for one in letters]
+    requests = [(chat, chat[0]["content"].count("[")) for chat in letters]
 
-    async def alone_and_together(one):
-        backend = one.backend()
+    async def alone_and_together(teacher):
+        backend = teacher.backend()
         alone = [await backend.ask(*request) for request in requests]
         together = await asyncio.gather(*(backend.ask(*request) for request in requests))
         await backend.close()
@@ -533,4 +523,4 @@ def test_smollm2_answers_alone_as_in_a_batch():
     assert all(text and length > 40 for text, length, _, _ in alone)
     alone, together = asyncio.run(alone_and_together(settings(model, score="first_token")))
     assert together == alone and len(set(alone)) > 2
-    assert all(complete(made[0], size) for made, (_, size) in zip(alone, requests, strict=True))
+    assert all(complete(text[0], size) for text, (_, size) in zip(alone, requests, strict=True))

@@ -68,8 +68,8 @@ def asset(tmp_path, monkeypatch):
     return folder
 
 
-def same(one, other):
-    (tokenizer, model), (other_tokenizer, other_model) = one, other
+def assert_same(loaded, expected):
+    (tokenizer, model), (other_tokenizer, other_model) = loaded, expected
     weights, expected = model.state_dict(), other_model.state_dict()
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
@@ -81,7 +81,7 @@ def same(one, other):
 def test_a_gguf_file_is_converted_once(asset, monkeypatch):
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         loaded = models.load_causal("asset:tiny", precision, "cpu")
-        same(loaded, models._load(str(asset), dtype))
+        assert_same(loaded, models._load(str(asset), dtype))
     (converted,) = asset.glob("safetensors-*")
     assert {path.name for path in asset.iterdir()} == {"tiny.gguf", converted.name}
     before = (converted / "model.safetensors").stat()
@@ -103,5 +103,5 @@ def test_a_damaged_or_unfinished_conversion_is_made_again(asset):
         path.write_bytes(path.read_bytes()[:-9]) if change == "cut" else path.unlink()
         assert not assets.sealed(converted)
         loaded = models.load_causal("asset:tiny", "fp32", "cpu")
-        same(loaded, models._load(str(asset), torch.float32))
+        assert_same(loaded, models._load(str(asset), torch.float32))
         assert assets.sealed(converted)

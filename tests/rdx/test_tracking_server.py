@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tracked import NOTHING, Place, outcome
 
-from rdx.tracking import MLflow
-from rdx.tracking.outbox import left
+from rdx.tracking import MLflow, Row
 
 pytestmark = pytest.mark.slow
-LEVELS = {"data": "pydocs", "sampler": "bm25", "loss": "ranknet"}
 MANY = 500  # trials of a well-used server
 WRITERS, EACH = 8, 5
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -100,12 +99,7 @@ def server(tmp_path_factory):
 
 
 def search(uri, experiment, condition):
-    MLflow()._recording()
-    from rdx.tracking import runs
-
-    client = runs.client_of(uri)
-    found = client.get_experiment_by_name(experiment)
-    return runs.search(client, found.experiment_id, condition) if found else []
+    return Place(Path("nowhere"), MLflow(uri=uri, experiment=experiment)).search(condition)
 
 
 def trials(uri, experiment, *conditions):
@@ -143,8 +137,7 @@ class TestPostgres:
             assert "nDCG_at_10/student/files" in run.data.metrics
             assert "files" in {one.dataset.name for one in run.inputs.dataset_inputs}
             curves[run.data.tags["rdx.signature"]] += "distill/loss" in run.data.metrics
-        assert set(curves.values()) == {1}  # where both ran a cell, one of them computed it
-        assert left(tmp_path / "store" / "outbox") == []
+        assert len(found) == 3 and set(curves.values()) == {1}  # one of them records a cell
         from mlflow import MlflowClient
 
         alias = MlflowClient(server).get_model_version_by_alias(parent.info.run_name, "best")
@@ -160,7 +153,7 @@ class TestPostgres:
         process.kill()
         process.wait()
         done = rdx(["sync", *command], tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert done.stdout == "1 record delivered, 1 dead run closed\n", done.stderr
         [killed] = trials(server, "killed")
         assert (killed.info.run_id, killed.info.status) == (running[0].info.run_id, "KILLED")
         again = rdx(command, tmp_path)
@@ -170,25 +163,23 @@ class TestPostgres:
 
     def test_five_hundred_trials_are_found_fast(self, server, rdx, tmp_path, capsys):
         """The times are printed, for the documentation."""
-        from analysis import trials as of_analysis
-
-        tracking = MLflow(
-            uri=server, experiment="rdx", artifacts="", outbox=str(tmp_path / "outbox"),
-            system_metrics=False, wait=300,
-        )  # fmt: skip
+        place = Place(
+            tmp_path / "store",
+            MLflow(uri=server, experiment="rdx", artifacts="", system_metrics=False, wait=300),
+        )
         signatures = [f"{i:04x}" for i in range(MANY)]
         start = time.perf_counter()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda one: record(tracking, one, tmp_path, grid="many"), signatures))
+            list(pool.map(lambda one: record(place, one, grid="many"), signatures))
         made = time.perf_counter() - start
         start = time.perf_counter()
-        found = of_analysis.newest_finished(server, set(signatures))
+        found = place.settings._import("fetching").newest(server, "rdx", set(signatures))
         searched = time.perf_counter() - start
         start = time.perf_counter()
-        done = rdx(["sync", "tracking=mlflow_server", f"tracking.uri={server}"], tmp_path)
+        done = rdx(["sync", "tracking=mlflow_server", f"tracking.uri={server}"], tmp_path)  # store/
         synced = time.perf_counter() - start
         start = time.perf_counter()
-        tracking.log_grid("many", [{"signature": one, "state": "finished"} for one in signatures])
+        place.log_grid("many", [Row(signature=one, state="finished") for one in signatures])
         logged = time.perf_counter() - start
         with capsys.disabled():
             print(
@@ -196,26 +187,23 @@ class TestPostgres:
                 f"threads, found in {searched:.1f} s, sync {synced:.1f} s, grid logged in "
                 f"{logged:.1f} s"
             )
-        assert found.keys() == tracking.recorded() == set(signatures)
+        assert found.keys() == place.recorded() == set(signatures)
         assert done.stdout == "0 records delivered, 0 dead runs closed\n"
         assert trials(server, "rdx", "attributes.status != 'FINISHED'") == []
         [_] = search(server, "rdx", "tags.`rdx.kind` = 'grid'")
 
 
-def record(tracking, signature, folder, grid):
+def record(place, signature, grid):
     """A whole trial with a small table."""
-    place = folder / "results" / signature
-    place.mkdir(parents=True)
+    folder = place.store / "evaluate" / signature
+    folder.mkdir(parents=True)
     table = pd.DataFrame({"query_id": ["1", "2"], "measure": "nDCG@10", "value": [0.25, 0.5]})
-    table.to_parquet(place / "per_query.parquet")
-    with tracking.trial(
-        signature=signature, levels=LEVELS, config={"a": signature}, grid=grid, seed=1
-    ) as trial:
+    table.to_parquet(folder / "per_query.parquet")
+    with place.trial(signature, grid, config={"a": signature}) as trial:
         for step in range(20):
             trial.log_step("distill", step, {"loss": 1.0 / (step + 1), "learning_rate": 1e-5})
         trial.set_health("ok")
-        facts = {"collections": {"dl19": {"digest": "d", "queries": 2}}}
-        trial.log_result(place, facts, {"dl19/student/nDCG@10": 0.375})
+        trial.log_result(folder, outcome({"dl19/student/nDCG@10": 0.375}))
 
 
 def test_eight_processes_write_to_one_sqlite_file(tmp_path):
@@ -224,15 +212,10 @@ def test_eight_processes_write_to_one_sqlite_file(tmp_path):
 import sys
 from pathlib import Path
 import test_tracking_server as own
-from rdx.tracking import MLflow
 
-number, folder = sys.argv[1], Path(sys.argv[2])
-tracking = MLflow(
-    uri=f"sqlite:///{folder}/mlflow.db", artifacts=f"{folder}/a", outbox=f"{folder}/outbox",
-    wait=300,
-)
+place = own.Place.of(Path(sys.argv[2]), system_metrics=True, wait=300)
 for i in range(own.EACH):
-    own.record(tracking, f"{number}{i}", folder, grid="one")
+    own.record(place, f"{sys.argv[1]}{i}", grid="one")
 """
     here = Path(__file__).parent
     path = os.pathsep.join((str(here), str(here.parents[1])))
@@ -248,7 +231,7 @@ for i in range(own.EACH):
     said = [writer.communicate(timeout=550)[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * WRITERS, said
     assert "locked" not in "".join(said)
-    assert left(tmp_path / "outbox") == []
+    assert Place.of(tmp_path).sync() == NOTHING
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     found = trials(uri, "rdx")
     expected = [f"{number:x}{i}" for number in range(WRITERS) for i in range(EACH)]

@@ -11,29 +11,21 @@ from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
 
 from rdx.batches import Schedule
 from rdx.collection import Collection
-from rdx.lists import TrainingList, fixed
+from rdx.faults import Diverged
+from rdx.lists import TrainingList
 from rdx.losses import ADRMSE, LCE, RankNet
 from rdx.samplers import BM25
 from rdx.students import LoRA
-from rdx.trainer import Diverged, Epochs, Pairs, Prefinetune, Steps, Trainer
+from rdx.trainer import Epochs, Pairs, Prefinetune, Steps, Trainer
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.optimiser import factors, groups
+from tests.rdx.configured import configured
 
 
 @pytest.fixture
 def train(tmp_path):
     """Train a fresh student; gives (student, facts)."""
     return partial(trained, tmp_path)
-
-
-def selected() -> pd.DataFrame:
-    """The lists as `Depth.select` would give them."""
-    rows = [
-        (one.query_id, doc_id, rank)
-        for one in LISTS
-        for doc_id, rank in zip(one.doc_ids, one.teacher_ranks, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["query_id", "doc_id", "teacher_rank"])
 
 
 # --- budgets ---
@@ -70,31 +62,61 @@ def test_pairs_of_ragged_lists():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Epochs(0), r"budget\.epochs=0"),
-        (lambda: Steps(0), r"budget\.steps=0"),
-        (lambda: Pairs(-1), r"budget\.pairs=-1"),
-        (lambda: Trainer(learning_rate=0), r"trainer\.learning_rate=0"),
-        (lambda: Trainer(batch=0), r"trainer\.batch=0"),
-        (lambda: Trainer(max_tokens=0), r"trainer\.max_tokens=0"),
-        (lambda: Trainer(max_tokens="all"), r"trainer\.max_tokens='all'.*'auto'"),
-        (lambda: Trainer(gradient_cache="yes"), r"trainer\.gradient_cache='yes'.*'auto'"),
-        (lambda: Trainer(layer_decay=0), r"trainer\.layer_decay=0"),
-        (lambda: Trainer(layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
-        (lambda: Trainer(head_rate=0), r"trainer\.head_rate=0"),
-        (lambda: Trainer(validate_every=0), r"trainer\.validate_every=0"),
-        (lambda: Trainer(validate_every=1, patience=0), r"trainer\.patience=0"),
-        (lambda: Trainer(patience=2), r"trainer\.patience=2: need trainer\.validate_every"),
-        (lambda: Trainer(select="best"), r"trainer\.select='best'.* need"),
-        (lambda: Trainer(select="first"), r"trainer\.select='first'.*'best'"),
-        (lambda: Trainer(warmup=1.5), r"trainer\.warmup=1\.5"),
-        (lambda: Trainer(schedule="sine"), r"trainer\.schedule='sine'.*'cosine'"),
-        (lambda: Trainer(weight_decay=-1), r"trainer\.weight_decay=-1"),
-        (lambda: Trainer(clip=-1), r"trainer\.clip=-1"),
-        (lambda: Trainer(precision="fp8"), r"trainer\.precision='fp8'.*'bf16'"),
-        (lambda: Trainer(checkpoint_seconds=-1), r"trainer\.checkpoint_seconds=-1"),
-        (lambda: Trainer(device="tpu"), r"trainer\.device='tpu'"),
-        (lambda: stage(negatives=0), r"prefinetune\.negatives=0"),
-        (lambda: stage(depth=0), r"prefinetune\.depth=0"),
+        (lambda: configured("budget", Epochs, 0), r"budget\.epochs=0"),
+        (lambda: configured("budget", Steps, 0), r"budget\.steps=0"),
+        (lambda: configured("budget", Pairs, -1), r"budget\.pairs=-1"),
+        (lambda: configured("trainer", Trainer, learning_rate=0), r"trainer\.learning_rate=0"),
+        (lambda: configured("trainer", Trainer, batch=0), r"trainer\.batch=0"),
+        (lambda: configured("trainer", Trainer, max_tokens=0), r"trainer\.max_tokens=0"),
+        (
+            lambda: configured("trainer", Trainer, max_tokens="all"),
+            r"trainer\.max_tokens='all'.*'auto'",
+        ),
+        (
+            lambda: configured("trainer", Trainer, gradient_cache="yes"),
+            r"trainer\.gradient_cache='yes'.*'auto'",
+        ),
+        (lambda: configured("trainer", Trainer, layer_decay=0), r"trainer\.layer_decay=0"),
+        (lambda: configured("trainer", Trainer, layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
+        (lambda: configured("trainer", Trainer, head_rate=0), r"trainer\.head_rate=0"),
+        (lambda: configured("trainer", Trainer, validate_every=0), r"trainer\.validate_every=0"),
+        (
+            lambda: configured("trainer", Trainer, validate_every=1, patience=0),
+            r"trainer\.patience=0",
+        ),
+        (
+            lambda: configured("trainer", Trainer, patience=2),
+            r"trainer\.patience=2: need trainer\.validate_every",
+        ),
+        (lambda: configured("trainer", Trainer, select="best"), r"trainer\.select='best'.* need"),
+        (
+            lambda: configured("trainer", Trainer, select="first"),
+            r"trainer\.select='first'.*'best'",
+        ),
+        (lambda: configured("trainer", Trainer, warmup=1.5), r"trainer\.warmup=1\.5"),
+        (
+            lambda: configured("trainer", Trainer, schedule="sine"),
+            r"trainer\.schedule='sine'.*'cosine'",
+        ),
+        (lambda: configured("trainer", Trainer, weight_decay=-1), r"trainer\.weight_decay=-1"),
+        (lambda: configured("trainer", Trainer, clip=-1), r"trainer\.clip=-1"),
+        (
+            lambda: configured("trainer", Trainer, precision="fp8"),
+            r"trainer\.precision='fp8'.*'bf16'",
+        ),
+        (
+            lambda: configured("trainer", Trainer, checkpoint_seconds=-1),
+            r"trainer\.checkpoint_seconds=-1",
+        ),
+        (lambda: configured("trainer", Trainer, device="tpu"), r"trainer\.device='tpu'"),
+        (
+            lambda: stage(negatives=0),
+            r"prefinetune\.negatives=0",
+        ),
+        (
+            lambda: stage(depth=0),
+            r"prefinetune\.depth=0",
+        ),
     ],
 )
 def test_bad_values_name_their_key(make, message):
@@ -133,7 +155,7 @@ def test_on_step_is_told_loss_and_rate(train):
     assert [m["lr"] for _, m in seen] == pytest.approx(
         [peak * share for share in (1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3)]
     )
-    assert seen[-1][1]["loss"] == facts["last_loss"]
+    assert seen[-1][1]["loss"] == facts.last_loss
 
 
 def test_the_rate_is_that_of_the_optimiser(train):
@@ -236,16 +258,16 @@ def test_weight_decay_and_clipping_have_an_effect(train):
 def test_the_loss_falls(train, loss, tmp_path):
     _, facts = train(loss=loss, budget=Epochs(12), head="interaction")
     curve = json.loads((tmp_path / "work" / "curve.json").read_text())
-    assert len(curve) == 36 == facts["steps"]
+    assert len(curve) == 36 == facts.steps
     assert sum(curve[-3:]) < 0.6 * sum(curve[:3])
-    assert curve[-1] == facts["last_loss"]
+    assert curve[-1] == facts.last_loss
 
 
 def test_facts(train, tmp_path):
     student, facts = train(budget=Epochs(2))
-    assert facts["pairs"] == 2 * sum(len(one.doc_ids) for one in LISTS)
-    assert (facts["steps"], facts["lists"], facts["truncated_texts"]) == (6, 7, 0)
-    assert facts["weight_change"] > 1e-3
+    assert facts.pairs == 2 * sum(len(one.doc_ids) for one in LISTS)
+    assert (facts.steps, facts.lists, facts.truncated_texts) == (6, 7, 0)
+    assert facts.weight_change > 1e-3
     assert not student.training
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["curve.json"]
 
@@ -263,53 +285,44 @@ def test_tokens_padding_and_flops_are_counted(train, tmp_path):
     multiplied = sum(p.numel() for p in student.parameters()) - tables
     assert computing(student) == multiplied
     whole = train(batch=7, budget=Epochs(2), max_tokens=100_000, work="whole")[1]
-    assert whole["tokens"] == 2 * sum(lengths)
+    assert whole.tokens == 2 * sum(lengths)
     padded = 2 * len(lengths) * max(lengths)
-    assert whole["padding"] == pytest.approx(1 - 2 * sum(lengths) / padded)
-    assert whole["flops"] == 6 * multiplied * padded
+    assert whole.padding == pytest.approx(1 - 2 * sum(lengths) / padded)
+    assert whole.flops == 6 * multiplied * padded
     single = train(batch=7, budget=Epochs(2), max_tokens=1, work="single", gradient_cache="on")[1]
-    assert (single["tokens"], single["padding"]) == (whole["tokens"], 0)
-    assert single["flops"] == 8 * multiplied * single["tokens"]
+    assert (single.tokens, single.padding) == (whole.tokens, 0)
+    assert single.flops == 8 * multiplied * single.tokens
     uncached = train(batch=7, budget=Epochs(2), max_tokens=1, work="b", gradient_cache="off")[1]
-    assert uncached["flops"] == 6 * multiplied * single["tokens"]
+    assert uncached.flops == 6 * multiplied * single.tokens
     assert flops(10, 7, False) == 420 and flops(10, 7, True) == 560
 
 
 def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
-    def say(step, metrics):
-        print("step", step)
-
-    facts = train(budget=Epochs(2), on_step=say)[1]
+    facts = train(budget=Epochs(2), on_step=lambda step, metrics: print("step", step))[1]
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[0].startswith("training: 6 steps of 3 queries (up to ")
-        and "46 pairs, about " in lines[0]
-    )
+    assert "6 steps of 3 queries" in lines[0] and "46 pairs" in lines[0]
     assert lines[1:] == [f"step {i}" for i in range(6)]
     schedule = Schedule(lambda epoch: LISTS, 3, 0)
     student = toy_student(tmp_path)
     costs = plan(student, schedule, 7, TOY, kept=0)
     first = [sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(3)]
-    assert costs["pairs"] == 2 * 23 + first[0] and costs["batch_pairs"] == max(first)
-    assert costs["tokens"] == pytest.approx(facts["tokens"] * costs["pairs"] / 46, rel=0.3)
-    assert costs["flops"] == 8 * computing(student) * costs["tokens"]
+    assert costs.pairs == 2 * 23 + first[0] and costs.batch_pairs == max(first)
+    assert costs.tokens == pytest.approx(facts.tokens * costs.pairs / 46, rel=0.3)
+    assert costs.flops == 8 * computing(student) * costs.tokens
     never = plan(student, schedule, 7, TOY, kept=math.inf)
-    assert never["flops"] == 6 * computing(student) * costs["tokens"]
+    assert never.flops == 6 * computing(student) * costs.tokens
     assert "over 4 processes" in announcement("x", costs, 4)
 
 
 def test_weight_change_tells_a_training_without_effect(train):
-    class Nothing:
-        def __call__(self, scores, ranks, mask):
-            return (scores * 0).sum()
-
-    assert train(loss=Nothing(), weight_decay=0.0)[1]["weight_change"] == 0
+    nothing = lambda scores, ranks, mask: (scores * 0).sum()  # noqa: E731
+    assert train(loss=nothing, weight_decay=0.0)[1].weight_change == 0
     # only what is zero at the start can move by so little
     tiny = train(learning_rate=1e-30, weight_decay=0.0, work="b", model="dry")[1]
-    assert 0 < tiny["weight_change"] < 1e-28
+    assert 0 < tiny.weight_change < 1e-28
     lists = [TrainingList("q0", ("d0", "d1"), (3, 3))]  # tied
     tied = train(lists=lambda epoch: lists, weight_decay=0.0, work="c")[1]
-    assert tied["weight_change"] == 0
+    assert tied.weight_change == 0
 
 
 def test_the_first_loss_is_that_of_the_untrained_student(train, tmp_path):
@@ -336,12 +349,6 @@ def test_training_is_a_function_of_the_seed(train):
     assert torch.equal(torch.random.get_rng_state(), state)
     other, _ = train(work="c", seed=1)
     assert equal(one, same) and not equal(one, other)
-
-
-def test_dropout_is_on(train):
-    wet, _ = train(model="wet", work="a")
-    dry, _ = train(model="dry", work="b")
-    assert not equal(wet, dry)
 
 
 def test_every_step_drops_something_else(train):
@@ -382,7 +389,7 @@ def test_bf16_keeps_weights_and_losses_in_float32(train):
     assert set(kinds) == {torch.float32}
     assert {p.dtype for p in student.parameters()} == {torch.float32}
     full, _ = train(budget=Steps(2), work="b")
-    assert not equal(student, full) and math.isfinite(facts["last_loss"])
+    assert not equal(student, full) and math.isfinite(facts.last_loss)
 
 
 # --- stage 1 ---
@@ -393,7 +400,7 @@ def stage(**settings):
         "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
         "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
     }  # fmt: skip
-    return Prefinetune(**(values | settings))
+    return configured("prefinetune", Prefinetune, **(values | settings))
 
 
 def test_prefinetune_has_its_own_settings():
@@ -419,12 +426,6 @@ def test_prefinetune_draws_negatives_of_its_sampler():
             allowed = negatives | ({"d1", "d11"} if drawn.query_id == "q0" else {"d0"})
             assert set(drawn.doc_ids[1:]) <= allowed
     assert positives == {("q0", "d0"), ("q1", "d1"), ("q1", "d11")}  # not the one without text
-
-
-def test_fixed_lists_train_like_any(train):
-    one, _ = train(work="a")
-    other, _ = train(work="b", lists=fixed(selected()))
-    assert equal(one, other)
 
 
 def test_trainer_makes_its_own_accelerator_each_time():

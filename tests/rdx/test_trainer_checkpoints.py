@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,10 +27,10 @@ from trainer_toys import (
 )
 
 from rdx.collection import Collection
+from rdx.facts import Validation
 from rdx.lists import TrainingList
-from rdx.losses import LCE, RankNet
-from rdx.samplers import BM25
-from rdx.trainer import Epochs, Prefinetune, Steps, Trainer, fit
+from rdx.losses import RankNet
+from rdx.trainer import Epochs, Steps, Trainer, fit
 from rdx.trainer.checkpoints import BEST, LAST, Progress, find, save
 
 
@@ -68,28 +67,6 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("stops", [[1], [0, 3, 4]])
-def test_stage_1_resumes_exactly_too(train, stops):
-    rows = [(q, f"d{i}", 1) for i, q in enumerate(TOY.queries)]
-    qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
-    judged = Collection("toy", TOY.queries, PASSAGES, qrels)
-    stage = Prefinetune(
-        LCE(), BM25(stemmer="none"), depth=8, negatives=3, queries=None,
-        epochs=3, batch=3, learning_rate=1e-3, warmup=0.2, seed=3,
-    )  # fmt: skip
-    cached = {"max_tokens": 25, "gradient_cache": "on", "checkpoint_seconds": 0}
-    own = stage.trainer(Trainer(**FAST | cached))
-    settings = {name: getattr(own, name) for name in Trainer.__dataclass_fields__}
-    settings |= {"loss": stage.loss, "lists": stage.lists(judged), "budget": Epochs(2)}
-    whole, facts = train(work="whole", **settings)
-    assert facts["steps"] == 6
-    for step in stops:
-        with pytest.raises(Stop):
-            train(work="cut", on_step=stop_at(step), **settings)
-    resumed, again = train(work="cut", **settings)
-    assert equal(whole, resumed) and again == facts
-
-
 def test_texts_cut_before_an_interruption_are_counted(tmp_path):
     long = Collection("toy", TOY.queries, {d: "river " * 300 + d for d in PASSAGES}, TOY.qrels)
 
@@ -105,7 +82,7 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
     with pytest.raises(Stop):
         run("cut", stop_at(5))
     assert run("cut") == facts
-    assert facts["truncated_texts"] == len({d for one in LISTS for d in one.doc_ids})
+    assert facts.truncated_texts == len({d for one in LISTS for d in one.doc_ids})
 
 
 def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
@@ -192,17 +169,21 @@ def test_validation_selects_the_best_weights(train):
     best, facts = train(work="best", validate=first, select="best", **settings)
     assert len(first.calls) == 5
     assert torch.equal(parameters(best), first.calls[2])  # the first of equals
-    assert (facts["validation_start"], facts["validation"]) == (0.1, 0.9)
-    assert (facts["best_step"], facts["kept_step"], facts["steps"]) == (4, 4, 7)
+    assert facts.validation == Validation(start=0.1, kept=0.9, best_step=4, kept_step=4)
+    assert facts.steps == 7
     again = values(0.1, 0.5, 0.9, 0.9, 0.2)
     last, facts = train(work="last", validate=again, **settings)
     assert torch.equal(parameters(last), again.calls[4])
-    assert (facts["validation"], facts["best_step"], facts["kept_step"]) == (0.2, 4, 7)
+    assert (facts.validation.kept, facts.validation.best_step, facts.validation.kept_step) == (
+        0.2,
+        4,
+        7,
+    )
     plain, facts = train(work="plain", budget=Steps(7))
-    assert equal(last, plain) and "validation" not in facts  # looking changes nothing
+    assert equal(last, plain) and facts.validation is None  # looking changes nothing
     # without a validation to call, or without an interval, there is none
     _, facts = train(work="none", budget=Steps(7), validate=values())
-    assert "validation" not in facts
+    assert facts.validation is None
 
 
 def test_validation_stops_early(train):
@@ -212,13 +193,13 @@ def test_validation_stops_early(train):
     early, facts = train(
         work="early", validate=look, on_step=lambda _, m: rates.append(m), **settings
     )
-    assert (facts["steps"], facts["best_step"], len(look.calls)) == (8, 4, 5)
+    assert (facts.steps, facts.validation.best_step, len(look.calls)) == (8, 4, 5)
     assert [m.get("validation") for m in rates] == [None, 0.3, None, 0.4, None, 0.4, None, 0.1]
     # the schedule is that of the whole budget
     assert [m["lr"] for m in rates] == [FAST["learning_rate"] * i / 10 for i in range(1, 9)]
     assert torch.equal(parameters(early), look.calls[4])
     longer = values(0.0, 0.3, 0.4, 0.4, 0.1, 0.9, *[0.0] * 5)
-    assert train(work="b", validate=longer, **settings | {"patience": 4})[1]["steps"] == 18
+    assert train(work="b", validate=longer, **settings | {"patience": 4})[1].steps == 18
 
 
 def quality(student) -> float:
@@ -276,8 +257,8 @@ def test_a_harmful_loss_ends_below_its_start(train):
     _, good = train(work="good", head="interaction", **settings)
     worst = [TrainingList(o.query_id, o.doc_ids[::-1], o.teacher_ranks) for o in LISTS]
     _, bad = train(work="bad", lists=lambda epoch: worst, head="interaction", **settings)
-    assert good["validation"] > good["validation_start"] == bad["validation_start"]
-    assert bad["validation"] < bad["validation_start"]
+    assert good.validation.kept > good.validation.start == bad.validation.start
+    assert bad.validation.kept < bad.validation.start
 
 
 # --- killed at any moment ---

@@ -10,22 +10,26 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from rdx.facts import TrainingFacts, parse
+
 ROOT = Path(__file__).parents[2]
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as `accelerate launch` sets them
 
 PROGRAM = """
 import json, os, sys
+from contextlib import nullcontext, suppress
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 import torch
 from safetensors.torch import save_model
 from torch.distributed.tensor import DTensor
-from trainer_toys import Stop, TOY, toy_student, trained
+from trainer_toys import Stop, TOY, bert, toy_student, trained
 from rdx import losses
+from rdx.facts import dump
 from rdx.evaluation import rerank
 from rdx.rankings import rank
 from rdx.students import CrossEncoder, LoRA
-from rdx.trainer import Steps, Trainer, run
+from rdx.trainer import Steps, Trainer, run, together
 from rdx.trainer.step import Engine
 
 ADAMW, SGD = torch.optim.AdamW, torch.optim.SGD
@@ -80,6 +84,7 @@ if os.environ.get("SCALED") == "overflow" and RANK > 0:
 
 
 def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **settings):
+    settings.pop("goes_on", None)
     if lora:
         settings["lora"] = LoRA(rank=2)
     options = {{k: settings.pop(k) for k in ("lora",) if k in settings}}
@@ -98,18 +103,25 @@ def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **set
         folder, work=work, student=student, loss=getattr(losses, loss)(), on_step=on_step,
         validate=validate, budget=Steps(settings.pop("steps", 7)), **settings,
     )
-    save_model(student, str(folder / (work + ".safetensors")))
-    facts["processes"] = int(os.environ.get("WORLD_SIZE", 1))
-    (folder / (work + ".json")).write_text(json.dumps(facts))
+    save_model(student, str(folder / f"{{work}}-{{RANK}}.safetensors"))
+    if RANK == 0:
+        (folder / (work + ".json")).write_text(dump(facts))
+
+
+def take_part(order):
+    train(Path(folder), order, **jobs[order])
 
 
 def program():
     assert RANK == 0
     for work, job in jobs.items():
-        train(Path(folder), work, **job)
+        bert(Path(folder), job.get("model", "dry"), 2)  # before the others look for it
+        together(work)
+        with suppress(Stop) if job.get("goes_on") else nullcontext():
+            take_part(work)
 
 
-run(program) if "RANK" in os.environ else program()
+run(program, take_part) if "RANK" in os.environ else program()
 (Path(folder) / f"held-{{RANK}}.json").write_text(json.dumps(HELD))
 """
 
@@ -135,9 +147,13 @@ def launch(folder, processes, jobs, fails="", **environment):
     if fails:
         assert fails in done.stderr, done.stderr
         return {}
-    facts = {name: json.loads((folder / f"{name}.json").read_text()) for name in jobs}
-    assert {one.pop("processes") for one in facts.values()} == {processes}
-    return {name: (facts[name], load_file(folder / f"{name}.safetensors")) for name in jobs}
+    weights = {}
+    for name in (name for name, job in jobs.items() if "stop" not in job):
+        files = [folder / f"{name}-{rank}.safetensors" for rank in range(processes)]
+        weights[name], *others = map(load_file, files)
+        assert all(difference(weights[name], same) == 0 for same in others)
+    facts = {name: parse(TrainingFacts, (folder / f"{name}.json").read_text()) for name in weights}
+    return {name: (facts[name], weights[name]) for name in weights}
 
 
 def held(folder, processes):
@@ -189,11 +205,11 @@ def test_several_processes_give_the_weights_of_one(by_kind, job, kind):
     compared = [n for n in weights if job != "adam" or not n.endswith(ROUNDING)]
     assert weights.keys() == same.keys()
     assert difference({n: weights[n] for n in compared}, {n: same[n] for n in compared}) < 5e-6
-    assert facts["weight_change"] > 3e-4
-    assert again["weight_change"] == pytest.approx(facts["weight_change"], rel=1e-3)
-    assert again["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-5)
+    assert facts.weight_change > 3e-4
+    assert again.weight_change == pytest.approx(facts.weight_change, rel=1e-3)
+    assert again.last_loss == pytest.approx(facts.last_loss, rel=1e-5)
     for name in ("steps", "pairs", "lists", "tokens", "truncated_texts"):
-        assert again[name] == facts[name]
+        assert getattr(again, name) == getattr(facts, name)
 
 
 @pytest.mark.slow
@@ -221,7 +237,7 @@ def test_two_processes_resume_validate_and_select(tmp_path, environment):
     launch(tmp_path, 2, {"cut": RESUMED | {"stop": 3}}, fails="Stop", **environment)
     again, same = launch(tmp_path, 2, {"cut": RESUMED}, **environment)["cut"]
     assert again == facts and difference(weights, same) == 0
-    assert facts["best_step"] == facts["kept_step"]
+    assert facts.validation.best_step == facts.validation.kept_step
 
 
 @pytest.mark.slow
@@ -233,7 +249,7 @@ def test_a_checkpoint_is_for_any_number_of_processes(tmp_path):
     again, same = launch(tmp_path, 3, {"cut": settings}, **FSDP)["cut"]
     compared = [name for name in weights if not name.endswith((*ROUNDING, "cls.bias"))]
     assert difference({n: weights[n] for n in compared}, {n: same[n] for n in compared}) < 5e-6
-    assert again["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-5)
+    assert again.last_loss == pytest.approx(facts.last_loss, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -241,7 +257,7 @@ def test_out_of_memory_in_one_process_halves_in_both(tmp_path):
     jobs = {"one": {"max_tokens": "auto", "batch": 7, **DESCENT}}
     facts, weights = launch(tmp_path / "roomy", 2, jobs)["one"]
     again, same = launch(tmp_path / "tight", 2, jobs, SMALL="50")["one"]
-    assert facts["max_tokens"] == 4096 and again["max_tokens"] == 64
+    assert facts.max_tokens == 4096 and again.max_tokens == 64
     assert difference(weights, same) < 3e-6
     # under FSDP the other process is in the middle of its layers: both end
     launch(tmp_path / "fails", 2, jobs, fails="trainer.max_tokens", SMALL="70", **FSDP)
@@ -257,7 +273,15 @@ def test_the_gradient_scaler_sees_what_any_process_sees(tmp_path):
         # in the second process alone, the gradient overflows: no process may make the step
         settings = environment | {"SCALED": "overflow"}
         facts, _ = launch(tmp_path / f"{kind} inf", 2, jobs, **settings)["one"]
-        assert facts["weight_change"] == 0
+        assert facts.weight_change == 0
+
+
+@pytest.mark.slow
+def test_what_fails_in_the_main_process_alone_ends_its_training_only(tmp_path):
+    jobs = {"stopped": {"stop": 2, "goes_on": True}, "next": DESCENT}
+    after, weights = launch(tmp_path / "after", 2, jobs)["next"]
+    alone, same = launch(tmp_path / "alone", 2, {"next": DESCENT})["next"]
+    assert after == alone and difference(weights, same) == 0
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_kept_graphs_and_the_cache_give_the_same_bits(train, tmp_path, monkeypat
         student, facts = train(budget=Steps(3), **settings)
         found.append((student.state_dict(), facts))
     (cached, slow), (kept, fast) = found
-    assert slow["flops"] * 6 == fast["flops"] * 8
+    assert slow.flops * 6 == fast.flops * 8
     assert all(torch.equal(cached[name], kept[name]) for name in cached)
 
 
@@ -212,14 +212,14 @@ def test_auto_halves_until_it_fits_and_changes_nothing(
     monkeypatch.setattr(torch.optim, "AdamW", torch.optim.SGD)
     settings["learning_rate"] = 0.1
     roomy, facts = train(model="dry", work="roomy", **settings)
-    assert facts["max_tokens"] == 512
+    assert facts.max_tokens == 512
     student = Small(toy_student(tmp_path, "dry"), 90, graphs)
     tight, again = train(student=student, work="tight", **settings)
-    assert again["max_tokens"] == 64
+    assert again.max_tokens == 64
     assert "micro-batches of 64 tokens from now on" in capsys.readouterr().out
     for name in ("steps", "pairs", "tokens"):
-        assert again[name] == facts[name]
-    assert again["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-5)
+        assert getattr(again, name) == getattr(facts, name)
+    assert again.last_loss == pytest.approx(facts.last_loss, rel=1e-5)
     assert (parameters(tight.inner) - parameters(roomy)).abs().max() < 1e-5
 
 
@@ -250,8 +250,8 @@ def test_out_of_memory_turns_the_cache_on_first(train, tmp_path, monkeypatch, ca
     student = Forgetful(toy_student(tmp_path))
     cached, again = train(student=student, work="cached", **settings)
     assert "out of memory: the gradient cache is on from now on" in capsys.readouterr().out
-    assert equal(plain, cached.inner) and again["max_tokens"] == facts["max_tokens"] == 64
-    assert again["flops"] * 6 == facts["flops"] * 8
+    assert equal(plain, cached.inner) and again.max_tokens == facts.max_tokens == 64
+    assert again.flops * 6 == facts.flops * 8
     assert student.calls.count(False) == (len(student.calls) - 3) / 2  # all later ones twice
 
 
@@ -267,7 +267,7 @@ def test_halving_survives_an_interruption(train, tmp_path, monkeypatch):
     with pytest.raises(Stop):
         run("cut", on_step=stop_at(3))
     resumed, again = run("cut", tokens=100_000)  # the first time has decided
-    assert facts["max_tokens"] == 64
+    assert facts.max_tokens == 64
     assert equal(whole, resumed) and again == facts
 
 
@@ -315,7 +315,7 @@ def test_a_step_whose_gradient_overflows_is_skipped(train, scaled):
     one, facts = train(loss=steep, weight_decay=0.0, budget=Steps(1), clip=1.0)
     assert scalers[0].get_scale() == 2.0**126
     assert (parameters(one) - parameters(start)).abs().max() < 1e-28
-    assert facts["weight_change"] == 0
+    assert facts.weight_change == 0
 
 
 def steep(scores, ranks, mask):
@@ -332,7 +332,7 @@ def test_the_scaler_resumes_exactly(train, scaled, stop):
         train(work="cut", on_step=stop_at(stop), **settings)
     resumed, again = train(work="cut", **settings)
     assert equal(whole, resumed) and again == facts
-    assert facts["weight_change"] > 0
+    assert facts.weight_change > 0
     assert scalers[0].state_dict() == scalers[2].state_dict()
     assert scalers[0].get_scale() < 2.0**126  # it overflowed more than once
 

@@ -111,7 +111,7 @@ def listing(folder):
 def test_what_it_says_in_an_empty_folder(run, packages, tmp_path):
     told = run("rdx", "--help")
     assert told.returncode == 0
-    for group in ("experiments", "conf/loss", "conf/teacher/prompts"):
+    for group in ("experiments", "conf/loss", "conf/student/lora"):
         options = ", ".join(sorted(path.stem for path in (ROOT / group).glob("*.yaml")))
         assert f"{group.removeprefix('conf/')}: {options}" in told.stdout.splitlines()
     project = (ROOT / "pyproject.toml").read_text()
@@ -157,7 +157,11 @@ def test_the_source_distribution_makes_the_same_wheel(source, packages, tmp_path
         held = {name.split("/", 1)[-1] for name in tar.getnames()}
     data = [path for folder in ("conf", "experiments") for path in (ROOT / folder).rglob("*.yaml")]
     names = {str(path.relative_to(ROOT)) for path in data} | set(COPIED)
-    assert names <= held
+    templates = (ROOT / "analysis" / "render" / "templates").iterdir()
+    assert names | {str(path.relative_to(ROOT)) for path in templates} <= held
+    for name in held:
+        if "/templates/" in name and not name.endswith("/"):
+            assert (packages / name).read_bytes() == (ROOT / name).read_bytes()
     for name in names:
         assert (packages / "rdx" / name).read_bytes() == (ROOT / name).read_bytes()
 

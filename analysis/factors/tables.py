@@ -1,0 +1,247 @@
+"""Effects of the grid's factors: analysis of variance, Tukey's comparisons, simple effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from analysis.factors.anova import Effect, Grid, analyse, simple_effects
+from analysis.factors.levels import marginal_means, tukey
+from analysis.render.entry import (
+    Entry,
+    Table,
+    count,
+    interval,
+    number,
+    numbers,
+    p_value,
+    sentences,
+    significant,
+    words,
+)
+from analysis.summary import Summary
+from rdx.config import Cell, varied
+from rdx.text import counted
+
+
+@dataclass(frozen=True)
+class Design:
+    """The cells of one collection that differ in nothing but the factors and the seed.
+
+    Attributes
+    ----------
+    grid : Grid
+        The analysis of their scores.
+    runs, queries : int
+        Its size.
+    notes : tuple of str
+        What had to be left out.
+    """
+
+    grid: Grid
+    runs: int
+    queries: int
+    notes: tuple[str, ...]
+
+
+def tables(summary: Summary) -> tuple[Table, ...]:
+    """Effects and comparisons of levels; none if the spec names no factors that vary."""
+    if not summary.spec.factors:
+        return ()
+    designs = {
+        collection: design
+        for collection in summary.collections
+        if (design := design_of(summary, collection)) is not None
+    }
+    if not designs:
+        return ()
+    return _effects(summary, designs), _levels(summary, designs)
+
+
+def design_of(summary: Summary, collection: str) -> Design | None:
+    """Analyse the students of one collection by the spec's factors; None if none varies."""
+    spec = summary.spec
+    scores = _scores(summary.trials.frame, collection, spec.figure)
+    cells = {
+        cell.signature: cell for cell in summary.trials.cells if cell.signature in scores.index
+    }
+    if not cells:
+        return None
+    chosen, others = _alike(list(cells.values()), spec.factors)
+    left_out = sorted({" ".join(_others(cell, chosen[0], spec.factors)) for cell in others})
+    levels = {name: [level_of(cell, name) for cell in chosen] for name in spec.factors}
+    varying = {name: column for name, column in levels.items() if len(set(column)) > 1}
+    fixed = [name for name in spec.factors if name not in varying]
+    if not varying:
+        return None
+    table = scores.loc[[cell.signature for cell in chosen]].to_numpy(dtype=float)
+    order = 1 if _incomplete(varying) else 2
+    notes = sentences(
+        f"{collection}: cells that also differ in something else are left out: "
+        f"{'; '.join(left_out)}."
+        if left_out
+        else "",
+        f"{collection}: one level only among these cells: {', '.join(fixed)}." if fixed else "",
+        f"{collection}: some combinations of two factors were not run, so that only main effects "
+        "are estimated."
+        if order == 1 and len(varying) > 1
+        else "",
+    )
+    grid = analyse(table, varying, order=order)
+    return Design(grid, len(chosen), table.shape[1], notes)
+
+
+def level_of(cell: Cell, factor: str) -> str:
+    """Level of a factor in a cell; see `Cell.level`.
+
+    Raises
+    ------
+    ValueError
+        If the cell has no such key.
+    """
+    try:
+        return cell.level(factor)
+    except KeyError as error:
+        message = f"factors: {factor!r} is no config group and no key of the cells"
+        raise ValueError(message) from error
+
+
+def _alike(cells: list[Cell], factors: tuple[str, ...]) -> tuple[list[Cell], list[Cell]]:
+    """The most cells that differ in factors and seed alone, and the rest.
+
+    The rest would confound a factor with what else it differs in.
+    """
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        group = next((group for group in groups if not _others(cell, group[0], factors)), None)
+        if group is None:
+            groups.append([cell])
+        else:
+            group.append(cell)
+    most = max(groups, key=len)
+    return most, [cell for group in groups if group is not most for cell in group]
+
+
+def _others(cell: Cell, reference: Cell, factors: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys, with the cell's levels, that differ from a reference and are no factor nor the seed.
+
+    What neither command line gives may differ: it follows from the options that are factors.
+    """
+    return tuple(
+        f"{key}={levels[0]}" if levels[0] else f"no {key}"
+        for key, levels in sorted(varied((cell, reference)).items())
+        if key not in ("seed", *factors) and not any(f.startswith(f"{key}.") for f in factors)
+    )
+
+
+def _scores(frame: pd.DataFrame, collection: str, measure: str) -> pd.DataFrame:
+    """Per-query scores of the students: a row per trial, a column per query that all have."""
+    wanted = (
+        (frame["system"] == "student")
+        & (frame["collection"] == collection)
+        & (frame["measure"] == measure)
+    )
+    chosen = frame.loc[wanted, ["signature", "query_id", "value"]]
+    chosen = chosen.drop_duplicates(["signature", "query_id"])  # a trial may be in two sub-grids
+    return chosen.pivot(index="signature", columns="query_id", values="value").dropna(axis=1)
+
+
+def _incomplete(levels: Mapping[str, list[str]]) -> bool:
+    """Whether some two factors lack a combination of their levels."""
+    return any(
+        len(set(zip(levels[a], levels[b], strict=True))) < len(set(levels[a])) * len(set(levels[b]))
+        for a, b in combinations(levels, 2)
+    )
+
+
+def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
+    alpha = summary.spec.alpha
+    rows = []
+    for collection, design in designs.items():
+        for effect in design.grid.effects:
+            rows.append(_effect_row(collection, " × ".join(effect.term), effect, alpha))
+            if len(effect.term) == 2 and effect.p <= alpha:
+                rows += [
+                    _effect_row(collection, f"{factor} at {at}={level}", simple, alpha)
+                    for factor, at in (effect.term, effect.term[::-1])
+                    for level, simple in simple_effects(design.grid, factor, at).items()
+                ]
+    heads = ("df", "F", "p", "ω²", "95 % CI", "p (runs)")
+    repeated = any(e.p_runs == e.p_runs for d in designs.values() for e in d.grid.effects)
+    sizes = (
+        f"{name}: {counted(design.runs, 'run')} on {counted(design.queries, 'query')}, "
+        f"rest {design.grid.rest_df} df."
+        for name, design in designs.items()
+    )
+    return Table(
+        label=f"{summary.spec.name}-factors",
+        caption=f"Effects of {', '.join(summary.spec.factors)} on {summary.spec.figure}: analysis "
+        "of variance with queries as blocks.",
+        columns=(*words("Collection", "Effect"), *numbers(*heads)),
+        rows=tuple(rows),
+        notes=sentences(
+            f"† = p ≤ α = {alpha:g}, not corrected over the lines. Type II sums of squares of the "
+            "per-query scores; F against the rest, so p speaks about other queries, with these "
+            "trained models. ω²: partial, the share of the variance that other lines leave; below "
+            '0 = not more than chance. "A at B=b" is the effect of one factor at one level of '
+            "another, shown where their interaction is significant.",
+            "p (runs): the same effect against the variance between training runs of one cell: "
+            "whether the choice does more than another seed."
+            if repeated
+            else "(!) 1 seed per cell: nothing here tells an effect from the luck of a training "
+            "run.",
+            *sizes,
+            *(note for design in designs.values() for note in design.notes),
+        ),
+    )
+
+
+def _effect_row(collection: str, name: str, effect: Effect, alpha: float) -> tuple[Entry, ...]:
+    return (
+        Entry(collection),
+        Entry(name),
+        count(effect.df),
+        number(effect.f, 2),
+        p_value(effect.p).flagged(*significant(effect.p <= alpha)),
+        number(effect.omega),
+        interval(effect.low, effect.high, sign=False),
+        p_value(effect.p_runs),
+    )
+
+
+def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
+    alpha = summary.spec.alpha
+    rows = []
+    for collection, design in designs.items():
+        for factor in design.grid.levels:
+            means = marginal_means(design.grid, factor)
+            rows += [
+                (
+                    Entry(collection),
+                    Entry(factor),
+                    Entry(f"{pair.first} − {pair.second}"),
+                    number(means[pair.first]),
+                    number(means[pair.second]),
+                    number(pair.difference, sign=True, flags=significant(pair.p <= alpha)),
+                    interval(pair.low, pair.high),
+                    p_value(pair.p),
+                )
+                for pair in tukey(design.grid, factor)
+            ]
+    heads = ("Mean of first", "Mean of second", "Difference", "95 % CI", "p (Tukey)")
+    return Table(
+        label=f"{summary.spec.name}-levels",
+        caption=f"Levels of each factor compared in {summary.spec.figure}: Tukey's honestly "
+        "significant differences.",
+        columns=(*words("Collection", "Factor", "Levels"), *numbers(*heads)),
+        rows=tuple(rows),
+        notes=(
+            f"† = significant at α = {alpha:g} among all pairs of one factor in one collection. "
+            "Means weigh every combination of the other factors alike; p and the simultaneous "
+            "intervals come from the studentised range, with the rest of the analysis of variance "
+            "as error, so they speak about other queries, not about other training runs.",
+        ),
+    )

@@ -1,0 +1,108 @@
+"""Find a finished cell in the store, with its facts, scores and checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rdx import config
+from rdx.artifacts import Evaluated
+from rdx.config import Config
+from rdx.facts import TrialFacts
+from rdx.faults import Mendable
+from rdx.stages import DISTILL, PREFINETUNE
+from rdx.store import Unreadable, damage
+from rdx.students import Student
+
+
+class ExportError(Mendable, ValueError):
+    """What is asked for cannot be exported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell as the store has it.
+
+    Attributes
+    ----------
+    config
+        Its resolved configuration.
+    facts
+        Its `trial.json`.
+    per_query
+        Values [collection, system, query_id, measure, value].
+    checkpoint
+        Folder of the trained student.
+    """
+
+    config: Config
+    facts: TrialFacts
+    per_query: pd.DataFrame
+    checkpoint: Path
+
+    @property
+    def student(self) -> Student:
+        """What loads the checkpoint for scoring, on whatever machine this is."""
+        plain = {"lora": None, "compile": False, "attention_implementation": None}
+        student: Student = config.build(self.config["student"] | plain, "student")
+        return student
+
+
+def find(store: Path, signature: str) -> Finished:
+    """The finished cell of a signature, or of a beginning of it that is unique.
+
+    Raises
+    ------
+    ExportError
+        If there is none or more than one, or if it is damaged or lacks its configuration.
+    Unreadable
+        If this user may not read it, or another version of rdx wrote it.
+    """
+    folder = store / "evaluate" / _complete(store / "evaluate", signature)
+    again = "run its command again"
+    if problem := damage(folder):
+        raise ExportError(f"{folder} is damaged: {problem}; {again}")
+    cell = Evaluated(folder)
+    try:
+        stage = DISTILL if cell.config["loss"] else PREFINETUNE
+        checkpoint = store / stage.name / cell.facts.signatures[stage.name]
+    except KeyError as error:
+        raise Unreadable(folder, f"another version of rdx wrote it (no {error})") from error
+    if problem := damage(checkpoint):
+        raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
+    return Finished(cell.config, cell.facts, cell.per_query, checkpoint)
+
+
+def _complete(root: Path, beginning: str) -> str:
+    """The one signature in a stage's folder that begins so."""
+    try:
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise Unreadable(error.filename or root, error) from error
+    same = [name for name in names if name.startswith(beginning)]
+    known = [name for name in same if "." not in name]
+    if not beginning or len(known) > 1:
+        raise ExportError(
+            f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
+            "give more of it"
+        )
+    if known:
+        return known[0]
+    if same:  # SIGNATURE.partial
+        raise ExportError(
+            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
+            "where it was stopped"
+        )
+    finished = [name for name in names if "." not in name]
+    raise ExportError(
+        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
+        f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

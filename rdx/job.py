@@ -1,0 +1,204 @@
+"""What the stages of a cell work with: its configuration, its objects, the store, its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdx import accounting, config
+from rdx.collection import Collection, sample_queries
+from rdx.config import Cell
+from rdx.facts import Counts
+from rdx.parts import Budget, DataSource, Loss, OnStep, Sampler, Teacher
+from rdx.store import Store
+from rdx.tracking import Tracking, Trial, Unrecorded
+
+if TYPE_CHECKING:
+    from rdx.evaluation import Evaluation
+    from rdx.lists import Depth
+    from rdx.students import Student
+    from rdx.trainer import Prefinetune, Trainer
+
+TRAINING, STAGE_1, DEV = "training", "stage 1", "dev"
+_TEST = "test "
+
+
+class Parts:
+    """The objects of a cell's config groups, each built when it is first asked for."""
+
+    def __init__(self, cfg: dict[str, Any]) -> None:
+        self._cfg = cfg
+        self.seed: int = cfg["seed"]
+        self.limits: dict[str, float | None] = cfg.get("limits") or {}
+
+    def _build(self, group: str) -> Any:
+        return config.part(self._cfg, group)
+
+    @cached_property
+    def data(self) -> DataSource:
+        """The training collection."""
+        return self._build("data")
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Where training candidates come from."""
+        return self._build("sampler")
+
+    @cached_property
+    def depth(self) -> Depth:
+        """How many candidates a training list holds."""
+        return self._build("depth")
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """What re-orders candidates."""
+        return self._build("teacher")
+
+    @cached_property
+    def prefinetune(self) -> Prefinetune | None:
+        """Stage 1; None: the student begins as it comes."""
+        return self._build("prefinetune")
+
+    @cached_property
+    def loss(self) -> Loss | None:
+        """Of the distillation; None: there is none, and the student of stage 1 is evaluated."""
+        return self._build("loss")
+
+    @cached_property
+    def student(self) -> Student:
+        """The cross-encoder."""
+        return self._build("student")
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How long is distilled."""
+        return self._build("budget")
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """How is trained."""
+        return self._build("trainer")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What is measured, where, and how deep."""
+        return self._build("evaluation")
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """Where the trial is recorded."""
+        return self._build("tracking")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection of a cell, and the sampler that retrieves from it, in one of their roles.
+
+    Attributes
+    ----------
+    data, sampler
+        Where the collection comes from; what ranks its passages.
+    split
+        Of the collection.
+    queries
+        Judged queries of the split that are retrieved for, at most; None = all.
+    k
+        Passages that are retrieved for a query.
+    """
+
+    data: DataSource
+    sampler: Sampler
+    split: str
+    queries: int | None = None
+    k: int = 0
+
+    def judged(self, split: Collection) -> Collection:
+        """The judged queries that are retrieved for, a sample by hash."""
+        judged = [q for q in dict.fromkeys(split.qrels.query_id) if q in split.queries]
+        count = None if self.queries is None else min(self.queries, len(judged))
+        return split.subset(sample_queries(judged, count, 0))
+
+
+def test_role(name: str) -> str:
+    """The role of a test set."""
+    return f"{_TEST}{name}"
+
+
+def test_name(role: str) -> str:
+    """The name of the test set that has a role."""
+    return role.removeprefix(_TEST)
+
+
+def test_roles(parts: Parts) -> list[str]:
+    """The roles of all test sets of a cell."""
+    return [test_role(name) for name in parts.evaluation.collections]
+
+
+def source(parts: Parts, role: str) -> Source:
+    """The collection and the sampler in a role: `TRAINING`, `STAGE_1`, `DEV` or of a test set."""
+    if role == TRAINING:
+        return Source(parts.data, parts.sampler, "train")
+    if role == STAGE_1 and parts.prefinetune is not None:
+        return Source(parts.data, parts.prefinetune.sampler, "train")
+    evaluation = parts.evaluation
+    if role == DEV:
+        sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
+        if sampler is None:
+            raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
+        return Source(parts.data, sampler, "dev", size, evaluation.k)
+    test = evaluation.collections[test_name(role)]
+    return Source(test.data, test.first_stage, test.split, test.queries, evaluation.k)
+
+
+@dataclass
+class Job:
+    """A cell that is worked on.
+
+    Attributes
+    ----------
+    cell, parts
+        Its configuration, and the objects of its groups.
+    store
+        Where results are kept.
+    trial
+        The record of this execution.
+    """
+
+    cell: Cell
+    parts: Parts
+    store: Store
+    trial: Trial = field(default_factory=Unrecorded)
+    _splits: dict[tuple[Path, str], Collection] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cell: Cell) -> Job:
+        """The job of a cell, not recorded yet."""
+        return cls(cell, Parts(cell.cfg), Store(Path(cell.cfg["store"])))
+
+    def split(self, source: Source, folder: Path) -> Collection:
+        """The split of a collection that was laid out in a folder, loaded once."""
+        if (folder, source.split) not in self._splits:
+            self._splits[folder, source.split] = source.data.load(source.split, folder)
+        return self._splits[folder, source.split]
+
+    def report(self, title: str, counts: Counts, oddities: dict[str, int] | None = None) -> None:
+        """Print and log counts of dropped data, and stop if one is beyond its limit."""
+        if counts:
+            print(accounting.block(title, counts, oddities or {}))
+            shares = {f"lost/{name}": float(count.n) for name, count in counts.items()}
+            self.trial.log_step("labels", 0, shares)
+            accounting.check(counts, self.parts.limits)
+
+    def on_step(self, steps: int, curve: str = "") -> OnStep:
+        """After each of so many steps, show others in the store how far a training is.
+
+        `curve` is the name under which the steps are logged, too; "": they are not.
+        """
+        return partial(self._stepped, steps, curve)
+
+    def _stepped(self, steps: int, curve: str, step: int, metrics: dict[str, float]) -> None:
+        if curve:
+            self.trial.log_step(curve, step, metrics)
+        self.store.tell(step + 1, steps)

@@ -1,0 +1,399 @@
+"""The table of stages: what each needs, what decides its result, and what makes it.
+
+    collection -> index -> candidates -> teach -> select -> distill -> evaluate
+                        -> prefinetune ---------------------^          ^
+                        -> retrieve --> reference ---------------------^
+
+A cell is a few of these stages, some of them once for each of its collections (the *role*,
+`rdx.job`). A step's signature covers what the stage's `decides` gives and the signatures of what it
+`needs`: cells share results wherever these are equal. `rdx.pipeline` walks the table; signatures,
+plans, states and costs are derived from it, and from nothing else.
+
+What makes a stage is loaded when it is made: plans and tables sign cells without training them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from rdx import config
+from rdx.artifacts import (
+    Artifact,
+    Candidates,
+    Checkpoint,
+    Evaluated,
+    Ranking,
+    Selected,
+    TeacherRanking,
+)
+from rdx.config import Cell
+from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
+from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of
+from rdx.store import signature
+
+__all__ = [
+    "CANDIDATES",
+    "COLLECTION",
+    "DISTILL",
+    "EVALUATE",
+    "INDEX",
+    "LAST",
+    "PREFINETUNE",
+    "REFERENCE",
+    "RETRIEVE",
+    "SCHEMA",
+    "SELECT",
+    "STAGES",
+    "TEACH",
+    "Inputs",
+    "Signatures",
+    "Stage",
+    "Step",
+    "Work",
+    "cells",
+    "distinct",
+    "signed",
+    "split",
+    "steps",
+]
+
+SCHEMA = 5  # raise it when the meaning of a stored result changes
+
+
+def _late(module: str, name: str) -> Callable[[Job, Inputs, Path], None]:
+    """A function of a module of this package, which is loaded when it is called."""
+
+    def make(job: Job, inputs: Inputs, folder: Path) -> None:
+        getattr(import_module(f"rdx.stages.{module}"), name)(job, inputs, folder)
+
+    return make
+
+
+# --- collections, indexes, first stages, candidates ---
+
+
+def _layout(parts: Parts, role: str) -> JsonValue:
+    return config.identity(source(parts, role).data, config.FILES)
+
+
+def _index(parts: Parts, role: str) -> JsonValue:
+    place = source(parts, role)
+    return place.sampler.index_of(config.identity(place.data, config.PASSAGES))
+
+
+def _retrieval(parts: Parts, role: str) -> JsonValue:
+    place = source(parts, role)
+    return {
+        "sampler": config.identity(place.sampler),
+        "data": config.identity(place.data),
+        "split": place.split,
+        "queries": place.queries,
+        "k": place.k,
+    }
+
+
+def _candidates(parts: Parts, role: str) -> JsonValue:
+    depth = parts.depth
+    return {
+        "data": config.identity(parts.data),
+        "sampler": config.identity(parts.sampler),
+        "queries": depth.queries,
+        "seed": depth.seed,
+        "asked": depth.asked,
+    }
+
+
+def _search(parts: Parts, role: str) -> Work:
+    return Work({"data": config.identity(parts.data), "sampler": config.identity(parts.sampler)})
+
+
+def _collection_and_index(parts: Parts, role: str) -> Sequence[Step]:
+    return (collection_of(role), Step("index", role))
+
+
+COLLECTION = Stage(
+    "collection",
+    Artifact,
+    decides=_layout,
+    make=_late("retrieval", "lay_out"),
+    work=lambda parts, role: Work(_layout(parts, role)),
+)
+INDEX = Stage(
+    "index",
+    Artifact,
+    decides=_index,
+    make=_late("retrieval", "index"),
+    reads=lambda parts, role: (collection_of(role),),
+    work=lambda parts, role: Work(_index(parts, role)),
+)
+RETRIEVE = Stage(
+    "retrieve",
+    Ranking,
+    decides=_retrieval,
+    make=_late("retrieval", "retrieve"),
+    reads=_collection_and_index,
+    work=lambda parts, role: Work(_retrieval(parts, role)),
+)
+CANDIDATES = Stage(
+    "candidates",
+    Candidates,
+    decides=_candidates,
+    make=_late("retrieval", "rank_candidates"),
+    reads=lambda parts, role: _collection_and_index(parts, TRAINING),
+    work=_search,
+)
+
+# --- labels ---
+
+
+def _labels(parts: Parts, role: str) -> Work:
+    queries, teacher = parts.depth.queries, config.identity(parts.teacher)
+    if queries is None:
+        return _open_ended(parts, teacher)
+    return Work(teacher, queries * parts.depth.asked)
+
+
+def _open_ended(parts: Parts, like: JsonValue) -> Work:
+    """Work whose size is not known: compared under the same depth and stage 1 only."""
+    depth, stage_1 = config.identity(parts.depth), config.identity(parts.prefinetune)
+    return Work([like, depth, stage_1], None)
+
+
+def _reference(parts: Parts, role: str) -> JsonValue:
+    queries = parts.evaluation.teacher_queries
+    return {"teacher": config.identity(parts.teacher), "queries": queries}
+
+
+def _test_labels(parts: Parts, role: str) -> Work:
+    units = parts.evaluation.teacher_queries * source(parts, role).k
+    return Work(config.identity(parts.teacher), units)
+
+
+TEACH = Stage(
+    "teach",
+    TeacherRanking,
+    decides=lambda parts, role: config.identity(parts.teacher),
+    make=_late("labelling", "teach"),
+    needs=lambda parts, role: (Step("candidates"),),
+    reads=lambda parts, role: (collection_of(TRAINING),),
+    work=_labels,
+)
+REFERENCE = Stage(
+    "reference",
+    TeacherRanking,
+    decides=_reference,
+    make=_late("labelling", "rank_tests"),
+    needs=lambda parts, role: (Step("retrieve", role),),
+    reads=lambda parts, role: (collection_of(role),),
+    work=_test_labels,
+)
+
+# --- training ---
+
+
+def _stage_1(parts: Parts, role: str) -> JsonValue:
+    student, stage = config.identity(parts.student), parts.prefinetune
+    if stage is None:
+        return {"student": student}
+    return {
+        "student": student,
+        "prefinetune": config.identity(stage),
+        "data": config.identity(parts.data),
+        "trainer": config.identity(stage.trainer(parts.trainer)),
+    }
+
+
+def _stage_2(parts: Parts, role: str) -> JsonValue:
+    validated = parts.trainer.validate_every is not None
+    return {
+        "loss": config.identity(parts.loss),
+        "budget": config.identity(parts.budget),
+        "trainer": config.identity(parts.trainer),
+        "seed": parts.seed,
+        "validated": parts.evaluation.measures[0] if validated else None,
+    }
+
+
+def _tests(parts: Parts) -> list[Step]:
+    """The test collections: training queries are compared with theirs."""
+    return [collection_of(role) for role in test_roles(parts)]
+
+
+def _stage_1_reads(parts: Parts, role: str) -> Sequence[Step]:
+    if parts.prefinetune is None:
+        return ()
+    return (*_collection_and_index(parts, STAGE_1), *_tests(parts))
+
+
+def _stage_2_needs(parts: Parts, role: str) -> Sequence[Step]:
+    dev = (Step("retrieve", DEV),) if parts.trainer.validate_every is not None else ()
+    return (Step("teach"), Step("select"), Step("prefinetune"), *dev)
+
+
+def _training(parts: Parts, kind: str, pairs: float | None) -> Work:
+    student = config.identity(parts.student)
+    like: JsonValue = [kind, student, parts.trainer.precision]
+    work = Work(like, pairs) if pairs is not None else _open_ended(parts, like)
+    return replace(work, size=student)
+
+
+def _stage_1_work(parts: Parts, role: str) -> Work:
+    stage = parts.prefinetune
+    if stage is None:
+        return _training(parts, "saved as it comes", 1)
+    lists = None if stage.queries is None else stage.queries * stage.epochs
+    return _training(parts, STAGE_1, None if lists is None else lists * (1 + stage.negatives))
+
+
+def _stage_2_work(parts: Parts, role: str) -> Work:
+    depth = parts.depth
+    if depth.queries is None:
+        return _training(parts, "stage 2", None)
+    length = parts.budget.length(depth.queries, depth.k, parts.trainer.batch)
+    return _training(parts, "stage 2", length.pairs)
+
+
+SELECT = Stage(
+    "select",
+    Selected,
+    decides=lambda parts, role: config.identity(parts.depth),
+    make=_late("training", "select"),
+    needs=lambda parts, role: (Step("candidates"), Step("teach")),
+    reads=lambda parts, role: (collection_of(TRAINING), *_tests(parts)),
+    work=lambda parts, role: Work(["select", config.identity(parts.depth)]),
+)
+PREFINETUNE = Stage(
+    "prefinetune",
+    Checkpoint,
+    decides=_stage_1,
+    make=_late("training", "prefinetune"),
+    reads=_stage_1_reads,
+    work=_stage_1_work,
+    together=True,
+)
+DISTILL = Stage(
+    "distill",
+    Checkpoint,
+    decides=_stage_2,
+    make=_late("training", "distill"),
+    needs=_stage_2_needs,
+    reads=lambda parts, role: (collection_of(TRAINING),),
+    work=_stage_2_work,
+    again=True,
+    together=True,
+)
+
+# --- evaluation ---
+
+
+def _evaluation(parts: Parts, role: str) -> JsonValue:
+    precision = parts.trainer.precision
+    return {"evaluation": config.identity(parts.evaluation), "precision": precision}
+
+
+def _evaluation_needs(parts: Parts, role: str) -> Sequence[Step]:
+    """The student, first stages, and the teacher where it ranks queries it has not seen."""
+    roles = test_roles(parts)
+    ranked = parts.loss and parts.evaluation.teacher_queries and parts.teacher.ranks_unseen
+    return (
+        Step("distill" if parts.loss else "prefinetune"),
+        *([Step("retrieve", DEV)] if parts.evaluation.interpolate else []),
+        *(Step("retrieve", test) for test in roles),
+        *(Step("reference", test) for test in roles if ranked),
+    )
+
+
+def _evaluation_reads(parts: Parts, role: str) -> Sequence[Step]:
+    dev = [collection_of(DEV)] if parts.evaluation.interpolate else []
+    return (*dev, *_tests(parts))
+
+
+def _evaluation_work(parts: Parts, role: str) -> Work:
+    student, evaluation = config.identity(parts.student), config.identity(parts.evaluation)
+    return Work([student, parts.trainer.precision, evaluation])
+
+
+EVALUATE = Stage(
+    "evaluate",
+    Evaluated,
+    decides=_evaluation,
+    make=_late("testing", "evaluate"),
+    needs=_evaluation_needs,
+    reads=_evaluation_reads,
+    work=_evaluation_work,
+    again=True,
+)
+
+_TABLE: tuple[Stage[Artifact], ...] = (
+    *(COLLECTION, INDEX, RETRIEVE, CANDIDATES, TEACH, SELECT),
+    *(PREFINETUNE, DISTILL, REFERENCE, EVALUATE),
+)
+STAGES = {stage.name: stage for stage in _TABLE}
+LAST = Step("evaluate")
+
+# --- what is derived from the table ---
+
+
+class Signatures:
+    """What the steps of a cell sign, and their signatures, each found once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._keys: dict[Step, str] = {}
+
+    def signed(self, step: Step) -> dict[str, JsonValue]:
+        """What decides a step's result, itself and by what it needs."""
+        stage = STAGES[step.stage]
+        return {
+            "stage": stage.name,
+            "schema": SCHEMA,
+            "decides": stage.decides(self.parts, step.role),
+            "needs": [[n.stage, self.key(n)] for n in stage.needs(self.parts, step.role)],
+        }
+
+    def key(self, step: Step) -> str:
+        """The signature of a step."""
+        if step not in self._keys:
+            self._keys[step] = signature(self.signed(step))
+        return self._keys[step]
+
+
+def steps(parts: Parts, last: Step = LAST) -> list[Step]:
+    """All steps that a result takes, in an order in which they can be made; itself the last."""
+    return list(dict.fromkeys(_steps(parts, last)))
+
+
+def _steps(parts: Parts, step: Step) -> Iterator[Step]:
+    for need in STAGES[step.stage].inputs(parts, step.role):
+        yield from _steps(parts, need)
+    yield step
+
+
+def signed(cell: Cell) -> Cell:
+    """The cell with the signatures of its steps, and its own, which is that of the last."""
+    signatures = Signatures(Parts(cell.cfg))
+    keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
+    return replace(cell, keys=keys, signature=keys[str(LAST)])
+
+
+def split(
+    what: str | Sequence[str], precision: str | None = None
+) -> tuple[list[Cell], list[tuple[Cell, str]]]:
+    """`rdx.config.split`, the possible cells signed."""
+    cells, left_out = config.split(what, precision)
+    return [signed(cell) for cell in cells], left_out
+
+
+def cells(what: str | Sequence[str]) -> list[Cell]:
+    """`rdx.config.cells`, signed."""
+    return split(what)[0]
+
+
+def distinct(cells: Sequence[Cell], stage: str = LAST.stage) -> list[Cell]:
+    """The first cell of each signature of a stage, in the order of the last ones."""
+    return list({cell.keys[stage]: cell for cell in reversed(cells)}.values())[::-1]

@@ -1,0 +1,109 @@
+"""Evaluate a student: re-rank every test set, measure, and write down what came out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from rdx import accounting, config
+from rdx import evaluation as ev
+from rdx.artifacts import Checkpoint, Evaluated
+from rdx.collection import Collection
+from rdx.evaluation import Tested
+from rdx.facts import Setting, Timing, TrialFacts
+from rdx.job import DEV, Job, Parts, test_role
+from rdx.stages.retrieval import judged
+from rdx.stages.stage import Inputs
+from rdx.stages.training import show_curve
+from rdx.store import signature
+from rdx.students import CrossEncoder
+
+
+def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
+    """Re-rank every test set with the student; write runs, per-query values and facts."""
+    parts, evaluation = job.parts, job.parts.evaluation
+    checkpoint = inputs.student
+    _check_training(job, checkpoint)
+    student = parts.student.load(checkpoint.folder)
+    weight = _dev_weight(job, inputs, student) if evaluation.interpolate else None
+    settings: dict[str, Setting] = {}
+    timing: dict[str, Timing] = {}
+    tests: dict[str, Tested] = {}
+    runs: dict[str, pd.DataFrame] = {}
+    for name in evaluation.collections:
+        role = test_role(name)
+        test, first_stage = judged(job, inputs, role), inputs.first_stage(role)
+        ranking, timing[name] = ev.rerank(
+            *(student, first_stage, test, parts.trainer),
+            *(evaluation.max_tokens, f"re-ranking {name}"),
+        )
+        job.report(f"re-ranking {name}", accounting.of_tested(name, timing[name]))
+        if evaluation.efficiency:
+            single = ev.timed(
+                *(student, first_stage, test, parts.trainer, evaluation.max_tokens),
+                *(evaluation.efficiency, evaluation.efficiency_queries),
+            )
+            timing[name] = replace(timing[name], single=single)
+        systems = {"student": ranking}
+        if weight is not None:
+            systems["student+first_stage"] = ev.interpolated(ranking, first_stage, weight)
+        labels = inputs.reference(name)
+        some_queries = {} if labels is None else {"teacher": ev.as_ranking(labels.ranking)}
+        tests[name] = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
+        settings[name] = setting(job.parts, name, test)
+        runs |= {f"{name}.{system}": run for system, run in tests[name].systems.items()}
+    per_query, collections = ev.by_corpus(evaluation, tests, settings, weight)
+    trained = checkpoint.facts
+    health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
+    over_collections = ev.over_collections(per_query, collections)
+    facts = TrialFacts(
+        signature=job.cell.signature,
+        signatures=job.cell.keys,
+        levels=job.cell.levels,
+        seed=parts.seed,
+        health=health,
+        collections=collections,
+        over_collections=over_collections,
+        means=ev.named_means(per_query, over_collections),
+        precision=config.precisions(job.cell.cfg),
+        timing=timing,
+        checkpoint=trained,
+    )
+    Evaluated.write(folder, facts, per_query, runs, job.cell.cfg)
+
+
+def _check_training(job: Job, checkpoint: Checkpoint) -> None:
+    """Show what was cut in a training, and refuse one that dropped too much, a stored one too."""
+    dropped = checkpoint.facts.dropped
+    cut = {name: count for name, count in dropped.items() if name.endswith("_truncated")}
+    job.report("texts cut", cut)
+    accounting.check(dropped, job.parts.limits)
+    if job.parts.loss is None:
+        show_curve(job, checkpoint)
+
+
+def _dev_weight(job: Job, inputs: Inputs, student: CrossEncoder) -> float:
+    """The interpolation weight of the student, chosen on dev."""
+    evaluation = job.parts.evaluation
+    queries = judged(job, inputs, DEV)
+    first_stage = inputs.first_stage(DEV)
+    ranking, _ = ev.rerank(
+        *(student, first_stage, queries, job.parts.trainer),
+        *(evaluation.max_tokens, "re-ranking dev"),
+    )
+    return ev.best_weight(ranking, first_stage, queries.qrels, evaluation.measures[0])
+
+
+def setting(parts: Parts, name: str, test: Collection) -> Setting:
+    """What must be equal before two systems may stand in one table of a test set."""
+    test_set = parts.evaluation.collections[name]
+    return Setting(
+        queries=len(test.queries),
+        k=parts.evaluation.k,
+        digest=signature([config.identity(test_set.data), sorted(test.queries)]),
+        first_stage=test_set.first_stage.fingerprint(),
+        corpus=test_set.corpus,
+        in_mean=test_set.in_mean,
+    )

@@ -1,0 +1,145 @@
+"""Train students: stage 1 on labels, stage 2 on a teacher's rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rdx import accounting, trainer
+from rdx import evaluation as ev
+from rdx.accounting import QuerySet
+from rdx.artifacts import Checkpoint, Selected
+from rdx.batches import Schedule
+from rdx.collection import Collection, sample_queries
+from rdx.facts import CheckpointFacts, Counts, numbers
+from rdx.job import DEV, STAGE_1, TRAINING, Job, test_name, test_roles
+from rdx.stages.retrieval import judged, split
+from rdx.stages.stage import Inputs
+from rdx.students import CrossEncoder
+from rdx.trainer import processes
+
+
+def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
+    """Stage 1: train the student on labels with hard negatives; or save it as it comes."""
+    stage, parts = job.parts.prefinetune, job.parts
+    student = parts.student.create(stage.seed if stage else 0)
+    facts = CheckpointFacts()
+    if stage is not None:
+        whole = split(job, inputs, STAGE_1)
+        # a subset has none; where stage 2 follows, that shows them
+        oddities = {} if parts.loss else whole.counts
+        judged = [q for q in whole.relevant() if q in whole.queries]
+        queries = whole.subset(
+            sample_queries(judged, stage.queries, stage.seed, "prefinetune.queries")
+        )
+        lists = stage.lists(queries, inputs.index(STAGE_1))
+        dropped = accounting.left_out(len(lists(0)), len(queries.queries))
+        dropped |= _leaks(job, inputs, queries)
+        processes.by_main(lambda: job.report("data of stage 1", dropped, oddities))
+        budget, settings = trainer.Epochs(stage.epochs), stage.trainer(parts.trainer)
+        training = trainer.fit(
+            student,
+            stage.loss,
+            lists,
+            queries,
+            budget,
+            settings,
+            stage.seed,
+            folder,
+            on_step=job.on_step(budget.count(Schedule(lists, settings.batch, stage.seed))),
+            name="stage 1",
+        )
+        facts = CheckpointFacts(training=training, dropped=dropped)
+    _save(student, folder, facts)
+
+
+def _save(student: CrossEncoder, folder: Path, facts: CheckpointFacts) -> None:
+    """Write a checkpoint, in the main process."""
+    if processes.is_main():
+        student.save(folder)
+        Checkpoint.write_facts(folder, facts)
+
+
+def select(job: Job, inputs: Inputs, folder: Path) -> None:
+    """Select the passages of the training lists, and count what is dropped on the way."""
+    depth, queries = job.parts.depth, split(job, inputs, TRAINING)
+    candidates, labels = inputs.candidates, inputs.labels
+    selected = depth.select(candidates.ranking, labels.ranking)
+    lists = depth.draws(
+        selected, queries.relevant(), seed=0
+    )  # whatever the seed, of as many queries
+    selection = accounting.of_training(
+        *(candidates.sample, queries, candidates.ranking, labels.ranking, selected),
+        [training_list.query_id for training_list in lists(0)],
+        depth.k,
+    )
+    leaks = _leaks(job, inputs, queries.subset(selection.fates))
+    selection = replace(selection, dropped=selection.dropped | leaks)
+    job.report("training data", selection.dropped, queries.counts)
+    Selected.write_all(folder, selected, selection)
+
+
+def distill(job: Job, inputs: Inputs, folder: Path) -> None:
+    """Stage 2: train the student of stage 1 on the teacher's rankings."""
+    parts, queries, labels = job.parts, split(job, inputs, TRAINING), inputs.labels
+    job.trial.log_step("labels", 0, numbers(labels.audit))
+    show_curve(job, inputs.start)
+    selected, selection = inputs.selected.ranking, inputs.selected.selection
+    lists = parts.depth.draws(selected, queries.relevant(), parts.seed)
+    student = parts.student.load(inputs.start.folder, parts.seed)
+    assert parts.loss is not None  # without one, there is no such stage
+    steps = parts.budget.count(Schedule(lists, parts.trainer.batch, parts.seed))
+    training = trainer.fit(
+        *(student, parts.loss, lists, queries, parts.budget, parts.trainer, parts.seed, folder),
+        on_step=job.on_step(steps, "distill"),
+        name="distilling",
+        validate=_validation(job, inputs),
+    )
+    used = [query_id for query_id, fate in selection.fates.items() if fate == accounting.USED]
+    cut = accounting.of_truncation(
+        student.pairs.truncated,
+        training.truncated_texts,
+        selected[selected.query_id.isin(used)],
+        queries.queries,
+    )
+    states = labels.ranking.state.value_counts()
+    facts = CheckpointFacts(
+        training=training,
+        dropped=selection.dropped | cut,
+        audit=labels.audit,
+        states={str(state): int(n) for state, n in states.items()},
+    )
+    _save(student, folder, facts)
+
+
+def show_curve(job: Job, stage_1: Checkpoint) -> None:
+    """Log the curve of stage 1: all cells that share it show it."""
+    for step, loss in enumerate(stage_1.curve):
+        job.trial.log_step("prefinetune", step, {"loss": loss})
+
+
+def _validation(job: Job, inputs: Inputs) -> Callable[[CrossEncoder], float] | None:
+    """What a training is validated by: the first measure on dev, mean over queries."""
+    if not job.parts.trainer.validate_every:
+        return None
+    settings, evaluation = job.parts.trainer, job.parts.evaluation
+    queries = judged(job, inputs, DEV)
+    first_stage = inputs.first_stage(DEV)
+
+    def score(student: CrossEncoder) -> float:
+        ranking, _ = ev.rerank(
+            student, first_stage, queries, settings, evaluation.max_tokens, "validating"
+        )
+        return float(ev.measured(ranking, queries.qrels, evaluation.measures[:1]).value.mean())
+
+    return score
+
+
+def _leaks(job: Job, inputs: Inputs, train: Collection) -> Counts:
+    """Count training queries that are tested, and warn of them."""
+    tests = {}
+    for role in test_roles(job.parts):
+        test = judged(job, inputs, role)
+        tests[test_name(role)] = QuerySet(test.name, test.queries)
+    return accounting.of_leaks(QuerySet(train.name, train.queries), tests)

@@ -1,0 +1,131 @@
+"""The model of a student: a Hugging Face encoder, its adapters, and a head."""
+
+from __future__ import annotations
+
+import copy
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from rdx.students.dropout import CheapDropout
+from rdx.students.heads import first_position, sparse
+from rdx.students.tokenising import Pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from rdx.students.settings import LoRA
+
+
+class CrossEncoder(nn.Module):
+    """Encoder, head and tokeniser: (query, passage) pairs to scores."""
+
+    def __init__(self, encoder: PreTrainedModel, head: nn.Module | None, pairs: Pairs) -> None:
+        super().__init__()
+        self.encoder, self.head, self.pairs = encoder, head, pairs
+        self.first_position = first_position(encoder)
+
+    def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
+        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
+        mask = inputs["attention_mask"]
+        if self.pairs.attention == "sparse":
+            inputs = sparse(inputs, parts, self.first_position)
+        with CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext():
+            output = self.encoder(**inputs)
+        scores: Tensor
+        if self.head is None:
+            scores = output.logits.squeeze(1).float()
+        else:
+            scores = self.head(output.last_hidden_state, mask, parts)
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""
+        merged(self.encoder).save_pretrained(folder)
+        self.pairs.tokenizer.save_pretrained(folder)
+        if self.head is not None:
+            save_file(self.head.state_dict(), folder / "head.safetensors")
+        (folder / "student.json").write_text(json.dumps(self.pairs.facts) + "\n")
+
+
+def may_be_fresh(model: PreTrainedModel, name: str) -> bool:
+    """Whether a checkpoint may lack a weight: of the head, of which the pooler is part."""
+    base = model.base_model_prefix + "."
+    inner = model.base_model is not model
+    return (inner and not name.startswith(base)) or "pooler" in name.split(".")
+
+
+def compile_encoder(encoder: nn.Module) -> None:
+    """Compile an encoder in place, for batches of different lengths."""
+    # dropout must not differ from the uncompiled one
+    encoder.compile(dynamic=True, options={"fallback_random": True})
+
+
+def is_compiled(encoder: nn.Module) -> bool:
+    """Whether `compile_encoder` was called on an encoder."""
+    return getattr(encoder, "_compiled_call_impl", None) is not None
+
+
+def first_layers(weights: str, count: int) -> dict[str, Any]:
+    """What cuts a model's configuration down to its first layers."""
+    config = AutoConfig.from_pretrained(weights, trust_remote_code=False)
+    kinds = config.to_dict().get("layer_types")  # e.g. of ModernBERT
+    return {"num_hidden_layers": count} | ({"layer_types": kinds[:count]} if kinds else {})
+
+
+def dropouts(weights: str) -> list[str]:
+    """The keys of a model's configuration that are dropout probabilities."""
+    known = AutoConfig.from_pretrained(weights, trust_remote_code=False).to_dict()
+    named = [key for key in known if "dropout" in key or key.endswith("pdrop")]
+    return [key for key in named if known[key] is None or isinstance(known[key], float)]
+
+
+def add_adapters(encoder: PreTrainedModel, lora: LoRA) -> None:
+    """Freeze the encoder and add adapters to its linear layers, in place.
+
+    Only the base model is touched, so that a classification head is trained whole; and so is the
+    pooler, which belongs to that head: it is as fresh as the head where the checkpoint has none.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    base = encoder.base_model
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    ends = lora.targets or ("",)
+    chosen = [
+        name
+        for name in linear
+        if any(not end or name == end or name.endswith(f".{end}") for end in ends)
+        and "pooler" not in name.split(".")
+    ]
+    if not chosen:
+        raise ValueError(
+            f"student.lora.targets={list(ends)}: no such linear layer in {type(base).__name__}; "
+            f"it has {sorted({name.rpartition('.')[2] for name in linear})}"
+        )
+    alpha: Any = lora.alpha  # peft says int, and takes any number
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=chosen
+    )
+    inject_adapter_in_model(config, base)
+    for name, parameter in base.named_parameters():
+        if base is not encoder and "pooler" in name.split("."):
+            parameter.requires_grad_(True)
+
+
+def merged(encoder: PreTrainedModel) -> PreTrainedModel:
+    """The encoder with its adapters, if it has any, added to its matrices; a copy."""
+    if not any("lora_" in name for name, _ in encoder.named_parameters()):
+        return encoder
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = copy.deepcopy(encoder)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    return plain

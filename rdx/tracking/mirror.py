@@ -1,0 +1,400 @@
+"""Write logs as MLflow runs; import this through `rdx.tracking`, which silences mlflow."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from requests import RequestException
+
+from rdx.tracking import database, models, notes
+from rdx.tracking.log import (
+    ATTACHED,
+    FAILED,
+    FINISHED,
+    GRID,
+    End,
+    Entry,
+    Input,
+    Log,
+    Points,
+    Result,
+    Start,
+    Table,
+    Tags,
+)
+
+if TYPE_CHECKING:
+    from rdx.tracking import MLflow
+
+DIGEST_LENGTH = 36  # mlflow.utils.validation.MAX_DATASET_DIGEST_SIZE
+METRICS_PER_BATCH = 1000  # mlflow.utils.validation.MAX_METRICS_PER_BATCH
+PARAMS_PER_BATCH = 100  # mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH
+REFUSED = (400, 409)  # of HTTP: the same request would be refused again
+PARENT_SECONDS = 60.0  # that a trial waits for another one that makes the run of their grid
+STALE = {"rdx.error", "rdx.health"}  # tags of a trial that is gone on with
+
+
+def final(error: Exception) -> bool:
+    """Whether an error is final: MLflow refuses what is sent, or a file is missing."""
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in REFUSED
+    if isinstance(error, RequestException):
+        return False
+    return isinstance(error, TypeError | ValueError | KeyError | FileNotFoundError)
+
+
+class Mirror:
+    """Writes a log as a run of MLflow; whatever is written may be written again.
+
+    Attributes
+    ----------
+    position
+        How much of the log is there.
+    resumed
+        Whether the run was there before.
+    closed
+        Whether this process does not hold the log any more.
+    """
+
+    def __init__(self, settings: MLflow, log: Log) -> None:
+        self.settings, self.log, self.target = settings, log, settings.target
+        self.position = log.position(self.target)
+        self.resumed = self.closed = False
+        self._start: Start | None = None
+        for entry in log.entries[: self.position.delivered]:
+            self._start = entry if isinstance(entry, Start) else self._start
+
+    @property
+    def run_id(self) -> str:
+        """Of the run; "" before there is one."""
+        return self.position.run_id
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
+        """The client that writes."""
+        return client_of(self.settings.uri)
+
+    @functools.cached_property
+    def experiment_id(self) -> str:
+        """Of the experiment, which is created at need."""
+        name, artifacts = self.settings.experiment, self.settings.artifacts
+        return experiment_id(self.client, name, artifacts)
+
+    def pending(self) -> Sequence[Entry]:
+        """The lines that are not there yet."""
+        return self.log.entries[self.position.delivered :]
+
+    def deliver(self, entries: Sequence[Entry]) -> None:
+        """Write the first line, and whatever points of curves fit with it."""
+        count = 1
+        match entries[0]:
+            case Points():
+                count = self._points(entries)
+            case Start() as start:
+                self._begin(start)
+            case Tags(values=values):
+                self._tag({key: notes.cut(value) for key, value in values.items()})
+            case Result() as result:
+                self._result(result)
+            case Table() as table:
+                self._table(table)
+            case End() as end:
+                self._end(end)
+        self._move(delivered=self.position.delivered + count)
+
+    def refused(self, cause: str) -> None:
+        """Leave the next line out, which MLflow refused."""
+        lost = self.position.lost or cause
+        self._move(lost=lost, delivered=self.position.delivered + 1)
+
+    def _move(self, **changes: Any) -> None:
+        self.position = replace(self.position, **changes)
+        if not self.closed:
+            self.log.move(self.target, self.position)
+
+    # --- the lines of a trial ---
+
+    def _begin(self, start: Start) -> None:
+        self._start = start
+        name = notes.cut(notes.run_name(start.levels, start.seed))
+        tags = {
+            **{group: notes.cut(option) for group, option in start.levels.items()},
+            "seed": str(start.seed),
+            "rdx.kind": "trial",
+            "rdx.signature": start.signature,
+            "rdx.trial": start.token,
+            **start.tags,
+        }
+        if start.grid:
+            tags["mlflow.parentRunId"] = self._parent(start)
+        run = self._existing(f"tags.`rdx.trial` = '{start.token}'")
+        self.resumed = run is not None
+        if run is None:
+            run = self.client.create_run(
+                self.experiment_id, tags=tags, run_name=name, start_time=start.time
+            )
+        else:
+            run_id = run.info.run_id
+            self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+            for stale in STALE & run.data.tags.keys():
+                self.client.delete_tag(run_id, stale)
+            self.client.update_run(run_id, status="RUNNING", name=name)
+        self._move(run_id=run.info.run_id, status="")
+        self._note(notes.of_trial(start.signature, start.levels, start.seed))
+        log_params(self.client, run, notes.params(start.config, start.levels, start.seed))
+        text = yaml.safe_dump(start.config, sort_keys=False, allow_unicode=True)
+        self._upload("config.yaml", text)
+        self._attached()
+
+    def _points(self, entries: Sequence[Entry]) -> int:
+        """Log points up to the first line of another kind; returns how many lines."""
+        metrics: list[Metric] = []
+        count = 0
+        for entry in entries:
+            if not isinstance(entry, Points) or len(metrics) >= METRICS_PER_BATCH:
+                break
+            named = {notes.legal(name): value for name, value in entry.values.items()}
+            metrics += [Metric(k, float(v), entry.time, entry.step) for k, v in named.items()]
+            count += 1
+        self._log(metrics)
+        return count
+
+    def _result(self, result: Result) -> None:
+        collections = {entry.name for entry in result.inputs}
+        named = {
+            notes.legal(notes.metric(name, collections)): value
+            for name, value in result.metrics.items()
+        }
+        self._log([Metric(key, float(value), result.time, 0) for key, value in named.items()])
+        start = self._begun
+        about = (start.signature, start.levels, start.seed)
+        self._note(notes.of_trial(*about, result.metrics, result.health))
+        if result.inputs:
+            self._log_inputs([_dataset(entry) for entry in result.inputs])
+        folder = self.log.store / result.folder
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not there any more")
+        self.client.log_artifacts(self.run_id, str(folder))
+        self._attached()
+        if self.settings.log_model and result.checkpoint:
+            checkpoint = self.log.store / result.checkpoint
+            models.log_model(self.client, self.run_id, checkpoint, start.config["student"])
+
+    def _end(self, end: End) -> None:
+        lost = self.position.lost
+        cause = end.error or (f"record incomplete: {lost}" if lost else "")
+        if cause:
+            self.client.set_tag(self.run_id, "rdx.error", notes.cut(cause))
+        status = FAILED if lost and end.status == FINISHED else end.status
+        self.client.set_terminated(self.run_id, status, end_time=end.time)
+        parent = self.client.get_run(self.run_id).data.tags.get("mlflow.parentRunId")
+        if parent:
+            self.client.set_terminated(parent, FINISHED)
+        self._move(status=status)
+
+    # --- grids ---
+
+    def _parent(self, start: Start) -> str:
+        """The run of the trial's grid; the first of its trials makes it."""
+        grid = Mirror(self.settings, Log(self.log.store, f"{GRID}{start.grid}"))
+        if grid._existing() is not None:
+            return grid.run_id
+        with grid.log.free(PARENT_SECONDS) as free:
+            if not free:
+                raise TimeoutError(f"another process makes the run of {start.grid}")
+            grid.position = grid.log.position(grid.target)
+            return grid._grid_run(start.grid, start.claim, start.tags)
+
+    def _grid_run(self, grid: str, claim: str, tags: Mapping[str, str]) -> str:
+        """The run of a grid, which is created at need and left FINISHED."""
+        name = notes.grid_name(grid)
+        run = self._existing(f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` = '{name}'")
+        if run is None:
+            grid_tags = {
+                "rdx.kind": "grid",
+                "rdx.grid": name,
+                "rdx.claim": notes.cut(claim),
+                **tags,
+            }
+            run = self.client.create_run(self.experiment_id, tags=grid_tags, run_name=name)
+            self._move(run_id=run.info.run_id)
+            self._note(notes.of_grid(name, claim))
+            self.client.set_terminated(self.run_id, FINISHED)
+        self._move(run_id=run.info.run_id)
+        return self.run_id
+
+    def _table(self, table: Table) -> None:
+        """Write the table of a grid and its description; name its own cells; mark the best.
+
+        The best is the sound cell with the highest student's first measure, mean over collections;
+        the first of equal ones. If its model was logged, it is registered under the grid's name,
+        with the alias "best".
+        """
+        parent = self._grid_run(table.grid, table.claim, table.tags)
+        name = notes.grid_name(table.grid)
+        runs = [Log(self.log.store, row.signature).position(self.target) for row in table.rows]
+        ids = [position.run_id or None for position in runs]
+        cells = [
+            {**vars(row), "run_id": run_id} for row, run_id in zip(table.rows, ids, strict=True)
+        ]
+        self._upload("cells.json", json.dumps(cells, indent=2))
+        names = notes.short_names([row.overrides or row.signature for row in table.rows])
+        children = {run.info.run_id: run for run in self._search(_children(parent))}
+        shown = []
+        for row, short, run_id in zip(table.rows, names, ids, strict=True):
+            child, name_of_child = children.get(run_id or ""), notes.cut(short)
+            if child and short and child.info.run_name != name_of_child:
+                self.client.set_tag(child.info.run_id, "mlflow.runName", name_of_child)
+            address = notes.address(self.experiment_id, run_id) if run_id else ""
+            score = notes.score(row.means)
+            shown.append(notes.Cell(short or row.signature, address, row.state, row.health, score))
+        best_first = sorted(
+            range(len(shown)),
+            key=lambda i: -1.0 if (score := shown[i].score) is None else score,
+            reverse=True,
+        )
+        self._note(notes.of_grid(name, table.claim, [shown[i] for i in best_first]))
+        sound = [i for i in best_first if shown[i].score is not None and shown[i].health == "ok"]
+        if sound and (best := ids[sound[0]]):
+            self._mark(name, best)
+        self._move(status=FINISHED)
+
+    def _mark(self, grid: str, best: str) -> None:
+        """Tag the best cell of a grid, and no other of its children; register its model."""
+        marked = f"tags.`rdx.best` = 'true' and {_children(self.run_id)}"
+        for run in self._search(marked):
+            if run.info.run_id != best:
+                self.client.delete_tag(run.info.run_id, "rdx.best")
+        self.client.set_tag(best, "rdx.best", "true")
+        self.client.set_tag(self.run_id, "rdx.best_run", best)
+        if any(entry.path == models.MODEL for entry in self.client.list_artifacts(best)):
+            models.register(self.client, best, grid)
+
+    # --- what they share ---
+
+    @property
+    def _begun(self) -> Start:
+        if self._start is None:
+            raise ValueError(f"{self.log.folder}: a log without a beginning")
+        return self._start
+
+    def _existing(self, condition: str = "") -> Run | None:
+        """The log's own run, else one that meets a condition; None of one that was deleted."""
+        if self.run_id:
+            try:
+                run = self.client.get_run(self.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            else:
+                return run if run.info.lifecycle_stage == "active" else None
+        return next(iter(self._search(condition)), None) if condition else None
+
+    def _search(self, condition: str) -> list[Run]:
+        return database.search(self.client, self.experiment_id, condition)
+
+    def _log(self, metrics: Sequence[Metric]) -> None:
+        for i in range(0, len(metrics), METRICS_PER_BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[i : i + METRICS_PER_BATCH])
+
+    def _tag(self, values: Mapping[str, str]) -> None:
+        tags = [RunTag(key, value) for key, value in values.items()]
+        self.client.log_batch(self.run_id, tags=tags)
+
+    def _note(self, text: str) -> None:
+        place = notes.address(self.experiment_id, self.run_id)
+        self.client.set_tag(self.run_id, notes.NOTE, text.replace(notes.RUN, place))
+
+    def _attached(self) -> None:
+        for name in ATTACHED:
+            if (path := self.log.folder / name).exists():
+                self.client.log_artifact(self.run_id, str(path))
+
+    def _upload(self, name: str, text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_text(text, encoding="utf-8")
+            self.client.log_artifact(self.run_id, str(path))
+
+    def _log_inputs(self, datasets: list[DatasetInput]) -> None:
+        """Log inputs; where two processes add the same new dataset, MLflow refuses one of them."""
+        for _ in datasets:
+            try:
+                self.client.log_inputs(self.run_id, datasets)
+            except MlflowException:  # it is found at the next attempt, then
+                continue
+            return
+        self.client.log_inputs(self.run_id, datasets)
+
+
+@functools.cache
+def client_of(uri: str) -> MlflowClient:
+    """The client of a tracking URI."""
+    return database.client(uri)
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: str) -> str:
+    """Id of an experiment, which is created at need, with its description."""
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        local = artifacts and "://" not in artifacts
+        location = str(Path(artifacts).resolve()) if local else artifacts or None
+        try:
+            created = str(client.create_experiment(name, location))
+        except Exception:
+            known = client.get_experiment_by_name(name)  # was another process first?
+            if known is None:
+                raise
+        else:
+            client.set_experiment_tag(created, notes.NOTE, notes.EXPERIMENT_NOTE)
+            return created
+    return str(known.experiment_id)
+
+
+def run_ids(uri: str, experiment: str) -> set[str]:
+    """All runs of rdx that an experiment has, deleted ones too."""
+    client = client_of(uri)
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        return set()
+    runs = database.search(client, str(known.experiment_id), "", view=ViewType.ALL)
+    return {run.info.run_id for run in runs}
+
+
+def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
+    """Log the params a run lacks; params are immutable, so changed values go into a tag."""
+    logged = run.data.params
+    new = [Param(key, value) for key, value in params.items() if key not in logged]
+    for i in range(0, len(new), PARAMS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=new[i : i + PARAMS_PER_BATCH])
+    changed = {k: v for k, v in params.items() if k in logged and logged[k] != v}
+    if changed:
+        text = ", ".join(f"{key}={value}" for key, value in changed.items())
+        client.set_tag(run.info.run_id, "rdx.params_changed", notes.cut(text))
+
+
+def _children(parent: str) -> str:
+    return f"tags.`mlflow.parentRunId` = '{parent}'"
+
+
+def _dataset(entry: Input) -> DatasetInput:
+    return DatasetInput(
+        Dataset(
+            name=entry.name,
+            digest=entry.digest[:DIGEST_LENGTH],
+            source_type="rdx",
+            source=entry.source,
+            profile=entry.profile,
+        ),
+        tags=[InputTag("mlflow.data.context", entry.context)],
+    )

@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from statsmodels.stats.power import TTestPower
+
+from rdx.plan.command import report
+from rdx.plan.evidence import assumption
+from rdx.power import (
+    ASSUMED_SD,
+    Assumption,
+    detectable,
+    pooled_seed_sd,
+    power_of,
+    queries_needed,
+    seeds_needed,
+    sensitivity,
+    spread,
+    standard_error,
+)
+
+QUIET = Assumption(sd=0.1, seed_sd=0.0)
+
+
+@pytest.mark.parametrize("n", [20, 43, 300])
+@pytest.mark.parametrize("tests", [1, 14])
+def test_equal_to_statsmodels_without_seeds(n, tests):
+    reference = TTestPower()
+    how = {"nobs": n, "alpha": 0.05 / tests}
+    assert detectable(n, 1, QUIET, tests=tests) == pytest.approx(
+        0.1 * reference.solve_power(power=0.8, **how), rel=1e-5
+    )
+    for effect in (0.0, 0.02, 0.03):  # beyond that, statsmodels gives NaN for 300 queries
+        assert float(power_of(effect, n, 1, QUIET, tests=tests)) == pytest.approx(
+            reference.power(effect / 0.1, **how), abs=1e-9
+        )
+
+
+@pytest.mark.parametrize(("n", "effect"), [(5, 0.34), (3, 0.05), (43, 0.05), (1000, 0.05)])
+@pytest.mark.parametrize("tests", [1, 14])
+def test_equal_to_the_integral(n, effect, tests):
+    """P(|T| > c), given the sample's standard deviation a normal probability, integrated over it.
+
+    Far out, the noncentral t distribution is NaN in scipy, and so are powers made of it.
+    """
+    df, centre = n - 1, effect / 0.1 * math.sqrt(n)
+    critical = stats.t.isf(0.05 / tests / 2, df)
+
+    def density(u):
+        tails = stats.norm.sf(critical * u - centre) + stats.norm.cdf(-critical * u - centre)
+        return tails * 2 * u * df * stats.chi2.pdf(u * u * df, df)
+
+    expected = integrate.quad(density, 0, 8, points=[0.5, 0.9, 1, 1.1, 2], epsabs=1e-12)[0]
+    got = float(power_of(effect, n, 1, QUIET, tests=tests))
+    assert got == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("n", "tests", "published"),
+    [(43, 1, (0.034, 0.051)), (97, 1, (0.023, 0.034)),
+     (43, 14, (0.046, 0.069)), (97, 14, (0.030, 0.046))],
+)  # fmt: skip
+def test_published_numbers_are_the_normal_approximation(n, tests, published):
+    """SD .08 to .12; the t distribution asks for a little more than the normal one does."""
+    z = stats.norm.isf(0.05 / tests / 2) + stats.norm.ppf(0.8)
+    for sd, number in zip((0.08, 0.12), published, strict=True):
+        assert z * sd / math.sqrt(n) == pytest.approx(number, abs=0.00051)
+        exact = detectable(n, 1, Assumption(sd, 0.0), tests=tests)
+        assert 1.0 < exact / (z * sd / math.sqrt(n)) < 1.06
+
+
+def test_seeds_enter_the_standard_error():
+    known = Assumption(sd=0.1, seed_sd=0.02)
+    by_hand = math.sqrt(0.01 / 50 + 2 * 0.0004 / 3)
+    assert float(standard_error(50, 3, known)) == pytest.approx(by_hand)
+    one = float(standard_error(50, 3, known, trained=1))
+    assert one == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
+    ratio = detectable(50, 3, known) / detectable(50, 3, QUIET)
+    assert ratio == pytest.approx(by_hand / (0.1 / math.sqrt(50)), rel=1e-6)
+    assert detectable(50, 3, known, trained=0) == pytest.approx(detectable(50, 3, QUIET))
+
+
+def test_power_of_what_is_detectable():
+    for how in ({}, {"tests": 5}, {"alpha": 0.01}, {"trained": 1}):
+        least = detectable(30, 2, power=0.9, **how)
+        assert float(power_of(least, 30, 2, **how)) == pytest.approx(0.9)
+
+
+def test_simulated_power():
+    generator = np.random.default_rng(0)
+    draws = generator.normal(0.04, 0.1, (4000, 43))
+    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert found == pytest.approx(float(power_of(0.04, 43, 1, QUIET)), abs=0.025)
+
+
+def test_curves_broadcast_and_grow():
+    curve = power_of(0.03, np.arange(2, 400), 3)
+    assert curve.shape == (398,) and (np.diff(curve) > 0).all()
+    by_seed = power_of(0.03, 100, [1, 2, 3, 10])
+    assert (np.diff(by_seed) > 0).all()
+    assert power_of([0.01, 5.0, 50.0], 43)[1:] == pytest.approx([1, 1])
+    assert float(power_of(0.0, 43)) == pytest.approx(0.05)
+    assert float(power_of(-0.03, 43)) == pytest.approx(float(power_of(0.03, 43)))
+    assert math.isnan(power_of(0.03, 1)) and math.isnan(detectable(1))
+
+
+def test_needed_is_the_least_that_suffices():
+    known = Assumption(sd=0.1, seed_sd=0.01)
+    n = queries_needed(0.03, 3, known)
+    assert power_of(0.03, n, 3, known) >= 0.8 > power_of(0.03, n - 1, 3, known)
+    s = seeds_needed(0.03, 2 * n, known)
+    assert power_of(0.03, 2 * n, s, known) >= 0.8
+    noisy = Assumption(sd=0.1, seed_sd=0.03)
+    s = seeds_needed(0.03, 200, noisy)
+    assert s > 1 and power_of(0.03, 200, s, noisy) >= 0.8 > power_of(0.03, 200, s - 1, noisy)
+    assert queries_needed(0.03, 3, Assumption(0.1, 0.03)) is None  # the runs alone drown it
+    assert seeds_needed(0.03, 20, known) is None  # and here the queries do
+    assert seeds_needed(0.03, 1, known) is None  # no test at all
+    reference = TTestPower().solve_power(effect_size=0.3, power=0.8, alpha=0.05)
+    assert queries_needed(0.03, 1, QUIET) == math.ceil(reference)
+
+
+def test_sensitivities():
+    stored = Assumption(0.08, 0.004, "of the stored trials")
+    plans = sensitivity({"a": 43, "b": 97}, 3, {"b": stored}, tests=14, wanted=0.03)
+    a, b = plans
+    assert (a.assumption.sd, a.assumption.source) == (ASSUMED_SD, "assumed")
+    assert b.assumption is stored
+    assert b.detectable == pytest.approx(detectable(97, 3, stored))
+    assert b.detectable_holm == pytest.approx(detectable(97, 3, stored, tests=14))
+    assert b.power_of_wanted == pytest.approx(float(power_of(0.03, 97, 3, stored, tests=14)))
+    assert b.seeds_needed == seeds_needed(0.03, 97, stored, tests=14)
+    assert b.queries_needed == queries_needed(0.03, 3, stored, tests=14)
+    assert sensitivity({"a": 43}, 3)[0].wanted is None
+    lines = report(plans, cost="About 3 GPU-hours.").splitlines()
+    assert lines[0].split()[-7:] == ["power", "at", "0.03", "seeds", "needed", "queries", "needed"]
+    assert lines[2].split()[:8] == ["b", "97", "3", "0.080", "0.0040", "14", f"{b.detectable:.3f}",
+                                    f"{b.detectable_holm:.3f}"]  # fmt: skip
+    assert lines[-1] == "About 3 GPU-hours."
+    tiny = report(sensitivity({"tiny": 1}, 1)).splitlines()
+    assert tiny[0].split()[-1] == "Holm" and tiny[1].split()[-2:] == ["–", "–"]
+
+
+def test_spread():
+    assert spread([0.1, 0.5, 0.3], [0.0, 0.1, 0.1]) == pytest.approx(
+        np.std([0.1, 0.4, 0.2], ddof=1)
+    )
+    assert spread([0.1], [0.2]) == spread([], []) == spread([0.3, 1.0], [0.1 * 3, 1.0]) == 0.0
+
+
+def test_pooled_seed_sd():
+    sd, df = pooled_seed_sd([[0.1, 0.3], [0.5], [0.2, 0.2, 0.5]])
+    assert (df, sd) == (3, pytest.approx(math.sqrt((0.02 + 0.06) / 3)))
+    assert pooled_seed_sd([[0.1], [0.2]]) is None and pooled_seed_sd([]) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Assumption(sd=0.0), "sd must be a positive"),
+        (lambda: Assumption(seed_sd=-1.0), "seed_sd"),
+        (lambda: detectable(43, 0), "at least 1"),
+        (lambda: detectable(43, trained=3), "trained"),
+        (lambda: detectable(43, tests=0), "tests"),
+        (lambda: detectable(43, power=0.01), "power"),
+        (lambda: power_of(0.1, 43, alpha=1.5), "alpha"),
+        (lambda: sensitivity({"a": 43}, 1, wanted=0.0), "wanted"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- standard deviations of stored trials ---
+
+
+def test_assumption_by_hand():
+    systems = {
+        "a": {1: {"q1": 0.5, "q2": 0.7}, 2: {"q1": 0.7, "q2": 0.7}},
+        "b": {1: {"q1": 0.5, "q2": 0.5, "q3": 1.0}},
+        "c": {1: {"q1": 0.5, "q2": 0.4}},
+    }
+    known = assumption(systems)
+    # differences of a - b (.1, .2), a - c (.1, .3) and b - c (0, .1)
+    assert known.sd == pytest.approx(np.median([0.1, 0.2, 0.1]) / math.sqrt(2))
+    assert known.seed_sd == pytest.approx(0.1 / math.sqrt(2))  # of .6 and .7
+    assert "median of 3 pairs" in known.source and "(1 df)" in known.source
+
+
+def test_what_no_trial_tells_is_assumed():
+    nothing = assumption({})
+    assert (nothing.sd, nothing.seed_sd) == (Assumption().sd, Assumption().seed_sd)
+    assert nothing.source == "over queries assumed, over seeds assumed"
+    single = {"a": {1: {"q1": 0.5, "q2": 0.7}}}
+    assert assumption(single) == nothing
+    assert assumption({**single, "b": single["a"]}) == nothing  # they never differ
+    assert assumption({**single, "b": {1: {"q9": 0.1}}}) == nothing  # no common query
