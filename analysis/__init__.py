@@ -17,7 +17,7 @@
     render/          tables of typed entries -> Markdown, LaTeX, text, HTML; table.csv; figures
     figures          which figures there are, and the arithmetic that they need
 
-No model is loaded here: of ``rdx`` only ``config``, ``facts``, ``power``, ``rankings``, ``stages`` (to
-sign cells, whose classes load torch) and ``store`` may be imported, and ``tracking`` by
+No model is loaded here: of ``rdx`` only ``config``, ``facts``, ``power``, ``rankings``, ``stages``
+(to sign cells, whose classes load torch) and ``store`` may be imported, and ``tracking`` by
 ``trials.py``, for what only MLflow has.
 """
