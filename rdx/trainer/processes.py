@@ -24,6 +24,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch.distributed as dist
 from torch import nn
 
+from rdx.faults import Ended
+
 Result = TypeVar("Result")
 _group: dist.ProcessGroup | None = None  # None outside `run`
 
@@ -57,8 +59,9 @@ class _End(NamedTuple):
 def run(program: Callable[[], None], take_part: Callable[[Any], object]) -> None:
     """Run a program in the main process; in the others, `take_part` in every order until it ends.
 
-    If it fails, the others are ended by what started them all. A `SystemExit` without a status is
-    an end like any other: nothing is raised.
+    If it fails between two trainings, the others end as after any program; in the middle of one,
+    what started them all ends them. A `SystemExit` without a status is an end like any other:
+    nothing is raised.
     """
     global _group
     dist.init_process_group()  # NCCL for tensors on GPUs, gloo for those on CPUs
@@ -69,6 +72,9 @@ def run(program: Callable[[], None], take_part: Callable[[Any], object]) -> None
         except SystemExit as end:
             if end.code:
                 raise
+        except (Exception, Ended):  # not in the middle of a training: the others wait
+            _broadcast(_End())
+            raise
         _broadcast(_End())
     else:
         while isinstance(message := _broadcast(None), _Order):
