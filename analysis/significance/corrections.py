@@ -65,5 +65,19 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
     if (tested < 0).any() or (tested > 1).any():
         raise ValueError("p values must lie in [0, 1]")
     if len(tested):
-        adjusted[valid] = multipletests(tested, method=METHODS[method])[1]
+        adjusted[valid] = _holm(tested) if method == "holm" else _by_statsmodels(tested, method)
     return adjusted, np.nan_to_num(adjusted, nan=np.inf) <= alpha
+
+
+def _by_statsmodels(p: FloatArray, method: str) -> FloatArray:
+    corrected: FloatArray = multipletests(p, method=METHODS[method])[1]
+    return corrected
+
+
+def _holm(p: FloatArray) -> FloatArray:
+    """Holm's step-down; statsmodels' own collects garbage at every call, 20 ms of a report."""
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
