@@ -4,10 +4,11 @@ Every function names its null hypothesis and its source, and takes one compariso
 or many ([m, n]) at a time. Nothing here knows of MLflow, tables or files. ``docs/statistics.md``
 says when to use which, and how often each errs.
 
-Corrections are statsmodels' (Holm's own, for speed). Own code is what libraries lack: tests of many comparisons in one go
-(all pairs of a hundred systems) that give 1 for equal systems where scipy gives NaN; Wilcoxon's
-exact distribution with ties; a randomisation test whose p is never 0; BCa intervals of many
-comparisons (the numbers of scipy's); compact letters. Where both exist, the tests compare them.
+Corrections are statsmodels' (Holm's our own, for speed). Own code is what libraries lack: tests of
+many comparisons in one go (all pairs of a hundred systems) that give 1 for equal systems where
+scipy gives NaN; Wilcoxon's exact distribution with ties; a randomisation test whose p is never 0;
+BCa intervals of many comparisons (the numbers of scipy's); compact letters. Where
+both exist, the tests compare them.
 """
 
 from analysis.significance.comparison import Comparison, compare, paired_t
