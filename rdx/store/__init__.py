@@ -120,12 +120,16 @@ class Store:
     def recheck(self, stage: str, key: str) -> Path | None:
         """`find` under the result's lock: another process may have made it; damage is removed."""
         folder = self.folder(stage, key)
-        if folder.exists() and not folder.is_dir():
+        if not folder.exists():
+            return None
+        if not folder.is_dir():
             raise Unreadable(folder, "a file where a folder should be")
-        if folder.exists() and (problem := damage(folder)):
+        if problem := damage(folder):
             warnings.warn(f"{folder}: {problem}; computing it again", stacklevel=2)
             shutil.rmtree(folder)
-        return self.find(stage, key)
+            return None
+        self.log.setdefault(f"{stage}/{key}", "stored")
+        return folder
 
     def make(
         self,
