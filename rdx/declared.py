@@ -9,7 +9,7 @@ Fields say more by `Annotated[TYPE, MARK, ...]` with the marks below. A class it
 engines
     names of packages whose version decides its results;
 requires
-    (package, extra of rdx): what must be installed for it;
+    name of a package that must be installed for it, beyond those that rdx always needs;
 paid
     of a backend: whether every answer may cost money;
 needs, gives

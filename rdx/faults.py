@@ -7,18 +7,20 @@ is one of the program: the line also names its class. HYDRA_FULL_ERROR=1 shows t
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from rdx import security, stopping
 
 FULL = "HYDRA_FULL_ERROR"
-# The packages of optional dependencies, and the extra that installs each.
-EXTRAS = {"openai": "llm", "peft": "lora", "submitit": "slurm", "ray": "ray", "fast_plaid": "plaid"}
 _LOG = "rdx_log"  # attribute of an error: the file with its traceback
 
 
@@ -45,9 +47,8 @@ def line(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        cure = f"pip install -c constraints.txt -e '.[{EXTRAS[error.name]}]'"
-        return f"{error.name} is not installed: {cure}"
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")):
+        return f"{error.name} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
     if (mark := getattr(error, "problem_mark", None)) is not None:  # of a YAML file
         return f"{mark.name}:{mark.line + 1}: {error.problem}"  # type: ignore[attr-defined]
     if isinstance(error, UnicodeDecodeError):
@@ -57,6 +58,16 @@ def _message(error: BaseException) -> str:
     if isinstance(error, Mendable | OSError) or type(error) is ValueError:
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def extra_of(module: str) -> str:
+    """The extra of rdx that installs a module, by the metadata of the package; "" if none does."""
+    for text in metadata.requires("rdx") or []:
+        requirement = Requirement(text)
+        extra = re.search(r"extra == ['\"](\w+)['\"]", str(requirement.marker or ""))
+        if extra and requirement.name.replace("-", "_") == module:
+            return extra[1]
+    return ""
 
 
 def full() -> bool:

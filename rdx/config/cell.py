@@ -86,10 +86,13 @@ class Cell:
 def varied(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
     """Keys of the command lines that differ between cells: key -> its level in each of them.
 
-    The level is "" where a cell has no such key.
+    The level is "" where a cell has no such key. A key is named as it is spelt first: "depth/lists"
+    and "depth.lists" are one.
     """
-    keys = dict.fromkeys(key_of(override) for cell in cells for override in cell.overrides)
-    columns = {key: tuple(_level(cell, key) for cell in cells) for key in keys}
+    spelt: dict[str, str] = {}
+    for key in (key_of(override) for cell in cells for override in cell.overrides):
+        spelt.setdefault(key.rpartition("@")[2].replace("/", "."), key)
+    columns = {key: tuple(_level(cell, key) for cell in cells) for key in spelt.values()}
     return {key: column for key, column in columns.items() if len(set(column)) > 1}
 
 

@@ -34,7 +34,7 @@ def _of(cells: list[Cell], overrides: Sequence[str]) -> Iterator[Finding]:
     yield from _configuration(cells)
     nodes = [node for cell in cells for node in config.nodes(cell.cfg)]
     yield from machine.optional(
-        (*needed, node["_target_"])
+        (needed, node["_target_"])
         for node in nodes
         if (needed := getattr(config.class_of(node), "requires", None))
     )

@@ -16,6 +16,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rdx import faults
 from rdx.config import ROOT
 from rdx.declared import version
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
@@ -58,12 +59,14 @@ def packages(root: Path = ROOT) -> Iterator[Finding]:
         yield Finding("packages", OK, f"{len(required)} required, with the versions tested")
 
 
-def optional(needed: Iterable[tuple[str, str, str]]) -> Iterator[Finding]:
-    """Packages that a configuration needs: (module, extra of the project, what needs it)."""
-    for module, extra, why in dict.fromkeys(needed):
+def optional(needed: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Packages that a configuration needs: (module, what needs it)."""
+    for module, why in dict.fromkeys(needed):
         if importlib.util.find_spec(module) is None:
             seen = f"{why} needs {module}, which is not installed"
-            yield Finding("packages", ERROR, seen, f"{INSTALL.removesuffix('.')}'.[{extra}]'")
+            extra = faults.extra_of(module)
+            cure = f"{INSTALL.removesuffix('.')}'.[{extra}]'" if extra else f"pip install {module}"
+            yield Finding("packages", ERROR, seen, cure)
 
 
 def memory() -> Iterator[Finding]:

@@ -70,7 +70,7 @@ class LoRA:
     dropout: BelowOne = 0.0
     targets: Annotated[Texts, MinLen(1)] | None = None
 
-    requires: ClassVar[tuple[str, str]] = ("peft", "lora")
+    requires: ClassVar[str] = "peft"
 
     def check(self) -> None:
         """Raise ValueError if peft is not installed."""

@@ -109,7 +109,7 @@ class Endpoint:
     max_wait: Annotated[From0, SCHEDULES] = 60.0
     patience: Annotated[From0, SCHEDULES] = 3600.0
 
-    requires: ClassVar[tuple[str, str]] = ("openai", "llm")
+    requires: ClassVar[str] = "openai"
     paid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

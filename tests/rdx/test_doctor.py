@@ -13,7 +13,7 @@ import threading
 import pytest
 from served_model import free_port
 
-from rdx import assets, commands, doctor
+from rdx import assets, commands, doctor, faults
 from rdx.doctor import ERROR, NOTE, OK, WARNING, machine, places
 
 
@@ -141,9 +141,17 @@ def test_without_project_files_the_installed_metadata_tells_what_is_required(tmp
 
 
 def test_optional_packages():
-    needed = [("no_such_module", "llm", "rdx.teachers.Endpoint"), ("json", "x", "y")] * 2
-    finding = one(machine.optional(needed))
-    assert finding.state == ERROR and ".[llm]" in finding.cure
+    absent = machine.optional([("no_such_module", "extension.Teacher"), ("json", "y")] * 2)
+    finding = one(absent)
+    assert finding.state == ERROR and finding.cure == "pip install no_such_module"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("openai", "llm"), ("peft", "lora"), ("fast_plaid", "plaid"), ("numpy", ""), ("no_such", "")],
+)
+def test_the_extra_of_a_package_is_read_from_the_metadata(module, extra):
+    assert faults.extra_of(module) == extra
 
 
 def test_memory_of_the_control_group(tmp_path, monkeypatch):
