@@ -26,14 +26,14 @@ class World:
         """A full cell: prefinetuned, distilled from the oracle, interpolated, evaluated."""
         data = {name: self.folder / name for name in ("corpus.tsv", "queries.tsv", "qrels.txt")}
         settings = ("queries=8", "depth=8", "negatives=3", "batch=2")
-        stage_1 = [f"prefinetune.{one}" for one in settings]
+        stage_1 = [f"prefinetune.{setting}" for setting in settings]
         files = [f"{path.stem}={path}" for path in data.values()]
         return [
             "data=files",
-            *(f"data.{one}" for one in files),
+            *(f"data.{file}" for file in files),
             "data.dev=0.3",
             "evaluation=files",
-            *(f"evaluation.collections.files.data.{one}" for one in files),
+            *(f"evaluation.collections.files.data.{file}" for file in files),
             "sampler@evaluation.collections.files.first_stage=bm25",
             "evaluation.k=8",
             "evaluation.interpolate=true",
@@ -56,6 +56,19 @@ class World:
             f"store={store}",
             *more,
         ]
+
+    def recorded(self, store: Path, *more: str) -> list[str]:
+        """The same cell with a record in MLflow."""
+        overrides = [o for o in self.overrides(store) if o != "tracking=none"]
+        return [*overrides, "tracking=mlflow", "tracking.system_metrics=false", *more]
+
+    def run(self, store: Path, *more: str):
+        """Run one cell in this process."""
+        from rdx import config, pipeline, stages
+
+        [cell] = stages.cells(self.overrides(store, *more))
+        config.check(cell)
+        return pipeline.run(cell)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +95,13 @@ def world(tmp_path_factory) -> World:
     BertModel(config).save_pretrained(folder / "bert")
     BertTokenizerFast(str(vocabulary)).save_pretrained(folder / "bert")
     return World(folder)
+
+
+def gone() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ from rdx.export.card import card, citation, public
 from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
+from tests import records
 
 WORDS = (
     "river engine garden planet violin market stone reed kelp onyx amber basil cedar delta ember"
@@ -195,22 +196,18 @@ def store_of(folder, model, loss=True, **settings):
         steps=1234, pairs=98765, lists=3, tokens=9, padding=0.1, flops=9, max_tokens=9,
         truncated_texts=0, last_loss=0.1, weight_change=0.1,
     )  # fmt: skip
-    tiny = facts.CollectionFacts(
-        queries=4, k=10, digest="d", first_stage={"_target_": "rdx.samplers.BM25", "k1": 0.9},
-        judged_at_10=0.5, judged_at_10_first_stage=0.5, ceiling=0.9, reason="", missing_queries=0,
-        ties=facts.Ties("trec_eval", 0.0, 0.0), weight=0.3,
-    )  # fmt: skip
-    nothing = facts.Means(corpora=(), left_out={}, arithmetic={}, geometric={})
+    first_stage = {"_target_": "rdx.samplers.BM25", "k1": 0.9}
+    tiny = records.collection(first_stage=first_stage, weight=0.3)
     trained = facts.CheckpointFacts(
         training=training, dropped={"lists_left_out": facts.Count(1, 4)}, audit=labels
     )
-    trial = facts.TrialFacts(
-        signature="ab12" * 4,
+    trial = records.trial(
+        "ab12" * 4,
+        7,
+        {"tiny": tiny},
         signatures={"prefinetune": "aa" * 8, "distill": "bb" * 8, "evaluate": "ab12" * 4},
-        levels={}, seed=7, health="ok", collections={"tiny": tiny}, means={},
-        over_collections=facts.OverCollections(collections=nothing),
         checkpoint=trained if loss else facts.CheckpointFacts(),
-    )  # fmt: skip
+    )
     table = pd.DataFrame(
         [
             ("tiny", system, f"q{i}", "nDCG@10", value + i / 10)

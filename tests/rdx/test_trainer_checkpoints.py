@@ -1,5 +1,6 @@
 """Interrupted trainings end in the same bits; validation selects and stops."""
 
+import itertools
 import math
 import random
 import signal
@@ -21,6 +22,7 @@ from trainer_toys import (
     Stop,
     equal,
     parameters,
+    scores_of,
     stop_at,
     toy_student,
     trained,
@@ -150,14 +152,14 @@ def test_checkpoints_wait_for_their_time(train, tmp_path):
 # --- validation ---
 
 
-def values(*found):
+def values(*numbers):
     """A validation that gives these numbers, by the number of calls."""
     calls = []
 
     def validate(student):
         assert not student.training
         calls.append(parameters(student))
-        return found[len(calls) - 1]
+        return numbers[len(calls) - 1]
 
     validate.calls = calls
     return validate
@@ -174,11 +176,7 @@ def test_validation_selects_the_best_weights(train):
     again = values(0.1, 0.5, 0.9, 0.9, 0.2)
     last, facts = train(work="last", validate=again, **settings)
     assert torch.equal(parameters(last), again.calls[4])
-    assert (facts.validation.kept, facts.validation.best_step, facts.validation.kept_step) == (
-        0.2,
-        4,
-        7,
-    )
+    assert facts.validation == Validation(start=0.1, kept=0.2, best_step=4, kept_step=7)
     plain, facts = train(work="plain", budget=Steps(7))
     assert equal(last, plain) and facts.validation is None  # looking changes nothing
     # without a validation to call, or without an interval, there is none
@@ -231,12 +229,12 @@ def test_the_best_checkpoint_stays_beside_the_last(train, tmp_path):
     assert folder.name == "checkpoint-4"
     two, four = (train(work=f"{n}", budget=Steps(n))[0].state_dict() for n in (2, 4))
     for name, expected in ((BEST, two), (LAST, four)):
-        found = load_file(folder / name)
-        assert all(torch.equal(found[key], value) for key, value in expected.items())
+        weights = load_file(folder / name)
+        assert all(torch.equal(weights[key], value) for key, value in expected.items())
 
 
 def test_a_validation_that_is_not_finite_is_an_error(train):
-    with pytest.raises(ValueError, match="training: validation gave nan"):
+    with pytest.raises(ValueError, match="nan"):
         train(validate=values(math.nan), validate_every=1)
 
 
@@ -244,13 +242,12 @@ def test_a_harmful_loss_ends_below_its_start(train):
     def order(student):
         """Share of pairs of passages in the teacher's order."""
         right = count = 0
-        for one in LISTS:
-            texts = [(TOY.queries[one.query_id], PASSAGES[d]) for d in one.doc_ids]
+        for training_list in LISTS:
             with torch.inference_mode():
-                scores = student(*student.pairs.pad(student.pairs.encode(texts))).tolist()
-            for i in range(len(scores)):
-                right += sum(scores[i] > scores[j] for j in range(i + 1, len(scores)))
-                count += len(scores) - 1 - i
+                scores = scores_of(student, training_list).tolist()
+            for better, worse in itertools.combinations(scores, 2):
+                right += better > worse
+                count += 1
         return right / count
 
     settings = {"validate": order, "validate_every": 10, "budget": Steps(30)}
@@ -285,22 +282,22 @@ def test_killed_at_random_moments_a_checkpoint_is_whole(tmp_path, train):
         process = subprocess.Popen([sys.executable, "-c", ENDLESS.format(**names)])
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            found = find(tmp_path / "work") if (tmp_path / "work").exists() else None
-            if found and int(found.name.split("-")[1]) > reached + 3:
+            newest = find(tmp_path / "work") if (tmp_path / "work").exists() else None
+            if newest and int(newest.name.split("-")[1]) > reached + 3:
                 break
             time.sleep(0.05)
         time.sleep(draw.random() * 0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        found = find(tmp_path / "work")
-        assert found is not None and int(found.name.split("-")[1]) > reached
-        reached = int(found.name.split("-")[1])
-        load_file(found / LAST)
-        state = torch.load(found / "state.pt", weights_only=True)
+        newest = find(tmp_path / "work")
+        assert newest is not None and int(newest.name.split("-")[1]) > reached
+        reached = int(newest.name.split("-")[1])
+        load_file(newest / LAST)
+        state = torch.load(newest / "state.pt", weights_only=True)
         assert len(state["progress"]["curve"]) == reached == state["progress"]["step"]
         assert len(state["progress"]["validations"]) == reached
-        assert (found / BEST).exists()
-    weights = load_file(found / LAST)
+        assert (newest / BEST).exists()
+    weights = load_file(newest / LAST)
     whole, _ = train(work="whole", budget=Steps(reached), max_tokens=25, schedule="constant")
     assert all(torch.equal(weights[name], value) for name, value in whole.state_dict().items())
 

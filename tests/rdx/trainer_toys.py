@@ -60,6 +60,13 @@ def bert(folder: Path, name: str = "wet", layers: int = 1) -> Path:
     return made
 
 
+def scores_of(student, training_list):
+    """The student's scores of a list, with a graph if there is to be one."""
+    query = TOY.queries[training_list.query_id]
+    texts = [(query, PASSAGES[doc_id]) for doc_id in training_list.doc_ids]
+    return student(*student.pairs.pad(student.pairs.encode(texts)))
+
+
 def toy_student(folder: Path, model: str = "wet", layers: int = 1, **options):
     settings = {"head": "mean", "query_length": 4} | options
     return Student(str(bert(folder, model, layers)), **settings).create(0)
@@ -88,8 +95,8 @@ def trained(
 
 def equal(one, other) -> bool:
     """Whether two students have the same bits."""
-    states = one.state_dict(), other.state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    weights = other.state_dict()
+    return all(torch.equal(weights[name], value) for name, value in one.state_dict().items())
 
 
 def parameters(student) -> torch.Tensor:
