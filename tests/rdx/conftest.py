@@ -1,8 +1,11 @@
 """A tiny world in which a full cell takes a second: 30 passages, 24 queries, a random BERT."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +105,18 @@ def gone() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[bool]:
+    """A small disk in memory at a folder; False where this user may not mount one."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    there = shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield bool(there)
+    finally:
+        if there:
+            subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -399,12 +399,6 @@ def test_an_extension_declares_as_our_own_classes_do(tmp_path, monkeypatch):
     assert settled["loss"]["precision"] == "fp32"
 
 
-def test_a_value_is_refused_in_any_cell_of_a_grid():
-    with pytest.raises(ConfigError, match=r"loss\.temperature=0: "):
-        for cell in cells(["loss.temperature=1,0"]):
-            check(cell)
-
-
 def test_a_test_collection_that_is_not_there_is_refused(world, tmp_path):
     absent = "evaluation.collections.files.data.corpus=absent.tsv"
     cell = one(*world.overrides(tmp_path), absent)

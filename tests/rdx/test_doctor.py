@@ -15,6 +15,7 @@ from served_model import free_port
 
 from rdx import assets, commands, doctor
 from rdx.doctor import ERROR, NOTE, OK, WARNING, machine, places
+from tests.rdx.conftest import mounted
 
 
 def one(findings, state=None, *named):
@@ -198,33 +199,29 @@ def test_a_folder_that_is_not_there_yet(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@contextlib.contextmanager
-def mounted(place, options):
-    """A small disk in memory; skips where this user may not make one."""
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+@pytest.fixture
+def disk(request, tmp_path):
+    """A small disk in memory, with the options of a test."""
+    with mounted(tmp_path, request.param) as there:
+        if not there:
+            pytest.skip("cannot mount a tmpfs here")
+        yield tmp_path
 
 
-def test_a_full_disk(tmp_path):
-    with mounted(tmp_path / "disk", "size=2m") as disk:
-        one(places.folder("store", disk, "store"), ERROR)  # room for the probe only
-        with contextlib.suppress(OSError), (disk / "filled").open("wb") as file:
-            file.write(bytes(4 << 20))
-        one(places.folder("store", disk / "store", "store"), ERROR, "No space left", "df -h")
-        assert [p.name for p in disk.iterdir()] == ["filled"]
+@pytest.mark.parametrize("disk", ["size=2m"], indirect=True)
+def test_a_full_disk(disk):
+    one(places.folder("store", disk, "store"), ERROR)  # room for the probe only
+    with contextlib.suppress(OSError), (disk / "filled").open("wb") as file:
+        file.write(bytes(4 << 20))
+    one(places.folder("store", disk / "store", "store"), ERROR, "No space left", "df -h")
+    assert [p.name for p in disk.iterdir()] == ["filled"]
 
 
-def test_a_read_only_disk(tmp_path):
-    with mounted(tmp_path / "disk", "ro,size=1m") as disk:
-        one(places.folder("store", disk, "store"), ERROR, "Read-only file system")
-        [lock] = list(places.locks(disk)) or [None]
-        assert lock is None or lock.state == WARNING
+@pytest.mark.parametrize("disk", ["ro,size=1m"], indirect=True)
+def test_a_read_only_disk(disk):
+    one(places.folder("store", disk, "store"), ERROR, "Read-only file system")
+    [lock] = list(places.locks(disk)) or [None]
+    assert lock is None or lock.state == WARNING
 
 
 def test_little_room(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 
 from rdx.store import Store
 from rdx.store.locks import Lock, LockLost, held_by, read_note
-from tests.rdx.conftest import ROOT, gone
+from tests.rdx.conftest import ROOT, gone, mounted
 
 QUICK = {"lease": 0.6, "beat": 0.1}
 
@@ -66,9 +66,6 @@ def disk(tmp_path):
     """A small file system of its own, and what makes it read-only, or full."""
     place = tmp_path / "stage"
     place.mkdir()
-    size = ["-o", "size=1m", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", *size]).returncode:
-        pytest.skip("only root may mount, and not everywhere")
 
     def read_only():
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
@@ -78,8 +75,10 @@ def disk(tmp_path):
             while file.write(bytes(4096)):
                 pass
 
-    yield place, {"read-only": read_only, "full": full}
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(place, "size=1m") as there:
+        if not there:
+            pytest.skip("only root may mount, and not everywhere")
+        yield place, {"read-only": read_only, "full": full}
 
 
 @pytest.mark.parametrize("how", ["read-only", "full"])
