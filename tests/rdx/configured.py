@@ -13,8 +13,8 @@ from rdx import config
 
 def configured(where: str, cls: type, *values: Any, **more: Any) -> Any:
     """An object of a class, built and checked as the one at a key of a configuration."""
-    given = inspect.signature(cls).bind(*values, **more).arguments
-    node = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **given}
+    arguments = inspect.signature(cls).bind(*values, **more).arguments
+    node = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **arguments}
     thing = config.build(node, where)
     config.check_here(thing, where)
     return thing

@@ -77,7 +77,8 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from tests.rdx import tiny
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("world")
@@ -89,14 +90,7 @@ def world(tmp_path_factory) -> World:
     (folder / "queries.tsv").write_text("".join(f"q{i}\t{topic[i]} {WORDS[i]}\n" for i in asked))
     qrels = [f"q{i} 0 d{i} 2\nq{i} 0 d{(i + 7) % 30} 1\nq{i} 0 d{i + 1} 0\n" for i in asked]
     (folder / "qrels.txt").write_text("".join(qrels))
-    vocabulary = folder / "vocab.txt"
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary.write_text("\n".join([*special, *TOPICS, *WORDS]) + "\n")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=41, intermediate_size=32, max_position_embeddings=64, **sizes)
-    BertModel(config).save_pretrained(folder / "bert")
-    BertTokenizerFast(str(vocabulary)).save_pretrained(folder / "bert")
+    tiny.bert(folder / "bert", [*TOPICS, *WORDS])
     return World(folder)
 
 

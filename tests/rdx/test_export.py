@@ -21,7 +21,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
-    BertTokenizerFast,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
@@ -39,6 +38,7 @@ from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
 from tests import records
+from tests.rdx import tiny
 
 WORDS = (
     "river engine garden planet violin market stone reed kelp onyx amber basil cedar delta ember"
@@ -84,9 +84,7 @@ def modules_of_their_own(tmp_path_factory):
 def tokenizer(kind, folder):
     """A tokeniser of words: [CLS] q [SEP] p [SEP], or <s> q </s></s> p </s>."""
     if kind != "roberta":
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        (folder / "vocab.txt").write_text("\n".join([*special, *WORDS]) + "\n")
-        return BertTokenizerFast(str(folder / "vocab.txt"))
+        return tiny.tokenizer(folder, WORDS)
     special = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
     vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -19,6 +19,7 @@ from rdx.doctor import ERROR, NOTE, OK, places
 from rdx.samplers import ColBERT
 from rdx.students import Student
 from rdx.teachers import Local, QueryLikelihood
+from tests.rdx import tiny
 
 BASE, LARGE = "google/electra-base-discriminator", "google/electra-large-discriminator"
 ZEPHYR, COLBERT, GATED = "castorini/rank_zephyr_7b_v1_full", "colbert-ir/colbertv2.0", "acme/gated"
@@ -67,12 +68,10 @@ def mistral(folder: Path) -> None:
 def colbert(folder: Path) -> None:
     """As its authors store it: BERT, the projection beside it, and their own settings."""
     from safetensors.torch import save_file
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel
 
-    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", ".", ","]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join([*marks, *LETTERS.lower()]) + "\n")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    words = ["[unused0]", "[unused1]", ".", ",", *LETTERS.lower()]
+    tiny.tokenizer(folder, words).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     settings = BertConfig(vocab_size=35, intermediate_size=32, **sizes)
@@ -90,9 +89,9 @@ def colbert(folder: Path) -> None:
 def models(world, tmp_path_factory) -> Path:
     """Folders of tiny random checkpoints, in the forms in which the real ones are published."""
     folder = tmp_path_factory.mktemp("models")
-    electra(folder / "base", world.folder / "vocab.txt", pickled=True)
-    electra(folder / "large", world.folder / "vocab.txt", pickled=False)
-    electra(folder / "moved", world.folder / "vocab.txt", pickled=False, seed=1)
+    electra(folder / "base", world.folder / "bert" / "vocab.txt", pickled=True)
+    electra(folder / "large", world.folder / "bert" / "vocab.txt", pickled=False)
+    electra(folder / "moved", world.folder / "bert" / "vocab.txt", pickled=False, seed=1)
     mistral(folder / "mistral")
     colbert(folder / "colbert")
     return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from naive_losses import below, gains
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import BertForSequenceClassification
 
 from rdx.losses import (
     ADRMSE,
@@ -26,6 +26,7 @@ from rdx.losses import (
     MarginMSE,
     RankNet,
 )
+from tests.rdx import tiny
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "losses.json"
 RANKS = [[2, 4, 1, 3, 5], [3, 1, 2, 5, 4]]
@@ -103,21 +104,10 @@ def peers():
 def model(peers, tmp_path_factory):
     from sentence_transformers import CrossEncoder
 
-    folder = tmp_path_factory.mktemp("model")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(20))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.4,  # scores that differ by 1 or 2
-        num_labels=1,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    # scores that differ by 1 or 2
+    settings = {"cls": BertForSequenceClassification, "num_labels": 1, "initializer_range": 0.4}
+    words = [f"word{i}" for i in range(20)]
+    folder = tiny.bert(tmp_path_factory.mktemp("model"), words, seed=3, **settings)
     return CrossEncoder(str(folder), device="cpu").eval()
 
 

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from rdx import rankings, samplers
 from rdx.collection import Collection
 from rdx.samplers import BM25, Random, Recorded, maxsim, plaid
+from tests.rdx import tiny
 
 ColBERT = partial(samplers.ColBERT, precision="fp32")  # the same values on every machine
 WORDS = "river engine garden planet violin market stone tower".split()
@@ -104,18 +105,8 @@ def test_pieces_are_whole_and_small():
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
     """A random BERT with a vocabulary of its own, as Transformers saves it."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "bert"
-    folder.mkdir()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", ".", ","]
-    (folder / "vocab.txt").write_text("\n".join([*special, *WORDS]) + "\n")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=17, intermediate_size=32, max_position_embeddings=64, **sizes)
-    BertModel(config).eval().save_pretrained(folder)
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    words = ["[unused0]", "[unused1]", ".", ",", *WORDS]
+    return tiny.bert(tmp_path_factory.mktemp("models") / "bert", words)
 
 
 @pytest.fixture(scope="module")

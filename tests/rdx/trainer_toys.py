@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from rdx.collection import Collection
 from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.students import Student
 from rdx.trainer import Steps, Trainer, fit
+from tests.rdx import tiny
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PASSAGES = {f"d{i}": f"{WORDS[i % 10]} {' '.join(WORDS[: i % 4])}".strip() for i in range(20)}
 TOY = Collection(
     "toy",
@@ -44,20 +43,12 @@ def stop_at(step):
 
 def bert(folder: Path, name: str = "wet", layers: int = 1) -> Path:
     """Folder of a model with dropout ("wet") or without ("dry"), made when first asked for."""
-    made = folder / f"{name}{layers}"
-    if not made.exists():
-        made.mkdir(parents=True)
-        (made / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n")
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2}
-        rate = DROPOUT[name]
+    model, rate = folder / f"{name}{layers}", DROPOUT[name]
+    if not model.exists():
+        sizes = {"num_hidden_layers": layers, "max_position_embeddings": 32}
         rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-        config = BertConfig(
-            vocab_size=15, intermediate_size=32, max_position_embeddings=32, **sizes, **rates
-        )
-        BertModel(config).save_pretrained(made)
-        BertTokenizerFast(str(made / "vocab.txt")).save_pretrained(made)
-    return made
+        tiny.bert(model, WORDS, **sizes, **rates)
+    return model
 
 
 def scores_of(student, training_list):
