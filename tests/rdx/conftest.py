@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,14 @@ def mounted(place: Path, options: str) -> Iterator[bool]:
     finally:
         if there:
             subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a fresh toy student; gives (student, facts)."""
+    from trainer_toys import trained
+
+    return partial(trained, tmp_path)
 
 
 @pytest.fixture(scope="session")

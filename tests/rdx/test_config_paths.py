@@ -1,5 +1,6 @@
 """A configuration means the same files wherever it is sent, and its cell stays the same."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,16 +67,7 @@ def test_what_is_read_becomes_absolute_where_it_is_there(target, key, value, rea
 @pytest.fixture
 def folders(tmp_path, world):
     """Two folders with copies of one collection and one model, under the same names."""
-    copies = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        for file in FILES.values():
-            (folder / file).write_bytes((world.folder / file).read_bytes())
-        (folder / "bert").mkdir()
-        for path in (world.folder / "bert").iterdir():
-            (folder / "bert" / path.name).write_bytes(path.read_bytes())
-        copies.append(folder)
+    copies = [shutil.copytree(world.folder, tmp_path / name) for name in ("one", "two")]
     (copies[1] / "files").mkdir()  # the name of the corpus
     return copies
 

@@ -286,13 +286,18 @@ def disturb_a_cell(store, number):
     os.kill(until(lambda: training(store))[0], number)
 
 
+def undisturbed(rdx, arguments, folder):
+    """The results of a grid that nothing disturbs."""
+    (folder / "undisturbed").mkdir()
+    assert rdx(arguments, folder / "undisturbed").returncode == 0
+    return results(folder / "undisturbed" / "store")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS[:2])
 def test_a_killed_cell_fails_alone_and_the_same_command_finishes_it(launcher, world, rdx, tmp_path):
     arguments = ["-m", *world.overrides("store", *LONG, "seed=1,2")]
-    expected = tmp_path / "undisturbed"
-    expected.mkdir()
-    assert rdx(arguments, expected).returncode == 0
+    expected = undisturbed(rdx, arguments, tmp_path)
     arguments += [f"hydra/launcher={launcher[0]}", *launcher[1:]]
     started = rdx(arguments, tmp_path, popen=True)
     disturb_a_cell(tmp_path / "store", signal.SIGKILL)
@@ -300,7 +305,7 @@ def test_a_killed_cell_fails_alone_and_the_same_command_finishes_it(launcher, wo
     assert len(results(tmp_path / "store")) == 1
     done = rdx(arguments, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert results(tmp_path / "store") == results(expected / "store")
+    assert results(tmp_path / "store") == expected
 
 
 @pytest.mark.slow
@@ -354,9 +359,7 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
     # Slurm kills seconds after it has told a job to end; meanwhile training must not be over
     longer = ("budget.epochs=300", LONG[1])
     arguments = ["-m", *world.overrides("store", *longer, "seed=1,2,3")]
-    expected = tmp_path / "undisturbed"
-    expected.mkdir()
-    assert rdx(arguments, expected).returncode == 0
+    expected = undisturbed(rdx, arguments, tmp_path)
     asked = ("gpus_per_node=null", "cpus_per_task=1", "array_parallelism=1", "timeout_min=20")
     arguments += ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{o}" for o in asked)]
     store = tmp_path / "store"
@@ -384,4 +387,4 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
     assert sum(text.count("Starting with") for text in logs) >= 3
     done = rdx(arguments, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert results(store) == results(expected / "store")
+    assert results(store) == expected

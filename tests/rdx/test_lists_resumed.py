@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from trainer_toys import TOY, Stop, equal, stop_at, trained
+from trainer_toys import TOY, equal, stopped, trained
 
 from rdx import rankings
 from rdx.lists import LogRank, RandomDepth, SingleRelevant, drawn, with_relevance
@@ -32,8 +32,7 @@ def test_an_interrupted_training_sees_the_same_lists(tmp_path, picker):
 
     whole, facts = train("whole")
     for step in (7, 10):
-        with pytest.raises(Stop):
-            train("parts", on_step=stop_at(step))
+        stopped(train, step, work="parts")
     seen = []
     resumed, again = train("parts", on_step=lambda step, metrics: seen.append(step))
     assert seen and seen[0] > 3 and seen[-1] == 11  # it did not begin anew

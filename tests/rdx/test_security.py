@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import sys
 import textwrap
 import urllib.parse
@@ -272,13 +273,9 @@ class Evil:
 @pytest.fixture
 def pickled(world, tmp_path):
     """The tiny encoder with its weights as a pickle."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in (world.folder / "bert").iterdir():
-        if path.suffix != ".safetensors":
-            (folder / path.name).write_bytes(path.read_bytes())
-    weights = BertModel.from_pretrained(world.folder / "bert").state_dict()
-    torch.save(weights, folder / "pytorch_model.bin")
+    bert, no_weights = world.folder / "bert", shutil.ignore_patterns("*.safetensors")
+    folder = shutil.copytree(bert, tmp_path / "model", ignore=no_weights)
+    torch.save(BertModel.from_pretrained(bert).state_dict(), folder / "pytorch_model.bin")
     return folder
 
 

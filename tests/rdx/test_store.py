@@ -227,13 +227,10 @@ print(store.cached("stage", "key", make), *store.log.values())
 
 
 def start(seconds, folder):
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(seconds)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SLOW, str(seconds)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, text=True)
 
 
 def wait_for(path):

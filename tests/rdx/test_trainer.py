@@ -3,12 +3,11 @@
 import itertools
 import json
 import math
-from functools import partial
 
 import pandas as pd
 import pytest
 import torch
-from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, scores_of, toy_student, trained
+from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, scores_of, toy_student
 
 from rdx.batches import Schedule
 from rdx.collection import Collection
@@ -26,12 +25,6 @@ STAGE = {
     "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
     "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
 }  # fmt: skip
-
-
-@pytest.fixture
-def train(tmp_path):
-    """Train a fresh student; gives (student, facts)."""
-    return partial(trained, tmp_path)
 
 
 # --- budgets ---

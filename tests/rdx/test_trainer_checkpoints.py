@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ from trainer_toys import (
     parameters,
     scores_of,
     stop_at,
+    stopped,
     toy_student,
-    trained,
 )
 
 from rdx.collection import Collection
@@ -34,13 +33,6 @@ from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.trainer import Epochs, Steps, Trainer, fit
 from rdx.trainer.checkpoints import BEST, LAST, Progress, find, save
-
-
-@pytest.fixture
-def train(tmp_path):
-    """Train a fresh student; gives (student, facts)."""
-    return partial(trained, tmp_path)
-
 
 STEPS = {"budget": Epochs(3), "checkpoint_seconds": 0, "warmup": 0.3, "schedule": "linear"}
 KINDS = {
@@ -58,8 +50,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
     settings = STEPS | KINDS[kind]
     whole, facts = train(work="whole", **settings)
     for step in stops:
-        with pytest.raises(Stop):
-            train(work="cut", on_step=stop_at(step), **settings)
+        stopped(train, step, **settings)
     seen = []
     resumed, again = train(work="cut", on_step=lambda step, _: seen.append(step), **settings)
     assert seen == list(range(stops[-1], 9))  # the step that was stopped was not checkpointed
@@ -81,8 +72,7 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
         return fit(student, RankNet(), lists, long, Steps(7), settings, 0, folder, on_step)
 
     facts = run("whole")
-    with pytest.raises(Stop):
-        run("cut", stop_at(5))
+    stopped(run, 5)
     assert run("cut") == facts
     assert facts.truncated_texts == len({d for one in LISTS for d in one.doc_ids})
 
@@ -90,8 +80,7 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
 def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
     settings = {"budget": Steps(4), "checkpoint_seconds": 0}
     whole, _ = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(2), **settings)
+    stopped(train, 2, **settings)
     half = tmp_path / "cut" / "checkpoint-unfinished"
     half.mkdir()
     (half / LAST).write_bytes(b"half of a checkp")
@@ -122,10 +111,8 @@ def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
     # a process may be killed between naming a checkpoint and removing the one before
     settings = {"budget": Steps(12), "checkpoint_seconds": 0}
     whole, _ = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(9), **settings)
-    with pytest.raises(Stop):
-        train(work="later", on_step=stop_at(10), **settings)
+    stopped(train, 9, **settings)
+    stopped(train, 10, work="later", **settings)
     (tmp_path / "later" / "checkpoint-10").rename(tmp_path / "cut" / "checkpoint-10")
     assert find(tmp_path / "cut").name == "checkpoint-10"
     seen = []
@@ -134,8 +121,7 @@ def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
 
 
 def test_a_checkpoint_is_weights_and_state(train, tmp_path):
-    with pytest.raises(Stop):
-        train(on_step=stop_at(2), checkpoint_seconds=0)
+    stopped(train, 2, work="work", checkpoint_seconds=0)
     [folder] = (tmp_path / "work").iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [LAST, "state.pt"]
     two, _ = train(work="two", budget=Steps(2))
@@ -144,8 +130,7 @@ def test_a_checkpoint_is_weights_and_state(train, tmp_path):
 
 
 def test_checkpoints_wait_for_their_time(train, tmp_path):
-    with pytest.raises(Stop):
-        train(on_step=stop_at(3), checkpoint_seconds=1000)
+    stopped(train, 3, work="work", checkpoint_seconds=1000)
     assert not list((tmp_path / "work").iterdir())
 
 
@@ -223,8 +208,7 @@ def test_validation_resumes_exactly(train, stops, patience, select):
 
 def test_the_best_checkpoint_stays_beside_the_last(train, tmp_path):
     settings = {"validate_every": 1, "budget": Steps(6)}
-    with pytest.raises(Stop):
-        train(on_step=stop_at(4), validate=values(0.0, 0.5, 0.8, 0.3, 0.2, 0.1), **settings)
+    stopped(train, 4, work="work", validate=values(0.0, 0.5, 0.8, 0.3, 0.2, 0.1), **settings)
     [folder] = (tmp_path / "work").iterdir()
     assert folder.name == "checkpoint-4"
     two, four = (train(work=f"{n}", budget=Steps(n))[0].state_dict() for n in (2, 4))

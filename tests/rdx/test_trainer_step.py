@@ -1,33 +1,17 @@
 """One optimiser step: exact gradients whatever fits into memory, and the same dropout."""
 
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import pytest
 import torch
-from trainer_toys import (
-    LISTS,
-    Stop,
-    equal,
-    parameters,
-    scores_of,
-    stop_at,
-    toy_student,
-    trained,
-)
+from trainer_toys import LISTS, equal, parameters, scores_of, stopped, toy_student
 
 from rdx.lists import TrainingList, fixed
 from rdx.losses import ADRMSE, RankNet
 from rdx.trainer import Epochs, Steps, Trainer, memory
-
-
-@pytest.fixture
-def train(tmp_path):
-    """Train a fresh student; gives (student, facts)."""
-    return partial(trained, tmp_path)
 
 
 @pytest.fixture
@@ -269,8 +253,7 @@ def test_halving_survives_an_interruption(train, tmp_path, monkeypatch):
         return train(student=student, work=work, **settings, **more)
 
     whole, facts = run("whole")
-    with pytest.raises(Stop):
-        run("cut", on_step=stop_at(3))
+    stopped(run, 3)
     resumed, again = run("cut", tokens=100_000)  # the first time has decided
     assert facts.max_tokens == 64
     assert equal(whole, resumed) and again == facts
@@ -333,8 +316,7 @@ def test_the_scaler_resumes_exactly(train, scaled, stop):
     scalers = scaled(**high)
     settings = {"checkpoint_seconds": 0, "budget": Steps(20), "loss": steep}
     whole, facts = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(stop), **settings)
+    stopped(train, stop, **settings)
     resumed, again = train(work="cut", **settings)
     assert equal(whole, resumed) and again == facts
     assert facts.weight_change > 0

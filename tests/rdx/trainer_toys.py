@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 
 from rdx.collection import Collection
@@ -82,6 +83,12 @@ def trained(
         **options,
     )
     return student, facts
+
+
+def stopped(train, step, work="cut", **settings):
+    """Train as `trained` does, but for a process that is killed at a step."""
+    with pytest.raises(Stop):
+        train(work=work, on_step=stop_at(step), **settings)
 
 
 def equal(one, other) -> bool:
