@@ -44,14 +44,15 @@ def write(folder, stage, key, seconds, fill=five_bytes, signed=None):
     return stored
 
 
-def finish(cell, took=TOOK, values=None, queries=24):
-    """Store a cell as if it had been run, in so many seconds."""
+def finish(overrides, took=TOOK, values=None):
+    """Store a cell as if it had been run, in so many seconds; returns it."""
+    [cell] = cells(overrides)
+    values = values or {"q1": 0.5, "q2": 0.25}
 
     def evaluated(folder):
-        collections = {"files": records.collection(queries=queries)}
+        collections = {"files": records.collection(queries=24)}
         facts = records.trial(cell.signature, 1, collections, signatures=cell.keys)
-        some = {"q1": 0.5, "q2": 0.25} if values is None else values
-        table = pd.DataFrame({"query_id": list(some), "value": list(some.values())})
+        table = pd.DataFrame({"query_id": list(values), "value": list(values.values())})
         table = table.assign(collection="files", system="student", measure="nDCG@10")
         Evaluated.write(folder, facts, table, {}, json.loads(json.dumps(cell.cfg, default=str)))
 
@@ -61,6 +62,7 @@ def finish(cell, took=TOOK, values=None, queries=24):
         seconds = took.get(step.stage, 0.0)
         more = {"signed": signatures.signed(step), **fill}
         write(Path(cell.cfg["store"]), step.stage, cell.keys[str(step)], seconds, **more)
+    return cell
 
 
 def counts(planned):
@@ -164,8 +166,7 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
 
 
 def test_times_are_scaled_to_the_work(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "seed=1,2", "budget.epochs=1,2"))
     # three distillations: 40, 80 and 80 pairs at 10 s for 40; three evaluations
     assert span(planned, "distill") == (50.0, 50.0, 50.0, 1)
@@ -180,8 +181,7 @@ def test_times_are_scaled_to_the_work(world, store):
 
 def test_the_median_of_comparable_results_with_least_and_most(world, store):
     for seed, seconds in ((1, 10.0), (2, 14.0), (3, 30.0)):
-        [cell] = cells(world.overrides(store, f"seed={seed}"))
-        finish(cell, {**TOOK, "distill": seconds})
+        finish(world.overrides(store, f"seed={seed}"), {**TOOK, "distill": seconds})
     # cells of the same store that are not of this plan count as well
     planned = plan.plan(world.overrides(store, "seed=4", "budget.epochs=2"))
     assert span(planned, "distill") == (28.0, 20.0, 60.0, 3)
@@ -189,8 +189,7 @@ def test_the_median_of_comparable_results_with_least_and_most(world, store):
 
 
 def test_another_student_tells_nothing(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "student.passage_length=12"))
     assert span(planned, "distill") == (0, 0, 0, 0)
     unknown = {s.stage: s.unknown for s in planned.stages if s.unknown}
@@ -199,8 +198,7 @@ def test_another_student_tells_nothing(world, store):
 
 
 def test_disk_is_that_of_the_same_checkpoints(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    cell = finish(world.overrides(store))
     held = sum(
         p.stat().st_size
         for p in (store / "evaluate" / cell.signature).rglob("*")
@@ -290,8 +288,7 @@ def test_power_rests_on_the_stored_trials(world, store):
         ("adr_mse", 1): {"q1": 0.5, "q2": 0.5},
     }
     for (loss, seed), some in values.items():
-        [cell] = cells(world.overrides(store, f"loss={loss}", f"seed={seed}"))
-        finish(cell, values=some)
+        finish(world.overrides(store, f"loss={loss}", f"seed={seed}"), values=some)
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse,lce", "seed=1,2"))
     assert plan.seeds(planned) == (3, 2)
     assert plan.queries(planned, {}) == {"files": 24}
@@ -323,8 +320,7 @@ def test_queries_that_nothing_tells_are_asked_for(world, store):
 
 
 def test_the_seeds_that_are_needed_have_a_price(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse"))
     [told], lines = command.power(planned, None, 0.02, ["files=1000"])
     more = 2 * (told["seeds_needed"] - 1)
@@ -336,8 +332,7 @@ def test_the_seeds_that_are_needed_have_a_price(world, store):
 
 
 def test_the_command_prints_the_plan(world, store, capsys):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     command.plan([*world.overrides(store, "seed=1,2"), "-m"])
     out = capsys.readouterr().out
     assert out.startswith("2 cells: 1 finished, 1 to run. Nothing was run.\n")
@@ -389,8 +384,7 @@ def test_a_plan_may_come_before_its_files(world, store):
 
 def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
     for seed, k in ((1, "0.9"), (2, "0.9")):
-        [cell] = cells(world.overrides(store, f"seed={seed}", f"sampler.k1={k}"))
-        finish(cell)
+        cell = finish(world.overrides(store, f"seed={seed}", f"sampler.k1={k}"))
     [other] = cells(world.overrides(store, "seed=2", "sampler.k1=1.2"))
     by_step = {str(explained.step): explained for explained in why.explain(other)}
     assert by_step["prefinetune"].stored and by_step["collection training"].stored
