@@ -124,15 +124,17 @@ def train(tmp_path):
 
 @pytest.fixture(scope="session")
 def rdx():
-    """Start `python -m rdx ...` in a folder; `popen` does not wait for its end."""
+    """Run `python -m rdx ...` in a folder, to an exit status; `popen` does not wait for its end."""
 
-    def start(arguments, cwd, module=("-m", "rdx"), popen=False):
+    def start(arguments, cwd, module=("-m", "rdx"), popen=False, status=None):
         command = [sys.executable, *module, *map(str, arguments)]
         single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         settings = {"cwd": cwd, "env": os.environ | single, "text": True}
         if popen:
             nowhere = subprocess.DEVNULL
             return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, **settings)
-        return subprocess.run(command, capture_output=True, timeout=300, **settings)
+        done = subprocess.run(command, capture_output=True, timeout=300, **settings)
+        assert status in (None, done.returncode), done.stdout + done.stderr
+        return done
 
     return start

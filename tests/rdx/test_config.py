@@ -617,8 +617,7 @@ WATCHED = (
 
 
 def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
-    done = rdx(["--help"], tmp_path, module=("-c", WATCHED))
-    assert done.returncode == 0, done.stderr
+    done = rdx(["--help"], tmp_path, module=("-c", WATCHED), status=0)
     for option in OPTIONS:
         group, _, name = option.partition("=")
         [line] = [x for x in done.stdout.splitlines() if x.startswith(f"{group}: ")]
@@ -638,8 +637,7 @@ def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
     ],
 )
 def test_a_typo_ends_before_any_work(rdx, tmp_path, command, message):
-    done = rdx(command.split(), tmp_path, module=("-c", WATCHED))
-    assert done.returncode == 1
+    done = rdx(command.split(), tmp_path, module=("-c", WATCHED), status=1)
     assert done.stderr.startswith("rdx: ") and message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == "LOADED set()\n"

@@ -207,8 +207,7 @@ pool.submit(time.sleep, 600).result()
 def basic(world, rdx, tmp_path_factory):
     """What the basic launcher finds in the grid in which one cell diverges."""
     folder = tmp_path_factory.mktemp("basic")
-    done = rdx(["-m", *world.overrides("store", RATES), "hydra/launcher=basic"], folder)
-    assert done.returncode == 1, done.stdout + done.stderr
+    rdx(["-m", *world.overrides("store", RATES), "hydra/launcher=basic"], folder, status=1)
     return results(folder / "store")
 
 
@@ -216,8 +215,7 @@ def basic(world, rdx, tmp_path_factory):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failed_cell_fails_alone(launcher, basic, world, rdx, tmp_path):
     cells = world.recorded("store", RATES)
-    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
+    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path, status=1)
     assert "2 cells finished." in done.stdout
     failures = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     rates = [word.split("=")[1] for word in " ".join(failures).split() if "learning_rate" in word]
@@ -268,8 +266,7 @@ def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.setenv("RDX_EXTENSIONS", "own")
     cells = World(Path("world")).recorded("store", "seed=1,2", "loss._target_=own.Loss")
-    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path, status=0)
     assert len(results(tmp_path / "store")) == 2
     status = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
     assert "2 cells: 2 finished" in status.stdout, status.stdout + status.stderr
@@ -303,8 +300,7 @@ def test_a_killed_cell_fails_alone_and_the_same_command_finishes_it(launcher, wo
     disturb_a_cell(tmp_path / "store", signal.SIGKILL)
     assert started.wait(200) == 1
     assert len(results(tmp_path / "store")) == 1
-    done = rdx(arguments, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rdx(arguments, tmp_path, status=0)
     assert results(tmp_path / "store") == expected
 
 
@@ -385,6 +381,5 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
     assert len(results(store)) == 2
     logs = [path.read_text() for path in tmp_path.rglob(".submitit/*/*_0_log.out")]
     assert sum(text.count("Starting with") for text in logs) >= 3
-    done = rdx(arguments, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rdx(arguments, tmp_path, status=0)
     assert results(store) == expected

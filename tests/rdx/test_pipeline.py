@@ -295,8 +295,7 @@ WATCHED = (
 def grid(world, rdx, tmp_path_factory):
     """A grid that nothing disturbed: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("grid")
-    done = rdx(["-m", *world.overrides("store", *GRID)], folder, module=("-c", WATCHED))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder, module=("-c", WATCHED), status=0)
     return folder, done.stdout.splitlines()
 
 
@@ -334,8 +333,7 @@ def test_a_failed_cell_does_not_stop_the_grid(grid, world, rdx):
     folder, _ = grid
     rates = "trainer.learning_rate=1e30,0.001"
     arguments = ["-m", *world.overrides("store", *GRID[2:], "loss=ranknet", rates)]
-    done = rdx(arguments, folder)
-    assert done.returncode == 1
+    done = rdx(arguments, folder, status=1)
     [failed] = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
     assert failed.startswith("FAILED  python -m rdx data=files")
     assert "trainer.learning_rate=1e+30" in failed or "learning_rate=1e30" in failed
@@ -362,8 +360,7 @@ def sealed_are_whole(folder):
 
 
 def finish(world, rdx, folder):
-    done = rdx(["-m", *world.overrides("store", *GRID)], folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder, status=0)
     assert "computing it again" not in done.stderr  # nothing had to be found damaged
     return results(folder)
 

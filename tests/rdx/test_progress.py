@@ -278,13 +278,11 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     plain = ("prefinetune=none", "evaluation.interpolate=false", "trainer.max_tokens=4096")
     arguments = world.overrides("store", rates, *plain)
     monkeypatch.chdir(tmp_path)
-    done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE))
-    assert done.returncode == 1, done.stderr
+    done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE), status=1)
     assert "diverged: " in done.stdout and "MemoryError: 4096 tokens" in done.stdout
     assert "2 of 3 failed" in done.stdout and "python -m rdx retry grid-" in done.stdout
     assert told(capsys)["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
-    again = rdx(["retry"], tmp_path, module=("-c", SCARCE))
-    assert again.returncode == 1, again.stderr
+    again = rdx(["retry"], tmp_path, module=("-c", SCARCE), status=1)
     assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2
     assert "1 of 2 failed" in again.stdout and "1 cell finished" in again.stdout
     status_now = told(capsys)

@@ -17,11 +17,9 @@ def finished(request, world, rdx, tmp_path):
     """A folder with the store, the record and the export of a cell made under a umask."""
     before = os.umask(request.param)
     try:
-        done = rdx(["-m", *world.recorded("store", "seed=1,2")], tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+        rdx(["-m", *world.recorded("store", "seed=1,2")], tmp_path, status=0)
         manifest, _ = tmp_path.glob("store/evaluate/*/manifest.json")
-        done = rdx(["export", manifest.parent.name, "out"], tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+        rdx(["export", manifest.parent.name, "out"], tmp_path, status=0)
     finally:
         os.umask(before)
     return request.param, tmp_path, manifest.parent.name

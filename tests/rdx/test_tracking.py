@@ -39,8 +39,7 @@ def quickly(place, monkeypatch):
 
 def test_the_parent_lists_all_cells_also_those_of_an_earlier_grid(place):
     for signature, grid in (("aa", "first"), ("bb", "second")):
-        with place.trial(signature, grid):
-            pass
+        place.record(signature, grid)
     rows = [Row(signature=s, state="finished") for s in ("aa", "bb", "never")]
     place.log_grid("second", rows)
     place.log_grid("second", rows)  # again: the table is replaced, not doubled
@@ -60,8 +59,7 @@ def test_a_grid_is_described_before_its_first_cell_runs(place):
     note = parent.data.tags["mlflow.note.content"]
     assert "**Claim.** More is better." in note and "| 1d |  | to run |  |" in note
     assert (parent.info.status, parent.data.tags["mlflow.source.name"]) == ("FINISHED", "rdx")
-    with place.trial("1d", grid):
-        pass
+    place.record("1d", grid)
     means = {"dl19/student/nDCG@10": 0.5}
     done = Row(signature="1d", overrides="seed=1d", state="finished", health="ok", means=means)
     place.log_grid(grid, [done, second], "More is better.")
@@ -91,8 +89,7 @@ def test_a_grid_is_a_parent_with_one_child_per_trial(place):
 
 
 def test_a_single_trial_has_no_parent(place):
-    with place.trial("b1"):
-        pass
+    place.record("b1")
     assert "mlflow.parentRunId" not in place.run("b1").data.tags
 
 
@@ -119,8 +116,7 @@ def test_nothing_is_created_to_look_for_trials(place, tmp_path):
 
 def test_a_forced_second_trial_is_a_run_of_its_own(place):
     for _ in range(2):
-        with place.trial("c2"):
-            pass
+        place.record("c2")
     assert len(place.runs("c2")) == 2
 
 
@@ -138,8 +134,7 @@ def test_a_plan_tells_a_stored_cell_without_a_record_apart(world, tmp_path):
     assert state() == plan.TO_RUN
     Store(own.store).cached("evaluate", cell.signature, lambda folder: None)
     assert state() == plan.UNRECORDED
-    with own.trial(cell.signature):
-        pass
+    own.record(cell.signature)
     assert state() == plan.FINISHED
 
 
@@ -147,8 +142,7 @@ def test_a_plan_tells_a_stored_cell_without_a_record_apart(world, tmp_path):
 
 
 def test_params_are_levels_and_the_flattened_config(place):
-    with place.trial("d1"):
-        pass
+    place.record("d1")
     assert place.run("d1").data.params == {
         "data": "pydocs",
         "sampler": "bm25",
@@ -163,8 +157,7 @@ def test_the_option_of_a_nested_group_is_the_param_of_its_key(place):
     lists, lora = {"_target_": "rdx.lists.Top"}, None
     config = {"depth": {"k": 5, "lists": lists}, "student": {"lora": lora}}
     levels = {"depth": "deep", "depth/lists": "top", "student/lora": "none"}
-    with place.trial("d4", config=config, levels=levels):
-        pass
+    place.record("d4", config=config, levels=levels)
     assert place.run("d4").data.params == {
         "depth": "deep",
         "depth.k": "5",
@@ -178,8 +171,7 @@ def test_the_option_of_a_nested_group_is_the_param_of_its_key(place):
 def test_long_many_and_odd_params_are_cut_and_renamed(place):
     config = {f"key{i}": i for i in range(250)}
     config |= {"long": "x" * 10_000, "k" * 400: 1, "a@b(c)": None, "empty": {}}
-    with place.trial("d2", config=config):
-        pass
+    place.record("d2", config=config)
     run = place.run("d2")
     assert run.info.status == "FINISHED"
     params = run.data.params
@@ -193,8 +185,7 @@ def test_long_many_and_odd_params_are_cut_and_renamed(place):
 def test_changed_params_of_a_resumed_trial_keep_the_old_value_and_are_tagged(place):
     with pytest.raises(ValueError), place.trial("d3", config={"device": "cpu", "same": 1}):
         raise ValueError
-    with place.trial("d3", config={"device": "cuda", "same": 1, "new": 2}):
-        pass
+    place.record("d3", config={"device": "cuda", "same": 1, "new": 2})
     run = place.run("d3")
     assert run.info.status == "FINISHED"
     assert [run.data.params[k] for k in ("device", "same", "new")] == ["cpu", "1", "2"]
@@ -338,8 +329,7 @@ def test_somebody_elses_sigterm_handler_is_left_alone(place):
 
 def test_a_trial_outside_the_main_thread(place):
     def work():
-        with place.trial("h4"):
-            pass
+        place.record("h4")
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -20,8 +20,7 @@ def grid(world, rdx, tmp_path_factory):
     uri = f"sqlite:///{folder}/mlflow.db"
     more = (f"tracking.uri={uri}", f"tracking.artifacts={folder}/a", "tracking.wait=120")
     cells = world.recorded(folder / "store", *more, "tracking.log_model=true", "seed=1,2")
-    done = rdx(["-m", *cells], folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rdx(["-m", *cells], folder, status=0)
     import mlflow
     from mlflow import MlflowClient
 

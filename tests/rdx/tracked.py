@@ -78,6 +78,11 @@ class Place:
             seed=seed,
         )
 
+    def record(self, signature, *about, **more):
+        """A trial in which nothing happens."""
+        with self.trial(signature, *about, **more):
+            pass
+
     def finished(self, signature):
         return self.settings.finished(self.store, signature)
 
