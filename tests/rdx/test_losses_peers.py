@@ -105,7 +105,8 @@ def model(peers, tmp_path_factory):
     from sentence_transformers import CrossEncoder
 
     # scores that differ by 1 or 2
-    settings = {"cls": BertForSequenceClassification, "num_labels": 1, "initializer_range": 0.4}
+    settings = {"num_labels": 1, "initializer_range": 0.4, "max_position_embeddings": 512}
+    settings["cls"] = BertForSequenceClassification
     words = [f"word{i}" for i in range(20)]
     folder = tiny.bert(tmp_path_factory.mktemp("model"), words, seed=3, **settings)
     return CrossEncoder(str(folder), device="cpu").eval()
