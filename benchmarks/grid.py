@@ -27,9 +27,9 @@ import pandas as pd  # noqa: E402
 from rdx import config, stages  # noqa: E402
 from rdx.artifacts import Evaluated  # noqa: E402
 from rdx.config import Cell  # noqa: E402
-from rdx.facts import OK, CollectionFacts, Means, OverCollections, Ties, TrialFacts  # noqa: E402
 from rdx.job import Parts  # noqa: E402
 from rdx.store import Store  # noqa: E402
+from tests import records  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LOSSES = (
@@ -47,7 +47,14 @@ def grid(cells: int) -> list[str]:
 def finish(cell: Cell, queries: int) -> None:
     """Write a cell's results through the real store, and its trial through the real tracking."""
     store = Store(Path(cell.cfg["store"]))
-    facts = _facts(cell, queries)
+    facts = records.trial(
+        cell.signature,
+        cell.cfg["seed"],
+        {"pydocs": records.collection(queries=queries)},
+        signatures=cell.keys,
+        levels=cell.levels,
+        means={"pydocs/student/nDCG@10": 0.4},
+    )
     values = [(i * 7919 + cell.cfg["seed"] * 31) % 1000 / 1000 for i in range(queries)]
     table = pd.DataFrame({"query_id": [f"q{i}" for i in range(queries)], "value": values})
     table = table.assign(collection="pydocs", system="student", measure="nDCG@10")
@@ -74,32 +81,6 @@ def _nothing(folder: Path) -> None:
     (folder / "result.json").write_text("{}")
 
 
-def _facts(cell: Cell, queries: int) -> TrialFacts:
-    collection = CollectionFacts(
-        queries=queries,
-        k=10,
-        digest="digest",
-        first_stage={},
-        judged_at_10=1.0,
-        judged_at_10_first_stage=1.0,
-        ceiling=1.0,
-        reason="",
-        missing_queries=0,
-        ties=Ties("trec_eval", 0.0, 0.0),
-    )
-    means = Means(corpora=("pydocs",), left_out={}, arithmetic={}, geometric={})
-    return TrialFacts(
-        signature=cell.signature,
-        signatures=cell.keys,
-        levels=cell.levels,
-        seed=cell.cfg["seed"],
-        health=OK,
-        collections={"pydocs": collection},
-        over_collections=OverCollections(collections=means),
-        means={"pydocs/student/nDCG@10": 0.4},
-    )
-
-
 def process(arguments: Sequence[str], folder: Path) -> str:
     """What Python, started anew in a folder, prints; a failure ends the benchmark."""
     done = subprocess.run(
@@ -116,12 +97,12 @@ def process(arguments: Sequence[str], folder: Path) -> str:
 
 def seconds(command: Sequence[str], folder: Path, repeat: int) -> list[tuple[float, float]]:
     """Wall-clock and processor seconds of a program, each time in a process of its own."""
-    found = []
+    spent = []
     for _ in range(repeat):
         start, busy = time.perf_counter(), _children()
         process(["-m", "rdx", *command], folder)
-        found.append((time.perf_counter() - start, _children() - busy))
-    return found
+        spent.append((time.perf_counter() - start, _children() - busy))
+    return spent
 
 
 def planning(cells: int, repeat: int) -> list[str]:
@@ -156,12 +137,12 @@ def tracking(cells: int, repeat: int) -> list[str]:
         local = f"sqlite:///{place}/mlflow.db"
         with _served(place) as address:
             for name, uri in (("local SQLite", local), ("server on loopback", address)):
-                found = []
+                waits = []
                 for _ in range(repeat):
-                    told = process(["-c", code, uri, place], ROOT)
-                    found.append([float(one) for one in told.split()])
-                first = statistics.median(one[0] for one in found)
-                later = statistics.median(value for one in found for value in one[1:])
+                    printed = process(["-c", code, uri, place], ROOT)
+                    waits.append([float(seconds) for seconds in printed.split()])
+                first = statistics.median(trials[0] for trials in waits)
+                later = statistics.median(wait for trials in waits for wait in trials[1:])
                 lines.append(f"| {name} | {first:.2f} s | {later:.2f} s |")
     return lines
 
@@ -187,17 +168,18 @@ def lost(uri: str, folder: str) -> None:
                 trial.log_step("distill", step, {"loss": 0.5, "learning_rate": 1e-5})
             time.sleep(pause)
             trial.set_health("ok")
-            facts = {"collections": {"pydocs": {"queries": 320, "digest": "d"}}}
-            trial.log_result(results, {**facts, "means": {"pydocs/student/nDCG@10": 0.4}})
+            collections = {"pydocs": records.collection(queries=320)}
+            means = {"pydocs/student/nDCG@10": 0.4}
+            trial.log_result(results, records.trial("", 1, collections, means=means))
         print(time.perf_counter() - start - pause)
 
 
 @contextlib.contextmanager
 def _served(folder: str) -> Iterator[str]:
     """An MLflow server with SQLite on loopback; its address."""
-    with contextlib.closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{one.getsockname()[1]}"
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", address.rpartition(":")[2], "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
@@ -220,9 +202,9 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _told(found: Sequence[tuple[float, float]]) -> str:
-    wall = [one for one, _ in found]
-    busy = statistics.median(one for _, one in found)
+def _told(spent: Sequence[tuple[float, float]]) -> str:
+    wall = [seconds for seconds, _ in spent]
+    busy = statistics.median(seconds for _, seconds in spent)
     return f"{statistics.median(wall):.1f} ({min(wall):.1f}–{max(wall):.1f}) | {busy:.1f}"
 
 
@@ -235,10 +217,11 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(TABLES), help="one table")
     parser.add_argument("--cells", type=int, default=1000, help="of the planned grid")
     parser.add_argument("--repeat", type=int, default=3)
-    given = parser.parse_args()
+    options = parser.parse_args()
     for name, table in TABLES.items():
-        if given.only in (None, name):
-            print("\n".join([f"## {name}", "", *table(given.cells, given.repeat), ""]), flush=True)
+        if options.only in (None, name):
+            lines = [f"## {name}", "", *table(options.cells, options.repeat), ""]
+            print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -169,12 +169,6 @@ def remember(model: str, commit: str) -> None:
             path.write_text(commit)
 
 
-def forget() -> None:
-    """Ask the Hub anew from here on."""
-    _answers.listings.clear()
-    _answers.silent = None
-
-
 def _answer(model: str, revision: str, again: bool = False) -> Listing | HubError:
     """Ask the Hub about a revision, once; `again` repeats it where the Hub did not answer."""
     key = (model, revision)

@@ -30,42 +30,42 @@ TRUST = "TRUST"  # of rdx.assets: its own value is tested below
 def wrong(source):
     """What a text does that it must not."""
     tree = ast.parse(source)
-    found = set()
+    faults = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                names += [f"{node.module}.{one.name}" for one in node.names]
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
             banned = (n for n in names if n.split(".")[0] in MODULES or n in CALLS)
-            found |= {f"imports {name}" for name in banned}
+            faults |= {f"imports {name}" for name in banned}
         elif isinstance(node, ast.Call):
-            found |= _wrong_call(node)
+            faults |= _wrong_call(node)
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value in ONLY:
-                    found |= _wrong_value(str(key.value), value)
-    return found
+                    faults |= _wrong_value(str(key.value), value)
+    return faults
 
 
 def _wrong_call(node):
     name = ast.unparse(node.func)
     last = name.rpartition(".")[2]
-    named = {one.arg: one.value for one in node.keywords if one.arg}
-    spread = [ast.unparse(one.value) for one in node.keywords if one.arg is None]
-    found = {name} if name in CALLS else set()
+    named = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    spread = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg is None]
+    faults = {name} if name in CALLS else set()
     for key in ONLY.keys() & named.keys():
-        found |= _wrong_value(key, named[key])
+        faults |= _wrong_value(key, named[key])
     if name == "torch.load" and not _is(named.get("weights_only"), True):
-        found.add("torch.load without weights_only=True")
+        faults.add("torch.load without weights_only=True")
     if last in ("extractall", "extract") and not _is(named.get("filter"), "data"):
-        found.add(f"{last} without filter='data'")
+        faults.add(f"{last} without filter='data'")
     if last == "from_pretrained" and name.startswith("Auto"):
         if "trust_remote_code" not in named and TRUST not in spread:
-            found.add("from_pretrained without trust_remote_code=False")
+            faults.add("from_pretrained without trust_remote_code=False")
         loads = "Model" in name
         if loads and not _is(named.get("weights_only"), True) and TRUST not in spread:
-            found.add("from_pretrained without weights_only=True")
-    return found
+            faults.add("from_pretrained without weights_only=True")
+    return faults
 
 
 def _wrong_value(key, value):
@@ -73,11 +73,9 @@ def _wrong_value(key, value):
 
 
 def _is(node, value):
-    return (
-        isinstance(node, ast.Constant)
-        and node.value is value
-        or (isinstance(value, str) and isinstance(node, ast.Constant) and node.value == value)
-    )
+    if not isinstance(node, ast.Constant):
+        return False
+    return node.value == value if isinstance(value, str) else node.value is value
 
 
 @pytest.mark.parametrize(
@@ -137,12 +135,12 @@ def test_what_is_right_is_left_alone(source):
 
 def test_no_file_does_it():
     assert len(FILES) > 100
-    found = {
+    faults = {
         (str(path.relative_to(ROOT)), told)
         for path in FILES
         for told in wrong(path.read_text(encoding="utf-8"))
     }
-    assert found == EXCEPTIONS
+    assert faults == EXCEPTIONS
 
 
 def test_trust_is_none():

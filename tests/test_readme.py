@@ -17,7 +17,7 @@ SHOWS = ("--help", "--cfg", "--hydra-help", "--info")
 
 def commands(text):
     """The commands of the shell blocks, as lists of words; comments and outputs are left out."""
-    found = []
+    named = []
     for block in BLOCK.findall(text):
         lines = block.replace("\\\n", " ").splitlines()
         prompts = any(line.lstrip().startswith("$ ") for line in lines)
@@ -26,8 +26,8 @@ def commands(text):
             if prompts and not line.startswith("$ "):
                 continue  # output
             words = shlex.split(line.removeprefix("$ "), comments=True)
-            found += [part for part in _split(words) if part]
-    return found
+            named += [part for part in _split(words) if part]
+    return named
 
 
 def _split(words):
@@ -61,9 +61,9 @@ def check(words):
         shown = any(a.split("=")[0] in SHOWS for a in arguments)
         flags = ("-", "hydra", "hydra/")
         overrides = [a for a in arguments if not a.startswith(flags) and "=" in a]
-        found = config.cells(overrides)
+        cells = config.cells(overrides)
         grid = any(a in ("-m", "--multirun") or a.startswith("+experiments=") for a in arguments)
-        assert shown or grid or len(found) == 1, "a grid without -m"
+        assert shown or grid or len(cells) == 1, "a grid without -m"
     arguments = module_arguments(words, "analysis")
     if arguments is not None:
         names = [a for a in arguments if not a.startswith("-")]

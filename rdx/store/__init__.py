@@ -85,10 +85,6 @@ class Store:
         """Where a result is, once it is there."""
         return self.root / stage / key
 
-    def has(self, stage: str, key: str) -> bool:
-        """Whether a result is there, undamaged."""
-        return not damage(self.folder(stage, key))
-
     def find(self, stage: str, key: str) -> Path | None:
         """The folder of an undamaged result: to read it needs no lock, and no right to write.
 

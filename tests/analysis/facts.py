@@ -5,38 +5,11 @@ from dataclasses import replace
 import yaml
 
 from rdx.config import GROUPS, Cell
-from rdx.facts import (
-    OK,
-    CollectionFacts,
-    Energy,
-    Hardware,
-    Imported,
-    Latency,
-    Means,
-    OverCollections,
-    Peak,
-    QueryTiming,
-    Ties,
-    Timing,
-    TrialFacts,
-)
+from rdx.facts import Energy, Hardware, Imported, Latency, Peak, QueryTiming, Timing
+from tests.records import COLLECTION, collection, trial
 
-COLLECTION = CollectionFacts(
-    queries=4,
-    k=10,
-    digest="d",
-    first_stage={"engine": "bm25s"},
-    judged_at_10=0.5,
-    judged_at_10_first_stage=0.5,
-    ceiling=0.9,
-    reason="",
-    missing_queries=0,
-    ties=Ties("trec_eval", 0.0, 0.0),
-)
+__all__ = ["COLLECTION", "HARDWARE", "cell", "collection", "imported", "timing", "trial"]
 HARDWARE = Hardware(device="CPU", cpu="x86", cores=2, threads=2, torch="2")
-NOTHING = OverCollections(
-    collections=Means(corpora=(), left_out={}, arithmetic={}, geometric={}), paper_compat=None
-)
 
 
 def cell(overrides, grid="", signature="", levels=(), **cfg):
@@ -53,20 +26,6 @@ def cell(overrides, grid="", signature="", levels=(), **cfg):
                 node = node.setdefault(parent, {})
             node[name] = yaml.safe_load(value)
     return Cell(tuple(overrides), grid, cfg, levels, signature)
-
-
-def collection(**changes):
-    """Facts of a collection."""
-    return replace(COLLECTION, **changes)
-
-
-def trial(signature, seed=1, collections=None, health=OK, **more):
-    """Facts of a trial; by default it was evaluated on nothing."""
-    known = {"signatures": {}, "levels": {}, "over_collections": NOTHING, "means": {}}
-    return TrialFacts(
-        signature=signature, seed=seed, health=health, collections=collections or {},
-        **{**known, **more},
-    )  # fmt: skip
 
 
 def imported(name, **changes):

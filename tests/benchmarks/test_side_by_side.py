@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_made_up_lists_are_like_the_real_ones():
-    made = texts.ranked_lists(Path("no/such/folder"))
-    assert len(made) == 43 and all(len(passages) == 100 for _, _, passages in made)
-    words = [len(one.split()) for _, _, passages in made for one in passages]
+    lists = texts.ranked_lists(Path("no/such/folder"))
+    assert len(lists) == 43 and all(len(passages) == 100 for _, _, passages in lists)
+    words = [len(text.split()) for _, _, passages in lists for text in passages]
     assert 50 < sum(words) / len(words) < 62
-    assert made == texts.ranked_lists(Path("no/such/folder"))
+    assert lists == texts.ranked_lists(Path("no/such/folder"))
 
 
 def test_no_pair_comes_twice_until_the_texts_are_used_up():
@@ -61,12 +61,12 @@ def test_a_library_in_a_process_of_its_own(tmp_path):
         "attention": None,
         "options": {"gradient_cache": "off"},
     }
-    found = side_by_side.measure(sys.executable, task)
-    assert len(found["spans"]) == 1 and not found["cached"]
-    assert found["real"] == 4 * ((3 + 2 + 4) + (3 + 2 + 1))
-    assert found["real"] <= found["padded"]
+    measured = side_by_side.measure(sys.executable, task)
+    assert len(measured["spans"]) == 1 and not measured["cached"]
+    assert measured["real"] == 4 * ((3 + 2 + 4) + (3 + 2 + 1))
+    assert measured["real"] <= measured["padded"]
     twice = side_by_side.measure(sys.executable, task | {"options": {"gradient_cache": "on"}})
-    assert twice["cached"] and twice["real"] == 2 * found["real"]
+    assert twice["cached"] and twice["real"] == 2 * measured["real"]
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ def grid(cells, log, pids, fault):
     """
     _printed_to(log)
     failed = 0
-    for one in cells:
-        child = multiprocessing.get_context("fork").Process(target=cell, args=(one, fault))
+    for chosen in cells:
+        child = multiprocessing.get_context("fork").Process(target=cell, args=(chosen, fault))
         child.start()
         with open(pids, "a") as file:
             file.write(f"{child.pid}\n")

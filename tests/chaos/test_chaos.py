@@ -22,6 +22,7 @@ import yaml
 
 from rdx import stages
 from rdx.store import MANIFEST, damage
+from tests.rdx.conftest import mounted
 
 sys.path.insert(0, str(Path(__file__).parent))
 import attempts  # noqa: E402
@@ -43,15 +44,8 @@ STAGES = ("candidates", "teach", "prefinetune", "distill", "evaluate", "retrieve
 def disk(tmp_path_factory):
     """A small file system of its own, that can be filled and made read-only; else a folder."""
     folder = tmp_path_factory.mktemp("disk")
-    size = "size=96m"
-    command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    yield folder, mounted
-    if mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(folder, "size=96m") as there:
+        yield folder, there
 
 
 @pytest.fixture(scope="module")
@@ -146,25 +140,29 @@ def without_times(value):
 # --- faults: each disturbs one attempt of a grid, and waits for its end ---
 
 
-def kill_cell(grid, draw, seconds):
+def started(grid, draw, seconds):
+    """An attempt that has run for some time."""
     process = grid.start()
     time.sleep(draw.uniform(0, seconds))
+    return process
+
+
+def kill_cell(grid, *when):
+    process = started(grid, *when)
     grid.kill_cells()
     grid.end(process)
 
 
-def kill_launcher(grid, draw, seconds):
+def kill_launcher(grid, *when):
     """Its cell goes on for itself; the next attempt meets it."""
-    process = grid.start()
-    time.sleep(draw.uniform(0, seconds))
+    process = started(grid, *when)
     process.kill()
     process.join()
     grid.end(grid.start())
 
 
-def kill_both(grid, draw, seconds):
-    process = grid.start()
-    time.sleep(draw.uniform(0, seconds))
+def kill_both(grid, *when):
+    process = started(grid, *when)
     process.kill()
     grid.kill_cells()
     grid.end(process)
@@ -243,10 +241,10 @@ MOUNTED = (disk_full, read_only)
 
 
 def test_random_faults_change_no_result(world, disk, context, capsys):
-    folder, mounted = disk
-    kinds = EVERYWHERE + (MOUNTED if mounted else ())
+    folder, own_disk = disk
+    kinds = EVERYWHERE + (MOUNTED if own_disk else ())
     begun, draw = time.monotonic(), random.Random(SEED)
-    undisturbed = Grid(world, folder / "undisturbed" if not mounted else folder, context, "calm")
+    undisturbed = Grid(world, folder if own_disk else folder / "undisturbed", context, "calm")
     undisturbed.root.mkdir(exist_ok=True)
     times = []
     for _ in range(2):

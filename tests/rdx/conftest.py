@@ -1,9 +1,13 @@
 """A tiny world in which a full cell takes a second: 30 passages, 24 queries, a random BERT."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,14 +30,14 @@ class World:
         """A full cell: prefinetuned, distilled from the oracle, interpolated, evaluated."""
         data = {name: self.folder / name for name in ("corpus.tsv", "queries.tsv", "qrels.txt")}
         settings = ("queries=8", "depth=8", "negatives=3", "batch=2")
-        stage_1 = [f"prefinetune.{one}" for one in settings]
+        stage_1 = [f"prefinetune.{setting}" for setting in settings]
         files = [f"{path.stem}={path}" for path in data.values()]
         return [
             "data=files",
-            *(f"data.{one}" for one in files),
+            *(f"data.{file}" for file in files),
             "data.dev=0.3",
             "evaluation=files",
-            *(f"evaluation.collections.files.data.{one}" for one in files),
+            *(f"evaluation.collections.files.data.{file}" for file in files),
             "sampler@evaluation.collections.files.first_stage=bm25",
             "evaluation.k=8",
             "evaluation.interpolate=true",
@@ -57,11 +61,25 @@ class World:
             *more,
         ]
 
+    def recorded(self, store: Path, *more: str) -> list[str]:
+        """The same cell with a record in MLflow."""
+        overrides = [o for o in self.overrides(store) if o != "tracking=none"]
+        return [*overrides, "tracking=mlflow", "tracking.system_metrics=false", *more]
+
+    def run(self, store: Path, *more: str):
+        """Run one cell in this process."""
+        from rdx import config, pipeline, stages
+
+        [cell] = stages.cells(self.overrides(store, *more))
+        config.check(cell)
+        return pipeline.run(cell)
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    from tests.rdx import tiny
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("world")
@@ -73,28 +91,50 @@ def world(tmp_path_factory) -> World:
     (folder / "queries.tsv").write_text("".join(f"q{i}\t{topic[i]} {WORDS[i]}\n" for i in asked))
     qrels = [f"q{i} 0 d{i} 2\nq{i} 0 d{(i + 7) % 30} 1\nq{i} 0 d{i + 1} 0\n" for i in asked]
     (folder / "qrels.txt").write_text("".join(qrels))
-    vocabulary = folder / "vocab.txt"
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary.write_text("\n".join([*special, *TOPICS, *WORDS]) + "\n")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=41, intermediate_size=32, max_position_embeddings=64, **sizes)
-    BertModel(config).save_pretrained(folder / "bert")
-    BertTokenizerFast(str(vocabulary)).save_pretrained(folder / "bert")
+    tiny.bert(folder / "bert", [*TOPICS, *WORDS])
     return World(folder)
+
+
+def gone() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[bool]:
+    """A small disk in memory at a folder; False where this user may not mount one."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    there = shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield bool(there)
+    finally:
+        if there:
+            subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a fresh toy student; gives (student, facts)."""
+    from trainer_toys import trained
+
+    return partial(trained, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def rdx():
-    """Start `python -m rdx ...` in a folder; `popen` does not wait for its end."""
+    """Run `python -m rdx ...` in a folder, to an exit status; `popen` does not wait for its end."""
 
-    def start(arguments, cwd, module=("-m", "rdx"), popen=False):
+    def start(arguments, cwd, module=("-m", "rdx"), popen=False, status=None):
         command = [sys.executable, *module, *map(str, arguments)]
         single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         settings = {"cwd": cwd, "env": os.environ | single, "text": True}
         if popen:
             nowhere = subprocess.DEVNULL
             return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, **settings)
-        return subprocess.run(command, capture_output=True, timeout=300, **settings)
+        done = subprocess.run(command, capture_output=True, timeout=300, **settings)
+        assert status in (None, done.returncode), done.stdout + done.stderr
+        return done
 
     return start

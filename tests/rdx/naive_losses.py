@@ -49,18 +49,18 @@ def margin_mse(lists, loss):
 
 
 def listnet(lists, loss):
-    found = []
+    values = []
     for s, r, _ in ordered(lists):
         p = softmax([below(r, i) / loss.teacher_temperature for i in range(len(r))])
-        q = softmax([one / loss.temperature for one in s])
-        found.append(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
-    return pooled(found)
+        q = softmax([score / loss.temperature for score in s])
+        values.append(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
+    return pooled(values)
 
 
 def list_mle(lists, loss):
-    found = []
+    values = []
     for s, r, _ in ordered(lists):
-        powers = [math.exp(one / loss.temperature) for one in s]
+        powers = [math.exp(score / loss.temperature) for score in s]
         weights = [1.0] * len(r)
         if loss.position == "exponential":
             weights = [2.0 ** below(r, i) - 1 for i in range(len(r))]
@@ -69,23 +69,23 @@ def list_mle(lists, loss):
         for i, weight in enumerate(weights):
             rest = sum(power for power, rank in zip(powers, r, strict=True) if rank > r[i])
             total -= weight * math.log(powers[i] / (powers[i] + rest))
-        found.append(total)
-    return pooled(found)
+        values.append(total)
+    return pooled(values)
 
 
 def kl(lists, loss):
-    found = []
+    values = []
     for s, _, t in ordered(lists):
-        p = softmax([one / loss.teacher_temperature for one in t])
-        q = softmax([one / loss.temperature for one in s])
-        found.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
-    return pooled(found)
+        p = softmax([score / loss.teacher_temperature for score in t])
+        q = softmax([score / loss.temperature for score in s])
+        values.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    return pooled(values)
 
 
 def adr_mse(lists, loss):
     means = []
     for s, r, _ in lists:
-        found = approximate_ranks(s, loss.temperature)
+        approximate = approximate_ranks(s, loss.temperature)
         errors = []
         for i in range(len(s)):
             others = [j for j in range(len(s)) if j != i]
@@ -95,36 +95,36 @@ def adr_mse(lists, loss):
             else:
                 target += sum(r[j] == r[i] for j in others if j < i)
             weight = 1 / math.log2(target + 1) if loss.discount == "log2" else 1.0
-            errors.append(weight * (found[i] - target) ** 2)
+            errors.append(weight * (approximate[i] - target) ** 2)
         if errors:
             means.append(sum(errors) / len(errors))
     return pooled(means)
 
 
 def approx_ndcg(lists, loss):
-    found = []
+    values = []
     for s, r, _ in ordered(lists):
         gain = gains(r, loss.gain)
         best = sum(g / math.log2(1 + p) for p, g in enumerate(sorted(gain, reverse=True), 1))
         ranks = approximate_ranks(s, loss.temperature)
         dcg = sum(g / math.log2(1 + p) for g, p in zip(gain, ranks, strict=True))
-        found.append(1 - dcg / best)
-    return pooled(found)
+        values.append(1 - dcg / best)
+    return pooled(values)
 
 
 def approx_mrr(lists, loss):
-    found = []
+    values = []
     for s, r, _ in ordered(lists):
         ranks = approximate_ranks(s, loss.temperature)
         first = min(a for a, rank in zip(ranks, r, strict=True) if rank == min(r))
-        found.append(1 - 1 / first)
-    return pooled(found)
+        values.append(1 - 1 / first)
+    return pooled(values)
 
 
 def lce(lists, loss):
     values = []
     for s, r, _ in ordered(lists):
-        powers = [math.exp(one / loss.temperature) for one in s]
+        powers = [math.exp(score / loss.temperature) for score in s]
         rest = sum(p for p, rank in zip(powers, r, strict=True) if rank > min(r))
         positives = [p for p, rank in zip(powers, r, strict=True) if rank == min(r)]
         values += [-math.log(p / (p + rest)) for p in positives]
@@ -161,13 +161,13 @@ NAIVE = {
 def naive(loss, lists):
     """The value of any loss."""
     if isinstance(loss, losses.Sum):
-        return sum(w * naive(one, lists) for w, one in zip(loss.weights, loss.losses, strict=True))
-    return NAIVE[type(loss)]([(one[0], one[1], teacher_of(one)) for one in lists], loss)
+        return sum(w * naive(p, lists) for w, p in zip(loss.weights, loss.losses, strict=True))
+    return NAIVE[type(loss)](with_teacher(lists), loss)
 
 
-def teacher_of(one):
-    """Teacher scores of a list: its own, or out of its ranks."""
-    return one[2] if len(one) > 2 else [-0.7 * rank**0.8 for rank in one[1]]
+def with_teacher(lists):
+    """Lists with teacher scores: their own, or out of their ranks."""
+    return [(s, r, *(t or [[-0.7 * rank**0.8 for rank in r]])) for s, r, *t in lists]
 
 
 def pairs(ranks):
@@ -178,7 +178,7 @@ def pairs(ranks):
 
 def ordered(lists):
     """Lists with at least two different ranks."""
-    return [one for one in lists if len(set(one[1])) > 1]
+    return [(s, r, t) for s, r, t in lists if len(set(r)) > 1]
 
 
 def below(ranks, i):
@@ -189,18 +189,13 @@ def below(ranks, i):
 def gains(ranks, gain):
     """Gains as the docstrings of LambdaRank and ApproxNDCG state them."""
     n = len(ranks)
-    found = []
-    for i in range(n):
-        w = below(ranks, i)
-        grade = 4 * w / max(n - 1, 1)
-        found.append(
-            {
-                "linear": w / max(n - 1, 1),
-                "exponential": (2**grade - 1) / 15,
-                "reciprocal": 2 ** (1 / (n - w)) - 1,
-            }[gain]
-        )
-    return found
+    worse = [below(ranks, i) for i in range(n)]
+    share = [w / max(n - 1, 1) for w in worse]
+    return {
+        "linear": share,
+        "exponential": [(2 ** (4 * y) - 1) / 15 for y in share],
+        "reciprocal": [2 ** (1 / (n - w)) - 1 for w in worse],
+    }[gain]
 
 
 def approximate_ranks(scores, temperature):
@@ -230,17 +225,17 @@ def pooled(values):
 
 def padded(lists, width=None, dtype=torch.float64, score=0.0, rank=0, teacher=float("nan")):
     """Student scores, ranks, mask and teacher scores [B, N]; the last values stand at padding."""
-    width = width or max(len(one[0]) for one in lists)
-    fill = [width - len(one[0]) for one in lists]
-    scores = [[*one[0], *[score] * n] for one, n in zip(lists, fill, strict=True)]
-    ranks = [[*one[1], *[rank] * n] for one, n in zip(lists, fill, strict=True)]
-    given = [[*teacher_of(one), *[teacher] * n] for one, n in zip(lists, fill, strict=True)]
-    mask = [[True] * (width - n) + [False] * n for n in fill]
+    lists = with_teacher(lists)
+    width = width or max(len(s) for s, _, _ in lists)
+    scores, ranks, teachers = (
+        [[*values, *[fill] * (width - len(values))] for values in columns]
+        for columns, fill in zip(zip(*lists, strict=True), (score, rank, teacher), strict=True)
+    )
     return (
         torch.tensor(scores, dtype=dtype),
         torch.tensor(ranks),
-        torch.tensor(mask),
-        torch.tensor(given, dtype=torch.float64),
+        torch.tensor([[i < len(s) for i in range(width)] for s, _, _ in lists]),
+        torch.tensor(teachers, dtype=torch.float64),
     )
 
 
@@ -255,12 +250,10 @@ def drawn(seed=0, sizes=(5, 3, 7, 1, 2), ties=True):
     lists = []
     for size in sizes:
         scores = torch.randn(size, generator=random, dtype=torch.float64).tolist()
-        high = max(size - 1, 2) if ties else None
-        ranks = (
-            torch.randint(1, high, (size,), generator=random)
-            if ties
-            else torch.randperm(size, generator=random) + 1
-        )
+        if ties:
+            ranks = torch.randint(1, max(size - 1, 2), (size,), generator=random)
+        else:
+            ranks = torch.randperm(size, generator=random) + 1
         teacher = torch.randn(size, generator=random, dtype=torch.float64).tolist()
         lists.append((scores, ranks.tolist(), teacher))
     return lists

@@ -34,10 +34,10 @@ TAUGHT = frame(
 
 def accounted(depth, relevant=None):
     selected = depth.select(FIRST, TAUGHT)
-    used = [one.query_id for one in depth.draws(selected, relevant or {}, 0)(0)]
+    used = [drawn.query_id for drawn in depth.draws(selected, relevant or {}, 0)(0)]
     fates = accounting.fates(ASKED, FIRST, TAUGHT, selected, used)
-    kept = selected[selected.query_id.isin(used)]
-    return fates, accounting.of_queries(fates) | accounting.of_labels(FIRST, TAUGHT, kept, depth.k)
+    drawn = selected[selected.query_id.isin(used)]
+    return fates, accounting.of_queries(fates) | accounting.of_labels(FIRST, TAUGHT, drawn, depth.k)
 
 
 def test_every_query_has_one_fate():
@@ -46,7 +46,7 @@ def test_every_query_has_one_fate():
         "gone": "no_candidates", "bad": "malformed", "no": "refused", "cut": "failed",
         "one": "too_short", "plain": "used", "good": "used", "fixed": "used",
     }  # fmt: skip
-    expected = {f"queries_{one}": Count(1, 8) for one in accounting.LOST}
+    expected = {f"queries_{fate}": Count(1, 8) for fate in accounting.LOST}
     expected |= {"queries_not_drawn": Count(0, 8), "lists_left_out": Count(5, 8)}
     expected |= {"labels_repaired": Count(1, 7), "lists_below_k": Count(1, 3)}
     # of the usable lists' 16 candidates, three of "one" and one of "good"
@@ -70,34 +70,31 @@ def test_repeated_texts():
         *("query_id", "doc_id"),
     )
     passages = {"d1": "same", "d2": "same", "d3": "same", "d4": "other", "d5": "same"}
-    found = accounting.of_texts(selected, {"a": "x", "b": "x", "c": "y", "d": "x"}, passages)
-    assert found == {"duplicate_queries": Count(1, 3), "duplicate_passages": Count(2, 6)}
+    counts = accounting.of_texts(selected, {"a": "x", "b": "x", "c": "y", "d": "x"}, passages)
+    assert counts == {"duplicate_queries": Count(1, 3), "duplicate_passages": Count(2, 6)}
 
 
 def test_cut_queries_are_told_from_cut_passages():
     selected = frame([("a", "d1"), ("a", "d2"), ("b", "d1")], "query_id", "doc_id")
     queries = {"a": "long query", "b": "short", "c": "long too"}
-    found = accounting.of_truncation({"long query", "long passage"}, 2, selected, queries)
-    assert found == {"queries_truncated": Count(1, 2), "passages_truncated": Count(1, 2)}
+    counts = accounting.of_truncation({"long query", "long passage"}, 2, selected, queries)
+    assert counts == {"queries_truncated": Count(1, 2), "passages_truncated": Count(1, 2)}
 
 
 def test_the_block_shows_what_is_not_zero():
     counts = {"a": Count(3, 40), "b": Count(0, 40), "c": Count(1234, 2468)}
-    assert accounting.block("data", counts, {"qrels_without_passage": 7, "none": 0}).split(
-        "\n"
-    ) == [
-        "data: what was lost or is odd",
-        "  a: 3 of 40 (7.5%)",
-        "  c: 1,234 of 2,468 (50.0%)",
-        "  qrels_without_passage: 7 (of the collection)",
-    ]
-    assert accounting.block("data", {"b": Count(0, 40)}, {}) == "data: nothing lost"
+    text = accounting.block("data", counts, {"qrels_without_passage": 7, "none": 0})
+    _, *lines = text.splitlines()
+    assert [line.partition(" (of")[0] for line in lines] == [
+        "  a: 3 of 40 (7.5%)", "  c: 1,234 of 2,468 (50.0%)", "  qrels_without_passage: 7",
+    ]  # fmt: skip
+    assert len(accounting.block("data", {"b": Count(0, 40)}, {}).splitlines()) == 1
 
 
 def test_limits_are_shares():
     counts = {"a": Count(1, 10), "b": Count(5, 10)}
     accounting.check(counts, {"a": 0.1, "b": None, "unmeasured": 0.0})  # 10 % are not more
-    with pytest.raises(accounting.TooMany, match=r"^b: 5 of 10 \(50\.0%\).*limits\.b=0\.49$"):
+    with pytest.raises(accounting.TooMany, match=r"^b: 5 of 10 .*limits\.b=0\.49$"):
         accounting.check(counts, {"a": 0.1, "b": 0.49})
     with pytest.raises(accounting.TooMany, match=r"a: .*; b: "):
         accounting.check(counts, {"a": 0, "b": 0})
@@ -113,9 +110,9 @@ def test_the_configuration_has_a_limit_for_every_count():
     config.check(with_limit)
     for wrong in ("1.5", "many"):
         [cell] = config.cells([f"limits.lists_left_out={wrong}"])
-        with pytest.raises(config.ConfigError, match=r"limits\.lists_left_out=.*share from 0 to 1"):
+        with pytest.raises(config.ConfigError, match=r"limits\.lists_left_out="):
             config.check(cell)
-    with pytest.raises(config.ConfigError, match=r"limits\.lists_out.*did you mean"):
+    with pytest.raises(config.ConfigError, match=r"limits\.lists_out"):
         config.cells(["limits.lists_out=0.1"])
 
 
@@ -127,18 +124,21 @@ GENOMICS = QuerySet("medline", {"1": "ferroportin", "2": "iron"})
 PM = QuerySet("medline", {"1": "melanoma", "3": "Iron"})
 
 
+def names(message, *quoted):
+    """Whether a message quotes each of some names, ids or texts."""
+    return all(repr(text) in message for text in quoted)
+
+
 def test_the_same_id_may_be_another_query():
     """The paper's pooled averages put such queries into one."""
     unlike, shared = collisions({"g04": GENOMICS, "pm": PM})
-    assert unlike.startswith("'g04' ('medline') and 'pm' ('medline'): 1 query id ")
-    assert "'1': 'ferroportin' and 'melanoma'" in unlike
-    assert "1 query in both" in shared and "'2': 'iron'" in shared
+    assert names(unlike, "g04", "pm", "1", "ferroportin", "melanoma") and "1 query" in unlike
+    assert names(shared, "g04", "pm", "2", "iron") and "1 query" in shared
 
 
 def test_a_subset_is_an_overlap_and_no_collision():
     [shared] = collisions({"robust04": ROBUST, "trec7": TREC7})
-    assert shared.startswith("'robust04' ('disks45') and 'trec7' ('disks45'): 1 query ")
-    assert "'351': 'Falkland oil'" in shared
+    assert names(shared, "robust04", "trec7", "351", "Falkland oil") and "1 query" in shared
 
 
 def test_two_first_stages_of_one_set_are_no_collision():
@@ -151,8 +151,7 @@ def test_training_queries_that_are_tested():
     train = QuerySet("disks45", {"a": "FALKLAND OIL", "601": "something else", "c": "unseen"})
     count, [message] = leaks(train, {"robust04": ROBUST, "pm": PM})
     assert count == Count(2, 3)  # "a" by its words, "601" by collection and id
-    assert "2 training queries of 'disks45' are test queries of 'robust04'" in message
-    assert "'601' and '601': 'something else'" in message
+    assert names(message, "disks45", "robust04", "601", "something else") and "2 " in message
     elsewhere = QuerySet("other", dict(train.queries))
     assert leaks(elsewhere, {"robust04": ROBUST})[0] == Count(1, 3)  # an id alone is no key
     assert leaks(elsewhere, {"pm": PM}) == (Count(0, 3), [])

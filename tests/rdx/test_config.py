@@ -1,6 +1,5 @@
 """The configuration: what composes, what is refused and how, and what decides a signature."""
 
-import copy
 import importlib
 import inspect
 import shutil
@@ -8,7 +7,6 @@ from functools import cache
 
 import pandas as pd
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -24,6 +22,7 @@ from rdx.config import (
     expand,
     load_spec,
 )
+from tests.rdx.configured import edited
 
 # What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
 PAPER = "docs/paper.md"
@@ -70,20 +69,6 @@ def one(*overrides):
     return cell
 
 
-def edited(base, overrides):
-    """The resolved configuration of a cell with other values."""
-    cfg = copy.deepcopy(base.cfg)
-    for override in overrides.split():
-        key, _, value = override.partition("=")
-        *parents, name = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node[parent]
-        assert name in node
-        node[name] = yaml.safe_load(value)
-    return cfg
-
-
 @cache
 def composed(*overrides):
     """The configuration as Hydra composes it, ??? included."""
@@ -110,17 +95,17 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")  # of mlflow_server
     group = option.partition("=")[0]
     missing = OmegaConf.missing_keys(composed(option))
-    given = OPEN.get(option, [])
-    assert missing == {one.split("=")[0] for one in given}
+    values = OPEN.get(option, [])
+    assert missing == {value.split("=")[0] for value in values}
     if missing:
         with pytest.raises(ConfigError) as error:
             cells([option])
         assert all(key in str(error.value) for key in missing)
     (tmp_path / "any.tsv").write_text("a\tb\n")
-    given = [o.replace("FILE.tsv", f"{tmp_path}/any.tsv") for o in given]
+    values = [value.replace("FILE.tsv", f"{tmp_path}/any.tsv") for value in values]
     if option in ("data=files", "data=ir_datasets"):  # hold out no dev queries by themselves
-        given.append("evaluation.interpolate=false")
-    cfg = composed(option, *given)
+        values.append("evaluation.interpolate=false")
+    cfg = composed(option, *values)
     for _, node in targets(cfg[group]):
         if str(node.get("run", "")).startswith("runs/"):  # of trec_dl and tirex
             (tmp_path / "runs").mkdir(exist_ok=True)
@@ -132,9 +117,9 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_lists_the_arguments_of_its_class(option):
     group = option.partition("=")[0]
-    found = list(targets(composed(option)[group], group))
-    assert found or option in ("loss=none", "prefinetune=none")
-    for where, node in found:
+    nodes = list(targets(composed(option)[group], group))
+    assert nodes or option in ("loss=none", "prefinetune=none")
+    for where, node in nodes:
         module, _, name = node["_target_"].rpartition(".")
         arguments = inspect.signature(getattr(importlib.import_module(module), name)).parameters
         assert sorted(arguments) == sorted(set(node) - {"_target_"}), where
@@ -146,57 +131,36 @@ def test_every_group_has_options_and_every_folder_is_a_group():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_builds(name):
-    found = cells(name)
     grid = load_spec(name)["grid"]
-    assert list(dict.fromkeys(cell.grid for cell in found)) == list(grid)
-    for cell in found:
+    assert list(dict.fromkeys(cell.grid for cell in cells(name))) == list(grid)
+    for cell in cells(name):
         check(cell)
 
 
 # --- what is refused ---
 
+# What cannot be run -> what the message names: the key, and what is valid or meant.
 REFUSED = {
-    "seeed=3": ["seeed: no such key", "did you mean 'seed'", "'trainer'"],
-    "los=ranknet": ["los: no such key", "did you mean 'loss'", "'sampler'"],
-    "+extra=1": ["extra: no such key", "'seed'"],
+    "seeed=3": ["seeed", "'seed'", "'trainer'"],
+    "los=ranknet": ["los", "'loss'", "'sampler'"],
+    "+extra=1": ["extra", "'seed'"],
     "loss=rankent": ["loss=rankent", "adr_mse", "ranknet"],
-    "loss=ranknet,rankent": ["loss=rankent", "adr_mse", "in the cell loss=rankent"],
+    "loss=ranknet,rankent": ["loss=rankent", "adr_mse", "cell loss=rankent"],
     "loss=null": ["loss", "adr_mse"],
-    "depth.kk=3": ["depth.kk: no such key", "did you mean 'k'", "'pool'"],
-    "+depth.kk=3": ["depth.kk: no such key", "did you mean 'k'", "'pool'"],
-    "trainer.lerning_rate=1": ["lerning_rate: no such key", "did you mean 'learning_rate'"],
-    "prefinetune.loss.temprature=2": ["prefinetune.loss.temprature", "did you mean 'temperature'"],
+    "depth.kk=3": ["depth.kk", "'k'", "'pool'"],
+    "+depth.kk=3": ["depth.kk", "'k'", "'pool'"],
+    "trainer.lerning_rate=1": ["lerning_rate", "'learning_rate'"],
+    "prefinetune.loss.temprature=2": ["prefinetune.loss.temprature", "'temperature'"],
     "evaluation.collections.pydocs.first_stage.k2=1": ["pydocs.first_stage.k2", "'k1'", "'b'"],
-    "teacher=shuffled teacher.sead=1": ["teacher.sead", "valid: ['seed']"],
+    "teacher=shuffled teacher.sead=1": ["teacher.sead", "['seed']"],
     "seed=first": ["seed=first", "Integer"],
     "force=perhaps": ["force=perhaps", "bool"],
     "depth.k=[1": ["depth.k=[1"],
-    "teacher=rankgpt": ["no value for teacher.backend.model", "teacher.backend.model=..."],
-    "teacher=recorded": ["no value for teacher.run", "teacher.run=..."],
-    "teacher=recorded teacher.run=no.run": ["teacher.run=no.run", "no such file"],
-    "data=files data.corpus=no.tsv data.queries=no.tsv": ["data.corpus=no.tsv", "no such file"],
-    "+experiments=dmo": ["no experiment 'dmo'", "demo"],
-}
-
-VALUES = {
-    "depth.mode=teachers": ["depth.mode='teachers'", "relabel"],
-    "sampler.variant=bm26": ["sampler.variant='bm26'", "robertson"],
-    "sampler.stemmer=englisch": ["sampler.stemmer='englisch'", "'english'"],
-    "student.head=max": ["student.head='max'", "interaction"],
-    "student.model=asset:minilm": ["asset:minilm", "asset:all-MiniLM-L6-v2"],
-    "trainer.schedule=cosinus": ["trainer.schedule='cosinus'", "linear"],
-    "trainer.precision=fp8": ["trainer.precision='fp8'", "bf16"],
-    "evaluation.measures=[nDG@10]": ["nDG@10", "nDCG@10"],
-    "depth.k=ten": ["depth.k='ten'", "int"],
-    "depth.k=true": ["depth.k=True", "int"],
-    "depth.k=1": ["depth.k=1", "at least 2"],
-    "trainer.batch=0": ["trainer.batch=0", "at least 1"],
-    "loss.temperature=0": ["loss.temperature=0", "above 0"],
-    "loss.temperature=hot": ["loss.temperature='hot'", "number"],
-    "data.libraries=[nunpy]": ["nunpy", "numpy"],
-    "data._target_=os.system": ["data._target_=os.system", "a class of rdx"],
-    "data._target_=rdx.data.Nope": ["data._target_=rdx.data.Nope", "Nope"],
-    "data._target_=rdx.nope.Nope": ["data._target_=rdx.nope.Nope", "rdx.nope"],
+    "teacher=rankgpt": ["teacher.backend.model=..."],
+    "teacher=recorded": ["teacher.run=..."],
+    "teacher=recorded teacher.run=no.run": ["teacher.run=no.run"],
+    "data=files data.corpus=no.tsv data.queries=no.tsv": ["data.corpus=no.tsv"],
+    "+experiments=dmo": ["'dmo'", "demo"],
 }
 
 
@@ -205,20 +169,29 @@ def test_what_cannot_be_run_is_refused_by_name(command):
     with pytest.raises(ConfigError) as error:
         for cell in cells(command.split()):
             check(cell)
-    for part in REFUSED[command]:
-        assert part in str(error.value)
+    assert [part for part in REFUSED[command] if part not in str(error.value)] == []
 
 
-@pytest.mark.parametrize("override", VALUES)
-def test_a_value_that_a_class_refuses_is_named(override):
-    with pytest.raises(ConfigError) as error:
-        check(Cell(("the=cell",), "", edited(one(), override)))
-    for part in VALUES[override]:
-        assert part in str(error.value)
-
-
-# A value of another kind than its class declares -> what the message says beside key and value.
-OF_ANOTHER_KIND = {
+# A value that its class refuses -> what the message says beside the key.
+VALUES = {
+    "depth.mode=teachers": ["='teachers'", "relabel"],
+    "sampler.variant=bm26": ["='bm26'", "robertson"],
+    "sampler.stemmer=englisch": ["='englisch'", "'english'"],
+    "student.head=max": ["='max'", "interaction"],
+    "student.model=asset:minilm": ["asset:minilm", "asset:all-MiniLM-L6-v2"],
+    "trainer.schedule=cosinus": ["='cosinus'", "linear"],
+    "trainer.precision=fp8": ["='fp8'", "bf16"],
+    "evaluation.measures=[nDG@10]": ["nDG@10", "nDCG@10"],
+    "depth.k=ten": ["='ten'", "int"],
+    "depth.k=true": ["=True", "int"],
+    "depth.k=1": ["=1", "at least 2"],
+    "trainer.batch=0": ["=0", "at least 1"],
+    "loss.temperature=0": ["=0", "above 0"],
+    "loss.temperature=hot": ["='hot'", "number"],
+    "data.libraries=[nunpy]": ["nunpy", "numpy"],
+    "data._target_=os.system": ["=os.system", "a class of rdx"],
+    "data._target_=rdx.data.Nope": ["=rdx.data.Nope", "Nope"],
+    "data._target_=rdx.nope.Nope": ["=rdx.nope.Nope", "rdx.nope"],
     "student.lora=adapters": ["student/lora=", "adapters", "null"],
     "prefinetune.sampler=random": ["sampler@prefinetune.sampler=", "'random'"],
     "prefinetune.loss=lce": ["loss@prefinetune.loss=", "'lce'"],
@@ -237,7 +210,7 @@ OF_ANOTHER_KIND = {
     "evaluation.k=3.0": ["an integer"],
     "evaluation.k=true": ["an integer"],
     "evaluation.measures=nDCG@10": ["a list"],
-    "evaluation.measures=[]": ["evaluation.measures"],
+    "evaluation.measures=[]": [],
     "evaluation.interpolate=1": ["true or false"],
     "depth.lists=top": ["depth/lists=", "'log_rank'"],
     "depth.lists=null": ["depth/lists="],
@@ -251,39 +224,31 @@ OF_ANOTHER_KIND = {
     "prefinetune.queries=0": ["at least 1, or null"],
     "tracking.wait=-1": ["at least 0"],
 }
+OF_RANKGPT = {
+    "teacher.caps=5": ["'tokens'"],
+    "teacher.backend=null": ["rdx.teachers.Endpoint"],
+    "teacher.backend=gpt": ["rdx.teachers.Local"],
+    "teacher.published=[1]": ["keys and values"],
+    "teacher.published=high": ["keys and values"],
+}
 
 
-@pytest.mark.parametrize("override", OF_ANOTHER_KIND)
-def test_a_value_of_another_kind_is_refused_with_what_is_valid(override):
+@pytest.mark.parametrize("override", VALUES | OF_RANKGPT)
+def test_a_value_that_a_class_refuses_is_named_with_what_is_valid(override):
+    rankgpt = ("teacher=rankgpt", "teacher.backend.model=gpt") if override in OF_RANKGPT else ()
     with pytest.raises(ConfigError) as error:
-        check(Cell(("the=cell",), "", edited(one(), override)))
-    for part in (override.partition("=")[0], *OF_ANOTHER_KIND[override]):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("override", "part"),
-    [
-        ("teacher.caps=5", "'tokens'"),
-        ("teacher.backend=null", "rdx.teachers.Endpoint"),
-        ("teacher.backend=gpt", "rdx.teachers.Local"),
-        ("teacher.published=[1]", "keys and values"),
-        ("teacher.published=high", "keys and values"),
-    ],
-)
-def test_what_an_llm_teacher_is_made_of_is_refused_likewise(override, part):
-    cell = one("teacher=rankgpt", "teacher.backend.model=gpt")
-    with pytest.raises(ConfigError, match=override.partition("=")[0]) as error:
-        check(Cell((), "", edited(cell, override)))
-    assert part in str(error.value)
+        check(Cell(("the=cell",), "", edited(one(*rankgpt), override)))
+    told = str(error.value)
+    parts = (override.partition("=")[0], *(VALUES | OF_RANKGPT)[override])
+    assert [part for part in parts if part not in told] == []
+    assert "\n" not in told
 
 
 def test_an_object_of_another_group_is_refused():
     bm25 = one().cfg["sampler"]
-    with pytest.raises(ConfigError, match="prefinetune.loss=<BM25>.*loss@prefinetune.loss="):
+    with pytest.raises(ConfigError, match=r"^prefinetune\.loss=<BM25>"):
         config.build({**one().cfg["prefinetune"], "loss": bm25}, "prefinetune")
-    with pytest.raises(ConfigError, match="data._target_=rdx.samplers.BM25"):
+    with pytest.raises(ConfigError, match=r"data\._target_=rdx\.samplers\.BM25"):
         check(Cell((), "", {**one().cfg, "data": bm25}))
 
 
@@ -378,6 +343,12 @@ def test_a_default_and_its_explicit_spelling_are_one_level():
     }
 
 
+def test_a_key_spelt_in_two_ways_is_one_key():
+    without, small = one("student.lora=null"), one("student/lora=adapters")
+    assert config.varied([without, small]) == {"student.lora": ("none", "adapters")}
+    assert config.varied([small, without]) == {"student/lora": ("adapters", "none")}
+
+
 @pytest.mark.parametrize("key", ["los", "loss.heat", "depth.asked", "student.lora.rank", "seed.x"])
 def test_a_cell_has_no_value_of_what_is_no_key(key):
     with pytest.raises(KeyError):
@@ -434,16 +405,10 @@ def test_an_extension_declares_as_our_own_classes_do(tmp_path, monkeypatch):
     assert settled["loss"]["precision"] == "fp32"
 
 
-def test_a_value_is_refused_in_any_cell_of_a_grid():
-    with pytest.raises(ConfigError, match="loss.temperature=0: must be above 0"):
-        for cell in cells(["loss.temperature=1,0"]):
-            check(cell)
-
-
 def test_a_test_collection_that_is_not_there_is_refused(world, tmp_path):
     absent = "evaluation.collections.files.data.corpus=absent.tsv"
     cell = one(*world.overrides(tmp_path), absent)
-    with pytest.raises(ConfigError, match="corpus=absent.tsv: no such file"):
+    with pytest.raises(ConfigError, match=r"corpus=absent\.tsv: "):
         check(cell)
 
 
@@ -458,30 +423,30 @@ def test_sweeps_are_multiplied_out_in_order():
         ("", ["loss=adr_mse", "depth.k=5", "seed=2"]),
     ]
     assert expand([]) == [("", [])]
-    found = cells(["loss=ranknet,adr_mse", "seed=1,2"])
-    assert [(c.levels["loss"], c.cfg["seed"]) for c in found] == [
+    crossed = cells(["loss=ranknet,adr_mse", "seed=1,2"])
+    assert [(c.levels["loss"], c.cfg["seed"]) for c in crossed] == [
         ("ranknet", 1), ("ranknet", 2), ("adr_mse", 1), ("adr_mse", 2)
     ]  # fmt: skip
-    assert len({cell.signature for cell in found}) == 4
+    assert len({cell.signature for cell in crossed}) == 4
 
 
 def test_an_experiment_is_its_sub_grids():
-    found = cells("demo")
-    assert [(c.grid, c.levels["loss"], c.levels["teacher"], c.cfg["seed"]) for c in found] == [
+    demo = cells("demo")
+    assert [(c.grid, c.levels["loss"], c.levels["teacher"], c.cfg["seed"]) for c in demo] == [
         ("ranknet", "ranknet", "query_likelihood", 1),
         ("adr_mse", "adr_mse", "query_likelihood", 1),
         ("undistilled", "none", "query_likelihood", 1),
         ("shuffled", "ranknet", "shuffled", 1),
     ]
-    assert found[0].signature == one("loss=ranknet", "seed=1").signature
+    assert demo[0].signature == one("loss=ranknet", "seed=1").signature
 
 
 def test_the_command_line_narrows_an_experiment():
-    found = cells(["+experiments=demo", "seed=5"])
-    assert [(cell.grid, cell.cfg["seed"]) for cell in found] == [
+    narrowed = cells(["+experiments=demo", "seed=5"])
+    assert [(cell.grid, cell.cfg["seed"]) for cell in narrowed] == [
         ("ranknet", 5), ("adr_mse", 5), ("undistilled", 5), ("shuffled", 5)
     ]  # fmt: skip
-    assert found[0].signature == one("loss=ranknet", "seed=5").signature
+    assert narrowed[0].signature == one("loss=ranknet", "seed=5").signature
     wider = expand(["+experiments=demo", "seed=5", "depth.k=5,6"])
     assert wider[:2] == [
         ("ranknet", ["loss=ranknet", "+experiments=demo", "seed=5", "depth.k=5"]),
@@ -512,7 +477,7 @@ def changed(overrides, base=()):
     before = signatures(one(*base).cfg)
     chosen = any(o.split("=")[0] in GROUPS for o in overrides.split())
     again = chosen or overrides.startswith("depth.k")  # depth.pool follows depth.k
-    after = one(*base, *overrides.split()).cfg if again else edited(one(*base), overrides)
+    after = one(*base, *overrides.split()).cfg if again else edited(one(*base), *overrides.split())
     after = signatures(after)
     return [stage for stage in STAGES if before[stage] != after[stage]]
 
@@ -533,6 +498,8 @@ CHANGES = {
     "tracking.uri=other.db": [],
     "grid=another": [],
     "force=true": [],
+    "trainer.max_tokens=9 trainer.checkpoint_seconds=0 store=x tracking=none force=true": [],
+    "loss=ranknet loss.temperature=1.0 seed=1 depth.k=10": [],  # the defaults
     # what the teacher is asked
     "data.max_words=50": RETRIEVED,
     "sampler.k1=1.2": ["index", *LABELLED],
@@ -589,15 +556,6 @@ def test_without_stage_1_the_start_is_the_model_as_it_comes():
 def test_the_cells_signature_is_that_of_its_last_stage():
     cell = one("seed=3")
     assert cell.signature == cell.keys["evaluate"]
-
-
-def test_a_default_that_is_spelt_out_changes_nothing():
-    assert changed("loss=ranknet loss.temperature=1.0 seed=1 depth.k=10") == []
-
-
-def test_what_is_never_part_of_the_identity_is_so_on_the_command_line_too():
-    knobs = "trainer.max_tokens=9 trainer.checkpoint_seconds=0 store=x tracking=none force=true"
-    assert changed(knobs) == []
 
 
 @pytest.fixture
@@ -665,8 +623,7 @@ WATCHED = (
 
 
 def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
-    done = rdx(["--help"], tmp_path, module=("-c", WATCHED))
-    assert done.returncode == 0, done.stderr
+    done = rdx(["--help"], tmp_path, module=("-c", WATCHED), status=0)
     for option in OPTIONS:
         group, _, name = option.partition("=")
         [line] = [x for x in done.stdout.splitlines() if x.startswith(f"{group}: ")]
@@ -681,13 +638,12 @@ def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
     ("command", "message"),
     [
         ("loss=rankent", "loss=rankent"),
-        ("-m loss=ranknet,adr_mse depth.kk=3", "depth.kk: no such key (did you mean 'k'?)"),
+        ("-m loss=ranknet,adr_mse depth.kk=3", "depth.kk: "),
         ("loss=ranknet,adr_mse", "python -m rdx -m loss=ranknet,adr_mse"),
     ],
 )
 def test_a_typo_ends_before_any_work(rdx, tmp_path, command, message):
-    done = rdx(command.split(), tmp_path, module=("-c", WATCHED))
-    assert done.returncode == 1
+    done = rdx(command.split(), tmp_path, module=("-c", WATCHED), status=1)
     assert done.stderr.startswith("rdx: ") and message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == "LOADED set()\n"
@@ -703,38 +659,38 @@ def test_what_teachers_give_is_what_their_rankings_hold(tmp_path):
     docs = {f"d{i}": f"text {i}" for i in range(4)}
     qrels = pd.DataFrame({"query_id": ["q"], "doc_id": ["d2"], "relevance": [1]})
     collection = Collection("toy", {"q": "text"}, docs, qrels)
-    given = rankings.rank(["q"] * 4, list(docs), [4.0, 3.0, 2.0, 1.0])
-    rankings.write_trec(given, tmp_path / "run", "x")
-    made = {
+    candidates = rankings.rank(["q"] * 4, list(docs), [4.0, 3.0, 2.0, 1.0])
+    rankings.write_trec(candidates, tmp_path / "run", "x")
+    by_name = {
         "Identity": teachers.Identity(),
         "Labels": teachers.Labels(),
         "Oracle": teachers.Oracle(),
         "Shuffled": teachers.Shuffled(),
         "Recorded": teachers.Recorded(str(tmp_path / "run"), order="rank"),
     }
-    for name, teacher in made.items():
-        taught = teacher.rank(given, collection, tmp_path)
+    for name, teacher in by_name.items():
+        taught = teacher.rank(candidates, collection, tmp_path)
         scored = getattr(teacher, "gives", {}).get("scores") == {}
         assert taught.score.notna().all() == scored, name
     scored = teachers.Recorded(str(tmp_path / "run"), order="score")
-    taught = scored.rank(given, collection, tmp_path)
+    taught = scored.rank(candidates, collection, tmp_path)
     assert list(taught.sort_values("doc_id").score) == [4.0, 3.0, 2.0, 1.0]
 
 
 def test_impossible_cells_are_left_out_with_the_reason():
-    found, left_out = config.split(["loss=margin_mse,ranknet", "teacher=shuffled,query_likelihood"])
-    assert len(found) == 3
+    grid = ["loss=margin_mse,ranknet", "teacher=shuffled,query_likelihood"]
+    possible, left_out = config.split(grid)
+    assert len(possible) == 3
     [(cell, why)] = left_out
     assert cell.levels["loss"] == "margin_mse" and cell.levels["teacher"] == "shuffled"
-    assert why.startswith("loss MarginMSE needs scores, which teacher Shuffled does not give")
-    assert "QueryLikelihood" in why and "Recorded with order=score" in why
-    assert config.cells(["loss=margin_mse,ranknet", "teacher=shuffled"])[0].levels["loss"] == (
-        "ranknet"
-    )
+    for named in ("MarginMSE", "scores", "Shuffled", "QueryLikelihood", "order=score"):
+        assert named in why
+    [cell] = config.cells(["loss=margin_mse,ranknet", "teacher=shuffled"])
+    assert cell.levels["loss"] == "ranknet"
 
 
 def test_a_grid_without_a_possible_cell_is_an_error():
-    with pytest.raises(ConfigError, match="loss BCE needs labels"):
+    with pytest.raises(ConfigError, match="BCE.*labels"):
         config.cells(["loss=bce", "teacher=query_likelihood"])
 
 
@@ -755,31 +711,26 @@ def test_a_sum_needs_what_its_parts_need():
     ("option", "sets", "corpora"), [("evaluation=trec_dl", 4, 0), ("evaluation=tirex", 31, 14)]
 )
 def test_first_stages_are_named_by_a_folder(option, sets, corpora, tmp_path):
-    found = composed(option, f"evaluation.runs={tmp_path}").evaluation.collections
-    files = [one.first_stage.run for one in found.values()]
-    assert len(set(files)) == len(found) == sets
+    tests = composed(option, f"evaluation.runs={tmp_path}").evaluation.collections
+    files = [test.first_stage.run for test in tests.values()]
+    assert len(set(files)) == len(tests) == sets
     assert all(file.startswith(f"{tmp_path}/") for file in files)
-    assert len({one.corpus for one in found.values()} - {None}) == corpora
+    assert len({test.corpus for test in tests.values()} - {None}) == corpora
     # of TIREx's 14 corpora, the paper averages 13
-    assert len({one.corpus or name for name, one in found.items() if one.in_mean}) in (4, 13)
+    assert len({test.corpus or name for name, test in tests.items() if test.in_mean}) in (4, 13)
     assert all("@" in measure for measure in composed(option).evaluation.measures)
 
 
 def test_a_first_stage_that_is_not_there_is_refused_before_training(tmp_path):
     cell = Cell((), "", config.resolved(composed("evaluation=trec_dl")))
-    with pytest.raises(ConfigError) as error:
+    named = r"evaluation\.collections\.dl19_bm25\.first_stage.*run=runs/__bm25__"
+    with pytest.raises(ConfigError, match=named):
         check(cell)
-    for part in (
-        "evaluation.collections.dl19_bm25.first_stage",
-        "run=runs/__bm25__",
-        "no such file",
-    ):
-        assert part in str(error.value)
 
 
 def test_a_data_set_that_ir_datasets_lacks_is_refused_before_training():
     cell = one("evaluation=ir_datasets", "evaluation.collections.ir_datasets.data.id=vaswanni")
-    with pytest.raises(ConfigError, match=r"data\.id=vaswanni.*close: vaswani"):
+    with pytest.raises(ConfigError, match=r"data\.id=vaswanni.* vaswani"):
         check(cell)
 
 

@@ -1,5 +1,6 @@
 """A configuration means the same files wherever it is sent, and its cell stays the same."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,16 @@ def test_what_is_written_becomes_absolute_and_addresses_stay():
         "tracking": {**mlflow, "uri": "sqlite:///mlflow.db?timeout=9", "artifacts": "mlartifacts"},
         "spec": {"store": "store"},
     }  # fmt: skip
-    found = absolute(cfg, HERE)
-    assert found["store"] == f"{HERE}/store"
-    assert found["teacher"] == {**listwise, "ledger": f"{HERE}/store/ledger"}
-    assert found["tracking"] == {
+    settled = absolute(cfg, HERE)
+    assert settled["store"] == f"{HERE}/store"
+    assert settled["teacher"] == {**listwise, "ledger": f"{HERE}/store/ledger"}
+    assert settled["tracking"] == {
         **mlflow,
         "uri": f"sqlite:///{HERE}/mlflow.db?timeout=9",
         "artifacts": f"{HERE}/mlartifacts",
     }
-    assert found["spec"] == cfg["spec"]
-    assert absolute(found, Path("/")) == found
+    assert settled["spec"] == cfg["spec"]
+    assert absolute(settled, Path("/")) == settled
     for served in (
         {**mlflow, "uri": "http://host:5000", "artifacts": "s3://bucket/a"},
         {**mlflow, "artifacts": "mlflow-artifacts:/a", "uri": "sqlite://"},
@@ -66,29 +67,20 @@ def test_what_is_read_becomes_absolute_where_it_is_there(target, key, value, rea
 @pytest.fixture
 def folders(tmp_path, world):
     """Two folders with copies of one collection and one model, under the same names."""
-    made = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        for file in FILES.values():
-            (folder / file).write_bytes((world.folder / file).read_bytes())
-        (folder / "bert").mkdir()
-        for path in (world.folder / "bert").iterdir():
-            (folder / "bert" / path.name).write_bytes(path.read_bytes())
-        made.append(folder)
-    (made[1] / "files").mkdir()  # the name of the corpus
-    return made
+    copies = [shutil.copytree(world.folder, tmp_path / name) for name in ("one", "two")]
+    (copies[1] / "files").mkdir()  # the name of the corpus
+    return copies
 
 
 def test_a_cell_is_the_same_from_another_folder(folders, world, monkeypatch):
     overrides = [*world.overrides("store"), "student.model=bert", "tracking=mlflow"]
     overrides += [f"data.{name}={file}" for name, file in FILES.items()]
     overrides += ["evaluation.collections.files.corpus=files"]
-    found = []
+    both = []
     for folder in folders:
         monkeypatch.chdir(folder)
-        found += cells(overrides)
-        assert found[-1].cfg["store"] == f"{folder}/store"
-        assert found[-1].cfg["data"]["corpus"] == f"{folder}/corpus.tsv"
-        assert found[-1].cfg["tracking"]["uri"] == f"sqlite:///{folder}/mlflow.db"
-    assert found[0].keys == found[1].keys and found[0].overrides == found[1].overrides
+        both += cells(overrides)
+        assert both[-1].cfg["store"] == f"{folder}/store"
+        assert both[-1].cfg["data"]["corpus"] == f"{folder}/corpus.tsv"
+        assert both[-1].cfg["tracking"]["uri"] == f"sqlite:///{folder}/mlflow.db"
+    assert both[0].keys == both[1].keys and both[0].overrides == both[1].overrides

@@ -43,8 +43,7 @@ def test_zipped_keys_move_together_and_are_multiplied_with_sweeps():
 
 
 def test_two_zips_are_multiplied():
-    found = jobs(["+zip=[{seed: [1, 2]}, {loss: [lce, ranknet], depth.k: [5, 6]}]"])
-    assert found == [
+    assert jobs(["+zip=[{seed: [1, 2]}, {loss: [lce, ranknet], depth.k: [5, 6]}]"]) == [
         ["seed=1", "loss=lce", "depth.k=5"],
         ["seed=1", "loss=ranknet", "depth.k=6"],
         ["seed=2", "loss=lce", "depth.k=5"],
@@ -132,47 +131,45 @@ def test_a_key_that_only_some_cells_have_excludes_these():
 # --- what is refused ---
 
 REFUSED = {
-    "+exclude=[{los: lce}]": ["exclude: los: no such key", "did you mean 'loss'"],
-    "+exclude=[{loss: lcee}]": ["exclude: loss=lcee: no such option", "'lce'"],
-    "+exclude=[{loss: ranknet}]": ["excluded by loss=ranknet"],
-    "+exclude={loss: lce}": ["+exclude=", "must be a list of mappings"],
-    "+exclude=[lce]": ["+exclude=", "must be a list of mappings"],
+    "+exclude=[{los: lce}]": ["exclude: los: ", "'loss'"],
+    "+exclude=[{loss: lcee}]": ["exclude: loss=lcee: ", "'lce'"],
+    "+exclude=[{loss: ranknet}]": ["loss=ranknet"],
+    "+exclude={loss: lce}": ["+exclude="],
+    "+exclude=[lce]": ["+exclude="],
     "+zip=[{loss: [lce, ranknet], seed: [1]}]": ["+zip[0]", "loss has 2, seed has 1"],
-    "+zip=[{loss: lce}]": ["+zip[0].loss='lce'", "must be a list of values"],
-    "+zip=[{loss: []}]": ["+zip[0].loss=[]", "must be a list of values"],
+    "+zip=[{loss: lce}]": ["+zip[0].loss='lce'"],
+    "+zip=[{loss: []}]": ["+zip[0].loss=[]"],
     "seed=1,2 +zip=[{seed: [1, 2]}]": ["seed is given twice"],
     "+zip=[{seed: [1, 2]}, {seed: [3]}]": ["seed is given twice"],
     "+zip=[{seed: [1]}] +zip=[{loss: [lce]}]": ["+zip is given 2 times"],
     "+exclude=[{loss: lce": ["+exclude=[{loss: lce: "],
 }
+# The node of a sub-grid in an experiment, likewise.
+NO_SUB_GRIDS = [
+    ({"swep": []}, ["spec.grid.pairs.swep: ", "'sweep', 'zip', 'exclude'"]),
+    ("loss=lce", ["spec.grid.pairs: "]),
+    ({"sweep": "loss=lce"}, ["spec.grid.pairs.sweep='loss=lce'"]),
+    ({"zip": [{"loss": ["lce"], "seed": [1, 2]}]}, ["spec.grid.pairs.zip[0]", "seed has 2"]),
+    ({"sweep": ["seed=1"], "zip": [{"seed": [1]}]}, ["grid.pairs: seed is given twice"]),
+    ({"exclude": ["lce"]}, ["spec.grid.pairs.exclude=['lce']"]),
+]
+
+
+def check_refused(overrides, named):
+    with pytest.raises(ConfigError) as error:
+        split(overrides)
+    assert [part for part in named if part not in str(error.value)] == []
 
 
 @pytest.mark.parametrize("command", REFUSED)
 def test_what_is_no_constraint_is_refused_by_name(command):
-    overrides = command.replace(" +", "\n+").split("\n")
-    with pytest.raises(ConfigError) as error:
-        split(overrides)
-    for part in REFUSED[command]:
-        assert part in str(error.value)
+    check_refused(command.replace(" +", "\n+").split("\n"), REFUSED[command])
 
 
-@pytest.mark.parametrize(
-    ("node", "parts"),
-    [
-        ({"swep": []}, ["spec.grid.one.swep: no such key", "'sweep', 'zip', 'exclude'"]),
-        ("loss=lce", ["spec.grid.one: must be a list of overrides or a mapping"]),
-        ({"sweep": "loss=lce"}, ["spec.grid.one.sweep='loss=lce'", "list of Hydra overrides"]),
-        ({"zip": [{"loss": ["lce"], "seed": [1, 2]}]}, ["spec.grid.one.zip[0]", "seed has 2"]),
-        ({"sweep": ["seed=1"], "zip": [{"seed": [1]}]}, ["grid.one: seed is given twice"]),
-        ({"exclude": ["lce"]}, ["spec.grid.one.exclude=['lce']", "list of mappings"]),
-    ],
-)
-def test_what_is_no_sub_grid_is_refused_by_name(spec, node, parts):
-    spec(one=node)
-    with pytest.raises(ConfigError) as error:
-        split(["+experiments=demo"])
-    for part in parts:
-        assert part in str(error.value)
+@pytest.mark.parametrize(("node", "named"), NO_SUB_GRIDS)
+def test_what_is_no_sub_grid_is_refused_by_name(spec, node, named):
+    spec(pairs=node)
+    check_refused(["+experiments=demo"], named)
 
 
 # --- cells are composed as Hydra composes them ---
@@ -198,7 +195,7 @@ def by_hydra(overrides):
 def test_every_cell_of_a_spec_is_what_hydra_composes(name):
     kept, left_out = stages.split(name)
     assert all(cell.signature == cell.keys["evaluate"] for cell in kept)
-    for cell in [*kept, *(one for one, _ in left_out)]:
+    for cell in [*kept, *(cell for cell, _ in left_out)]:
         cfg, levels = by_hydra(cell.overrides)
         assert cell.cfg == cfg and cell.levels == levels
 
@@ -231,11 +228,11 @@ def test_other_command_lines_are_what_hydra_composes(overrides):
 
 
 def test_cells_of_one_base_do_not_change_each_other():
-    found = config.cells(["depth.k=5,6", "trainer.batch=2,4", "evaluation.measures=[nDCG@5]"])
-    assert [(c.cfg["depth"]["k"], c.cfg["depth"]["pool"], c.cfg["trainer"]["batch"]) for c in found
+    cells = config.cells(["depth.k=5,6", "trainer.batch=2,4", "evaluation.measures=[nDCG@5]"])
+    assert [(c.cfg["depth"]["k"], c.cfg["depth"]["pool"], c.cfg["trainer"]["batch"]) for c in cells
             ] == [(5, 5, 2), (5, 5, 4), (6, 6, 2), (6, 6, 4)]  # fmt: skip
-    found[0].cfg["evaluation"]["measures"].append("changed")
-    assert found[1].cfg["evaluation"]["measures"] == ["nDCG@5"]
+    cells[0].cfg["evaluation"]["measures"].append("changed")
+    assert cells[1].cfg["evaluation"]["measures"] == ["nDCG@5"]
 
 
 def test_the_grid_of_the_docs(spec):

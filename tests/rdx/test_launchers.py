@@ -54,23 +54,30 @@ def until(what, seconds=120):
     """Wait until a function gives something true; it is returned."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
+        if value := what():
+            return value
         time.sleep(0.05)
     raise AssertionError("waited in vain")
 
 
 def training(store):
     """Processes that live and have left a checkpoint of an unfinished distillation."""
-    found = []
+    pids = []
     for note in store.glob("distill/*.running.json"):
         checkpoints = note.parent.glob(f"{note.name.split('.')[0]}.partial/checkpoint-[0-9]*")
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             pid = json.loads(note.read_text())["pid"]
             alive = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-            found += [pid] if alive and any(checkpoints) else []
-    return found
+            pids += [pid] if alive and any(checkpoints) else []
+    return pids
+
+
+def runs_of(folder):
+    """All runs of the MLflow database in a folder, and its client."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return client, client.search_runs([e.experiment_id for e in client.search_experiments()])
 
 
 # --- options ---
@@ -108,8 +115,8 @@ def test_a_slot_has_one_gpu_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     launcher = JoblibLauncher(slots=4, gpus=[0, 3])
     seen = [launcher.environment(slot) for slot in range(4)]
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in seen] == ["0", "3", "0", "3"]
-    assert {one["OMP_NUM_THREADS"] for one in seen} == {"2"}
+    assert [variables["CUDA_VISIBLE_DEVICES"] for variables in seen] == ["0", "3", "0", "3"]
+    assert {variables["OMP_NUM_THREADS"] for variables in seen} == {"2"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert launcher.environment(0)["OMP_NUM_THREADS"] == "5"
     assert "CUDA_VISIBLE_DEVICES" not in JoblibLauncher(slots=2, gpus=[]).environment(1)
@@ -122,11 +129,11 @@ def test_slots_are_the_visible_gpus_unless_said(monkeypatch, visible, slots, exp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     launcher = JoblibLauncher(slots=slots)
     assert launcher.slots == expected
-    assert launcher.gpus == [one for one in visible.split(",") if one]
+    assert launcher.gpus == [gpu for gpu in visible.split(",") if gpu]
 
 
 def test_no_slots_are_refused():
-    with pytest.raises(ValueError, match="slots=0: must be at least 1"):
+    with pytest.raises(ValueError, match="slots=0"):
         JoblibLauncher(slots=0, gpus=[])
 
 
@@ -140,7 +147,7 @@ class Engine(JoblibLauncher):
     """Cells that are plain functions, so that many of them run in a second."""
 
     def gather(self, functions):
-        return [one._return_value for one in self.run(functions)]
+        return [job._return_value for job in self.run(functions)]
 
 
 class Seen:
@@ -161,11 +168,11 @@ class Seen:
 
 @needs["joblib"]
 def test_more_cells_than_slots_and_a_killed_one():
-    found = Engine(slots=2, gpus=["4", "6"]).gather([Seen(number) for number in range(9)])
-    killed = found.pop(3)
+    seen = Engine(slots=2, gpus=["4", "6"]).gather([Seen(number) for number in range(9)])
+    killed = seen.pop(3)
     assert "Terminated" in type(killed).__name__ and "SIGKILL" in str(killed)
     slots = {}
-    for gpu, process, _ in found:
+    for gpu, process, _ in seen:
         slots.setdefault(gpu, set()).add(process)
     assert set(slots) == {"4", "6"}  # every cell saw one GPU, and both were used
     # one process per GPU; a second where the worker was killed, and none is shared
@@ -200,31 +207,24 @@ pool.submit(time.sleep, 600).result()
 def basic(world, rdx, tmp_path_factory):
     """What the basic launcher finds in the grid in which one cell diverges."""
     folder = tmp_path_factory.mktemp("basic")
-    done = rdx(["-m", *world.overrides("store", RATES), "hydra/launcher=basic"], folder)
-    assert done.returncode == 1, done.stdout + done.stderr
+    rdx(["-m", *world.overrides("store", RATES), "hydra/launcher=basic"], folder, status=1)
     return results(folder / "store")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failed_cell_fails_alone(launcher, basic, world, rdx, tmp_path):
-    import mlflow
-
-    recorded = [one for one in world.overrides("store", RATES) if one != "tracking=none"]
-    recorded += ["tracking=mlflow", "tracking.system_metrics=false"]
-    done = rdx(["-m", *recorded, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
+    cells = world.recorded("store", RATES)
+    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path, status=1)
     assert "2 cells finished." in done.stdout
     failures = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     rates = [word.split("=")[1] for word in " ".join(failures).split() if "learning_rate" in word]
     assert list(map(float, rates)) == [1e30]
     assert "the loss is " in done.stdout
     assert len(basic) == 2 and results(tmp_path / "store") == basic
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    [parent] = parents
-    children = [run for run in runs if run not in parents]
+    client, runs = runs_of(tmp_path)
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
     cells = json.loads(open(client.download_artifacts(parent.info.run_id, "cells.json")).read())
@@ -260,23 +260,17 @@ def elsewhere(tmp_path_factory, monkeypatch):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request, monkeypatch):
     """Relative paths, and a loss of the user's own, with every launcher."""
-    import mlflow
-
     folder = request.getfixturevalue("elsewhere") if launcher[0] == "ray" else None
     before = set(folder.rglob("*")) if folder else None
     shutil.copytree(world.folder, tmp_path / "world")
-    cell = [o for o in World(Path("world")).overrides("store") if o != "tracking=none"]
-    cell += ["tracking=mlflow", "tracking.system_metrics=false", "seed=1,2"]
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.setenv("RDX_EXTENSIONS", "own")
-    cell += ["loss._target_=own.Loss"]
-    done = rdx(["-m", *cell, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    cells = World(Path("world")).recorded("store", "seed=1,2", "loss._target_=own.Loss")
+    done = rdx(["-m", *cells, f"hydra/launcher={launcher[0]}", *launcher[1:]], tmp_path, status=0)
     assert len(results(tmp_path / "store")) == 2
-    told = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
-    assert "2 cells: 2 finished" in told.stdout, told.stdout + told.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    status = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
+    assert "2 cells: 2 finished" in status.stdout, status.stdout + status.stderr
+    _, runs = runs_of(tmp_path)
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
     assert {path.name for path in (tmp_path / "mlartifacts").iterdir()} >= {
         run.info.run_id for run in runs
@@ -289,21 +283,25 @@ def disturb_a_cell(store, number):
     os.kill(until(lambda: training(store))[0], number)
 
 
+def undisturbed(rdx, arguments, folder):
+    """The results of a grid that nothing disturbs."""
+    (folder / "undisturbed").mkdir()
+    assert rdx(arguments, folder / "undisturbed").returncode == 0
+    return results(folder / "undisturbed" / "store")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS[:2])
 def test_a_killed_cell_fails_alone_and_the_same_command_finishes_it(launcher, world, rdx, tmp_path):
     arguments = ["-m", *world.overrides("store", *LONG, "seed=1,2")]
-    expected = tmp_path / "undisturbed"
-    expected.mkdir()
-    assert rdx(arguments, expected).returncode == 0
+    expected = undisturbed(rdx, arguments, tmp_path)
     arguments += [f"hydra/launcher={launcher[0]}", *launcher[1:]]
     started = rdx(arguments, tmp_path, popen=True)
     disturb_a_cell(tmp_path / "store", signal.SIGKILL)
     assert started.wait(200) == 1
     assert len(results(tmp_path / "store")) == 1
-    done = rdx(arguments, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert results(tmp_path / "store") == results(expected / "store")
+    rdx(arguments, tmp_path, status=0)
+    assert results(tmp_path / "store") == expected
 
 
 @pytest.mark.slow
@@ -346,9 +344,8 @@ def slurm(tmp_path, monkeypatch):
         yield ask
     finally:
         subprocess.run([script, "stop"], check=True, timeout=60)
-        commands = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
-        left = [one for one in commands if one.startswith(("munged ", "slurm"))]
-        assert not left
+        commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+        assert not [command for command in commands if command.startswith(("munged ", "slurm"))]
 
 
 @pytest.mark.slow
@@ -358,17 +355,15 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
     # Slurm kills seconds after it has told a job to end; meanwhile training must not be over
     longer = ("budget.epochs=300", LONG[1])
     arguments = ["-m", *world.overrides("store", *longer, "seed=1,2,3")]
-    expected = tmp_path / "undisturbed"
-    expected.mkdir()
-    assert rdx(arguments, expected).returncode == 0
+    expected = undisturbed(rdx, arguments, tmp_path)
     asked = ("gpus_per_node=null", "cpus_per_task=1", "array_parallelism=1", "timeout_min=20")
-    arguments += ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{one}" for one in asked)]
+    arguments += ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{o}" for o in asked)]
     store = tmp_path / "store"
     started = rdx(arguments, tmp_path, popen=True)
 
     def running(of=""):
         lines = slurm("squeue", "-h", "-t", "RUNNING", "-o", "%F_%K").split()
-        return [one for one in lines if one.endswith(of)]
+        return [job for job in lines if job.endswith(of)]
 
     def disturbed(number, *command, before=()):
         """Disturb a job of the array when it has written a checkpoint, not the one before it."""
@@ -386,6 +381,5 @@ def test_slurm_preempts_one_job_and_kills_another(slurm, world, rdx, tmp_path):
     assert len(results(store)) == 2
     logs = [path.read_text() for path in tmp_path.rglob(".submitit/*/*_0_log.out")]
     assert sum(text.count("Starting with") for text in logs) >= 3
-    done = rdx(arguments, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert results(store) == results(expected / "store")
+    rdx(arguments, tmp_path, status=0)
+    assert results(store) == expected

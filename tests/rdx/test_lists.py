@@ -25,7 +25,7 @@ from rdx.lists import (
     labelled,
     with_relevance,
 )
-from tests.rdx.configured import configured
+from tests.rdx.configured import check_refused, configured
 
 DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
 
@@ -67,18 +67,16 @@ def test_depth_modes_keep_different_passages():
 def test_depth_teacher_mode_breaks_ties_by_first_stage():
     tied = taught({"q1": [2, 1, 2, 2, 1, 2], "q2": [1, 1, 1, 1, 1, 1]})
     lists = Depth(3, "teacher", pool=6).select(candidates(queries=("q1", "q2")), tied)
-    assert {q: set(one) for q, one in labels(lists).items()} == {
+    assert {q: set(ranks) for q, ranks in labels(lists).items()} == {
         "q1": {"d2", "d5", "d1"},
         "q2": {"d1", "d2", "d3"},
     }
 
 
 def test_depth_leaves_out_failed_and_short_lists():
-    good = taught({"q1": [1, 2, 3]})
-    parts = [good]
-    for query_id, state in [("q2", "failed"), ("q3", "refused"), ("q4", "malformed")]:
-        parts.append(taught({query_id: [1, 2, 3]}, state))
-    parts += [taught({"q5": [3, 2, 1]}, "repaired"), taught({"q6": [1]})]
+    states = {"q1": "ok", "q2": "failed", "q3": "refused", "q4": "malformed", "q5": "repaired"}
+    parts = [taught({query_id: [1, 2, 3]}, state) for query_id, state in states.items()]
+    parts.append(taught({"q6": [1]}))
     pool = candidates(3, [f"q{i}" for i in range(1, 8)])
     for mode in MODES:
         lists = Depth(2, mode, pool=3).select(pool, pd.concat(parts))
@@ -91,17 +89,11 @@ def test_depth_allows_gaps_in_teacher_ranks():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"k": 1}, r"depth\.k=1"),
-        ({"k": 10, "mode": "both"}, r"depth\.mode='both'.*'relabel'"),
-        ({"k": 10, "pool": 9}, r"depth\.pool=9.*depth\.k=10"),
-        ({"k": 10, "queries": 0}, r"depth\.queries=0"),
-    ],
+    "values",
+    [{"k": 1}, {"k": 10, "mode": "both"}, {"k": 10, "pool": 9}, {"k": 10, "queries": 0}],
 )
-def test_depth_refuses_bad_values(values, message):
-    with pytest.raises(ValueError, match=message):
-        configured("depth", Depth, **values)
+def test_depth_refuses_bad_values(values):
+    check_refused("depth", Depth, **values)
     assert Depth(10, "relabel", pool=9).asked == 10  # the pool is not used
 
 
@@ -215,13 +207,13 @@ def places(lists, epochs=range(400)):
 
 def one_after_the_other(weights, k):
     """Probability of every set of k, drawing without replacement, by all orders."""
-    found = Counter()
+    chances = Counter()
     for order in itertools.permutations(range(len(weights)), k):
         chance, left = 1.0, sum(weights)
         for i in order:
             chance, left = chance * weights[i] / left, left - weights[i]
-        found[tuple(sorted(order))] += chance
-    return found
+        chances[tuple(sorted(order))] += chance
+    return chances
 
 
 @pytest.mark.parametrize(
@@ -316,8 +308,7 @@ def test_likely_false_negatives_are_left_out():
     few = drawn(table, SingleRelevant(0.0), 3, seed=0)
     assert all(len(one.doc_ids) == 3 for one in few(0))  # what is passed over is replaced
     assert drawn(table, SingleRelevant(9.0), 3, seed=0)(0) == []  # nothing is so much below
-    with pytest.raises(ValueError, match=r"lists\.of='students'.*first_stage"):
-        configured("depth.lists", SingleRelevant, of="students")
+    check_refused("depth.lists", SingleRelevant, of="students")
 
 
 def test_without_a_score_nothing_is_left_out():
@@ -340,19 +331,18 @@ def test_labels_are_ranks():
 
 def test_depth_draws_from_all_that_the_teacher_ranked():
     first = candidates(6, ("q1", "q2"))
-    given = taught({"q1": [6, 5, 4, 3, 2, 1], "q2": [1, 2, 3, 4, 5, 6]})
-    kept = Depth(2, pool=6, lists=LogRank()).select(first, given)
-    assert len(kept) == 12
+    teacher = taught({"q1": [6, 5, 4, 3, 2, 1], "q2": [1, 2, 3, 4, 5, 6]})
+    assert len(Depth(2, pool=6, lists=LogRank()).select(first, teacher)) == 12
     half = Depth(2, "teacher", pool=6, lists=HalfTopHalfRandom())
     seen = {}
     for epoch in range(60):
-        for one in half.draws(half.select(first, given), {}, 0)(epoch):
-            seen.setdefault(one.query_id, Counter()).update(one.doc_ids)
+        for drawn_list in half.draws(half.select(first, teacher), {}, 0)(epoch):
+            seen.setdefault(drawn_list.query_id, Counter()).update(drawn_list.doc_ids)
     assert seen["q1"]["d6"] == seen["q2"]["d1"] == 60  # the teacher's first
     assert len(seen["q1"]) == len(seen["q2"]) == 6
     by_first = Depth(2, pool=6, lists=HalfTopHalfRandom())
-    one = by_first.draws(by_first.select(first, given), {}, 0)(0)[0]
-    assert one.doc_ids[0] == "d1" and one.teacher_ranks[0] == 6
+    reversed_list = by_first.draws(by_first.select(first, teacher), {}, 0)(0)[0]
+    assert reversed_list.doc_ids[0] == "d1" and reversed_list.teacher_ranks[0] == 6
 
 
 def test_depth_tells_relevant_passages():
@@ -365,7 +355,7 @@ def test_depth_tells_relevant_passages():
 
 @pytest.mark.parametrize("values", [{"mode": "relabel"}, {"pool": 10}])
 def test_depth_refuses_to_draw_from_nothing(values):
-    with pytest.raises(ValueError, match=r"depth\.lists=RandomDepth.*depth\.k=10.*depth\.pool"):
+    with pytest.raises(ValueError, match=r"^depth\.lists=RandomDepth"):
         configured("depth", Depth, **({"k": 10, "pool": 50} | values), lists=RandomDepth())
 
 
@@ -373,18 +363,18 @@ def test_depth_refuses_to_draw_from_nothing(values):
 def test_the_three_meanings_of_depth_are_three_label_sets(teacher):
     """On real rankings of 100: what a teacher that ranks ten says is not known, so its order of the
     first ten stands for it; the labels differ in ranks or in passages all the same."""
-    found = list((DL19 / "runs").glob(f"*{teacher}*")) if DL19.exists() else []
-    if not found:
+    runs = list((DL19 / "runs").glob(f"*{teacher}*")) if DL19.exists() else []
+    if not runs:
         pytest.skip("no such ranking of TREC DL 2019")
     first = rankings.read_trec(DL19 / "runs" / "bm25-pyserini.run")
-    given = rankings.read_trec(found[0], order="rank").rename(columns={"rank": "teacher_rank"})
-    given = given.assign(state="ok")
+    order = rankings.read_trec(runs[0], order="rank").rename(columns={"rank": "teacher_rank"})
+    order = order.assign(state="ok")
     ten = first[first["rank"] <= 10]
-    shown = given.merge(ten[["query_id", "doc_id"]], on=["query_id", "doc_id"])
+    shown = order.merge(ten[["query_id", "doc_id"]], on=["query_id", "doc_id"])
     shown = shown.assign(teacher_rank=shown.groupby("query_id").teacher_rank.rank().astype(int))
     sets = {
-        "first_stage": Depth(10, pool=100).select(first, given),
-        "teacher": Depth(10, "teacher", pool=100).select(first, given),
+        "first_stage": Depth(10, pool=100).select(first, order),
+        "teacher": Depth(10, "teacher", pool=100).select(first, order),
         "relabel": Depth(10, "relabel").select(ten, shown),
     }
     by_mode = {mode: labels(lists) for mode, lists in sets.items()}

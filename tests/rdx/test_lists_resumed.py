@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from trainer_toys import TOY, Stop, equal, stop_at, trained
+from trainer_toys import TOY, equal, stopped, trained
 
 from rdx import rankings
 from rdx.lists import LogRank, RandomDepth, SingleRelevant, drawn, with_relevance
@@ -13,9 +13,9 @@ def table():
     rows = [
         (q, f"d{(i + j) % 20}", -float(j)) for i, q in enumerate(TOY.queries) for j in range(12)
     ]
-    found = rankings.rank(*zip(*rows, strict=True))
+    candidates = rankings.rank(*zip(*rows, strict=True))
     relevant = {q: {f"d{i}": 1, f"d{i + 4}": 1} for i, q in enumerate(TOY.queries)}
-    return with_relevance(found.assign(teacher_rank=found["rank"]), relevant)
+    return with_relevance(candidates.assign(teacher_rank=candidates["rank"]), relevant)
 
 
 PICKERS = [LogRank(), SingleRelevant(margin=0.5)]
@@ -24,27 +24,21 @@ PICKERS = [LogRank(), SingleRelevant(margin=0.5)]
 @pytest.mark.parametrize("picker", PICKERS, ids=lambda one: type(one).__name__)
 def test_an_interrupted_training_sees_the_same_lists(tmp_path, picker):
     """Four epochs of three steps, killed in the third; once more after its end, in the fourth."""
-    settings = {"budget": Epochs(4), "checkpoint_seconds": 0}
 
-    def lists():
-        return drawn(table(), picker, 4, seed=3)
+    def train(work, seed=3, **more):
+        lists = drawn(table(), picker, 4, seed=seed)
+        budget = {"budget": Epochs(4), "checkpoint_seconds": 0}
+        return trained(tmp_path, lists=lists, work=work, **budget, **more)
 
-    whole, facts = trained(tmp_path, lists=lists(), work="whole", **settings)
+    whole, facts = train("whole")
     for step in (7, 10):
-        with pytest.raises(Stop):
-            trained(tmp_path, lists=lists(), work="parts", on_step=stop_at(step), **settings)
+        stopped(train, step, work="parts")
     seen = []
-    resumed, again = trained(
-        tmp_path,
-        lists=lists(),
-        work="parts",
-        on_step=lambda step, metrics: seen.append(step),
-        **settings,
-    )
+    resumed, again = train("parts", on_step=lambda step, metrics: seen.append(step))
     assert seen and seen[0] > 3 and seen[-1] == 11  # it did not begin anew
     assert equal(whole, resumed)
     assert facts == again
-    other, _ = trained(tmp_path, lists=drawn(table(), picker, 4, seed=4), work="other", **settings)
+    other, _ = train("other", seed=4)
     assert not equal(whole, other)  # another draw is another student
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from naive_losses import below, gains
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import BertForSequenceClassification
 
 from rdx.losses import (
     ADRMSE,
@@ -26,11 +26,14 @@ from rdx.losses import (
     MarginMSE,
     RankNet,
 )
+from tests.rdx import tiny
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "losses.json"
 RANKS = [[2, 4, 1, 3, 5], [3, 1, 2, 5, 4]]
 SHORTER = [[2, 4, 1, 3, 5], [3, 1, 2]]
 TIED = [[2, 2, 1, 3, 3], [1, 2, 2, 2]]
+LISTS = {"equal": RANKS, "shorter": SHORTER, "tied": TIED}
+EACH = pytest.mark.parametrize("ranks", LISTS.values(), ids=LISTS)
 
 
 def close(expected):
@@ -46,8 +49,8 @@ def test_equals_stored_values_of_other_libraries():
         mask = torch.ones_like(scores, dtype=torch.bool)
         for name, loss in ours.items():
             for library, expected in case["expected"][name].items():
-                found = loss(scores, ranks, mask).item()
-                assert found == pytest.approx(expected, rel=1e-5), (name, library)
+                value = loss(scores, ranks, mask).item()
+                assert value == pytest.approx(expected, rel=1e-5), (name, library)
                 compared += 1
     assert compared >= 20
 
@@ -69,23 +72,23 @@ KL_ON_RANKS = 0.2961633  # KLDivergence(), targets 6 - rank
 @pytest.mark.parametrize(("loss", "expected"), LIGHTNING_IR, ids=str)
 def test_equals_lightning_ir(loss, expected):
     ranks = torch.tensor(RANKS)
-    found = loss(torch.tensor(SCORES), ranks, ranks > 0, torch.tensor(TEACHER))
-    assert found.item() == close(expected)
+    value = loss(torch.tensor(SCORES), ranks, ranks > 0, torch.tensor(TEACHER))
+    assert value.item() == close(expected)
 
 
 def test_equals_lightning_ir_where_ranks_follow_scores():
     teacher = torch.tensor(TEACHER)
     ranks = (-teacher).argsort(1).argsort(1) + 1
-    found = MarginMSE()(torch.tensor(SCORES), ranks, ranks > 0, teacher)
-    assert found.item() == close(6.3620000)  # SupervisedMarginMSE()
+    value = MarginMSE()(torch.tensor(SCORES), ranks, ranks > 0, teacher)
+    assert value.item() == close(6.3620000)  # SupervisedMarginMSE()
 
 
 def test_listnet_is_lightning_irs_kl_on_rank_targets_plus_their_entropy():
     ranks = torch.tensor(RANKS)
     target = (6.0 - ranks).softmax(1)
     entropy = -(target * target.log()).sum(1).mean()
-    found = ListNet()(torch.tensor(SCORES), ranks, ranks > 0) - entropy
-    assert found.item() == pytest.approx(KL_ON_RANKS, abs=1e-6)
+    divergence = ListNet()(torch.tensor(SCORES), ranks, ranks > 0) - entropy
+    assert divergence.item() == pytest.approx(KL_ON_RANKS, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -101,21 +104,11 @@ def peers():
 def model(peers, tmp_path_factory):
     from sentence_transformers import CrossEncoder
 
-    folder = tmp_path_factory.mktemp("model")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(20))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.4,  # scores that differ by 1 or 2
-        num_labels=1,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    # scores that differ by 1 or 2
+    settings = {"num_labels": 1, "initializer_range": 0.4, "max_position_embeddings": 512}
+    settings["cls"] = BertForSequenceClassification
+    words = [f"word{i}" for i in range(20)]
+    folder = tiny.bert(tmp_path_factory.mktemp("model"), words, seed=3, **settings)
     return CrossEncoder(str(folder), device="cpu").eval()
 
 
@@ -125,23 +118,20 @@ class Batch:
     def __init__(self, model, ranks):
         self.ranks = ranks
         self.queries = [f"word{i}" for i in range(len(ranks))]
-        self.passages = [[f"word{10 + j}" for j in range(len(one))] for one in ranks]
-        flat = [(q, p) for q, row in zip(self.queries, self.passages, strict=True) for p in row]
-        found = model.predict(flat, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
-        parts = found.cpu().split([len(one) for one in ranks])
-        width = max(len(one) for one in ranks)
-        self.scores, self.teacher = torch.zeros(2, len(ranks), width)
-        for row, part in zip(self.scores, parts, strict=True):
-            row[: len(part)] = part
-        self.matrix = torch.tensor([[*one, *[0] * (width - len(one))] for one in ranks])
-        self.spread = found.std().item()
+        self.passages = [[f"word{10 + j}" for j in range(len(row))] for row in ranks]
+        pairs = [(q, p) for q, row in zip(self.queries, self.passages, strict=True) for p in row]
+        scores = model.predict(pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+        parts = scores.cpu().split([len(row) for row in ranks])
+        self.scores = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        self.matrix = torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, ranks)], batch_first=True)
+        self.spread = scores.std().item()
 
     def ours(self, loss, teacher=None):
         return loss(self.scores, self.matrix, self.matrix > 0, teacher).item()
 
     def theirs(self, loss, label):
         """The peer's value; `label` makes the labels of a list out of its ranks."""
-        labels = [torch.tensor([float(one) for one in label(ranks)]) for ranks in self.ranks]
+        labels = [torch.tensor([*map(float, label(ranks))]) for ranks in self.ranks]
         return loss([self.queries, self.passages], labels).item()
 
     def in_order(self):
@@ -159,7 +149,7 @@ def from_five(ranks):
     return [5 - rank for rank in ranks]
 
 
-@pytest.mark.parametrize("ranks", [RANKS, SHORTER, TIED], ids=["equal", "shorter", "tied"])
+@EACH
 def test_ranknet(peers, model, ranks):
     batch = Batch(model, ranks)
     assert batch.spread > 0.3
@@ -171,7 +161,7 @@ def test_ranknet(peers, model, ranks):
     assert batch.ours(RankNet(0.5)) == close(sharp)
 
 
-@pytest.mark.parametrize("ranks", [RANKS, SHORTER, TIED], ids=["equal", "shorter", "tied"])
+@EACH
 @pytest.mark.parametrize("gain", ["linear", "exponential", "reciprocal"])
 @pytest.mark.parametrize("mu", [0.0, 10.0])
 def test_lambda_loss(peers, model, ranks, gain, mu):
@@ -180,17 +170,17 @@ def test_lambda_loss(peers, model, ranks, gain, mu):
     theirs = peers.LambdaLoss(model, scheme, sigma=2.0, reduction_log="natural")
 
     def label(ranks):
-        return [math.log2(1 + one) for one in gains(ranks, gain)]
+        return [math.log2(1 + g) for g in gains(ranks, gain)]
 
-    found = batch.ours(LambdaRank(temperature=0.5, gain=gain, mu=mu, reduction="pairs"))
-    assert found == close(batch.theirs(theirs, label))
+    ours = LambdaRank(temperature=0.5, gain=gain, mu=mu, reduction="pairs")
+    assert batch.ours(ours) == close(batch.theirs(theirs, label))
 
 
 def test_lambda_loss_with_the_labels_of_rank_gpt(peers, model):
     batch = Batch(model, RANKS)
     theirs = batch.theirs(peers.LambdaLoss(model), lambda ranks: [1 / rank for rank in ranks])
-    found = batch.ours(LambdaRank(gain="reciprocal", mu=10.0, reduction="pairs"))
-    assert found == close(theirs * math.log(2))
+    ours = batch.ours(LambdaRank(gain="reciprocal", mu=10.0, reduction="pairs"))
+    assert ours == close(theirs * math.log(2))
 
 
 @pytest.mark.parametrize("ranks", [RANKS, SHORTER], ids=["equal", "shorter"])
@@ -198,8 +188,8 @@ def test_listnet(peers, model, ranks):
     batch = Batch(model, ranks)
     assert batch.ours(ListNet()) == close(batch.theirs(peers.ListNetLoss(model), minus))
     tied = Batch(model, TIED)
-    found = tied.theirs(peers.ListNetLoss(model), lambda r: [below(r, i) for i in range(len(r))])
-    assert tied.ours(ListNet()) == close(found)
+    theirs = tied.theirs(peers.ListNetLoss(model), lambda r: [below(r, i) for i in range(len(r))])
+    assert tied.ours(ListNet()) == close(theirs)
     warm = batch.theirs(peers.ListNetLoss(model), lambda ranks: [-rank / 3 for rank in ranks])
     assert batch.ours(ListNet(teacher_temperature=3.0)) == close(warm)
 
@@ -243,7 +233,7 @@ def test_lce_is_the_cross_entropy_of_the_first_passage(model):
     assert batch.ours(LCE(0.5)) == close(expected)
 
 
-@pytest.mark.parametrize("ranks", [RANKS, SHORTER, TIED], ids=["equal", "shorter", "tied"])
+@EACH
 def test_bce(peers, model, ranks):
     batch = Batch(model, ranks)
     queries = [q for q, row in zip(batch.queries, batch.passages, strict=True) for _ in row]
@@ -252,8 +242,8 @@ def test_bce(peers, model, ranks):
     theirs = peers.BinaryCrossEntropyLoss(model)
     assert batch.ours(BCE()) == close(theirs([queries, passages], labels).item())
     heavy = peers.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(3.0))
-    found = batch.ours(BCE(positive_weight=3.0))
-    assert found == close(heavy([queries, passages], labels).item())
+    theirs = heavy([queries, passages], labels).item()
+    assert batch.ours(BCE(positive_weight=3.0)) == close(theirs)
 
 
 def test_margin_mse(peers, model):

@@ -12,7 +12,7 @@ import ir_measures
 import pandas as pd
 import pytest
 
-from rdx import config, rankings, stages
+from rdx import rankings, stages
 from rdx import store as stores
 from rdx.artifacts import Candidates, Checkpoint, Evaluated, TeacherRanking
 from rdx.data import split_of
@@ -23,15 +23,6 @@ from rdx.store import damage
 MEASURES = ("nDCG@10", "RR@10")
 SYSTEMS = ("first_stage", "oracle", "student", "student+first_stage")
 RESULTS = ("per_query.parquet", "model.safetensors", "head.safetensors", "teacher.parquet")
-
-
-def run(world, store, *more):
-    """Run one cell in this process."""
-    from rdx import pipeline
-
-    [cell] = stages.cells(world.overrides(store, *more))
-    config.check(cell)
-    return pipeline.run(cell)
 
 
 def folder_of(store, summary, stage):
@@ -45,10 +36,10 @@ def computed(summary):
 def trec_eval_order(path):
     """The passages of each query of a run by score, then doc id, both descending."""
     rows = [line.split() for line in gzip.open(path, "rt")]
-    found = {}
+    scores = {}
     for query_id, _, doc_id, _, score, _ in rows:
-        found.setdefault(query_id, []).append((float(score), doc_id))
-    return {q: [doc_id for _, doc_id in sorted(scored)[::-1]] for q, scored in found.items()}
+        scores.setdefault(query_id, []).append((float(score), doc_id))
+    return {q: [doc_id for _, doc_id in sorted(scored)[::-1]] for q, scored in scores.items()}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +50,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cell(world, store):
     """The facts of a cell that was run in an empty store."""
-    return run(world, store)
+    return world.run(store)
 
 
 # --- one cell ---
@@ -97,8 +88,8 @@ def test_the_table_is_what_ir_measures_says_of_the_runs(cell, store, world):
     assert list(table) == ["collection", "system", "query_id", "measure", "value"]
     assert set(table.collection) == {"files"} and tuple(table.system.unique()) == SYSTEMS
     qrels = list(ir_measures.read_trec_qrels(str(world.folder / "qrels.txt")))
-    found = {(r.system, r.query_id, r.measure): r.value for r in table.itertuples()}
-    assert len(found) == len(table) == len(SYSTEMS) * 24 * len(MEASURES)
+    values = {(r.system, r.query_id, r.measure): r.value for r in table.itertuples()}
+    assert len(values) == len(table) == len(SYSTEMS) * 24 * len(MEASURES)
     measures = [ir_measures.parse_measure(name) for name in MEASURES]
     for system in SYSTEMS:
         # in trec_eval's order without ties, which ir_measures' providers break each in its own way
@@ -106,10 +97,10 @@ def test_the_table_is_what_ir_measures_says_of_the_runs(cell, store, world):
         lines = [ir_measures.ScoredDoc(query_id, doc_id, -float(place))
                  for query_id, doc_ids in written.items()
                  for place, doc_id in enumerate(doc_ids)]  # fmt: skip
-        for one in ir_measures.iter_calc(measures, qrels, lines):
-            value = found.pop((system, one.query_id, str(one.measure)))
-            assert value == pytest.approx(one.value, abs=1e-12)
-    assert not found
+        for expected in ir_measures.iter_calc(measures, qrels, lines):
+            value = values.pop((system, expected.query_id, str(expected.measure)))
+            assert value == pytest.approx(expected.value, abs=1e-12)
+    assert not values
     for name, mean in cell.facts.means.items():
         _, system, measure = name.split("/")
         some = table[(table.system == system) & (table.measure == measure)]
@@ -138,8 +129,8 @@ def test_every_system_ranks_the_candidates_of_the_first_stage(cell, store):
     runs = folder_of(store, cell, "evaluate") / "runs"
     assert {path.name for path in runs.iterdir()} == {f"files.{s}.run.gz" for s in SYSTEMS}
     pairs = [
-        set(zip(one.query_id, one.doc_id, strict=True))
-        for one in (rankings.read_trec(runs / f"files.{s}.run.gz") for s in SYSTEMS)
+        set(zip(run.query_id, run.doc_id, strict=True))
+        for run in (rankings.read_trec(runs / f"files.{s}.run.gz") for s in SYSTEMS)
     ]
     assert pairs[0] == pairs[1] == pairs[2] == pairs[3]
     means = cell.facts.means
@@ -170,22 +161,22 @@ def test_the_interpolation_mixes_z_scores_with_the_weight_of_the_facts(cell, sto
 
 
 def test_a_second_run_computes_nothing(cell, store, world):
-    again = run(world, store)
+    again = world.run(store)
     assert computed(again) == []
     assert again.facts == cell.facts
 
 
 def test_scheduling_knobs_compute_nothing(cell, store, world):
     knobs = ("trainer.checkpoint_seconds=0", "trainer.max_tokens=64", "evaluation.max_tokens=64")
-    assert computed(run(world, store, *knobs)) == []
+    assert computed(world.run(store, *knobs)) == []
 
 
 def test_another_seed_shares_everything_before_the_distillation(cell, store, world):
-    other = run(world, store, "seed=2")
+    other = world.run(store, "seed=2")
     assert computed(other) == ["distill", "evaluate"]
-    weights = [(folder_of(store, one, "distill") / "model.safetensors").read_bytes()
-               for one in (cell, other)]  # fmt: skip
-    assert weights[0] != weights[1]
+    first, second = (folder_of(store, summary, "distill") for summary in (cell, other))
+    name = "model.safetensors"
+    assert (first / name).read_bytes() != (second / name).read_bytes()
 
 
 def dev_of(world, store, *more):
@@ -204,7 +195,7 @@ def dev_of(world, store, *more):
 def test_validation_re_ranks_the_dev_queries(cell, store, world):
     from rdx import evaluation as ev
 
-    validated = run(world, store, "trainer.validate_every=2")
+    validated = world.run(store, "trainer.validate_every=2")
     folder = folder_of(store, validated, "distill")
     training, plain = Checkpoint(folder).facts.training, cell.facts.training
     assert training.validation.kept_step == 4 and training.last_loss == plain.last_loss
@@ -226,15 +217,15 @@ def test_validation_re_ranks_the_dev_queries(cell, store, world):
 
 def test_without_a_loss_the_student_of_stage_1_is_evaluated(cell, store, world):
     before = set((store / "distill").iterdir())
-    control = run(world, store, "loss=none")
+    control = world.run(store, "loss=none")
     assert computed(control) == ["evaluate"]
     assert set((store / "distill").iterdir()) == before
-    assert control.facts.signature == run(world, store, "loss=none", "seed=2").facts.signature
+    assert control.facts.signature == world.run(store, "loss=none", "seed=2").facts.signature
     assert control.facts.means != cell.facts.means
 
 
 def test_without_stage_1_the_student_starts_as_it_comes(cell, store, world):
-    fresh = run(world, store, "prefinetune=none")
+    fresh = world.run(store, "prefinetune=none")
     assert computed(fresh) == ["distill", "evaluate", "prefinetune"]
     start = folder_of(store, fresh, "prefinetune") / "model.safetensors"
     from safetensors.numpy import load_file
@@ -247,13 +238,12 @@ def test_a_recorded_teacher_teaches_what_was_recorded(cell, store, world, tmp_pa
     taught = TeacherRanking(folder_of(store, cell, "teach")).ranking
     ranked = rankings.rank(taught.query_id, taught.doc_id, -taught.teacher_rank)
     rankings.write_trec(ranked, tmp_path / "teacher.run", "oracle")
-    given = (f"teacher.run={tmp_path / 'teacher.run'}", "teacher=recorded")
-    recorded = run(world, store, *reversed(given))
+    teacher = ("teacher=recorded", f"teacher.run={tmp_path / 'teacher.run'}")
+    recorded = world.run(store, *teacher)
     assert computed(recorded) == ["distill", "evaluate", "select", "teach"]
+    first, second = (folder_of(store, summary, "distill") for summary in (cell, recorded))
     for name in ("model.safetensors", "head.safetensors"):
-        weights = [(folder_of(store, one, "distill") / name).read_bytes()
-                   for one in (cell, recorded)]  # fmt: skip
-        assert weights[0] == weights[1]
+        assert (first / name).read_bytes() == (second / name).read_bytes()
     assert recorded.facts.means == cell.facts.means
 
 
@@ -261,7 +251,7 @@ def test_a_teacher_that_can_ranks_a_sample_of_the_test_queries(cell, store, worl
     from rdx.teachers import Oracle
 
     monkeypatch.setattr(Oracle, "ranks_unseen", True)
-    asked = run(world, store, "evaluation.teacher_queries=5")
+    asked = world.run(store, "evaluation.teacher_queries=5")
     assert computed(asked) == ["evaluate", "reference"]
     table = Evaluated(folder_of(store, asked, "evaluate")).per_query
     values = table.pivot_table("value", ["query_id", "measure"], "system")
@@ -277,8 +267,8 @@ def test_a_damaged_result_is_computed_again_to_the_same_bytes(cell, store, world
     table = folder_of(store, cell, "evaluate") / "per_query.parquet"
     values = table.read_bytes()
     table.unlink()
-    with pytest.warns(UserWarning, match="computing it again") as warned:
-        again = run(world, store)
+    with pytest.warns(UserWarning, match=r"model\.safetensors|per_query\.parquet") as warned:
+        again = world.run(store)
     assert len(warned) == 2
     assert computed(again) == ["distill", "evaluate"]
     assert (path.read_bytes(), table.read_bytes()) == (weights, values)
@@ -288,7 +278,7 @@ def test_force_trains_and_evaluates_again_to_the_same_bytes(cell, store, world):
     paths = [folder_of(store, cell, "distill") / "model.safetensors",
              folder_of(store, cell, "evaluate") / "per_query.parquet"]  # fmt: skip
     before = [path.read_bytes() for path in paths]
-    assert computed(run(world, store, "force=true")) == ["distill", "evaluate"]
+    assert computed(world.run(store, "force=true")) == ["distill", "evaluate"]
     assert [path.read_bytes() for path in paths] == before
 
 
@@ -305,15 +295,14 @@ WATCHED = (
 def grid(world, rdx, tmp_path_factory):
     """A grid that nothing disturbed: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("grid")
-    done = rdx(["-m", *world.overrides("store", *GRID)], folder, module=("-c", WATCHED))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder, module=("-c", WATCHED), status=0)
     return folder, done.stdout.splitlines()
 
 
 def results(folder):
     """The bytes of every result of a store."""
-    found = [p for p in (folder / "store").rglob("*") if p.name in RESULTS]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    paths = [p for p in (folder / "store").rglob("*") if p.name in RESULTS]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_a_grid_computes_shared_stages_once(grid):
@@ -344,12 +333,11 @@ def test_a_failed_cell_does_not_stop_the_grid(grid, world, rdx):
     folder, _ = grid
     rates = "trainer.learning_rate=1e30,0.001"
     arguments = ["-m", *world.overrides("store", *GRID[2:], "loss=ranknet", rates)]
-    done = rdx(arguments, folder)
-    assert done.returncode == 1
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
-    assert len(failed) == 1 and failed[0].startswith("FAILED  python -m rdx data=files")
-    assert "trainer.learning_rate=1e+30" in failed[0] or "learning_rate=1e30" in failed[0]
-    assert "diverged: " in done.stdout and "grid=" not in failed[0]
+    done = rdx(arguments, folder, status=1)
+    [failed] = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
+    assert failed.startswith("FAILED  python -m rdx data=files")
+    assert "trainer.learning_rate=1e+30" in failed or "learning_rate=1e30" in failed
+    assert "diverged: " in done.stdout and "grid=" not in failed
     assert "1 cell finished. Stages computed: 0 (none); taken from the store: 1" in done.stdout
     assert not list((folder / "store").glob("distill/*.partial/manifest.json"))
 
@@ -372,8 +360,7 @@ def sealed_are_whole(folder):
 
 
 def finish(world, rdx, folder):
-    done = rdx(["-m", *world.overrides("store", *GRID)], folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = rdx(["-m", *world.overrides("store", *GRID)], folder, status=0)
     assert "computing it again" not in done.stderr  # nothing had to be found damaged
     return results(folder)
 

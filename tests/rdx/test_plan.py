@@ -1,6 +1,5 @@
 """The plan of a grid: cells, shared stages, time, disk, cost and power, worked by hand."""
 
-import copy
 import json
 import math
 from dataclasses import replace
@@ -9,8 +8,6 @@ from statistics import stdev
 
 import pandas as pd
 import pytest
-import yaml
-from records import trial
 
 from rdx import config, plan
 from rdx import store as stores
@@ -22,6 +19,8 @@ from rdx.plan.history import work
 from rdx.stages import Signatures, Step, cells, steps
 from rdx.store import MANIFEST, Store, signature
 from rdx.text import duration
+from tests import records
+from tests.rdx.configured import edited
 
 # Seconds per stage: 8 queries x 5 candidates are 40 passages to rank and 40 pairs to distil.
 TOOK = {"candidates": 2.0, "teach": 8.0, "prefinetune": 6.0, "distill": 10.0, "evaluate": 4.0}
@@ -45,13 +44,15 @@ def write(folder, stage, key, seconds, fill=five_bytes, signed=None):
     return stored
 
 
-def finish(cell, took=TOOK, values=None, queries=24):
-    """Store a cell as if it had been run, in so many seconds."""
+def finish(overrides, took=TOOK, values=None):
+    """Store a cell as if it had been run, in so many seconds; returns it."""
+    [cell] = cells(overrides)
+    values = values or {"q1": 0.5, "q2": 0.25}
 
     def evaluated(folder):
-        facts = trial(cell.signature, queries, signatures=cell.keys)
-        some = {"q1": 0.5, "q2": 0.25} if values is None else values
-        table = pd.DataFrame({"query_id": list(some), "value": list(some.values())})
+        collections = {"files": records.collection(queries=24)}
+        facts = records.trial(cell.signature, 1, collections, signatures=cell.keys)
+        table = pd.DataFrame({"query_id": list(values), "value": list(values.values())})
         table = table.assign(collection="files", system="student", measure="nDCG@10")
         Evaluated.write(folder, facts, table, {}, json.loads(json.dumps(cell.cfg, default=str)))
 
@@ -61,6 +62,7 @@ def finish(cell, took=TOOK, values=None, queries=24):
         seconds = took.get(step.stage, 0.0)
         more = {"signed": signatures.signed(step), **fill}
         write(Path(cell.cfg["store"]), step.stage, cell.keys[str(step)], seconds, **more)
+    return cell
 
 
 def counts(planned):
@@ -69,12 +71,12 @@ def counts(planned):
 
 
 def computes(planned):
-    return [tuple(s for s in one.computes if s not in FREE) for one in planned.cells]
+    return [tuple(s for s in cell.computes if s not in FREE) for cell in planned.cells]
 
 
 def span(planned, stage):
-    [found] = [s.seconds for s in planned.stages if s.stage == stage]
-    return (found.value, found.low, found.high, found.observed)
+    [seconds] = [s.seconds for s in planned.stages if s.stage == stage]
+    return (seconds.value, seconds.low, seconds.high, seconds.observed)
 
 
 # --- cells and shared stages ---
@@ -88,7 +90,7 @@ def test_what_cells_share_is_computed_once_by_the_first(world, store):
     }  # fmt: skip
     whole = ("candidates", "teach", "prefinetune", "distill", "evaluate")
     assert computes(planned) == [whole, *[("distill", "evaluate")] * 3]
-    assert {one.state for one in planned.cells} == {plan.TO_RUN}
+    assert {cell.state for cell in planned.cells} == {plan.TO_RUN}
     assert not store.exists()
 
 
@@ -130,13 +132,12 @@ def test_impossible_and_excluded_cells_are_left_out_with_reasons(world, store):
     assert len(planned.cells) == 1
     reasons = [why for _, why in planned.left_out]
     assert reasons[0] == "excluded by loss=ranknet, seed=2"
-    assert all(why.startswith("loss MarginMSE needs scores") for why in reasons[1:])
-    assert len(reasons) == 3
-    assert f"left out: {' '.join(planned.left_out[0][0].overrides)}: excluded" in plan.text(planned)
+    assert ["MarginMSE" in why for why in reasons] == [False, True, True]
+    assert f"{' '.join(planned.left_out[0][0].overrides)}: {reasons[0]}" in plan.text(planned)
 
 
 def test_a_bad_value_of_a_cell_to_run_is_refused(world, store):
-    with pytest.raises(config.ConfigError, match="loss.temperature=0: must be above 0"):
+    with pytest.raises(config.ConfigError, match=r"loss\.temperature=0: "):
         plan.plan(world.overrides(store, "loss.temperature=1,0"))
 
 
@@ -148,7 +149,7 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
     pipeline.run(cell)
     before = {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")}
     planned = plan.plan([*overrides, "seed=1,2"])
-    assert [one.state for one in planned.cells] == [plan.FINISHED, plan.TO_RUN]
+    assert [row.state for row in planned.cells] == [plan.FINISHED, plan.TO_RUN]
     assert computes(planned)[1] == ("distill", "evaluate")
     own = {
         stage: stores.read(Manifest, store / stage / cell.keys[stage] / MANIFEST).seconds
@@ -156,8 +157,8 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
     }
     assert span(planned, "distill") == pytest.approx((*[own["distill"]] * 3, 1))
     assert planned.seconds.value == pytest.approx(sum(own.values()))
-    told = command.power(planned, None, None, ())[0]
-    assert [one["queries"] for one in told] == [24]
+    [power] = command.power(planned, None, None, ())[0]
+    assert power["queries"] == 24
     assert {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")} == before
 
 
@@ -165,8 +166,7 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
 
 
 def test_times_are_scaled_to_the_work(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "seed=1,2", "budget.epochs=1,2"))
     # three distillations: 40, 80 and 80 pairs at 10 s for 40; three evaluations
     assert span(planned, "distill") == (50.0, 50.0, 50.0, 1)
@@ -181,8 +181,7 @@ def test_times_are_scaled_to_the_work(world, store):
 
 def test_the_median_of_comparable_results_with_least_and_most(world, store):
     for seed, seconds in ((1, 10.0), (2, 14.0), (3, 30.0)):
-        [cell] = cells(world.overrides(store, f"seed={seed}"))
-        finish(cell, {**TOOK, "distill": seconds})
+        finish(world.overrides(store, f"seed={seed}"), {**TOOK, "distill": seconds})
     # cells of the same store that are not of this plan count as well
     planned = plan.plan(world.overrides(store, "seed=4", "budget.epochs=2"))
     assert span(planned, "distill") == (28.0, 20.0, 60.0, 3)
@@ -190,45 +189,28 @@ def test_the_median_of_comparable_results_with_least_and_most(world, store):
 
 
 def test_another_student_tells_nothing(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "student.passage_length=12"))
     assert span(planned, "distill") == (0, 0, 0, 0)
     unknown = {s.stage: s.unknown for s in planned.stages if s.unknown}
     assert unknown == {"prefinetune": 1, "distill": 1, "evaluate": 1}
     assert planned.seconds.value == 0 and planned.bytes is None
-    assert "no stored trial to estimate from" in plan.text(planned)
 
 
 def test_disk_is_that_of_the_same_checkpoints(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    cell = finish(world.overrides(store))
     held = sum(
         p.stat().st_size
         for p in (store / "evaluate" / cell.signature).rglob("*")
         if p.name != MANIFEST and p.is_file()
     )
     planned = plan.plan(world.overrides(store, "seed=2,3"))
-    found = {s.stage: s.bytes for s in planned.stages if s.stage not in FREE}
-    assert found == {
+    sizes = {s.stage: s.bytes for s in planned.stages if s.stage not in FREE}
+    assert sizes == {
         "candidates": 0, "teach": 0, "prefinetune": 0, "distill": 2 * 5, "reference": 0,
         "evaluate": 2 * held,
     }  # fmt: skip
     assert planned.bytes == 10 + 2 * held and planned.copied == 0 and planned.free > 0
-
-
-def edited(cell, *more):
-    """The configuration of a cell with other values."""
-    cfg = copy.deepcopy(cell.cfg)
-    for one in more:
-        key, _, value = one.partition("=")
-        *parents, name = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node[parent]
-        assert name in node
-        node[name] = yaml.safe_load(value)
-    return cfg
 
 
 def test_the_work_of_a_stage(world, store):
@@ -276,19 +258,22 @@ def test_what_is_comparable(world, store):
 def test_the_cost_of_a_paid_teacher(world, store):
     base = [o for o in world.overrides(store) if o != "teacher=oracle"]
     paid = ["teacher=rankgpt", "teacher.backend.model=m", "depth.k=100", "depth.pool=100"]
-    [one] = plan.plan([*base, *paid]).services
+
+    def services(*more):
+        planned = plan.plan([*base, *paid, *more]).services
+        return [(s.requests, s.input_tokens, s.output_tokens, s.cost) for s in planned]
+
     # 8 lists of 100: 9 windows of 20; 120 and 6 tokens for each passage shown
-    assert (one.requests, one.input_tokens, one.output_tokens) == (72, 172_800, 8_640)
-    assert one.cost is None and one.teacher == "m at the default address"
+    assert services() == [(72, 172_800, 8_640, None)]
     prices = ["teacher.prices.input=1", "teacher.prices.output=4"]
-    [one] = plan.plan([*base, *paid, *prices, "evaluation.teacher_queries=2"]).services
     # and 2 test lists of 8, one window each
-    assert (one.requests, one.input_tokens, one.output_tokens) == (74, 174_720, 8_736)
-    assert one.cost == pytest.approx((174_720 + 4 * 8_736) / 1e6)
-    [one] = plan.plan([*base, *paid, "depth.queries=null"]).services
-    assert (one.requests, one.cost) == (None, None)
-    two = plan.plan([*base, *paid, "loss=ranknet,adr_mse", "teacher.backend.temperature=0,1"])
-    assert [one.requests for one in two.services] == [72, 72]
+    cost = pytest.approx((174_720 + 4 * 8_736) / 1e6)
+    assert services(*prices, "evaluation.teacher_queries=2") == [(74, 174_720, 8_736, cost)]
+    [(requests, *_, cost)] = services("depth.queries=null")
+    assert (requests, cost) == (None, None)
+    two = services("loss=ranknet,adr_mse", "teacher.backend.temperature=0,1")
+    assert [requests for requests, *_ in two] == [72, 72]
+    assert plan.plan([*base, *paid]).services[0].teacher == "m at the default address"
     assert plan.plan(world.overrides(store)).services == ()
 
 
@@ -303,14 +288,13 @@ def test_power_rests_on_the_stored_trials(world, store):
         ("adr_mse", 1): {"q1": 0.5, "q2": 0.5},
     }
     for (loss, seed), some in values.items():
-        [cell] = cells(world.overrides(store, f"loss={loss}", f"seed={seed}"))
-        finish(cell, values=some)
+        finish(world.overrides(store, f"loss={loss}", f"seed={seed}"), values=some)
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse,lce", "seed=1,2"))
     assert plan.seeds(planned) == (3, 2)
     assert plan.queries(planned, {}) == {"files": 24}
     assert plan.queries(planned, {"files": 50}) == {"files": 50}
-    found = plan.scores(planned, "nDCG@10")["files"]
-    assert sorted(sorted(runs) for runs in found.values()) == [[1], [1, 2]]
+    scores = plan.scores(planned, "nDCG@10")["files"]
+    assert sorted(sorted(runs) for runs in scores.values()) == [[1], [1, 2]]
     [told], lines = command.power(planned, None, 0.01, ())
     assert told["tests"] == 2 and told["seeds"] == 2 and told["queries"] == 24
     assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.2]))
@@ -336,8 +320,7 @@ def test_queries_that_nothing_tells_are_asked_for(world, store):
 
 
 def test_the_seeds_that_are_needed_have_a_price(world, store):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     planned = plan.plan(world.overrides(store, "loss=ranknet,adr_mse"))
     [told], lines = command.power(planned, None, 0.02, ["files=1000"])
     more = 2 * (told["seeds_needed"] - 1)
@@ -349,17 +332,15 @@ def test_the_seeds_that_are_needed_have_a_price(world, store):
 
 
 def test_the_command_prints_the_plan(world, store, capsys):
-    [cell] = cells(world.overrides(store))
-    finish(cell)
+    finish(world.overrides(store))
     command.plan([*world.overrides(store, "seed=1,2"), "-m"])
     out = capsys.readouterr().out
     assert out.startswith("2 cells: 1 finished, 1 to run. Nothing was run.\n")
-    assert "time  14 s (14 s to 14 s), one cell after the other" in out
-    assert "asks  no paid service" in out and "Smallest difference in nDCG@10" in out
+    assert "14 s (14 s to 14 s)" in out and "nDCG@10" in out
     command.plan([*world.overrides(store, "seed=1,2"), "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert [one["state"] for one in found["cells"]] == ["finished", "to run"]
-    assert found["seconds"]["value"] == 14 and found["power"][0]["queries"] == 24
+    printed = json.loads(capsys.readouterr().out)
+    assert [cell["state"] for cell in printed["cells"]] == ["finished", "to run"]
+    assert printed["seconds"]["value"] == 14 and printed["power"][0]["queries"] == 24
 
 
 def test_many_cells_are_cut(world, store, capsys):
@@ -374,19 +355,18 @@ def test_many_cells_are_cut(world, store, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["los=ranknet"], "los: no such key"),
-        (["--queries", "nope=3"], "--queries nope=3: no such collection; there are ['pydocs']"),
-        (["--queries", "pydocs"], "--queries pydocs: must be COLLECTION=N"),
-        (["--queries", "pydocs=0"], "--queries pydocs=0: must be COLLECTION=N"),
-        (["--difference", "0"], "the wanted difference must be positive"),
-        (["+exclude=[{loss: nope}]"], "exclude: loss=nope: no such option"),
+        (["los=ranknet"], "los: "),
+        (["--queries", "nope=3"], r"--queries nope=3: .*'pydocs'"),
+        (["--queries", "pydocs"], "--queries pydocs: "),
+        (["--queries", "pydocs=0"], "--queries pydocs=0: "),
+        (["--difference", "0"], "difference"),
+        (["+exclude=[{loss: nope}]"], "exclude: loss=nope: "),
     ],
 )
 def test_bad_input_is_named(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(SystemExit, match=message):
         command.plan([*arguments, "tracking=none"])
-    assert message in str(error.value)
 
 
 def test_a_plan_may_come_before_its_files(world, store):
@@ -394,8 +374,8 @@ def test_a_plan_may_come_before_its_files(world, store):
     overrides = [*base, "teacher=recorded", "teacher.run=absent.run"]
     planned = plan.plan(overrides)
     assert len(planned.lacking) == 1 and planned.count(plan.TO_RUN) == 1
-    assert planned.lacking[0].startswith("teacher.run=absent.run: no such file")
-    assert "lacks teacher.run=absent.run: no such file" in plan.text(planned)
+    assert planned.lacking[0].startswith("teacher.run=absent.run: ")
+    assert planned.lacking[0] in plan.text(planned)
     assert plan.as_json(planned)["lacking"] == list(planned.lacking)
 
 
@@ -404,10 +384,9 @@ def test_a_plan_may_come_before_its_files(world, store):
 
 def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
     for seed, k in ((1, "0.9"), (2, "0.9")):
-        [cell] = cells(world.overrides(store, f"seed={seed}", f"sampler.k1={k}"))
-        finish(cell)
+        cell = finish(world.overrides(store, f"seed={seed}", f"sampler.k1={k}"))
     [other] = cells(world.overrides(store, "seed=2", "sampler.k1=1.2"))
-    by_step = {str(one.step): one for one in why.explain(other)}
+    by_step = {str(explained.step): explained for explained in why.explain(other)}
     assert by_step["prefinetune"].stored and by_step["collection training"].stored
     [difference] = by_step["candidates"].differences
     assert (difference.path, difference.stored, difference.here) == ("sampler.k1", "0.9", "1.2")
@@ -423,4 +402,4 @@ def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
 
 def test_without_a_neighbour_there_is_nothing_to_compare(world, store):
     [cell] = cells(world.overrides(store))
-    assert not any(one.stored or one.differences for one in why.explain(cell))
+    assert not any(step.stored or step.differences for step in why.explain(cell))

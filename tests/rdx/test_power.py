@@ -52,8 +52,7 @@ def test_equal_to_the_integral(n, effect, tests):
         return tails * 2 * u * df * stats.chi2.pdf(u * u * df, df)
 
     expected = integrate.quad(density, 0, 8, points=[0.5, 0.9, 1, 1.1, 2], epsabs=1e-12)[0]
-    got = float(power_of(effect, n, 1, QUIET, tests=tests))
-    assert got == pytest.approx(expected, abs=1e-7)
+    assert float(power_of(effect, n, 1, QUIET, tests=tests)) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,8 @@ def test_seeds_enter_the_standard_error():
     known = Assumption(sd=0.1, seed_sd=0.02)
     by_hand = math.sqrt(0.01 / 50 + 2 * 0.0004 / 3)
     assert float(standard_error(50, 3, known)) == pytest.approx(by_hand)
-    one = float(standard_error(50, 3, known, trained=1))
-    assert one == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
+    one_trained = float(standard_error(50, 3, known, trained=1))
+    assert one_trained == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
     ratio = detectable(50, 3, known) / detectable(50, 3, QUIET)
     assert ratio == pytest.approx(by_hand / (0.1 / math.sqrt(50)), rel=1e-6)
     assert detectable(50, 3, known, trained=0) == pytest.approx(detectable(50, 3, QUIET))
@@ -90,8 +89,8 @@ def test_power_of_what_is_detectable():
 def test_simulated_power():
     generator = np.random.default_rng(0)
     draws = generator.normal(0.04, 0.1, (4000, 43))
-    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
-    assert found == pytest.approx(float(power_of(0.04, 43, 1, QUIET)), abs=0.025)
+    significant = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert significant == pytest.approx(float(power_of(0.04, 43, 1, QUIET)), abs=0.025)
 
 
 def test_curves_broadcast_and_grow():
@@ -158,9 +157,9 @@ def test_pooled_seed_sd():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Assumption(sd=0.0), "sd must be a positive"),
+        (lambda: Assumption(sd=0.0), "sd"),
         (lambda: Assumption(seed_sd=-1.0), "seed_sd"),
-        (lambda: detectable(43, 0), "at least 1"),
+        (lambda: detectable(43, 0), "seeds"),
         (lambda: detectable(43, trained=3), "trained"),
         (lambda: detectable(43, tests=0), "tests"),
         (lambda: detectable(43, power=0.01), "power"),

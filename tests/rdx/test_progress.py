@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from records import trial
 
 from rdx import commands, facts, progress
 from rdx import store as stores
@@ -20,6 +19,8 @@ from rdx.facts import Grid, GridCell, Holder
 from rdx.faults import Diverged
 from rdx.store import Store, Unreadable, damage
 from rdx.store.locks import LEASE
+from tests.rdx.conftest import gone
+from tests.records import trial
 
 status = VERBS["status"]
 CFG = {"trainer": {"max_tokens": 1000}, "evaluation": {"max_tokens": 100}}
@@ -43,13 +44,6 @@ def write_note(root, host=None, pid=None, **changes):
     process = {"host": host or socket.gethostname(), "pid": pid or os.getpid()}
     holder = Holder(**process, since=5.0, **changes)
     (root / "evaluate" / "key.running.json").write_text(facts.dump(holder))
-
-
-def gone():
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 # --- states ---
@@ -92,16 +86,16 @@ def test_a_result_that_cannot_be_read_is_named_with_the_cure(tmp_path, name, how
 def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys, how):
     for name in ("old", "new"):
         progress.write_grid(tmp_path, name, [], [], [])
-    spoil(tmp_path / "grids" / "new.json", how)
+    path = tmp_path / "grids" / "new.json"
+    spoil(path, how)
     assert progress.read_grid(tmp_path).grid == "old"
-    assert str(tmp_path / "grids" / "new.json") in capsys.readouterr().err
+    assert str(path) in capsys.readouterr().err
     assert progress.read_grid(tmp_path, "old").grid == "old"
     assert capsys.readouterr().err == ""
     for verb in (commands.status, commands.retry):
         with pytest.raises(Unreadable) as ended:
             verb(["new", "--store", str(tmp_path)])
-        assert str(tmp_path / "grids" / "new.json") in str(ended.value)
-        assert "\n" not in str(ended.value)
+        assert str(path) in str(ended.value) and "\n" not in str(ended.value)
 
 
 def test_a_grid_of_another_version_is_told_so(tmp_path):
@@ -167,7 +161,7 @@ def test_a_process_of_this_host_runs_or_was_killed(tmp_path):
     assert (stood.where, stood.since) == (f"{HERE}{os.getpid()}", 5.0)
     write_note(tmp_path, pid=gone(), stage="distill", step=3, steps=10)
     stood = progress.standing(tmp_path, "key")
-    assert stood.state == "killed" and stood.cause.endswith("in distill at step 3 of 10")
+    assert stood.state == "killed" and "distill at step 3 of 10" in stood.cause
 
 
 def test_a_zombie_was_killed(tmp_path):
@@ -224,17 +218,17 @@ def cells(*keys):
 
 
 def test_the_newest_grid_or_that_of_a_name(tmp_path):
-    with pytest.raises(ValueError, match="no grid was launched; known: none"):
+    with pytest.raises(ValueError, match="none"):
         progress.read_grid(tmp_path)
     for grid in ("demo-1", "demo-12", "other-1"):
         progress.write_grid(tmp_path, grid, cells("a"), ["seed=a"], ["hydra/launcher=joblib"])
     assert progress.read_grid(tmp_path).grid == "other-1"
     assert progress.read_grid(tmp_path, "demo").grid == "demo-12"
-    found = progress.read_grid(tmp_path, "demo-1")
-    assert (found.grid, found.arguments) == ("demo-1", ("seed=a",))
-    assert found.hydra == ("hydra/launcher=joblib",)
-    assert found.cells == (GridCell(("seed=a",), "a"),)
-    with pytest.raises(ValueError, match="no grid x; known: demo-1, demo-12, other-1"):
+    grid = progress.read_grid(tmp_path, "demo-1")
+    assert (grid.grid, grid.arguments) == ("demo-1", ("seed=a",))
+    assert grid.hydra == ("hydra/launcher=joblib",)
+    assert grid.cells == (GridCell(("seed=a",), "a"),)
+    with pytest.raises(ValueError, match="x; known: demo-1, demo-12, other-1"):
         progress.read_grid(tmp_path, "x")
 
 
@@ -245,14 +239,13 @@ def test_a_grid_in_all_states(tmp_path):
     write_note(tmp_path)
     with pytest.raises(ValueError), progress.recorded(tmp_path, "no", CFG):
         raise ValueError("why")
-    found = progress.table(tmp_path, progress.read_grid(tmp_path))
-    assert found.counts == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
-    assert found.health == {"nan": 1, "ok": 1}
-    assert [stood.state for _, stood in found.cells] == [
-        *("finished", "finished", "waiting", "running", "failed"),
-    ]
-    shown = progress.text(found)
-    assert shown.startswith("grid g: 5 cells: 2 finished, 1 running, 1 waiting, 1 failed")
+    table = progress.table(tmp_path, progress.read_grid(tmp_path))
+    assert table.counts == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
+    assert table.health == {"nan": 1, "ok": 1}
+    states = [stood.state for _, stood in table.cells]
+    assert states == ["finished", "finished", "waiting", "running", "failed"]
+    shown = progress.text(table)
+    assert "5 cells: 2 finished, 1 running, 1 waiting, 1 failed" in shown
     assert "FAILED  python -m rdx seed=no\n        failed: why\n" in shown
 
 
@@ -285,19 +278,15 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     plain = ("prefinetune=none", "evaluation.interpolate=false", "trainer.max_tokens=4096")
     arguments = world.overrides("store", rates, *plain)
     monkeypatch.chdir(tmp_path)
-    done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE))
-    assert done.returncode == 1, done.stderr
-    assert "diverged: distilling" in done.stdout
-    assert "out of memory: MemoryError: 4096 tokens" in done.stdout
-    assert "2 of 3 failed; these again: python -m rdx retry grid-" in done.stdout
-    found = told(capsys)
-    assert found["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
-    again = rdx(["retry"], tmp_path, module=("-c", SCARCE))
-    assert again.returncode == 1, again.stderr
+    done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE), status=1)
+    assert "diverged: " in done.stdout and "MemoryError: 4096 tokens" in done.stdout
+    assert "2 of 3 failed" in done.stdout and "python -m rdx retry grid-" in done.stdout
+    assert told(capsys)["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
+    again = rdx(["retry"], tmp_path, module=("-c", SCARCE), status=1)
     assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2
     assert "1 of 2 failed" in again.stdout and "1 cell finished" in again.stdout
-    found = told(capsys)
-    assert found["counts"] == {"finished": 2, "diverged": 1}
-    for row in found["cells"]:
+    status_now = told(capsys)
+    assert status_now["counts"] == {"finished": 2, "diverged": 1}
+    for row in status_now["cells"]:
         whole = damage(tmp_path / "store" / "evaluate" / row["signature"]) == ""
         assert whole == (row["state"] == "finished")

@@ -316,20 +316,20 @@ def test_splits_are_fixed(large):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "named"),
     [
         ({"libraries": ("fakelib", "no_such")}, r"libraries: .*\['no_such'\]"),
         ({"libraries": ("fakefile",)}, r"libraries: .*\['fakefile'\]"),
         ({"libraries": ()}, "libraries"),
         ({"min_words": 0}, "min_words"),
-        ({"min_words": 70}, r"min_words=70.*data\.max_words=60"),
+        ({"min_words": 70}, r"min_words=70.*max_words=60"),
     ],
 )
-def test_bad_values_name_their_key(fakelib, settings, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_values_name_their_key(fakelib, settings, named):
+    with pytest.raises(ValueError, match=named):
         PyDocs(**({"libraries": ("fakelib",)} | settings)).check()
 
 
 def test_an_unknown_split_is_refused(fakelib):
-    with pytest.raises(ValueError, match=r"split 'valid'.*'dev'"):
+    with pytest.raises(ValueError, match="'valid'"):
         PyDocs(("fakelib",)).load("valid")

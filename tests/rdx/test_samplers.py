@@ -18,7 +18,7 @@ from rdx.data import IrDatasets
 from rdx.job import TRAINING, Job, Parts
 from rdx.samplers import BM25, Random, Recorded, indexes
 from rdx.stages import Signatures, Step
-from tests.rdx.configured import configured
+from tests.rdx.configured import check_refused
 
 PASSAGES = {
     "d1": "river engine river garden",
@@ -222,13 +222,6 @@ def test_bm25_ties_are_cut_in_the_order_of_trec_eval(k):
     assert ranked(ranking) == {"q": expected[:k]}
 
 
-@pytest.mark.parametrize("variant", samplers.VARIANTS)
-def test_bm25_never_returns_a_passage_without_a_query_term(variant):
-    bm25 = BM25(variant=variant, stopwords="none", stemmer="none")
-    lists = ranked(bm25.candidates(collection(queries={"q": "violin stone"}), 10))
-    assert set(lists["q"]) == {"d3", "d5"}
-
-
 def test_bm25_every_parameter_changes_something():
     passages = PASSAGES | {"d6": "the engines of rivers", "d7": "the and of"}
     queries = {"q": "the river engines"}
@@ -246,9 +239,10 @@ def test_bm25_every_parameter_changes_something():
 
 
 def test_bm25_indexes_each_collection_anew():
-    one = collection({"a": "river bank", "b": "engine"}, {"q": "river"})
-    two = collection({"c": "river bank", "d": "engine"}, {"q": "river"})
-    assert [ranked(BM25().candidates(c, 5))["q"] for c in (one, two, one)] == [["a"], ["c"], ["a"]]
+    first = collection({"a": "river bank", "b": "engine"}, {"q": "river"})
+    second = collection({"c": "river bank", "d": "engine"}, {"q": "river"})
+    lists = [ranked(BM25().candidates(c, 5))["q"] for c in (first, second, first)]
+    assert lists == [["a"], ["c"], ["a"]]
 
 
 def test_bm25_fingerprint_names_engine_versions_and_parameters():
@@ -258,17 +252,10 @@ def test_bm25_fingerprint_names_engine_versions_and_parameters():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"variant": "bm26"}, r"sampler\.variant='bm26'"),
-        ({"stemmer": "klingon"}, r"sampler\.stemmer='klingon'"),
-        ({"k1": -0.1}, r"sampler\.k1=-0\.1"),
-        ({"b": 1.1}, r"sampler\.b=1\.1"),
-    ],
+    "values", [{"variant": "bm26"}, {"stemmer": "klingon"}, {"k1": -0.1}, {"b": 1.1}]
 )
-def test_bm25_refuses_bad_values(values, message):
-    with pytest.raises(ValueError, match=message):
-        configured("sampler", BM25, **values)
+def test_bm25_refuses_bad_values(values):
+    check_refused("sampler", BM25, **values)
 
 
 # --- Random ---
@@ -306,10 +293,10 @@ def test_random_is_independent_of_the_order_of_queries_and_of_the_index(tmp_path
     turned = collection(passages, dict(reversed(queries.items())))
     sampler = Random(seed=2)
     sampler.prepare(turned, tmp_path)
-    one = ranked(sampler.candidates(collection(passages, queries), 20))
-    assert ranked(sampler.candidates(turned, 20, tmp_path)) == one
+    lists = ranked(sampler.candidates(collection(passages, queries), 20))
+    assert ranked(sampler.candidates(turned, 20, tmp_path)) == lists
     # what was drawn when this was written, and must be drawn for ever
-    assert one["q7"][:4] == DRAWN
+    assert lists["q7"][:4] == DRAWN
 
 
 def test_random_of_a_small_collection_takes_all():
@@ -327,12 +314,11 @@ def test_random_puts_positives_among_the_drawn():
     without = ranked(Random().candidates(world, 10))
     place = [with_them[f"q{i}"].index("d7") for i in range(100)]
     assert set(place) == set(range(10))  # no position gives them away
-    for query_id, doc_ids in with_them.items():
-        assert len(set(doc_ids)) == 10
-        kept = set(without[query_id]) & set(doc_ids)
-        assert len(kept) == 10 if query_id in [f"q{i}" for i in range(100, 200)] else 8
+    for i in range(100):  # they replace the last drawn
+        others = [doc_id for doc_id in without[f"q{i}"] if doc_id not in ("d7", "d8")]
+        assert sorted(with_them[f"q{i}"]) == sorted(["d7", "d8", *others[:8]])
     assert ranked(Random(positives=True).candidates(world, 1))["q0"] in (["d7"], ["d8"])
-    assert with_them["q150"] == without["q150"]
+    assert all(with_them[f"q{i}"] == without[f"q{i}"] for i in range(100, 200))
 
 
 # --- Recorded ---
@@ -355,8 +341,7 @@ def test_recorded_keeps_the_order_of_the_file(tmp_path):
 def test_recorded_names_the_line_of_an_unknown_passage(tmp_path):
     lines = ["q1 Q0 d1 1 5 x", "q1 Q0 gone 2 4 x", "q1 Q0 d2 3 3 x", "q2 Q0 lost 1 9 x"]
     run = run_file(tmp_path / "a.run", *lines)
-    message = re.escape(f"{run}:2: passage 'gone' of query 'q1'") + r".*\(2 such.*missing=drop"
-    with pytest.raises(rankings.FormatError, match=message):
+    with pytest.raises(rankings.FormatError, match=re.escape(f"{run}:2: ") + ".*'gone'.*'q1'"):
         Recorded(run).candidates(collection(), 10)
     dropped = Recorded(run, missing="drop").candidates(collection(), 2)
     assert ranked(dropped) == {"q1": ["d1", "d2"]}  # filled up from below the cut
@@ -366,24 +351,22 @@ def test_recorded_names_the_line_of_an_unknown_passage(tmp_path):
 
 def test_recorded_without_a_shared_query_is_an_error(tmp_path):
     run = run_file(tmp_path / "a.run", "q9 Q0 d1 1 5 x")
-    with pytest.raises(rankings.FormatError, match=r"a\.run: none of its queries.*'toy'"):
+    with pytest.raises(rankings.FormatError, match=r"a\.run: .*'toy'"):
         Recorded(run).candidates(collection(), 10)
 
 
 def test_recorded_fingerprint_changes_with_the_file(tmp_path):
-    one = Recorded(run_file(tmp_path / "a.run", "q1 Q0 d1 1 5 x")).fingerprint()
-    two = Recorded(run_file(tmp_path / "a.run", "q1 Q0 d1 1 6 x")).fingerprint()
-    assert one["run"] == two["run"] == "a.run" and one["sha256"] != two["sha256"]
+    before = Recorded(run_file(tmp_path / "a.run", "q1 Q0 d1 1 5 x")).fingerprint()
+    after = Recorded(run_file(tmp_path / "a.run", "q1 Q0 d1 1 6 x")).fingerprint()
+    assert before["run"] == after["run"] == "a.run" and before["sha256"] != after["sha256"]
 
 
 def test_recorded_refuses_bad_values(tmp_path):
     run = run_file(tmp_path / "a.run", "q1 Q0 d1 1 5 x")
-    with pytest.raises(ValueError, match=r"sampler\.order='ranks'"):
-        configured("sampler", Recorded, run, order="ranks")
-    with pytest.raises(ValueError, match=r"sampler\.missing='skip'"):
-        configured("sampler", Recorded, run, missing="skip")
-    with pytest.raises(ValueError, match=r"sampler\.run=.*nowhere\.run: no such file"):
-        configured("sampler", Recorded, str(tmp_path / "nowhere.run"))
+    check_refused("sampler", Recorded, run=run, order="ranks")
+    check_refused("sampler", Recorded, run=run, missing="skip")
+    absent = str(tmp_path / "nowhere.run")
+    check_refused("sampler", Recorded, run=absent, told=f"run={absent}")
 
 
 def test_samplers_know_which_queries_they_cover(tmp_path):
@@ -420,15 +403,14 @@ def test_recorded_reads_every_form_alike(tmp_path, order):
 def test_recorded_says_what_is_wrong_with_a_parquet_file(tmp_path):
     path = tmp_path / "a.parquet"
     frame = pd.DataFrame([("q1", "d1", 1, 1.0), ("q1", "gone", 2, 0.5)], columns=rankings.COLUMNS)
-    frame.drop(columns="score").to_parquet(path)
-    with pytest.raises(rankings.FormatError, match=r"a\.parquet: columns missing: score"):
-        Recorded(str(path)).candidates(collection(), 3)
-    frame.to_parquet(path)
-    with pytest.raises(rankings.FormatError, match=r"a\.parquet: passage 'gone' of query 'q1'"):
-        Recorded(str(path)).candidates(collection(), 3)
-    path.write_bytes(b"no parquet")
-    with pytest.raises(rankings.FormatError, match=r"a\.parquet: not a readable parquet file"):
-        Recorded(str(path)).candidates(collection(), 3)
+    for write, named in (
+        (frame.drop(columns="score").to_parquet, ".*score"),
+        (frame.to_parquet, ".*'gone'.*'q1'"),
+        (lambda path: path.write_bytes(b"no parquet"), ""),
+    ):
+        write(path)
+        with pytest.raises(rankings.FormatError, match=rf"a\.parquet: {named}"):
+            Recorded(str(path)).candidates(collection(), 3)
 
 
 # --- indexes in the store ---

@@ -1,6 +1,7 @@
 """Late interaction against naive loops, and which checkpoints are read as what."""
 
 import json
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.nn.functional import normalize
 from rdx import rankings, samplers
 from rdx.collection import Collection
 from rdx.samplers import BM25, Random, Recorded, maxsim, plaid
+from tests.rdx import tiny
 
 ColBERT = partial(samplers.ColBERT, precision="fp32")  # the same values on every machine
 WORDS = "river engine garden planet violin market stone tower".split()
@@ -26,14 +28,14 @@ def whole(low: int, high: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def naive(queries, passages) -> list[list[float]]:
     """Sum over query tokens of the best passage token, with loops."""
-    found = []
+    scores = []
     for query in queries:
         row = []
         for passage in passages:
             products = [[float(sum(a * b)) for b in passage.double()] for a in query.double()]
-            row.append(sum(max(one) for one in products) if len(passage) else -float("inf"))
-        found.append(row)
-    return found
+            row.append(sum(max(of_token) for of_token in products) if len(passage) else -math.inf)
+        scores.append(row)
+    return scores
 
 
 def texts(seed: int, sizes: list[int], width: int = 6) -> list[torch.Tensor]:
@@ -46,19 +48,20 @@ def texts(seed: int, sizes: list[int], width: int = 6) -> list[torch.Tensor]:
 def test_maxsim_of_hand_worked_vectors():
     query = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     tokens = torch.tensor([[3.0, 1.0], [1.0, 4.0], [-1.0, -1.0]])
-    found = maxsim.maxsim([query], tokens, torch.tensor([2, 1]))
-    assert found.tolist() == [[3 + 8, -1 - 2]]
+    assert maxsim.maxsim([query], tokens, torch.tensor([2, 1])).tolist() == [[3 + 8, -1 - 2]]
 
 
 def test_maxsim_equals_a_naive_double_loop():
-    queries, passages = texts(1, [3, 1, 5]), texts(2, [4, 1, 7, 2])
-    lengths = torch.tensor([len(one) for one in passages])
-    found = maxsim.maxsim(queries, torch.cat(passages), lengths)
-    assert found.tolist() == naive(queries, passages)
-    real = [torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 9, 4, 6)]
-    lengths = torch.tensor([len(one) for one in real[1:]])
-    found = maxsim.maxsim(real[:1], torch.cat(real[1:]), lengths)
-    torch.testing.assert_close(found, torch.tensor(naive(real[:1], real[1:])), rtol=1e-5, atol=1e-5)
+    def scores(queries, passages):
+        return maxsim.maxsim(queries, torch.cat(passages), torch.tensor([*map(len, passages)]))
+
+    whole_numbers = texts(1, [3, 1, 5]), texts(2, [4, 1, 7, 2])
+    assert scores(*whole_numbers).tolist() == naive(*whole_numbers)
+    query, *passages = (
+        torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (3, 9, 4, 6)
+    )
+    expected = torch.tensor(naive([query], passages))
+    torch.testing.assert_close(scores([query], passages), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("products", [1, 40, 10**6])
@@ -78,10 +81,9 @@ def test_search_is_a_full_sort_whatever_the_blocks(products, block, k):
     ]
     parts = [range(at, min(at + block, 50)) for at in range(0, 50, block)]
     blocks = [(torch.cat([passages[i] for i in p]), [sizes[i] for i in p]) for p in parts]
-    found = maxsim.search(queries, blocks, torch.tensor(places), k, products=products)
-    assert [positions.tolist() for positions, _ in found] == expected
-    scores = naive(queries, passages)
-    for row, (positions, values) in zip(scores, found, strict=True):
+    best = maxsim.search(queries, blocks, torch.tensor(places), k, products=products)
+    assert [positions.tolist() for positions, _ in best] == expected
+    for row, (positions, values) in zip(naive(queries, passages), best, strict=True):
         assert values.tolist() == [row[i] for i in positions]
 
 
@@ -103,18 +105,8 @@ def test_pieces_are_whole_and_small():
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
     """A random BERT with a vocabulary of its own, as Transformers saves it."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "bert"
-    folder.mkdir()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", ".", ","]
-    (folder / "vocab.txt").write_text("\n".join([*special, *WORDS]) + "\n")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=17, intermediate_size=32, max_position_embeddings=64, **sizes)
-    BertModel(config).eval().save_pretrained(folder)
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    words = ["[unused0]", "[unused1]", ".", ",", *WORDS]
+    return tiny.bert(tmp_path_factory.mktemp("models") / "bert", words)
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +144,14 @@ def pylate(encoder) -> Path:
     modules = json.loads((folder / "modules.json").read_text())
     modules[1]["type"] = "pylate.models.Dense.Dense"
     (folder / "modules.json").write_text(json.dumps(modules))
-    settings = {
-        "model_type": "ColBERT",
-        "query_prefix": "[unused0]",
-        "similarity_fn_name": "MaxSim",
-    }
-    settings |= {"document_prefix": "[unused1]", "query_length": 8, "document_length": 20}
+    settings = {"model_type": "ColBERT", "similarity_fn_name": "MaxSim"}
+    settings |= {"query_prefix": "[unused0]", "document_prefix": "[unused1]"}
+    settings |= {"query_length": 8, "document_length": 20, "skiplist_words": [".", ","]}
     settings |= {"do_query_expansion": True, "attend_to_expansion_tokens": False}
-    settings |= {"skiplist_words": [".", ","]}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
     # PyLate's Transformer knows no lengths of its own
     [of_transformer] = folder.rglob("sentence_bert_config.json")
-    kept = {"max_seq_length": 60, "do_lower_case": False}
-    of_transformer.write_text(json.dumps(kept))
+    of_transformer.write_text(json.dumps({"max_seq_length": 60, "do_lower_case": False}))
     return folder
 
 
@@ -181,15 +168,12 @@ def world() -> Collection:
     return Collection("toy", queries, passages, qrels)
 
 
-def expected(model, collection, k) -> dict[str, dict[str, float]]:
-    """Scores by an encoder of sentence-transformers and loops."""
-    queries = [q.cpu() for q in model.encode_query(list(collection.queries.values()))]
-    passages = [p.cpu() for p in model.encode_document(list(collection.passages.values()))]
-    found = {}
-    for query_id, row in zip(collection.queries, naive(queries, passages), strict=True):
-        best = sorted(zip(collection.passages, row, strict=True), key=lambda one: -one[1])
-        found[query_id] = dict(best[:k])
-    return found
+def by_query(collection, queries, passages) -> dict[str, dict[str, float]]:
+    """Scores of token vectors, by loops: query id -> doc id -> score, the best first."""
+    return {
+        query_id: dict(sorted(zip(collection.passages, row, strict=True), key=lambda p: -p[1]))
+        for query_id, row in zip(collection.queries, naive(queries, passages), strict=True)
+    }
 
 
 def same(ranking: pd.DataFrame, scores: dict[str, dict[str, float]], k: int) -> None:
@@ -215,18 +199,12 @@ def test_token_vectors_of_a_plain_encoder(encoder, world):
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
         return normalize(hidden, dim=-1)
 
-    queries, passages = (
-        [vectors(text) for text in one.values()] for one in (world.queries, world.passages)
-    )
-    scores = {
-        query_id: dict(sorted(zip(world.passages, row, strict=True), key=lambda one: -one[1]))
-        for query_id, row in zip(world.queries, naive(queries, passages), strict=True)
-    }
-    found = ColBERT(str(encoder)).candidates(world, 20)
-    same(found, scores, 20)
+    queries, passages = ([*map(vectors, t.values())] for t in (world.queries, world.passages))
+    ranking = ColBERT(str(encoder)).candidates(world, 20)
+    same(ranking, by_query(world, queries, passages), 20)
     # the same text in the same block ties, and the ids decide
-    both = found[found.doc_id.isin(["d7", "copy"])].groupby("query_id").doc_id.apply(list)
-    assert all(one[:1] == ["d7"] for one in both) and len(both)
+    both = ranking[ranking.doc_id.isin(["d7", "copy"])].groupby("query_id").doc_id.apply(list)
+    assert all(doc_ids[:1] == ["d7"] for doc_ids in both) and len(both)
 
 
 @pytest.mark.parametrize("form", ["stanford", "pylate"])
@@ -238,14 +216,16 @@ def test_late_interaction_checkpoints(form, world, request):
     # what makes it a ColBERT: a projection, a marker, [MASK] up to the query length, no punctuation
     assert model.encode_query("river").shape == (8, 8)
     assert len(model.encode_document("river garden .")) == 5
+    queries = [q.cpu() for q in model.encode_query([*world.queries.values()])]
+    passages = [p.cpu() for p in model.encode_document([*world.passages.values()])]
     sampler = ColBERT(str(folder), kind="colbert")
-    same(sampler.candidates(world, 15), expected(model, world, 61), 15)
+    same(sampler.candidates(world, 15), by_query(world, queries, passages), 15)
     longer = ColBERT(str(folder), kind="colbert", query_length=12)
     assert len(longer._queries(["river"])[0]) == 12
 
 
 def test_a_checkpoint_without_projection_is_no_colbert(encoder, world):
-    with pytest.raises(ValueError, match=r"sampler\.model=.*no projection.*kind=tokens"):
+    with pytest.raises(ValueError, match=r"^sampler\.model="):
         ColBERT(str(encoder), kind="colbert").candidates(world, 3)
 
 
@@ -300,7 +280,7 @@ def test_every_argument_changes_something(encoder, pylate, world):
     def scores(sampler) -> list[float]:
         return sampler.candidates(world, 61).score.round(3).tolist()
 
-    found = scores(base)
+    scores_of_base = scores(base)
     others = [
         ColBERT(str(pylate), kind="colbert"),
         ColBERT(str(encoder), query_length=3),
@@ -309,12 +289,11 @@ def test_every_argument_changes_something(encoder, pylate, world):
         ColBERT(str(encoder), over=Random(), top=11),
         ColBERT(str(encoder), precision="bf16"),
     ]
-    assert len({tuple(found), *(tuple(scores(one)) for one in others)}) == 7
-    assert scores(others[-1]) == pytest.approx(found, abs=0.1)
-    assert scores(ColBERT(str(encoder), max_tokens=1, device="cpu")) == pytest.approx(
-        found, abs=2e-3
-    )
-    keys = [str(one.index_of("c")) for one in (base, *others[:4])]
+    assert len({tuple(scores(sampler)) for sampler in (base, *others)}) == 7
+    assert scores(others[-1]) == pytest.approx(scores_of_base, abs=0.1)
+    single = ColBERT(str(encoder), max_tokens=1, device="cpu")
+    assert scores(single) == pytest.approx(scores_of_base, abs=2e-3)
+    keys = [str(sampler.index_of("c")) for sampler in (base, *others[:4])]
     assert len(set(keys)) == 4  # another query length needs no other index
     assert keys[0] == keys[2]
 
@@ -331,21 +310,21 @@ def test_the_fingerprint_says_what_it_is(encoder, stanford):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        ({"kind": "splade"}, "'tokens'"),
-        ({"index": "hnsw"}, "'exact'"),
-        ({"precision": "fp8"}, "'bf16'"),
-        ({"device": "tpu"}, "'cuda'"),
-        ({"top": 0}, "top"),
-        ({"query_length": 0}, "query_length"),
-        ({"over": 1000}, "over"),
-        ({"model": "asset:none"}, r"no such asset"),
-        ({"index": "plaid", "over": BM25()}, r"sampler\.over needs no index"),
+        {"kind": "splade"},
+        {"index": "hnsw"},
+        {"precision": "fp8"},
+        {"device": "tpu"},
+        {"top": 0},
+        {"query_length": 0},
+        {"over": 1000},
+        {"model": "asset:none"},
+        {"index": "plaid", "over": BM25()},
     ],
 )
-def test_bad_values_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_values_are_refused(values):
+    with pytest.raises(ValueError, match=next(reversed(values))):
         ColBERT(**values)
 
 
@@ -360,8 +339,7 @@ def test_plaid_is_refused_where_it_would_crash(monkeypatch):
     monkeypatch.setattr(
         plaid.importlib.metadata, "version", lambda n: "9.9" if n == "fast-plaid" else version(n)
     )
-    message = rf"fast-plaid 9\.9 was built for torch 1\.2\.3, this is torch {re.escape(here)}"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"fast-plaid 9\.9 .*1\.2\.3.*{re.escape(here)}"):
         ColBERT(index="plaid").check()
 
 
@@ -371,8 +349,8 @@ def test_plaid_finds_nearly_what_exact_search_finds(encoder, world):
     except ValueError as error:
         pytest.skip(str(error))
     exact = ColBERT(str(encoder)).candidates(world, 5)
-    found = ColBERT(str(encoder), index="plaid").candidates(world, 5)
-    rankings.check(found)
-    merged = exact.merge(found, on=["query_id", "doc_id"])
+    approximate = ColBERT(str(encoder), index="plaid").candidates(world, 5)
+    rankings.check(approximate)
+    merged = exact.merge(approximate, on=["query_id", "doc_id"])
     assert len(merged) > 0.7 * len(exact)
     assert (merged.score_x - merged.score_y).abs().max() < 0.2

@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import pickle
+import re
+import shutil
 import sys
 import textwrap
 import urllib.parse
@@ -127,14 +129,15 @@ def test_a_key_in_a_configuration_is_refused_by_its_place(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "correcthorse")
     [cell] = config.cells(["tracking=none"])
     config.check(cell)
-    [cell] = config.cells(["tracking.experiment=${oc.env:SOME_TOKEN}"])
-    with pytest.raises(ConfigError, match=r"^tracking\.experiment: holds a key") as caught:
-        config.check(cell)
-    assert "correcthorse" not in str(caught.value)
-    [cell] = config.cells(["tracking.uri=http://me:hunter2@host:5000"])
-    with pytest.raises(ConfigError, match=r"^tracking\.uri: holds a key") as caught:
-        config.check(cell)
-    assert "hunter2" not in str(caught.value)
+    for override, secret in (
+        ("tracking.experiment=${oc.env:SOME_TOKEN}", "correcthorse"),
+        ("tracking.uri=http://me:hunter2@host:5000", "hunter2"),
+    ):
+        [cell] = config.cells([override])
+        key = re.escape(override.partition("=")[0])
+        with pytest.raises(ConfigError, match=f"^{key}: ") as caught:
+            config.check(cell)
+        assert secret not in str(caught.value)
 
 
 def test_the_command_line_in_an_error_has_no_key(monkeypatch):
@@ -163,7 +166,7 @@ def test_the_command_line_in_an_error_has_no_key(monkeypatch):
     ],
 )
 def test_targets_that_are_refused(target):
-    with pytest.raises(ConfigError, match=r"^loss\._target_=.*(a class of rdx|No module)"):
+    with pytest.raises(ConfigError, match=r"^loss\._target_="):
         build({"_target_": target}, "loss")
 
 
@@ -191,7 +194,7 @@ def extension(tmp_path, monkeypatch):
 
 def test_declared_extensions_are_built(extension, monkeypatch):
     node = {"_target_": "my_losses.Mine", "margin": 2.0}
-    with pytest.raises(ConfigError, match="the variable RDX_EXTENSIONS names"):
+    with pytest.raises(ConfigError, match="RDX_EXTENSIONS"):
         build(node, "loss")
     assert "my_losses" not in sys.modules  # not even imported
     monkeypatch.setenv("RDX_EXTENSIONS", "other, my_losses")
@@ -203,23 +206,20 @@ def test_declared_extensions_are_built(extension, monkeypatch):
 
 @pytest.mark.slow
 def test_a_cell_with_a_loss_of_somebody_else(extension, world, rdx, tmp_path, monkeypatch):
-    extension.write_text(
-        'from rdx.losses import RankNet\n\n\nclass Mine(RankNet):\n    """The same."""\n'
-    )
+    extension.write_text("from rdx.losses import RankNet\nclass Mine(RankNet): ...\n")
     line = [*world.overrides(tmp_path / "store"), "loss._target_=my_losses.Mine"]
     refused = rdx(line, tmp_path)  # whose working folder is where the extension lies
-    assert refused.returncode == 1 and "loss._target_=my_losses.Mine: must be" in refused.stderr
+    assert refused.returncode == 1 and "loss._target_=my_losses.Mine: " in refused.stderr
     assert not (tmp_path / "store").exists()
     monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
-    done = rdx(line, tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = rdx(line, tmp_path, status=0)
     assert "health: " in done.stdout
 
 
 def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
     [plain] = config.cells(["tracking=none"])
     cell = replace(plain, cfg={**plain.cfg, "loss": {"_target_": "my_losses.Mine"}})
-    with pytest.raises(ConfigError, match="the variable RDX_EXTENSIONS names"):
+    with pytest.raises(ConfigError, match="RDX_EXTENSIONS"):
         stages.signed(cell)
     monkeypatch.setenv("RDX_EXTENSIONS", "my_losses")
     before = stages.signed(cell).keys
@@ -228,25 +228,24 @@ def test_the_text_of_an_extension_decides_the_signature(extension, monkeypatch):
     assert before["distill"] != after["distill"] and before["teach"] == after["teach"]
 
 
-def test_a_spec_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
-    folder = tmp_path / "experiments"
-    folder.mkdir()
-    spec = {"spec": {"claim": "x"}, "hydra": {"callbacks": {"a": {"_target_": "os.system"}}}}
-    (folder / "evil.yaml").write_text(json.dumps(spec))
+@pytest.mark.parametrize(
+    ("file", "start", "read"),
+    [
+        ("experiments/evil.yaml", "", lambda: config.load_spec("evil")),
+        ("experiments/evil.yaml", "", lambda: config.load_spec("experiments/evil.yaml")),
+        ("conf/loss/evil.yaml", "# @package _global_\n", lambda: config.cells(["loss=evil"])),
+    ],
+)
+def test_no_file_of_the_working_folder_gives_hydra_something_to_run(
+    tmp_path, monkeypatch, file, start, read
+):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    callbacks = {"callbacks": {"a": {"_target_": "os.system"}}}
+    path.write_text(start + json.dumps({"spec": {"claim": "x"}, "hydra": callbacks}))
     monkeypatch.chdir(tmp_path)
-    for name in ("evil", "experiments/evil.yaml"):
-        with pytest.raises(ConfigError, match=r"evil\.yaml: _target_: os\.system"):
-            config.load_spec(name)
-
-
-def test_an_option_of_the_working_folder_may_not_give_hydra_something_to_run(tmp_path, monkeypatch):
-    folder = tmp_path / "conf" / "loss"
-    folder.mkdir(parents=True)
-    option = {"hydra": {"callbacks": {"a": {"_target_": "os.system"}}}}
-    (folder / "evil.yaml").write_text("# @package _global_\n" + json.dumps(option))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"evil\.yaml: _target_: os\.system"):
-        config.cells(["loss=evil"])
+    with pytest.raises(ConfigError, match=r"evil\.yaml: .*os\.system"):
+        read()
 
 
 def test_python_tags_in_a_stored_configuration_do_nothing(tmp_path):
@@ -273,13 +272,9 @@ class Evil:
 @pytest.fixture
 def pickled(world, tmp_path):
     """The tiny encoder with its weights as a pickle."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in (world.folder / "bert").iterdir():
-        if path.suffix != ".safetensors":
-            (folder / path.name).write_bytes(path.read_bytes())
-    weights = BertModel.from_pretrained(world.folder / "bert").state_dict()
-    torch.save(weights, folder / "pytorch_model.bin")
+    bert, no_weights = world.folder / "bert", shutil.ignore_patterns("*.safetensors")
+    folder = shutil.copytree(bert, tmp_path / "model", ignore=no_weights)
+    torch.save(BertModel.from_pretrained(bert).state_dict(), folder / "pytorch_model.bin")
     return folder
 
 
@@ -288,13 +283,13 @@ def settings(folder):
 
 
 def test_pickled_weights_are_read_as_tensors_with_a_warning(pickled, world):
-    with pytest.warns(UserWarning, match=r"pytorch_model\.bin: weights as a pickle"):
-        found = settings(pickled).create(0)
+    with pytest.warns(UserWarning, match=r"pytorch_model\.bin"):
+        student = settings(pickled).create(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         same = settings(world.folder / "bert").create(0)
     theirs = same.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in found.state_dict().items())
+    assert all(torch.equal(value, theirs[name]) for name, value in student.state_dict().items())
 
 
 @pytest.mark.parametrize("forced", ["", "1"])
@@ -312,16 +307,12 @@ def test_code_beside_weights_does_not_run(pickled, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to trust it"))
     (pickled / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'made')!r})\n")
     known = json.loads((pickled / "config.json").read_text())
-    auto = {"AutoConfig": "evil.C", "AutoModel": "evil.M"}
-    for kind in ("bert", "evil"):  # a type that the library has, and one that it has not
-        (pickled / "config.json").write_text(
-            json.dumps({**known, "model_type": kind, "auto_map": auto})
-        )
-        if kind == "bert":
-            settings(pickled).create(0)
-        else:
-            with pytest.raises(ValueError, match="trust_remote_code"):
-                settings(pickled).create(0)
+    known["auto_map"] = {"AutoConfig": "evil.C", "AutoModel": "evil.M"}
+    (pickled / "config.json").write_text(json.dumps(known))
+    settings(pickled).create(0)  # of a type that the library has
+    (pickled / "config.json").write_text(json.dumps({**known, "model_type": "evil"}))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        settings(pickled).create(0)
     assert not (tmp_path / "made").exists()
 
 
@@ -343,40 +334,36 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, world):
 
 def contents(path):
     """The bytes of a file; of a compressed one what is in it, too."""
-    found = path.read_bytes()
+    content = path.read_bytes()
     if path.suffix == ".gz":
-        found += gzip.decompress(found)
+        content += gzip.decompress(content)
     elif path.suffix == ".parquet":
         table = pq.read_table(path)
-        found += repr(table.to_pylist()).encode() + repr(table.schema.metadata).encode()
-    return found
+        content += repr(table.to_pylist()).encode() + repr(table.schema.metadata).encode()
+    return content
 
 
 def holding(folder, *texts):
     """Where a folder, or a text, holds the key in one of its forms."""
     half = KEY.encode()[: 3 * (len(KEY) // 3)]  # so that what follows it does not matter
     forms = {KEY.encode(), base64.b64encode(half), urllib.parse.quote(KEY, safe="").encode()}
-    found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-    assert found
-    places = [str(p) for p in found if any(form in contents(p) for form in forms)]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    assert files
+    places = [str(p) for p in files if any(form in contents(p) for form in forms)]
     return places + [text for text in texts if any(form.decode() in text for form in forms)]
 
 
 def test_the_search_finds_a_key_in_every_kind_of_file(tmp_path):
     import pandas as pd
 
-    assert holding(_plain(tmp_path)) == []
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x.txt").write_text("x")
+    assert holding(tmp_path / "plain") == []
     (tmp_path / "a.gz").write_bytes(gzip.compress(f"x {KEY}".encode()))
     pd.DataFrame({"a": [f"x {KEY}"] * 9}).to_parquet(tmp_path / "b.parquet")
     (tmp_path / "c.db").write_bytes(b"\0" + base64.b64encode(KEY.encode()))
-    assert [Path(one).name for one in holding(tmp_path)] == ["a.gz", "b.parquet", "c.db"]
+    assert [Path(place).name for place in holding(tmp_path)] == ["a.gz", "b.parquet", "c.db"]
     assert holding(tmp_path / "plain", f"said {KEY}") == [f"said {KEY}"]
-
-
-def _plain(folder):
-    (folder / "plain").mkdir()
-    (folder / "plain" / "x.txt").write_text("x")
-    return folder / "plain"
 
 
 def asked(server, world, store, *more):
@@ -408,18 +395,14 @@ FAULTS = (
 
 @pytest.mark.slow
 def test_labels_that_fail_and_succeed_write_no_key(planted, world, rdx, tmp_path):
-    refused = always_refusing()
-    with FaultyServer(refused) as server:
+    with FaultyServer(always_refusing()) as server:
         overrides = ["teach", *asked(server, world, tmp_path / "store")]
         failed = rdx(overrides, tmp_path)
         assert failed.returncode == 1 and "RDX_TEST_KEY" in failed.stderr, failed.stderr
         server.behave = per_body(*FAULTS)
-        done = rdx(
-            ["teach", "teacher.tries=9", *asked(server, world, tmp_path / "store")], tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        assert {one.authorization for one in server.asked} == {f"Bearer {KEY}"}
-        kinds = {one.reply.name for one in server.asked}
+        done = rdx([*overrides, "teacher.tries=9"], tmp_path, status=0)
+        assert {request.authorization for request in server.asked} == {f"Bearer {KEY}"}
+        kinds = {request.reply.name for request in server.asked}
         assert kinds >= {"error 500", "answer", "cut", "raw"}
     texts = (failed.stdout, failed.stderr, done.stdout, done.stderr)
     assert holding(tmp_path, *texts) == []
@@ -432,15 +415,13 @@ def always_refusing():
 
 @pytest.mark.slow
 def test_a_whole_cell_writes_no_key(planted, world, rdx, tmp_path):
-    tracked = "tracking=mlflow", "tracking.system_metrics=false"
     with FaultyServer(always_refusing()) as server:
-        line = asked(server, world, tmp_path / "store")
-        line = [one for one in line if one != "tracking=none"] + [*tracked]
+        line = [o for o in asked(server, world, tmp_path / "store") if o != "tracking=none"]
+        line += ["tracking=mlflow", "tracking.system_metrics=false"]
         failed = rdx(line, tmp_path)
         assert failed.returncode == 1 and "traceback: " in failed.stderr, failed.stderr
         server.behave = per_body(*FAULTS[:2])
-        done = rdx(["-m", "loss=ranknet,kl", *line], tmp_path)
-        assert done.returncode == 0, done.stderr
+        done = rdx(["-m", "loss=ranknet,kl", *line], tmp_path, status=0)
     texts = (failed.stdout, failed.stderr, done.stdout, done.stderr)
     assert holding(tmp_path, *texts) == []
     for place in ("mlflow.db", "mlartifacts", "outputs", "multirun", "store/ledger"):
@@ -449,5 +430,5 @@ def test_a_whole_cell_writes_no_key(planted, world, rdx, tmp_path):
 
 def test_a_key_on_the_command_line_starts_nothing(rdx, tmp_path):
     done = rdx(["tracking=none", f"++teacher.api_key={KEY}"], tmp_path)
-    assert done.returncode == 1 and "++teacher.api_key: holds a key" in done.stderr
+    assert done.returncode == 1 and "++teacher.api_key: " in done.stderr
     assert KEY not in done.stdout + done.stderr and list(tmp_path.iterdir()) == []

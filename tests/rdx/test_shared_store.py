@@ -15,15 +15,11 @@ OTHER = 54321  # a user, and a group
 @pytest.fixture(params=[0o022, 0o027], ids=oct)
 def finished(request, world, rdx, tmp_path):
     """A folder with the store, the record and the export of a cell made under a umask."""
-    cell = [one for one in world.overrides("store") if one != "tracking=none"]
-    cell += ["tracking=mlflow", "tracking.system_metrics=false", "seed=1,2"]
     before = os.umask(request.param)
     try:
-        done = rdx(["-m", *cell], tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+        rdx(["-m", *world.recorded("store", "seed=1,2")], tmp_path, status=0)
         manifest, _ = tmp_path.glob("store/evaluate/*/manifest.json")
-        done = rdx(["export", manifest.parent.name, "out"], tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+        rdx(["export", manifest.parent.name, "out"], tmp_path, status=0)
     finally:
         os.umask(before)
     return request.param, tmp_path, manifest.parent.name
@@ -46,8 +42,7 @@ READS = """
 import sys
 from analysis import trials
 from rdx import config
-found = trials.collect(config.cells(sys.argv[2:]), sys.argv[1])
-print(len(found.frame), "values")
+print(len(trials.collect(config.cells(sys.argv[2:]), sys.argv[1]).frame), "values")
 """
 
 
@@ -80,8 +75,7 @@ def test_a_second_user_reads_a_store_that_only_its_owner_may_write(
     assert code == 0 and (own / "out" / "model.safetensors").is_file(), said
     _, code, said = ask("-m", "rdx", "status", "--store", store)
     assert code == 0 and "2 cells: 2 finished" in said, said
-    cell = [one for one in world.overrides(store) if one != "tracking=none"]
-    cell += ["tracking.system_metrics=false", f"tracking.uri={record}", "seed=1,2"]
+    cell = world.recorded(store, f"tracking.uri={record}", "seed=1,2")
     _, code, said = ask("-c", READS, record, *cell)
     assert code == 0 and not said.startswith("0 values"), said
     _, code, said = ask("-m", "rdx", "-m", *cell)

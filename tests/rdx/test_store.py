@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from rdx import store as stores
 from rdx.facts import Count, Manifest
 from rdx.store import MANIFEST, Store, Unreadable, damage, share, signature, write_atomic
+from tests.rdx.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
@@ -96,11 +95,8 @@ def test_other_keys_and_stages_are_other_results(tmp_path):
 def test_a_manifest_keeps_what_was_signed(tmp_path):
     folder = Store(tmp_path).cached("stage", "key", Maker(), signed={"k": [1, None]})
     manifest = stores.read(Manifest, folder / MANIFEST)
-    assert (manifest.stage, manifest.signature, manifest.signed) == (
-        "stage",
-        "key",
-        {"k": [1, None]},
-    )
+    assert (manifest.stage, manifest.signature) == ("stage", "key")
+    assert manifest.signed == {"k": [1, None]}
     assert manifest.seconds >= 0
 
 
@@ -113,12 +109,13 @@ def test_the_manifest_lists_every_file_with_its_sha256(stored):
     assert damage(folder) == ""
 
 
+# What the warning names -> how the result was damaged.
 DAMAGES = {
-    "number.txt does not have the checksum": lambda f: (f / "number.txt").write_text("2"),
-    "more.bin does not have the checksum": lambda f: (f / "sub" / "more.bin").write_bytes(b"\0"),
-    "number.txt is missing": lambda f: (f / "number.txt").unlink(),
-    r"no readable manifest \(FileNotFoundError\)": lambda f: (f / MANIFEST).unlink(),
-    r"no readable manifest \(FactsError\)": lambda f: (f / MANIFEST).write_text('{"fil'),
+    "number.txt .*checksum": lambda f: (f / "number.txt").write_text("2"),
+    "more.bin .*checksum": lambda f: (f / "sub" / "more.bin").write_bytes(b"\0"),
+    "number.txt .*missing": lambda f: (f / "number.txt").unlink(),
+    "FileNotFoundError": lambda f: (f / MANIFEST).unlink(),
+    "FactsError": lambda f: (f / MANIFEST).write_text('{"fil'),
 }
 
 
@@ -127,7 +124,7 @@ def test_a_damaged_result_is_computed_again_with_a_warning(stored, problem):
     folder, make = stored
     DAMAGES[problem](folder)
     store = Store(folder.parents[1])
-    with pytest.warns(UserWarning, match=f"{problem}.*; computing it again"):
+    with pytest.warns(UserWarning, match=problem):
         assert store.cached("stage", "key", make) == folder
     assert (make.calls, (folder / "number.txt").read_text()) == (2, "2")
     assert store.log == {"stage/key": "computed"}
@@ -152,13 +149,13 @@ def test_anew_starts_from_nothing(tmp_path):
     assert not (folder / "old").exists()
 
 
-def test_has_tells_whether_a_result_is_there_and_whole(tmp_path):
+def test_a_result_is_found_if_it_is_there_and_whole(tmp_path):
     store = Store(tmp_path)
-    assert not store.has("stage", "key")
+    assert store.find("stage", "key") is None
     folder = store.cached("stage", "key", Maker())
-    assert store.has("stage", "key") and not store.has("stage", "other")
+    assert store.find("stage", "key") == folder and store.find("stage", "other") is None
     (folder / "number.txt").write_text("2")
-    assert not store.has("stage", "key")
+    assert store.find("stage", "key") is None
 
 
 # --- a computation that ends early ---
@@ -171,11 +168,11 @@ def test_a_failure_leaves_nothing_believed_and_the_next_call_goes_on(tmp_path):
         seen.append(sorted(path.name for path in folder.iterdir()))
         (folder / f"part{len(seen)}").touch()
         if len(seen) == 1:
-            raise RuntimeError("no more")
+            raise RuntimeError
 
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(RuntimeError):
         store.cached("stage", "key", make)
-    assert not store.has("stage", "key") and not (tmp_path / "stage" / "key").exists()
+    assert not (tmp_path / "stage" / "key").exists()
     assert store.log == {}
     folder = store.cached("stage", "key", make)
     assert seen == [[], ["part1"]]  # what it finds there
@@ -230,13 +227,10 @@ print(store.cached("stage", "key", make), *store.log.values())
 
 
 def start(seconds, folder):
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(seconds)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SLOW, str(seconds)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, text=True)
 
 
 def wait_for(path):
@@ -250,14 +244,14 @@ def test_of_several_processes_one_computes(tmp_path):
     first = start(60, tmp_path)
     wait_for(tmp_path / "store" / "stage" / "key.partial" / "first")
     others = [start(60, tmp_path) for _ in range(7)]
-    told = [process.stdout.readline() for process in others]
+    waiting = [process.stdout.readline() for process in others]
     (tmp_path / "go").touch()
     outputs = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert (tmp_path / "calls").read_text().split() == [str(first.pid)]
     assert outputs[0] == "store/stage/key computed\n"
     assert outputs[1:] == ["store/stage/key stored\n"] * 7
-    who = f"waiting for stage key: {socket.gethostname()}:{first.pid} computes it since "
-    assert all(line.startswith(who) and line.endswith(", stage\n") for line in told)
+    who = f"stage key: {socket.gethostname()}:{first.pid} "
+    assert all(who in line and line.endswith(", stage\n") for line in waiting)
     assert not list((tmp_path / "store" / "stage").glob("key.*"))
 
 
@@ -280,7 +274,7 @@ def test_a_process_killed_between_manifest_and_rename_is_not_believed(tmp_path):
     make = Maker()
     folder = Store(tmp_path).cached("stage", "key", make)
     os.replace(folder, tmp_path / "stage" / "key.partial")
-    assert not Store(tmp_path).has("stage", "key")
+    assert Store(tmp_path).find("stage", "key") is None
     assert Store(tmp_path).cached("stage", "key", make) == folder
     assert (make.calls, damage(folder)) == (2, "")
 
@@ -332,5 +326,5 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content):
 def test_a_file_in_the_place_of_a_result_is_named(tmp_path):
     (tmp_path / "distill").mkdir()
     (tmp_path / "distill" / "key").touch()
-    with pytest.raises(Unreadable, match="key cannot be read: a file where"):
+    with pytest.raises(Unreadable, match=str(tmp_path / "distill" / "key")):
         Store(tmp_path).cached("distill", "key", lambda folder: None)

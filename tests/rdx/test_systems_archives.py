@@ -1,6 +1,7 @@
 """Hundreds of run files in one command: patterns, archives, what fails and what is refused."""
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -55,54 +56,55 @@ EVERY = {
 def test_a_folder_and_its_archive_hold_the_same(folder, tmp_path, start):
     archive = packed(tmp_path / "all.tar.gz", {start + name: text for name, text in RUNS.items()})
     for place in (folder, archive):
-        with systems.opened(place, PATTERNS, ["one", "two"]) as found:
-            assert found.others == 1
-            named = {n: {c: p.name for c, p in runs.items()} for n, runs in found.runs.items()}
+        with systems.opened(place, PATTERNS, ["one", "two"]) as files:
+            assert files.others == 1
+            named = {n: {c: p.name for c, p in runs.items()} for n, runs in files.runs.items()}
             assert named == EVERY
-            assert found.runs["good"]["two"].read_text() == RUNS["all/good/colbert_set.run"]
-            kept = found.runs["good"]["one"]
-    assert not kept.exists()  # what was unpacked is gone
+            assert files.runs["good"]["two"].read_text() == RUNS["all/good/colbert_set.run"]
+            unpacked = files.runs["good"]["one"]
+    assert not unpacked.exists()
 
 
 def test_a_pattern_may_name_the_collection(folder):
-    with systems.opened(folder, ["all/{name}/{collection}_set.run"], ["bm25", "colbert"]) as found:
-        assert {n: sorted(runs) for n, runs in found.runs.items()} == {
-            "bad": ["bm25"], "good": ["bm25", "colbert"], "half": ["colbert"],
-        }  # fmt: skip
-    with systems.opened(folder, ["all/{name}/bm25_set.run"], ["only"]) as found:
-        assert found.runs["good"]["only"].name == "bm25_set.run"
+    def runs(pattern, *collections):
+        with systems.opened(folder, [pattern], collections) as files:
+            return {name: sorted(runs) for name, runs in files.runs.items()}
+
+    assert runs("all/{name}/{collection}_set.run", "bm25", "colbert") == {
+        "bad": ["bm25"], "good": ["bm25", "colbert"], "half": ["colbert"],
+    }  # fmt: skip
+    assert runs("all/{name}/bm25_set.run", "only") == {"bad": ["only"], "good": ["only"]}
     (folder / "x").mkdir()
-    (folder / "x" / "x.run").write_text(RUNS["all/bad/bm25_set.run"])
-    (folder / "x" / "y.run").write_text(RUNS["all/bad/bm25_set.run"])
-    with systems.opened(folder, ["{name}/{name}.run"], ["only"]) as found:
-        assert list(found.runs) == ["x"]
+    for name in "xy":
+        (folder / "x" / f"{name}.run").write_text(RUNS["all/bad/bm25_set.run"])
+    assert runs("{name}/{name}.run", "only") == {"x": ["only"]}
+
+
+def check_refused(place, pattern, named, collections=("one",)):
+    with (
+        pytest.raises((ConfigError, rankings.FormatError), match=named),
+        systems.opened(place, [pattern], collections),
+    ):
+        pass
 
 
 WRONG = {
-    "one:all/*/bm25_set.run": "needs {name}",
-    "all/{name}/bm25_set.run": "for which collection",
-    "one:{name}.run": "no file matches; there is all/bad",
-    "one:all/{name}/*.run": "a second run of 'good' for one",
+    "one:all/*/bm25_set.run": "{name}",
+    "all/{name}/bm25_set.run": "collection",
+    "one:{name}.run": "all/bad",
+    "one:all/{name}/*.run": "'good' for one",
 }
 
 
 @pytest.mark.parametrize("pattern", WRONG)
 def test_patterns_that_are_not_clear_are_refused(folder, pattern):
-    with (
-        pytest.raises((ConfigError, rankings.FormatError), match=WRONG[pattern]),
-        systems.opened(folder, [pattern], ["one", "two"]),
-    ):
-        pass
+    check_refused(folder, pattern, WRONG[pattern], ("one", "two"))
 
 
 @pytest.mark.parametrize("path", ["../escaped.run", "/escaped.run", "all/../../escaped.run"])
 def test_an_archive_that_leads_out_is_refused(tmp_path, path):
     archive = packed(tmp_path / "a.tgz", {"all/good/bm25_set.run": "", path: "q Q0 d 1 1 x\n"})
-    with (
-        pytest.raises(rankings.FormatError, match=r"escaped.run' leads out of the archive"),
-        systems.opened(archive, ["one:all/{name}/bm25_*.run"], ["one"]),
-    ):
-        pass
+    check_refused(archive, "one:all/{name}/bm25_*.run", re.escape(repr(path)))
     assert not [p for p in tmp_path.rglob("*") if "escaped" in p.name]
 
 
@@ -115,17 +117,11 @@ def test_links_are_not_followed_and_damage_is_told(tmp_path):
             member = tarfile.TarInfo(f"all/link{kind.decode()}/bm25_set.run")
             member.type, member.linkname = kind, str(secret)
             tar.addfile(member)
-    pattern = ["one:all/{name}/bm25_set.run"]
-    with pytest.raises(ConfigError, match="no file"), systems.opened(archive, pattern, ["one"]):
-        pass
+    check_refused(archive, "one:all/{name}/bm25_set.run", "no file")
     good = packed(tmp_path / "b.tar.gz", RUNS).read_bytes()
     (tmp_path / "c.tar.gz").write_bytes(good[: len(good) // 2])
-    for name, why in {"c.tar.gz": "cannot be read", "secret": "neither a folder nor"}.items():
-        with (
-            pytest.raises((ConfigError, rankings.FormatError), match=why),
-            systems.opened(tmp_path / name, pattern, ["one"]),
-        ):
-            pass
+    for name in ("c.tar.gz", "secret"):
+        check_refused(tmp_path / name, "one:all/{name}/bm25_set.run", name)
 
 
 @pytest.mark.slow
@@ -148,18 +144,18 @@ def test_import_of_an_archive_registers_what_it_can(folder, tmp_path, monkeypatc
         *(f"tracking.uri=sqlite:///{tmp_path}/ml.db", f"store={tmp_path}/store", "--"),
         *("dl19_bm25:all/{name}/bm25_*.run", "dl19_colbert:all/{name}/colbert_*.run"),
     ]
-    with pytest.raises(SystemExit, match=r"(?s)not registered:.*bad-x: .*'d9' of query 'q1'"):
+    with pytest.raises(SystemExit, match=r"(?s)bad-x: .*'d9'.*'q1'"):
         commands.import_(command)
     said = capsys.readouterr().out
     assert "3 systems; 1 other" in said and "Registered 2 of 3" in said
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/ml.db")
     experiment = client.get_experiment_by_name("rdx").experiment_id
-    found = {run.data.tags["rdx.imported"]: run.data.metrics for run in
-             client.search_runs([experiment])}  # fmt: skip
-    assert set(found) == {"good-x", "half-x"}
-    assert found["good-x"]["RR/run_good-x/dl19_bm25"] == 1
-    assert found["good-x"]["RR/run_good-x/dl19_colbert"] == 0.75
-    assert found["half-x"]["RR/run_half-x/dl19_colbert"] == 0.5
+    runs = client.search_runs([experiment])
+    metrics = {run.data.tags["rdx.imported"]: run.data.metrics for run in runs}
+    assert set(metrics) == {"good-x", "half-x"}
+    assert metrics["good-x"]["RR/run_good-x/dl19_bm25"] == 1
+    assert metrics["good-x"]["RR/run_good-x/dl19_colbert"] == 0.75
+    assert metrics["half-x"]["RR/run_half-x/dl19_colbert"] == 0.5
     assert not list(Path(tmp_path).glob("all/*"))
     with pytest.raises(ConfigError, match="{name}"):
         commands.import_([*command[:3], "x", *command[4:]])

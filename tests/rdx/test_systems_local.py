@@ -49,11 +49,11 @@ def test_each_collection_may_have_a_folder_of_its_own(copy):
 
 def test_a_folder_must_hold_one_file_of_each_kind(copy):
     (copy / "qrels.txt").rename(copy / "judgements.txt")
-    with pytest.raises(FileNotFoundError, match=r"needs one file qrels\.\*, there is none"):
+    with pytest.raises(FileNotFoundError, match="qrels"):
         chosen(copy, "dl19_bm25")
     for name in ("qrels.txt", "qrels.tsv"):
         (copy / name).write_text("q1 0 d2 1\n")
-    with pytest.raises(FileNotFoundError, match=r"there is qrels\.tsv, qrels\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"qrels\.tsv, qrels\.txt"):
         chosen(copy, "dl19_bm25")
     with pytest.raises(ConfigError, match="nonsense"):
         chosen(copy, "nonsense")

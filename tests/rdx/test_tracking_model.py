@@ -18,11 +18,9 @@ def grid(world, rdx, tmp_path_factory):
     """A grid of two cells with logged models: its folder, an MLflow client, the trials."""
     folder = tmp_path_factory.mktemp("models")
     uri = f"sqlite:///{folder}/mlflow.db"
-    more = [f"tracking.uri={uri}", f"tracking.artifacts={folder}/a", "tracking.wait=120"]
-    more += ["tracking.system_metrics=false", "tracking.log_model=true", "seed=1,2", "-m"]
-    overrides = [o for o in world.overrides(folder / "store") if o != "tracking=none"]
-    done = rdx([*overrides, *more], folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    more = (f"tracking.uri={uri}", f"tracking.artifacts={folder}/a", "tracking.wait=120")
+    cells = world.recorded(folder / "store", *more, "tracking.log_model=true", "seed=1,2")
+    rdx(["-m", *cells], folder, status=0)
     import mlflow
     from mlflow import MlflowClient
 
@@ -34,20 +32,18 @@ def grid(world, rdx, tmp_path_factory):
     mlflow.set_tracking_uri(before)
 
 
+def of_kind(runs, kind):
+    return [run for run in runs if run.data.tags["rdx.kind"] == kind]
+
+
 def student_of(folder, client, run):
     """The student of a trial, as rdx itself loads it, and its texts."""
     facts = json.loads(Path(client.download_artifacts(run.info.run_id, "trial.json")).read_text())
     from rdx.students import Student
 
-    place = folder / "store" / "distill" / facts["signatures"]["distill"]
-    params = run.data.params
-    student = Student(
-        model=params["student.model"],
-        head="interaction",
-        query_length=8,
-        passage_length=16,
-    )
-    return student.load(place).eval()
+    checkpoint = folder / "store" / "distill" / facts["signatures"]["distill"]
+    settings = {"head": "interaction", "query_length": 8, "passage_length": 16}
+    return Student(run.data.params["student.model"], **settings).load(checkpoint).eval()
 
 
 def pairs_of(world, count):
@@ -62,17 +58,15 @@ def test_a_logged_model_scores_as_the_student_does(grid, world):
 
     folder, client, runs = grid
     frame = pairs_of(world, 2 * BATCH + 3)
-    for run in runs:
-        if run.data.tags["rdx.kind"] != "trial":
-            continue
+    for run in of_kind(runs, "trial"):
         model = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
         student = student_of(folder, client, run)
         with torch.inference_mode():
             encoded = student.pairs.encode(list(frame.itertuples(index=False, name=None)))
             expected = student(*student.pairs.pad(encoded)).numpy()
-        found = model.predict(frame)
-        assert found.dtype == np.float32 and len(set(expected)) > 10
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        scores = model.predict(frame)
+        assert scores.dtype == np.float32 and len(set(expected)) > 10
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
         # the scores of a pair do not depend on its neighbours; none are asked, none are given
         shuffled = frame.sample(frac=1, random_state=0)
         np.testing.assert_allclose(
@@ -86,7 +80,7 @@ def test_its_signature_refuses_other_columns_and_its_example_scores(grid):
     from mlflow.exceptions import MlflowException
 
     _, _, runs = grid
-    run = next(run for run in runs if run.data.tags["rdx.kind"] == "trial")
+    run = of_kind(runs, "trial")[0]
     model = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
     assert model.metadata.signature.inputs.input_names() == ["query", "passage"]
     assert np.isfinite(model.predict(model.input_example)).all()
@@ -101,18 +95,15 @@ def test_the_best_cell_of_the_grid_is_registered_under_an_alias(grid, world):
     import mlflow
 
     _, client, runs = grid
-    [parent] = [run for run in runs if run.data.tags["rdx.kind"] == "grid"]
-    trials = [run for run in runs if run.data.tags["rdx.kind"] == "trial"]
-    best = max(trials, key=lambda run: run.data.metrics["nDCG_at_10/student/files"])
+    [parent] = of_kind(runs, "grid")
+    best = max(of_kind(runs, "trial"), key=lambda run: run.data.metrics["nDCG_at_10/student/files"])
     name = parent.data.tags["rdx.grid"]
-    version = client.get_model_version_by_alias(name, "best")
-    assert (
-        client.get_run(version.run_id).data.metrics["nDCG_at_10/student/files"]
-        == (best.data.metrics["nDCG_at_10/student/files"])
-    )
+    registered = client.get_run(client.get_model_version_by_alias(name, "best").run_id)
+    measure = "nDCG_at_10/student/files"
+    assert registered.data.metrics[measure] == best.data.metrics[measure]
     by_alias = mlflow.pyfunc.load_model(f"models:/{name}@best")
     frame = pairs_of(world, 5)
-    own = mlflow.pyfunc.load_model(f"{client.get_run(version.run_id).info.artifact_uri}/model")
+    own = mlflow.pyfunc.load_model(f"{registered.info.artifact_uri}/model")
     np.testing.assert_array_equal(by_alias.predict(frame), own.predict(frame))
 
 
@@ -121,7 +112,7 @@ def test_a_scorer_ignores_how_the_student_was_trained(grid, tmp_path, world):
     import shutil
 
     folder, _, runs = grid
-    run = next(run for run in runs if run.data.tags["rdx.kind"] == "trial")
+    run = of_kind(runs, "trial")[0]
     data = next(Path(run.info.artifact_uri).glob("model/data/*"))
     copy = shutil.copytree(data, tmp_path / "copy")
     settings = json.loads((copy / "rdx_student.json").read_text())

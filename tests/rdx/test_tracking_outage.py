@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import shutil
 import threading
 import time
@@ -130,8 +131,8 @@ def test_an_outage_that_ends_during_the_trial_leaves_nothing_to_do(tmp_path):
         time.sleep(0.3)
         (tmp_path / "later").unlink()
         (tmp_path / "later").mkdir()
-    found = place.run("aa")
-    assert (found.info.status, found.data.metrics) == ("FINISHED", {"distill/loss": 0.25})
+    record = place.run("aa")
+    assert (record.info.status, record.data.metrics) == ("FINISHED", {"distill/loss": 0.25})
     assert place.sync() == NOTHING
 
 
@@ -142,22 +143,27 @@ def test_the_same_command_repairs_too(good):
     check_repaired(good)
 
 
+def contents(place):
+    """Status, metrics and params of every trial by the id of its run."""
+    return {r.info.run_id: (r.info.status, r.data.metrics, r.data.params) for r in place.trials()}
+
+
 def test_a_removed_database_is_written_again(good, rdx, tmp_path):
     killed(good, "bb", "g")
     for signature in ("aa", "ab"):
         run(good, signature, "g")
     good.log_grid("g", [Row(signature=s, health="ok") for s in ("aa", "ab", "bb")], "Claim.")
-    before = {r.info.run_id: (r.info.status, r.data.metrics, r.data.params) for r in good.trials()}
+    before = contents(good)
     (tmp_path / "mlflow.db").unlink()
     shutil.rmtree(tmp_path / "artifacts")
     assert good.recorded() == set() and not (tmp_path / "mlflow.db").exists()
     words = ["sync", f"store={good.store}", f"tracking.uri={good.settings.uri}"]
     words += [f"tracking.artifacts={good.settings.artifacts}"]
     done = [rdx(words, tmp_path).stdout for _ in range(2)]  # this process has the old file open
-    assert done == [f"{n} records delivered, 0 dead runs closed\n" for n in (4, 0)]
+    assert [re.findall(r"\d+", line) for line in done] == [["4", "0"], ["0", "0"]]
     (tmp_path / "mlflow.db").rename(tmp_path / "again.db")
     again = good.but(uri=f"sqlite:///{tmp_path}/again.db")
-    after = {r.info.run_id: (r.info.status, r.data.metrics, r.data.params) for r in again.trials()}
+    after = contents(again)
     assert sorted(map(str, after.values())) == sorted(map(str, before.values()))
     assert not after.keys() & before.keys()
     [parent] = again.parents("g")
@@ -197,18 +203,18 @@ def test_a_torn_line_is_left_out(good):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + lines[3][:20])
     assert good.sync() == {"delivered": 1, "kept": 0, "closed": 1}
-    found = good.run("aa")
-    assert found.info.status == "KILLED"  # its end is not there
-    assert found.data.metrics == {"distill/loss": 0.5}
+    record = good.run("aa")
+    assert record.info.status == "KILLED"  # its end is not there
+    assert record.data.metrics == {"distill/loss": 0.5}
 
 
 def test_results_that_are_gone_make_the_record_incomplete(good):
     run(good.but(**DOWN))
     shutil.rmtree(good.store / "evaluate")
     assert good.sync() == ONE
-    found = good.run("aa")
-    assert found.info.status == "FAILED"
-    assert found.data.tags["rdx.error"].startswith("record incomplete: FileNotFoundError")
+    record = good.run("aa")
+    assert record.info.status == "FAILED"
+    assert "FileNotFoundError" in record.data.tags["rdx.error"]
     assert not good.finished("aa") and good.recorded() == set()
 
 
@@ -216,11 +222,11 @@ def test_results_that_are_gone_make_the_record_incomplete(good):
 def test_a_killed_process_s_log_is_mirrored_and_its_run_closed(good):
     killed(good.but(**DOWN), "aa", "g")
     assert good.sync() == {"delivered": 1, "kept": 0, "closed": 1}
-    found = good.run("aa")
-    assert found.info.status == "KILLED" and found.data.metrics == {"distill/loss": 1.0}
+    dead = good.run("aa")
+    assert dead.info.status == "KILLED" and dead.data.metrics == {"distill/loss": 1.0}
     run(good, grid="g")
     again = good.run("aa")
-    assert (again.info.run_id, again.info.status) == (found.info.run_id, "FINISHED")
+    assert (again.info.run_id, again.info.status) == (dead.info.run_id, "FINISHED")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(good):
@@ -246,9 +252,9 @@ def test_the_verb(good, capsys):
     run(good.but(**DOWN))
     words = [f"store={good.store}", f"tracking.artifacts={good.settings.artifacts}"]
     down = [f"tracking.{key}={value}" for key, value in DOWN.items()]
-    with pytest.raises(SystemExit, match="1 record could not be delivered"):
+    with pytest.raises(SystemExit, match="1 record"):
         commands.VERBS["sync"]([*words, *down])
     commands.VERBS["sync"]([*words, f"tracking.uri={good.settings.uri}"])
-    assert "1 record delivered, 0 dead runs closed" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 record ")
     check_repaired(good)
     assert NoTracking().sync(good.store) == NOTHING

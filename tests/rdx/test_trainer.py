@@ -1,13 +1,13 @@
 """The training loop: budgets, settings, schedules and exact numbers."""
 
+import itertools
 import json
 import math
-from functools import partial
 
 import pandas as pd
 import pytest
 import torch
-from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, toy_student, trained
+from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, scores_of, toy_student
 
 from rdx.batches import Schedule
 from rdx.collection import Collection
@@ -19,13 +19,12 @@ from rdx.students import LoRA
 from rdx.trainer import Epochs, Pairs, Prefinetune, Steps, Trainer
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.optimiser import factors, groups
-from tests.rdx.configured import configured
+from tests.rdx.configured import check_refused
 
-
-@pytest.fixture
-def train(tmp_path):
-    """Train a fresh student; gives (student, facts)."""
-    return partial(trained, tmp_path)
+STAGE = {
+    "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
+    "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
+}  # fmt: skip
 
 
 # --- budgets ---
@@ -60,76 +59,46 @@ def test_pairs_of_ragged_lists():
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("cls", "values"),
     [
-        (lambda: configured("budget", Epochs, 0), r"budget\.epochs=0"),
-        (lambda: configured("budget", Steps, 0), r"budget\.steps=0"),
-        (lambda: configured("budget", Pairs, -1), r"budget\.pairs=-1"),
-        (lambda: configured("trainer", Trainer, learning_rate=0), r"trainer\.learning_rate=0"),
-        (lambda: configured("trainer", Trainer, batch=0), r"trainer\.batch=0"),
-        (lambda: configured("trainer", Trainer, max_tokens=0), r"trainer\.max_tokens=0"),
-        (
-            lambda: configured("trainer", Trainer, max_tokens="all"),
-            r"trainer\.max_tokens='all'.*'auto'",
-        ),
-        (
-            lambda: configured("trainer", Trainer, gradient_cache="yes"),
-            r"trainer\.gradient_cache='yes'.*'auto'",
-        ),
-        (lambda: configured("trainer", Trainer, layer_decay=0), r"trainer\.layer_decay=0"),
-        (lambda: configured("trainer", Trainer, layer_decay=1.1), r"trainer\.layer_decay=1\.1"),
-        (lambda: configured("trainer", Trainer, head_rate=0), r"trainer\.head_rate=0"),
-        (lambda: configured("trainer", Trainer, validate_every=0), r"trainer\.validate_every=0"),
-        (
-            lambda: configured("trainer", Trainer, validate_every=1, patience=0),
-            r"trainer\.patience=0",
-        ),
-        (
-            lambda: configured("trainer", Trainer, patience=2),
-            r"trainer\.patience=2: need trainer\.validate_every",
-        ),
-        (lambda: configured("trainer", Trainer, select="best"), r"trainer\.select='best'.* need"),
-        (
-            lambda: configured("trainer", Trainer, select="first"),
-            r"trainer\.select='first'.*'best'",
-        ),
-        (lambda: configured("trainer", Trainer, warmup=1.5), r"trainer\.warmup=1\.5"),
-        (
-            lambda: configured("trainer", Trainer, schedule="sine"),
-            r"trainer\.schedule='sine'.*'cosine'",
-        ),
-        (lambda: configured("trainer", Trainer, weight_decay=-1), r"trainer\.weight_decay=-1"),
-        (lambda: configured("trainer", Trainer, clip=-1), r"trainer\.clip=-1"),
-        (
-            lambda: configured("trainer", Trainer, precision="fp8"),
-            r"trainer\.precision='fp8'.*'bf16'",
-        ),
-        (
-            lambda: configured("trainer", Trainer, checkpoint_seconds=-1),
-            r"trainer\.checkpoint_seconds=-1",
-        ),
-        (lambda: configured("trainer", Trainer, device="tpu"), r"trainer\.device='tpu'"),
-        (
-            lambda: stage(negatives=0),
-            r"prefinetune\.negatives=0",
-        ),
-        (
-            lambda: stage(depth=0),
-            r"prefinetune\.depth=0",
-        ),
+        (Epochs, {"epochs": 0}),
+        (Steps, {"steps": 0}),
+        (Pairs, {"pairs": -1}),
+        (Trainer, {"learning_rate": 0}),
+        (Trainer, {"batch": 0}),
+        (Trainer, {"max_tokens": 0}),
+        (Trainer, {"max_tokens": "all"}),
+        (Trainer, {"gradient_cache": "yes"}),
+        (Trainer, {"layer_decay": 0}),
+        (Trainer, {"layer_decay": 1.1}),
+        (Trainer, {"head_rate": 0}),
+        (Trainer, {"validate_every": 0}),
+        (Trainer, {"validate_every": 1, "patience": 0}),
+        (Trainer, {"patience": 2}),  # without validation
+        (Trainer, {"select": "best"}),  # likewise
+        (Trainer, {"select": "first"}),
+        (Trainer, {"warmup": 1.5}),
+        (Trainer, {"schedule": "sine"}),
+        (Trainer, {"weight_decay": -1}),
+        (Trainer, {"clip": -1}),
+        (Trainer, {"precision": "fp8"}),
+        (Trainer, {"checkpoint_seconds": -1}),
+        (Trainer, {"device": "tpu"}),
+        (Prefinetune, {**STAGE, "negatives": 0, "told": "negatives=0"}),
+        (Prefinetune, {**STAGE, "depth": 0, "told": "depth=0"}),
     ],
 )
-def test_bad_values_name_their_key(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_bad_values_name_their_key(cls, values):
+    where = {Trainer: "trainer", Prefinetune: "prefinetune"}.get(cls, "budget")
+    check_refused(where, cls, **values)
 
 
 # --- learning rate and weight decay ---
 
 
 def rates(steps, **settings):
-    one = Trainer(learning_rate=1.0, **settings)
-    return [one.rate(step, steps) for step in range(steps)]
+    trainer = Trainer(learning_rate=1.0, **settings)
+    return [trainer.rate(step, steps) for step in range(steps)]
 
 
 def test_learning_rate_schedules():
@@ -185,22 +154,17 @@ def test_weight_decay_is_on_matrices_only(train):
 def test_layers_and_head_learn_at_their_own_rates(tmp_path):
     for head in ("mean", "cls"):
         student = toy_student(tmp_path, layers=3, head=head)
-        found = factors(student, 0.5, 7.0)
-        assert set(found) == {name for name, _ in student.named_parameters()}
+        rates = factors(student, 0.5, 7.0)
+        assert set(rates) == {name for name, _ in student.named_parameters()}
         expected = {
             "embeddings.": 0.125, "layer.0.": 0.25, "layer.1.": 0.5, "layer.2.": 1.0, "pooler": 1.0
         }  # fmt: skip
-        for name, value in found.items():
+        for name, value in rates.items():
             right = [rate for part, rate in expected.items() if part in name]
             assert [value] == (right or [7.0]), name
-        heads = {name for name, value in found.items() if value == 7.0}
-        assert (
-            heads
-            == {
-                "mean": {"head.linear.weight", "head.linear.bias"},
-                "cls": {"encoder.classifier.weight", "encoder.classifier.bias"},
-            }[head]
-        )
+        linear = {"mean": "head.linear", "cls": "encoder.classifier"}[head]
+        heads = {name for name, value in rates.items() if value == 7.0}
+        assert heads == {f"{linear}.weight", f"{linear}.bias"}
         assert set(factors(student, 1.0, 1.0).values()) == {1.0}
 
 
@@ -209,21 +173,22 @@ def test_adapters_learn_at_the_rate_of_their_layer(tmp_path, head):
     pytest.importorskip("peft")
     plain = toy_student(tmp_path / "plain", layers=3, head=head)
     student = toy_student(tmp_path / "lora", layers=3, head=head, lora=LoRA(rank=2))
-    found, names = factors(student, 0.5, 7.0), {id(p): n for n, p in student.named_parameters()}
+    expected, names = factors(student, 0.5, 7.0), {id(p): n for n, p in student.named_parameters()}
     rate = {
         names[id(parameter)]: group["factor"]
         for group in groups(student, 0.1, 0.5, 7.0)
         for parameter in group["params"]
     }
-    assert rate == {name: found[name] for name, p in student.named_parameters() if p.requires_grad}
+    learning = [name for name, p in student.named_parameters() if p.requires_grad]
+    assert rate == {name: expected[name] for name in learning}
     for layer, factor in enumerate((0.25, 0.5, 1.0)):
         adapters = [value for name, value in rate.items() if f"layer.{layer}." in name]
         assert adapters == [factor] * 2 * 6  # A and B of six matrices, and nothing else
     heads = {name for name, value in rate.items() if value == 7.0}
     assert heads and all(("classifier" if head == "cls" else "head.linear") in n for n in heads)
     # the frozen weights keep the factors that they have without adapters
-    kept = {n.replace(".base_layer", ""): v for n, v in found.items() if "lora_" not in n}
-    assert kept == factors(plain, 0.5, 7.0)
+    frozen = {n.replace(".base_layer", ""): v for n, v in expected.items() if "lora_" not in n}
+    assert frozen == factors(plain, 0.5, 7.0)
 
 
 def test_the_factors_are_those_of_the_optimiser(train):
@@ -330,14 +295,12 @@ def test_the_first_loss_is_that_of_the_untrained_student(train, tmp_path):
     train(model="dry", batch=7, budget=Steps(1), on_step=lambda step, m: seen.append(m["loss"]))
     student = toy_student(tmp_path, "dry").eval()
     total, count = 0.0, 0
-    for one in LISTS:
-        texts = [(TOY.queries[one.query_id], PASSAGES[d]) for d in one.doc_ids]
+    for training_list in LISTS:
         with torch.inference_mode():
-            scores = student(*student.pairs.pad(student.pairs.encode(texts))).tolist()
-        for i in range(len(scores)):
-            for j in range(i + 1, len(scores)):
-                total += math.log(1 + math.exp(scores[j] - scores[i]))
-                count += 1
+            scores = scores_of(student, training_list).tolist()
+        for better, worse in itertools.combinations(scores, 2):
+            total += math.log(1 + math.exp(worse - better))
+            count += 1
     assert seen == [pytest.approx(total / count, rel=1e-5)]
 
 
@@ -374,7 +337,7 @@ def test_a_loss_that_is_not_finite_stops(train, bad):
         calls.append(1)
         return scores.sum() * (bad if len(calls) == 3 else 1.0)
 
-    with pytest.raises(Diverged, match=r"stage x: the loss is (nan|-?inf) at step 2"):
+    with pytest.raises(Diverged, match="stage x: .*(nan|-?inf) at step 2"):
         train(loss=loss, name="stage x")
 
 
@@ -395,34 +358,27 @@ def test_bf16_keeps_weights_and_losses_in_float32(train):
 # --- stage 1 ---
 
 
-def stage(**settings):
-    values = {
-        "loss": LCE(), "sampler": BM25(stemmer="none"), "depth": 8, "negatives": 3,
-        "queries": None, "epochs": 1, "batch": 5, "learning_rate": 0.1, "warmup": 0.2, "seed": 3,
-    }  # fmt: skip
-    return configured("prefinetune", Prefinetune, **(values | settings))
-
-
 def test_prefinetune_has_its_own_settings():
     own = {"validate_every": 5, "select": "best", "patience": 2}
-    made = stage().trainer(Trainer(precision="fp32", clip=2.0, warmup=0.9, **own))
-    assert (made.learning_rate, made.batch, made.warmup) == (0.1, 5, 0.2)
-    assert (made.precision, made.clip) == ("fp32", 2.0)
-    assert (made.validate_every, made.select, made.patience) == (None, "last", None)
+    trainer = Prefinetune(**STAGE).trainer(Trainer(precision="fp32", clip=2.0, warmup=0.9, **own))
+    assert (trainer.learning_rate, trainer.batch, trainer.warmup) == (0.1, 5, 0.2)
+    assert (trainer.precision, trainer.clip) == ("fp32", 2.0)
+    assert (trainer.validate_every, trainer.select, trainer.patience) == (None, "last", None)
 
 
 def test_prefinetune_draws_negatives_of_its_sampler():
     rows = [("q0", "d0", 1), ("q1", "d1", 1), ("q1", "d11", 2), ("q1", "no text", 3)]
     qrels = pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
     judged = Collection("toy", {q: TOY.queries[q] for q in ("q0", "q1")}, PASSAGES, qrels)
-    found = BM25(stemmer="none").candidates(judged, 8)
+    candidates = BM25(stemmer="none").candidates(judged, 8)
     positives = set()
     for epoch in range(20):
-        zero, one = stage().lists(judged)(epoch)
+        zero, one = Prefinetune(**STAGE).lists(judged)(epoch)
         positives |= {("q0", zero.doc_ids[0]), ("q1", one.doc_ids[0])}
         for drawn in (zero, one):
             assert len(drawn.doc_ids) == 4
-            negatives = set(found.doc_id[found.query_id == drawn.query_id]) - {"d0", "d1", "d11"}
+            of_query = candidates.doc_id[candidates.query_id == drawn.query_id]
+            negatives = set(of_query) - {"d0", "d1", "d11"}
             allowed = negatives | ({"d1", "d11"} if drawn.query_id == "q0" else {"d0"})
             assert set(drawn.doc_ids[1:]) <= allowed
     assert positives == {("q0", "d0"), ("q1", "d1"), ("q1", "d11")}  # not the one without text
@@ -430,9 +386,9 @@ def test_prefinetune_draws_negatives_of_its_sampler():
 
 def test_trainer_makes_its_own_accelerator_each_time():
     kinds = [Trainer(precision=p, device="cpu").accelerator() for p in ("fp32", "bf16", "fp32")]
-    assert [one.mixed_precision for one in kinds][-1] == "no"
+    assert kinds[-1].mixed_precision == "no"
     assert kinds[-1].device == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"trainer\.precision='fp16': needs a GPU"):
+    with pytest.raises(ValueError, match=r"trainer\.precision='fp16'"):
         Trainer(precision="fp16", device="cpu").accelerator()
 
 

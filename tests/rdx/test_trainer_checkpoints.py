@@ -1,5 +1,6 @@
 """Interrupted trainings end in the same bits; validation selects and stops."""
 
+import itertools
 import math
 import random
 import signal
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ from trainer_toys import (
     Stop,
     equal,
     parameters,
+    scores_of,
     stop_at,
+    stopped,
     toy_student,
-    trained,
 )
 
 from rdx.collection import Collection
@@ -32,13 +33,6 @@ from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.trainer import Epochs, Steps, Trainer, fit
 from rdx.trainer.checkpoints import BEST, LAST, Progress, find, save
-
-
-@pytest.fixture
-def train(tmp_path):
-    """Train a fresh student; gives (student, facts)."""
-    return partial(trained, tmp_path)
-
 
 STEPS = {"budget": Epochs(3), "checkpoint_seconds": 0, "warmup": 0.3, "schedule": "linear"}
 KINDS = {
@@ -56,8 +50,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
     settings = STEPS | KINDS[kind]
     whole, facts = train(work="whole", **settings)
     for step in stops:
-        with pytest.raises(Stop):
-            train(work="cut", on_step=stop_at(step), **settings)
+        stopped(train, step, **settings)
     seen = []
     resumed, again = train(work="cut", on_step=lambda step, _: seen.append(step), **settings)
     assert seen == list(range(stops[-1], 9))  # the step that was stopped was not checkpointed
@@ -79,8 +72,7 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
         return fit(student, RankNet(), lists, long, Steps(7), settings, 0, folder, on_step)
 
     facts = run("whole")
-    with pytest.raises(Stop):
-        run("cut", stop_at(5))
+    stopped(run, 5)
     assert run("cut") == facts
     assert facts.truncated_texts == len({d for one in LISTS for d in one.doc_ids})
 
@@ -88,8 +80,7 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
 def test_an_unfinished_checkpoint_is_not_believed(train, tmp_path):
     settings = {"budget": Steps(4), "checkpoint_seconds": 0}
     whole, _ = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(2), **settings)
+    stopped(train, 2, **settings)
     half = tmp_path / "cut" / "checkpoint-unfinished"
     half.mkdir()
     (half / LAST).write_bytes(b"half of a checkp")
@@ -120,10 +111,8 @@ def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
     # a process may be killed between naming a checkpoint and removing the one before
     settings = {"budget": Steps(12), "checkpoint_seconds": 0}
     whole, _ = train(work="whole", **settings)
-    with pytest.raises(Stop):
-        train(work="cut", on_step=stop_at(9), **settings)
-    with pytest.raises(Stop):
-        train(work="later", on_step=stop_at(10), **settings)
+    stopped(train, 9, **settings)
+    stopped(train, 10, work="later", **settings)
     (tmp_path / "later" / "checkpoint-10").rename(tmp_path / "cut" / "checkpoint-10")
     assert find(tmp_path / "cut").name == "checkpoint-10"
     seen = []
@@ -132,8 +121,7 @@ def test_the_newest_of_several_checkpoints_counts(train, tmp_path):
 
 
 def test_a_checkpoint_is_weights_and_state(train, tmp_path):
-    with pytest.raises(Stop):
-        train(on_step=stop_at(2), checkpoint_seconds=0)
+    stopped(train, 2, work="work", checkpoint_seconds=0)
     [folder] = (tmp_path / "work").iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [LAST, "state.pt"]
     two, _ = train(work="two", budget=Steps(2))
@@ -142,22 +130,21 @@ def test_a_checkpoint_is_weights_and_state(train, tmp_path):
 
 
 def test_checkpoints_wait_for_their_time(train, tmp_path):
-    with pytest.raises(Stop):
-        train(on_step=stop_at(3), checkpoint_seconds=1000)
+    stopped(train, 3, work="work", checkpoint_seconds=1000)
     assert not list((tmp_path / "work").iterdir())
 
 
 # --- validation ---
 
 
-def values(*found):
+def values(*numbers):
     """A validation that gives these numbers, by the number of calls."""
     calls = []
 
     def validate(student):
         assert not student.training
         calls.append(parameters(student))
-        return found[len(calls) - 1]
+        return numbers[len(calls) - 1]
 
     validate.calls = calls
     return validate
@@ -174,11 +161,7 @@ def test_validation_selects_the_best_weights(train):
     again = values(0.1, 0.5, 0.9, 0.9, 0.2)
     last, facts = train(work="last", validate=again, **settings)
     assert torch.equal(parameters(last), again.calls[4])
-    assert (facts.validation.kept, facts.validation.best_step, facts.validation.kept_step) == (
-        0.2,
-        4,
-        7,
-    )
+    assert facts.validation == Validation(start=0.1, kept=0.2, best_step=4, kept_step=7)
     plain, facts = train(work="plain", budget=Steps(7))
     assert equal(last, plain) and facts.validation is None  # looking changes nothing
     # without a validation to call, or without an interval, there is none
@@ -225,18 +208,17 @@ def test_validation_resumes_exactly(train, stops, patience, select):
 
 def test_the_best_checkpoint_stays_beside_the_last(train, tmp_path):
     settings = {"validate_every": 1, "budget": Steps(6)}
-    with pytest.raises(Stop):
-        train(on_step=stop_at(4), validate=values(0.0, 0.5, 0.8, 0.3, 0.2, 0.1), **settings)
+    stopped(train, 4, work="work", validate=values(0.0, 0.5, 0.8, 0.3, 0.2, 0.1), **settings)
     [folder] = (tmp_path / "work").iterdir()
     assert folder.name == "checkpoint-4"
     two, four = (train(work=f"{n}", budget=Steps(n))[0].state_dict() for n in (2, 4))
     for name, expected in ((BEST, two), (LAST, four)):
-        found = load_file(folder / name)
-        assert all(torch.equal(found[key], value) for key, value in expected.items())
+        weights = load_file(folder / name)
+        assert all(torch.equal(weights[key], value) for key, value in expected.items())
 
 
 def test_a_validation_that_is_not_finite_is_an_error(train):
-    with pytest.raises(ValueError, match="training: validation gave nan"):
+    with pytest.raises(ValueError, match="nan"):
         train(validate=values(math.nan), validate_every=1)
 
 
@@ -244,13 +226,12 @@ def test_a_harmful_loss_ends_below_its_start(train):
     def order(student):
         """Share of pairs of passages in the teacher's order."""
         right = count = 0
-        for one in LISTS:
-            texts = [(TOY.queries[one.query_id], PASSAGES[d]) for d in one.doc_ids]
+        for training_list in LISTS:
             with torch.inference_mode():
-                scores = student(*student.pairs.pad(student.pairs.encode(texts))).tolist()
-            for i in range(len(scores)):
-                right += sum(scores[i] > scores[j] for j in range(i + 1, len(scores)))
-                count += len(scores) - 1 - i
+                scores = scores_of(student, training_list).tolist()
+            for better, worse in itertools.combinations(scores, 2):
+                right += better > worse
+                count += 1
         return right / count
 
     settings = {"validate": order, "validate_every": 10, "budget": Steps(30)}
@@ -285,22 +266,22 @@ def test_killed_at_random_moments_a_checkpoint_is_whole(tmp_path, train):
         process = subprocess.Popen([sys.executable, "-c", ENDLESS.format(**names)])
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            found = find(tmp_path / "work") if (tmp_path / "work").exists() else None
-            if found and int(found.name.split("-")[1]) > reached + 3:
+            newest = find(tmp_path / "work") if (tmp_path / "work").exists() else None
+            if newest and int(newest.name.split("-")[1]) > reached + 3:
                 break
             time.sleep(0.05)
         time.sleep(draw.random() * 0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        found = find(tmp_path / "work")
-        assert found is not None and int(found.name.split("-")[1]) > reached
-        reached = int(found.name.split("-")[1])
-        load_file(found / LAST)
-        state = torch.load(found / "state.pt", weights_only=True)
+        newest = find(tmp_path / "work")
+        assert newest is not None and int(newest.name.split("-")[1]) > reached
+        reached = int(newest.name.split("-")[1])
+        load_file(newest / LAST)
+        state = torch.load(newest / "state.pt", weights_only=True)
         assert len(state["progress"]["curve"]) == reached == state["progress"]["step"]
         assert len(state["progress"]["validations"]) == reached
-        assert (found / BEST).exists()
-    weights = load_file(found / LAST)
+        assert (newest / BEST).exists()
+    weights = load_file(newest / LAST)
     whole, _ = train(work="whole", budget=Steps(reached), max_tokens=25, schedule="constant")
     assert all(torch.equal(weights[name], value) for name, value in whole.state_dict().items())
 

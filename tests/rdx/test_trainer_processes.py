@@ -62,9 +62,9 @@ def in_small_memory(self, inputs, parts, plain=CrossEncoder.forward):
 
 
 def with_scaler(self, plain=Trainer.accelerator):
-    made = plain(self)
-    made.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    return made
+    scaled = plain(self)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    return scaled
 
 
 def overflowing(self, *arguments, plain=Engine._backward):
@@ -137,8 +137,8 @@ def launch(folder, processes, jobs, fails="", **environment):
     # what `accelerate launch` starts on GPUs; on CPUs itself it would want mpirun
     several = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     several += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
-    given = json.dumps([str(folder), jobs])
-    command = [sys.executable, *(several if processes > 1 else []), str(script), given]
+    arguments = json.dumps([str(folder), jobs])
+    command = [sys.executable, *(several if processes > 1 else []), str(script), arguments]
     single = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(
         command, env=os.environ | single | environment, capture_output=True, text=True, timeout=600
@@ -220,7 +220,7 @@ def test_under_fsdp_a_process_holds_its_part(by_kind):
     for kind, (processes, _) in KINDS.items():
         if "sharded" in kind:
             for name, total in whole.items():
-                parts = [one[name] for one in by_kind[kind][1]]
+                parts = [process[name] for process in by_kind[kind][1]]
                 assert sum(parts) == total and max(parts) < 1.2 * total / processes
 
 

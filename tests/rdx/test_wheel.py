@@ -89,7 +89,8 @@ def own(tmp_path, world):
     loss = tmp_path / "conf" / "loss" / "twice.yaml"
     loss.parent.mkdir(parents=True)
     loss.write_text("_target_: my_losses.Twice\n")
-    tiny = [one for one in world.overrides("store", "prefinetune=none") if "tracking" not in one]
+    cell = world.overrides("store", "prefinetune=none")
+    tiny = [override for override in cell if "tracking" not in override]
     spec = {
         "name": "mine",
         "claim": "twice a loss is no other loss",
@@ -109,11 +110,11 @@ def listing(folder):
 
 
 def test_what_it_says_in_an_empty_folder(run, packages, tmp_path):
-    told = run("rdx", "--help")
-    assert told.returncode == 0
+    shown = run("rdx", "--help")
+    assert shown.returncode == 0
     for group in ("experiments", "conf/loss", "conf/student/lora"):
         options = ", ".join(sorted(path.stem for path in (ROOT / group).glob("*.yaml")))
-        assert f"{group.removeprefix('conf/')}: {options}" in told.stdout.splitlines()
+        assert f"{group.removeprefix('conf/')}: {options}" in shown.stdout.splitlines()
     project = (ROOT / "pyproject.toml").read_text()
     version = run("python", "-m", "rdx", "--version").stdout
     assert version.startswith("rdx ") and f'version = "{version.split()[1]}"' in project
@@ -228,25 +229,12 @@ def test_an_experiment_is_named_or_found_by_its_path(study, tmp_path_factory, pl
 
 
 @pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("conf/loss/bad.yaml", b"a: [1\nb: 2\n"),
-        ("conf/loss/bad.yaml", b"- 1\n"),
-        ("conf/loss/bad.yaml", b"3\n"),
-        ("conf/loss/bad.yaml", b"\xff: 1\n"),
-        ("conf/loss/bad.yaml", b"a: ${b\n"),
-        ("conf/loss/bad.yaml", b""),
-        ("experiments/bad.yaml", b"spec: [1\nb: 2\n"),
-        ("experiments/bad.yaml", b"spec: 3\n"),
-        ("experiments/bad.yaml", b"- 1\n"),
-        ("experiments/bad.yaml", b""),
-    ],
+    "text", [b"a: [1\nb: 2\n", b"- 1\n", b"3\n", b"\xff: 1\n", b"a: ${b\n", b""]
 )
-def test_what_is_no_option_or_spec_is_refused_by_its_name(study, file, text):
-    (study / file).write_bytes(text)
-    what = "bad" if file.startswith("experiments") else ["loss=bad"]
+def test_what_is_no_option_is_refused_by_its_name(study, text):
+    (study / "conf" / "loss" / "bad.yaml").write_bytes(text)
     with pytest.raises(config.ConfigError) as refused:
-        for cell in config.cells(what):
+        for cell in config.cells(["loss=bad"]):
             config.check(cell)
-    assert file in str(refused.value) or "loss=bad" in str(refused.value)
+    assert "conf/loss/bad.yaml" in str(refused.value) or "loss=bad" in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 3

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdx.facts import CollectionFacts, Means, OverCollections, Ties, TrialFacts
 from rdx.tracking import MLflow
+from tests import records
 
 LEVELS = {"data": "pydocs", "sampler": "bm25", "loss": "ranknet"}
 CONFIG = {"loss": {"_target_": "rdx.losses.RankNet"}, "seed": 1, "trainer": {"betas": [0.9, 0.99]}}
@@ -34,17 +34,8 @@ def quick(monkeypatch):
 
 def outcome(means, digest="d", health="ok", name="dl19"):
     """The facts of a trial with one test collection."""
-    quality = {"judged_at_10": 1.0, "judged_at_10_first_stage": 1.0, "ceiling": 1.0, "reason": ""}
-    ties = Ties("trec_eval", 0.0, 0.0)
-    setting = {"queries": 43, "k": 100, "digest": digest, "first_stage": {"engine": "bm25"}}
-    collection = CollectionFacts(**setting, **quality, missing_queries=0, ties=ties)
-    over = OverCollections(
-        collections=Means(corpora=(name,), left_out={}, arithmetic={}, geometric={})
-    )
-    return TrialFacts(
-        signature="aa", signatures={}, levels=LEVELS, seed=1, health=health,
-        collections={name: collection}, over_collections=over, means=means,
-    )  # fmt: skip
+    collection = records.collection(queries=43, k=100, digest=digest)
+    return records.trial("aa", 1, {name: collection}, health, levels=LEVELS, means=means)
 
 
 def killed(place, signature, grid):
@@ -86,6 +77,11 @@ class Place:
             grid=grid,
             seed=seed,
         )
+
+    def record(self, signature, *about, **more):
+        """A trial in which nothing happens."""
+        with self.trial(signature, *about, **more):
+            pass
 
     def finished(self, signature):
         return self.settings.finished(self.store, signature)

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from rdx.collection import Collection
 from rdx.lists import TrainingList
 from rdx.losses import RankNet
 from rdx.students import Student
 from rdx.trainer import Steps, Trainer, fit
+from tests.rdx import tiny
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PASSAGES = {f"d{i}": f"{WORDS[i % 10]} {' '.join(WORDS[: i % 4])}".strip() for i in range(20)}
 TOY = Collection(
     "toy",
@@ -44,20 +44,19 @@ def stop_at(step):
 
 def bert(folder: Path, name: str = "wet", layers: int = 1) -> Path:
     """Folder of a model with dropout ("wet") or without ("dry"), made when first asked for."""
-    made = folder / f"{name}{layers}"
-    if not made.exists():
-        made.mkdir(parents=True)
-        (made / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n")
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2}
-        rate = DROPOUT[name]
+    model, rate = folder / f"{name}{layers}", DROPOUT[name]
+    if not model.exists():
+        sizes = {"num_hidden_layers": layers, "max_position_embeddings": 32}
         rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-        config = BertConfig(
-            vocab_size=15, intermediate_size=32, max_position_embeddings=32, **sizes, **rates
-        )
-        BertModel(config).save_pretrained(made)
-        BertTokenizerFast(str(made / "vocab.txt")).save_pretrained(made)
-    return made
+        tiny.bert(model, WORDS, **sizes, **rates)
+    return model
+
+
+def scores_of(student, training_list):
+    """The student's scores of a list, with a graph if there is to be one."""
+    query = TOY.queries[training_list.query_id]
+    texts = [(query, PASSAGES[doc_id]) for doc_id in training_list.doc_ids]
+    return student(*student.pairs.pad(student.pairs.encode(texts)))
 
 
 def toy_student(folder: Path, model: str = "wet", layers: int = 1, **options):
@@ -86,10 +85,16 @@ def trained(
     return student, facts
 
 
+def stopped(train, step, work="cut", **settings):
+    """Train as `trained` does, but for a process that is killed at a step."""
+    with pytest.raises(Stop):
+        train(work=work, on_step=stop_at(step), **settings)
+
+
 def equal(one, other) -> bool:
     """Whether two students have the same bits."""
-    states = one.state_dict(), other.state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    weights = other.state_dict()
+    return all(torch.equal(weights[name], value) for name, value in one.state_dict().items())
 
 
 def parameters(student) -> torch.Tensor:
