@@ -274,7 +274,7 @@ def own_passages(ranking: pd.DataFrame, collection: Collection) -> list[str]:
             and _repeats(collection.queries[query_id], collection.passages[query_id])
         ]
     except FileNotFoundError:  # of ir_datasets, and not fetched
-        return own[own["rank"] == 1].query_id.tolist()
+        return [str(query_id) for query_id in own.query_id[own["rank"] == 1]]
 
 
 def warn_of_own(name: str, ranking: pd.DataFrame, collection: Collection, rule: str | None) -> None:
