@@ -123,12 +123,12 @@ class ReadRun:
         """What of it may make a wrong number."""
         n = {name: count.n for name, count in self.counts.items()}
         messages = []
-        if n["queries_spelt_otherwise"] or n["passages_spelt_otherwise"]:
+        if self.spellings:
             messages.append(
-                f"{counted(n['queries_spelt_otherwise'], 'query')} and "
-                f"{counted(n['passages_spelt_otherwise'], 'passage')} are in the collection in "
-                f"another spelling, so that they count as other ones: {'; '.join(self.spellings)}; "
-                "write them alike in both files"
+                f"{counted(n['queries_spelt_otherwise'], 'query id')} and "
+                f"{counted(n['passages_spelt_otherwise'], 'passage id')} have another spelling in "
+                f"the collection, where they are never met: {'; '.join(self.spellings)}; write "
+                "them alike in both files"
             )
         if n["queries_misranked"]:
             messages.append(
