@@ -237,3 +237,26 @@ def test_no_candidate_of_any_role_is_the_query(jobs):
         lists = job.parts.prefinetune.lists(job.parts.data.load("train"))(0)
         assert lists  # of the labels: the own passage is judged relevant, and may be the positive
     assert sizes["drop"] == sizes["null"] == sizes["keep"]  # filled up to k
+
+
+def test_what_is_kept_empty_is_scored_and_retrieved_from(jobs, world):
+    """A student, and late interaction: of an empty text there are special tokens alone."""
+    import torch
+
+    from rdx.evaluation.reranking import score
+    from rdx.samplers import ColBERT
+
+    _, job = jobs["keep"]
+    student = job.parts.student.create(0).eval()
+    pairs = [("river", ""), ("", "river"), ("", ""), ("river", "\u200b"), ("river", "engine")]
+    with torch.inference_mode():
+        together = score(student, pairs, torch.device("cpu"), 999)
+        alone = [score(student, [pair], torch.device("cpu"), 999)[0] for pair in pairs]
+    assert np.isfinite(together).all()
+    assert together == pytest.approx(np.array(alone), abs=1e-5)
+    passages = {"d1": "river", "d2": "", "d3": "engine"}
+    collection = Collection("c", {"q1": "river", "q2": ""}, passages, pd.DataFrame())
+    sampler = ColBERT(model=str(world.folder / "bert"), device="cpu", precision="fp32")
+    ranking = sampler.candidates(collection, 3)
+    assert np.isfinite(ranking.score).all() and set(ranking.query_id) <= {"q1", "q2"}
+    assert set(ranking[ranking.query_id == "q1"].doc_id) == set(passages)
