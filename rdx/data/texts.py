@@ -78,12 +78,15 @@ def unique(path: str) -> tuple[dict[str, str], Oddities]:
     """
     texts: dict[str, str] = {}
     odd = Oddities()
+    again: list[tuple[int, str]] = []
     for number, key, text in read_texts(path):
         if key in texts:
-            raise FormatError(f"{path}:{number}: id {key!r} occurs a second time")
+            again.append((number, key))
+            continue
         texts[key] = text
         if blank(text):
             odd.blank[key] = number
+    _refuse_again(path, again)
     if not texts:
         raise FormatError(f"{path}: the file is empty")
     return texts, odd
@@ -204,11 +207,21 @@ def _refuse_repeats(path: str, ordered: np.ndarray) -> None:
     """Refuse ids that occur twice; the file is read again only where their hashes agree."""
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     suspects, seen = set(again.tolist()), set()
+    repeats: list[tuple[int, str]] = []
     for number, key, _ in _read(path) if suspects else ():
         if key in seen:
-            raise FormatError(f"{path}:{number}: id {key!r} occurs a second time")
+            repeats.append((number, key))
         if _hash(key) in suspects:
             seen.add(key)
+    _refuse_again(path, repeats)
+
+
+def _refuse_again(path: str, lines: list[tuple[int, str]]) -> None:
+    """Refuse lines, by number, whose id an earlier one has; names the first and counts all."""
+    if lines:
+        number, key = lines[0]
+        more = f" ({len(lines):,} such lines)" if len(lines) > 1 else ""
+        raise FormatError(f"{path}:{number}: id {key!r} occurs a second time{more}")
 
 
 def _hash(text: str) -> int:

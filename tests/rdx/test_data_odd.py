@@ -125,6 +125,14 @@ def test_an_id_twice_is_refused_although_one_of_them_is_dropped(tmp_path):
         Files(**paths, empty="drop").load()
 
 
+@pytest.mark.parametrize("key", ["corpus", "queries"])
+def test_all_lines_with_an_id_of_another_are_counted(tmp_path, key):
+    path = tmp_path / "twice.tsv"
+    path.write_text("q1\ta\nx\tb\nq1\tc\nq1\td\nx\te\n")
+    with pytest.raises(FormatError, match=r"twice\.tsv:3: id 'q1' .*3 such lines"):
+        Files(**put(tmp_path) | {key: str(path)}, empty="keep").load()
+
+
 def test_words_that_are_kept_may_be_invisible(tmp_path):
     paths = put(tmp_path, passages={"d1": "\u200b seen", "d2": "seen"})
     assert Files(**paths, empty="keep").load().counts["empty_passages"] == 0
