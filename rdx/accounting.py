@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rdx.collection import Collection
+from rdx.collection import SPELT_OTHERWISE, Collection
 from rdx.facts import Count, Counts, QuerySample, Selection, Timing
 from rdx.faults import Mendable
 from rdx.rankings import USABLE
@@ -244,10 +244,64 @@ def of_leaks(train: QuerySet, tests: Mapping[str, QuerySet]) -> Counts:
     """Count training queries that are tested; warn of these, and of test sets that collide."""
     count, messages = leaks(train, tests)
     for message in (*messages, *collisions(tests)):
-        if message not in _WARNED:
-            print(f"WARNING  {message}")
-            _WARNED.add(message)
+        _warn_once(message)
     return {"train_queries_tested": count}
+
+
+def warn(collection: Collection) -> None:
+    """Warn of judged passages that a collection has in another spelling."""
+    if n := collection.counts.get(SPELT_OTHERWISE):
+        _warn_once(
+            f"{collection.name}: {counted(n, 'judgement')} of passages that the corpus has in "
+            f"another spelling, so that they are never met: "
+            f"{'; '.join(collection.examples[SPELT_OTHERWISE])}; write them alike in both files"
+        )
+
+
+def own_passages(ranking: pd.DataFrame, collection: Collection) -> list[str]:
+    """Queries that retrieve themselves: a passage with their id, whose text is theirs.
+
+    A title may stand before the passage's text, and its end may be cut. An equal id alone says
+    nothing: many collections number queries and passages alike. Where there are no texts to look
+    at, the first place says that it is the same.
+    """
+    own = ranking[ranking.query_id == ranking.doc_id]
+    try:
+        return [
+            query_id
+            for query_id in own.query_id
+            if query_id in collection.passages
+            and _repeats(collection.queries[query_id], collection.passages[query_id])
+        ]
+    except FileNotFoundError:  # of ir_datasets, and not fetched
+        return [str(query_id) for query_id in own.query_id[own["rank"] == 1]]
+
+
+def warn_of_own(name: str, ranking: pd.DataFrame, collection: Collection, rule: str | None) -> None:
+    """Warn of queries that retrieve themselves, where no rule says what is to be done."""
+    queries = own_passages(ranking, collection) if rule is None else []
+    if queries:
+        _warn_once(
+            f"{name}: {len(queries):,} of {counted(ranking.query_id.nunique(), 'query')} have "
+            f"their own text, under their own id, among their passages, e.g. {queries[0]!r}; "
+            "evaluation.self_retrieval=drop leaves it out (BEIR's rule), =keep says that it counts"
+        )
+
+
+def _warn_once(message: str) -> None:
+    if message not in _WARNED:
+        print(f"WARNING  {message}")
+        _WARNED.add(message)
+
+
+def _repeats(query: str, passage: str) -> bool:
+    """Whether a passage is the beginning of a query, or all of it, with perhaps a title before."""
+    asked, words = _plain(query).split(), _plain(passage).split()
+    enough = min(5, len(asked))
+    return any(
+        len(words) - title >= max(enough, title) and words[title:] == asked[: len(words) - title]
+        for title in range(len(words))
+    )
 
 
 def collisions(tests: Mapping[str, QuerySet]) -> list[str]:

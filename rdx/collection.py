@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from rdx.text import counted
+
+SPELT_OTHERWISE = "qrels_spelt_otherwise"  # in `Collection.counts`
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,9 @@ class Collection:
         `query_id` (str), `doc_id` (str), `relevance` (int32); may name passages that are not
         in `passages`.
     counts
-        Oddities that were met while loading, by name.
+        Oddities that were met while loading, by name (docs/data.md).
+    examples
+        The first few of some of them.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Collection:
     passages: Mapping[str, str]
     qrels: pd.DataFrame
     counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def relevant(self, min_relevance: int = 1) -> dict[str, dict[str, int]]:
         """Return the relevant passages of each query.
@@ -66,7 +71,7 @@ class Collection:
         Returns
         -------
         Collection
-            Without `counts`, which describe the collection as it was loaded.
+            With the same `counts`: they describe the collection as it was loaded.
 
         Raises
         ------
@@ -82,7 +87,7 @@ class Collection:
             )
         queries = {query_id: self.queries[query_id] for query_id in wanted}
         qrels = self.qrels[self.qrels["query_id"].isin(wanted)].reset_index(drop=True)
-        return Collection(self.name, queries, self.passages, qrels)
+        return replace(self, queries=queries, qrels=qrels)
 
 
 def split_of(query_id: str, dev: float) -> str:

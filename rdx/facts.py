@@ -353,6 +353,8 @@ class Quality:
         Why the collection is degenerate; "" if it is not.
     missing_queries
         Judged queries without a candidate, which count 0.
+    own_passages
+        Candidates with the id of their query (`evaluation.self_retrieval`).
     ties
         Rule and shares.
     tie_range
@@ -366,6 +368,7 @@ class Quality:
     missing_queries: int
     ties: Ties
     tie_range: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    own_passages: int = 0
 
     @property
     def degenerate(self) -> bool:
@@ -385,12 +388,15 @@ class CollectionFacts(Setting, Quality):
         Query ids that an earlier test set of the corpus has, too: they count once in means.
     pooled, colliding_queries
         Of a corpus that was pooled as in the paper: its test sets, and queries whose ids collide.
+    oddities
+        What is odd in its files, by name (docs/data.md).
     """
 
     weight: float | None = None
     shared: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
     colliding_queries: int = 0
+    oddities: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -512,13 +518,17 @@ class ImportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A system that was not trained here: its name, its runs by collection, their source."""
+    """A system that was not trained here: its name, its runs by collection, their source.
+
+    `oddities` are those of the runs, by collection and name; what is 0 is left out.
+    """
 
     name: str
     file: str
     sha256: str
     files: dict[str, ImportedFile]
     source: str = ""
+    oddities: dict[str, Counts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from rdx.collection import Collection, sample_queries
 from rdx.config import Cell
 from rdx.facts import Counts
 from rdx.parts import Budget, DataSource, Loss, OnStep, Sampler, Teacher
+from rdx.samplers.others import Others
 from rdx.store import Store
 from rdx.tracking import Tracking, Trial, Unrecorded
 
@@ -44,7 +45,7 @@ class Parts:
     @cached_property
     def sampler(self) -> Sampler:
         """Where training candidates come from."""
-        return self._build("sampler")
+        return self.others(self._build("sampler"))
 
     @cached_property
     def depth(self) -> Depth:
@@ -59,7 +60,8 @@ class Parts:
     @cached_property
     def prefinetune(self) -> Prefinetune | None:
         """Stage 1; None: the student begins as it comes."""
-        return self._build("prefinetune")
+        stage: Prefinetune | None = self._build("prefinetune")
+        return stage and replace(stage, sampler=self.others(stage.sampler))
 
     @cached_property
     def loss(self) -> Loss | None:
@@ -90,6 +92,13 @@ class Parts:
     def tracking(self) -> Tracking:
         """Where the trial is recorded."""
         return self._build("tracking")
+
+    def others(self, sampler: Sampler) -> Sampler:
+        """A sampler of this cell, without queries' own passages if evaluation.self_retrieval=drop.
+
+        It holds for every role, so that a student is trained on what it is tested on.
+        """
+        return Others(sampler) if self.evaluation.self_retrieval == "drop" else sampler
 
 
 @dataclass(frozen=True)
@@ -147,9 +156,10 @@ def source(parts: Parts, role: str) -> Source:
         sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
         if sampler is None:
             raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
-        return Source(parts.data, sampler, "dev", size, evaluation.k)
+        return Source(parts.data, parts.others(sampler), "dev", size, evaluation.k)
     test = evaluation.collections[test_name(role)]
-    return Source(test.data, test.first_stage, test.split, test.queries, evaluation.k)
+    first_stage = parts.others(test.first_stage)
+    return Source(test.data, first_stage, test.split, test.queries, evaluation.k)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rdx import rankings
+from rdx import accounting, rankings
 from rdx.arguments import Parser
 from rdx.commands import tables
 from rdx.config import ConfigError
@@ -16,7 +16,7 @@ from rdx.rankings.trec import Order
 from rdx.text import counted
 
 if TYPE_CHECKING:
-    from rdx.systems import Run, Testbed
+    from rdx.systems import Run, Scored, Testbed
 
 PER_QUERY = "per_query.parquet"
 
@@ -58,7 +58,24 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(tables.scores(scored, settings.measures))
     for reason in dict.fromkeys(row.quality.reason for row in scored if row.quality.degenerate):
         print(f"WARNING: {name} is degenerate: {reason}")
+    _say_what_is_odd(testbed, name, scored)
     print(f"ties: {settings.ties}; per-query values: {options.out}")
+
+
+def _say_what_is_odd(testbed: Testbed, name: str, scored: Sequence[Scored]) -> None:
+    """Print what is odd in a collection and in the runs on it: counts, and warnings."""
+    test = testbed.queries(name)
+    print(f"{name}: {', '.join(f'{what} {n:,}' for what, n in test.counts.items())}")
+    accounting.warn(test)
+    for row in scored:
+        if row.run is None:
+            continue
+        if any(count.n for count in row.run.counts.values()):
+            print(accounting.block(row.system, row.run.counts, {}))
+        for message in row.run.warnings():
+            print(f"WARNING  {row.system}: {message}")
+        rule = testbed.evaluation.self_retrieval
+        accounting.warn_of_own(row.system, row.run.ranking, test, rule)
 
 
 def import_(arguments: Sequence[str]) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from rdx.bars import bar
+from rdx.data.blank import blank
 from rdx.data.download import DownloadError, download, locked, md5_of
 from rdx.data.records import read_record, write_record
-from rdx.data.sources import PARTS, Dataset, files, having, home, sources
+from rdx.data.sources import PARTS, Dataset, built, files, having, home, sources
 from rdx.rankings import FormatError
 
 RECORDS = "rdx"  # in ir_datasets' home
@@ -48,6 +50,13 @@ class Inventory:
     counts: dict[str, int] = field(default_factory=dict)
     content: str = ""
     files: dict[str, KeptFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BlankDocs:
+    """Ids of the documents without text of the data sets that share a corpus."""
+
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ class DataSet:
                 elif source.note:
                     raise DownloadError(f"{self.id}: {source.note}")
             now = self._measured(dataset)
+            if "docs" in now.counts:
+                blank_docs(self.id, dataset)
             missing = sources(dataset, self.parts, missing=True)
             unkept = [source.address for source in missing if source.path is None]
             if unkept:
@@ -229,6 +240,32 @@ def refuse_absent(dataset_id: str, dataset: Dataset, parts: tuple[str, ...] = PA
             f"data.id={dataset_id}: not fetched, and no cell downloads anything; run first: "
             f"{_command(dataset_id, parts)}"
         )
+
+
+def blank_docs(dataset_id: str, dataset: Dataset) -> tuple[str, ...]:
+    """Ids of the documents without text (`rdx.data.blank`), in the order of the corpus.
+
+    All documents are read for it, once, when they are fetched: what was found is written down.
+    They are not where they are not there, nor where ir_datasets itself never reads all of them
+    (ClueWeb, which it looks up in its archives): then it is unknown, and nothing is named.
+    """
+    import ir_datasets
+
+    downloaded = bool(sources(dataset, ("docs",)))
+    if not dataset.has("docs") or (downloaded and not built(dataset)):
+        return ()
+    parent = ir_datasets.docs_parent_id(dataset_id) if downloaded else dataset_id
+    path = _record_path(f"{parent}.blank")
+    known = read_record(BlankDocs, path) if downloaded else None
+    if known is not None:
+        return known.ids
+    total = dataset.docs_count()
+    shown = bar(dataset.docs_iter(), desc="looking for empty texts", total=total, unit="passage")
+    found = BlankDocs(tuple(doc.doc_id for doc in shown if blank(str(doc.default_text()))))
+    if downloaded:
+        with suppress(OSError):  # somebody else's folder
+            write_record(path, found)
+    return found.ids
 
 
 def inventory(dataset_id: str) -> Inventory:

@@ -10,21 +10,37 @@ from annotated_types import MinLen
 from pydantic import AfterValidator
 
 from rdx import facts
-from rdx.collection import Collection
-from rdx.data.splits import of_split, qrels_of
-from rdx.data.texts import ENDINGS, StoredTexts, store_texts, unique
+from rdx.collection import SPELT_OTHERWISE, Collection
+from rdx.data.blank import NAMED, Empty, of_blank, refuse, without
+from rdx.data.splits import oddities, of_split, qrels_of
+from rdx.data.texts import ENDINGS, Oddities, StoredTexts, store_texts, unique
 from rdx.declared import QUERIES, READ, SPLITS, BelowOne, Positive, settings
-from rdx.rankings import FormatError, line_of, read_qrels
+from rdx.rankings import FormatError, alike, has_header, line_of, read_qrels, shown
 
 _TOPICS, _QRELS = "topics.json", "qrels.parquet"
 
 
 @dataclass(frozen=True)
 class _Topics:
-    """Queries, and how many passages have the text of an earlier one."""
+    """Queries, and what is odd in the files.
+
+    Attributes
+    ----------
+    queries
+        All of them, without text too.
+    repeated_texts
+        As of `Files.load`.
+    blank_passages, blank_queries
+        Ids of those without text.
+    alike
+        Judged passage that the corpus lacks -> the one that it has in another spelling.
+    """
 
     queries: dict[str, str]
     repeated_texts: int
+    blank_passages: tuple[str, ...]
+    blank_queries: tuple[str, ...]
+    alike: dict[str, str]
 
 
 def _known(path: str) -> str:
@@ -44,12 +60,13 @@ class Files:
     ----------
     corpus
         Passages: `.jsonl` with the fields `_id` (or `docid`, `id`), `text` and, if it is there,
-        `title`, which is put before the text; or `.tsv` with id and text. Either may end in `.gz`
-        or `.zst`.
+        `title`, which is put before the text (BEIR's form); or `.tsv` with id and text. Either may
+        end in `.gz` or `.zst`.
     queries
         Queries: `.tsv` with id and text, or `.jsonl` with `_id` and `text`, packed or not.
     qrels
-        Judgements in TREC format; None for a collection without any.
+        Judgements in TREC format, or BEIR's (query-id, corpus-id, score, below a line that says
+        so); None for a collection without any.
     name
         Name of the collection.
     dev
@@ -59,6 +76,9 @@ class Files:
     judged
         Whether queries that the qrels do not name are left out: of a file with the queries of all
         splits, the qrels of one split then choose its own.
+    empty
+        Passages and queries without text: "error" names them, "drop" leaves them out, "keep"
+        takes them as they are (`rdx.data.blank`).
     """
 
     corpus: _Texts
@@ -68,6 +88,7 @@ class Files:
     dev: Annotated[BelowOne, SPLITS] = 0.0
     max_words: Positive | None = None
     judged: Annotated[bool, SPLITS] = False
+    empty: Empty = "error"
 
     def __post_init__(self) -> None:
         """Check values together."""
@@ -96,12 +117,28 @@ class Files:
         FileNotFoundError
             If a file is missing.
         FormatError
-            If a file breaks its format, or if the qrels name a query that the queries lack.
+            If a file breaks its format, if the qrels name queries that the queries file lacks, or,
+            with empty="error", if passages or queries have no text.
         """
         self.check()
-        queries = unique(self.queries)
-        self._read_qrels(queries).to_parquet(folder / _QRELS, index=False)
-        topics = _Topics(queries, store_texts(self.corpus, folder, self.max_words))
+        queries, odd_queries = unique(self.queries)
+        qrels = self._read_qrels(queries)
+        qrels.to_parquet(folder / _QRELS, index=False)
+        odd = store_texts(self.corpus, folder, self.max_words, drop=self.empty == "drop")
+        if self.empty == "error":
+            refuse(
+                *(list(odd.blank), list(odd_queries.blank)),
+                {"passage": _first(self.corpus, odd), "query": _first(self.queries, odd_queries)},
+            )
+        passages = StoredTexts(folder)
+        absent = [d for d in qrels["doc_id"].unique() if d not in passages and d not in odd.blank]
+        topics = _Topics(
+            queries,
+            odd.repeated,
+            tuple(odd.blank),
+            tuple(odd_queries.blank),
+            alike(absent, passages),
+        )
         (folder / _TOPICS).write_text(facts.dump(topics), encoding="utf-8")
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
@@ -118,10 +155,13 @@ class Files:
         -------
         Collection
             All passages, and the queries and qrels of the split. `counts` holds
-            "repeated_texts", the passages whose text an earlier one has; given qrels, also, for
-            the split, "qrels_without_passage", the judgements whose passage the corpus lacks (TREC
-            pools go beyond most corpora), and "queries_without_qrels" (left out
-            with `judged`).
+            "repeated_texts", the passages whose text an earlier one has; "empty_passages", and
+            of the split "empty_queries" and "qrels_of_empty", the judgements of either (dropped
+            with the query, kept with the passage); given qrels, also, of the split,
+            "qrels_without_passage", the judgements whose passage the corpus lacks (TREC pools go
+            beyond most corpora), "qrels_spelt_otherwise", those of them whose passage it has with
+            an id that is alike (`rdx.rankings.alike`), and those of `rdx.data.splits.oddities`
+            (queries without judgements are left out with `judged`).
 
         Raises
         ------
@@ -135,18 +175,26 @@ class Files:
                 self.prepare(Path(scratch))
                 return self.load(split, Path(scratch))  # mapped files outlive their names
         topics = facts.parse(_Topics, (folder / _TOPICS).read_bytes())
-        queries, qrels = topics.queries, pd.read_parquet(folder / _QRELS)
-        queries, qrels = of_split(queries, qrels, split, self.dev, self.queries)
-        passages = StoredTexts(folder)
+        queries, qrels = of_split(
+            *(topics.queries, pd.read_parquet(folder / _QRELS), split, self.dev, self.queries)
+        )
         counts = {"repeated_texts": topics.repeated_texts}
+        examples = {}
+        counts |= of_blank(queries, qrels, topics.blank_passages, topics.blank_queries)
+        if self.empty == "drop":
+            queries, qrels = without(topics.blank_queries, queries, qrels, self.queries)
+        passages = StoredTexts(folder)
         if self.qrels is not None:
-            judged = set(qrels["query_id"])
-            without = sum(doc_id not in passages for doc_id in qrels["doc_id"])
-            counts["qrels_without_passage"] = without
-            counts["queries_without_qrels"] = len(queries.keys() - judged)
+            absent = [doc_id for doc_id in qrels["doc_id"] if doc_id not in passages]
+            otherwise = [doc_id for doc_id in absent if doc_id in topics.alike]
+            counts["qrels_without_passage"] = len(absent)
+            counts[SPELT_OTHERWISE] = len(otherwise)
+            examples[SPELT_OTHERWISE] = shown({d: topics.alike[d] for d in otherwise})
+            counts |= oddities(queries, qrels)
             if self.judged:
+                judged = set(qrels["query_id"])
                 queries = {q: text for q, text in queries.items() if q in judged}
-        return Collection(self.name, queries, passages, qrels, counts)
+        return Collection(self.name, queries, passages, qrels, counts, examples)
 
     def _read_qrels(self, queries: dict[str, str]) -> pd.DataFrame:
         if self.qrels is None:
@@ -154,9 +202,18 @@ class Files:
         qrels = read_qrels(self.qrels)
         unknown = (~qrels["query_id"].isin(list(queries))).to_numpy()
         if unknown.any():
-            row = int(unknown.argmax())
+            row = int(unknown.argmax()) + has_header(self.qrels)
+            ids = list(qrels["query_id"][unknown].unique())
+            more = ", ".join(map(repr, ids[1:NAMED]))
+            otherwise = "; ".join(shown(alike(ids, queries)))
             raise FormatError(
-                f"{self.qrels}:{line_of(self.qrels, row)}: query {qrels['query_id'].iloc[row]!r} "
-                f"is not in {self.queries}"
+                f"{self.qrels}:{line_of(self.qrels, row)}: query {ids[0]!r} is not in "
+                f"{self.queries} ({len(ids)} such queries{f', also {more}' if more else ''})"
+                + (f"; it has in another spelling: {otherwise}" if otherwise else "")
             )
         return qrels
+
+
+def _first(path: str, odd: Oddities) -> str:
+    """File and line of the first text of which nothing can be seen."""
+    return f"{path}:{next(iter(odd.blank.values()), 0)}"

@@ -11,10 +11,11 @@ from annotated_types import MinLen
 from rdx import facts
 from rdx.collection import Collection
 from rdx.data import catalogue
-from rdx.data.sources import TOPICS, Dataset, DocStore
-from rdx.data.splits import of_split, qrels_of
+from rdx.data.blank import Empty, blank, of_blank, refuse, without
+from rdx.data.sources import TOPICS, Dataset, DocStore, Text
+from rdx.data.splits import oddities, of_split, qrels_of
 from rdx.declared import CATALOGUED, SPLITS, BelowOne, PassagesBy, settings
-from rdx.rankings import FormatError
+from rdx.rankings import FormatError, one_word
 
 
 def _passages(dataset_id: str) -> str:
@@ -38,10 +39,13 @@ class IrDatasets:
         Id in the catalogue, such as "msmarco-passage/trec-dl-2019/judged".
     dev
         Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
+    empty
+        Passages and queries without text, as of `Files`.
     """
 
     id: Annotated[str, MinLen(1), CATALOGUED, PassagesBy(_passages)]
     dev: Annotated[BelowOne, SPLITS] = 0.0
+    empty: Empty = "error"
 
     @property
     def name(self) -> str:
@@ -70,8 +74,10 @@ class IrDatasets:
         -------
         Collection
             `counts` holds "repeated_qrels" (equal rows, of which one is kept),
-            "qrels_without_query" (dropped; with all queries of the data set, not of the split)
-            and, for the split, "queries_without_qrels". Without judgements, qrels is empty.
+            "qrels_without_query" (dropped; with all queries of the data set, not of the split),
+            "empty_passages" (of passages that were fetched, see `catalogue.blank_docs`),
+            "empty_queries" and "qrels_of_empty" as of `Files`, and those of
+            `rdx.data.splits.oddities`. Without judgements, qrels is empty.
 
         Raises
         ------
@@ -82,31 +88,42 @@ class IrDatasets:
             If the id or the split is unknown, the data set has no queries or no documents, or
             the split has no query.
         FormatError
-            If a query has no text, a query id occurs twice, or the judgements of a pair
-            contradict each other.
+            If, with empty="error", passages or queries have no text, if a query id is not one word
+            or occurs twice, or the judgements of a pair contradict each other.
         """
         dataset = _find(self.id)
         catalogue.refuse_absent(self.id, dataset, TOPICS)
         queries = _queries(dataset, self.id)
+        no_passages = catalogue.blank_docs(self.id, dataset)
+        no_queries = [query_id for query_id, text in queries.items() if blank(text)]
+        if self.empty == "error":
+            refuse(no_passages, no_queries, dict.fromkeys(("passage", "query"), self.id))
         qrels, counts = _qrels(dataset, self.id)
         if dataset.has("qrels"):
             known = qrels["query_id"].isin(list(queries))
             counts["qrels_without_query"] = int((~known).sum())
         queries, qrels = of_split(queries, qrels, split, self.dev, self.id)
+        counts |= of_blank(queries, qrels, no_passages, no_queries)
+        dropped: frozenset[str] = frozenset()
+        if self.empty == "drop":
+            queries, qrels = without(no_queries, queries, qrels, self.id)
+            dropped = frozenset(no_passages)
         if dataset.has("qrels"):
-            counts["queries_without_qrels"] = len(set(queries) - set(qrels["query_id"]))
-        return Collection(self.name, queries, Passages(self.id, dataset), qrels, counts)
+            counts |= oddities(queries, qrels)
+        return Collection(self.name, queries, Passages(self.id, dataset, dropped), qrels, counts)
 
 
 class Passages(Mapping[str, str]):
     """The documents of a data set as a lazy mapping from doc id to text.
 
     Single passages come from the document store; iteration, which runs over the whole corpus,
-    reads it in order.
+    reads it in order. Those with the ids `dropped` are none of it.
     """
 
-    def __init__(self, dataset_id: str, dataset: Dataset) -> None:
-        self._id, self._dataset = dataset_id, dataset
+    def __init__(
+        self, dataset_id: str, dataset: Dataset, dropped: frozenset[str] = frozenset()
+    ) -> None:
+        self._id, self._dataset, self._dropped = dataset_id, dataset, dropped
         self._opened: DocStore | None = None
 
     @property
@@ -118,30 +135,33 @@ class Passages(Mapping[str, str]):
 
     def __getitem__(self, doc_id: str) -> str:
         """Return the text of a passage; KeyError if there is none with this id."""
+        if doc_id in self._dropped:
+            raise KeyError(doc_id)
         return str(self._store.get(doc_id).default_text())
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over doc ids in corpus order."""
-        catalogue.refuse_absent(self._id, self._dataset, ("docs",))
-        return (doc.doc_id for doc in self._dataset.docs_iter())
+        return (doc.doc_id for doc in self._docs())
 
     def __len__(self) -> int:
         """Return the number of passages; counted if ir_datasets does not know it."""
         known = self._dataset.docs_count()
-        return sum(1 for _ in self) if known is None else int(known)
+        return sum(1 for _ in self) if known is None else int(known) - len(self._dropped)
 
     def items(self) -> ItemsView[str, str]:
         """Return (doc id, text) pairs, read in corpus order rather than fetched one by one."""
         return _Items(self)
+
+    def _docs(self) -> Iterator[Text]:
+        catalogue.refuse_absent(self._id, self._dataset, ("docs",))
+        return (doc for doc in self._dataset.docs_iter() if doc.doc_id not in self._dropped)
 
 
 class _Items(ItemsView[str, str]):
     _mapping: Passages
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        passages = self._mapping
-        catalogue.refuse_absent(passages._id, passages._dataset, ("docs",))
-        for doc in passages._dataset.docs_iter():
+        for doc in self._mapping._docs():
             yield doc.doc_id, str(doc.default_text())
 
 
@@ -167,8 +187,8 @@ def _queries(dataset: Dataset, where: str) -> dict[str, str]:
         text = str(query.default_text())
         if query.query_id in queries:
             raise FormatError(f"{where}: query {query.query_id!r} occurs a second time")
-        if not text.strip():
-            raise FormatError(f"{where}: the text of query {query.query_id!r} is empty")
+        if not one_word(query.query_id):
+            raise FormatError(f"{where}: query id {query.query_id!r} must be one word")
         queries[query.query_id] = text
     return queries
 

@@ -43,3 +43,21 @@ def of_split(
     if not queries:
         raise ValueError(f"{where}: no query in split {split!r} (data.dev={dev})")
     return queries, qrels[qrels["query_id"].isin(list(queries))].reset_index(drop=True)
+
+
+def oddities(queries: Iterable[str], qrels: pd.DataFrame) -> dict[str, int]:
+    """Count what is odd in the judgements of a split.
+
+    Returns
+    -------
+    dict
+        "queries_without_qrels"; "queries_without_relevant", which are judged but have no grade of
+        1 or more, so that every system has 0; "negative_qrels", judgements below 0.
+    """
+    judged = set(qrels["query_id"])
+    relevant = set(qrels.loc[qrels["relevance"] >= 1, "query_id"])
+    return {
+        "queries_without_qrels": len(set(queries) - judged),
+        "queries_without_relevant": len(judged - relevant),
+        "negative_qrels": int((qrels["relevance"] < 0).sum()),
+    }

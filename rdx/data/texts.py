@@ -13,6 +13,7 @@ import json
 import zlib
 from array import array
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,7 +21,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
-from rdx.rankings import FormatError
+from rdx.data.blank import blank
+from rdx.rankings import FormatError, one_word
 
 PACKED = ("", ".gz", ".zst")
 ENDINGS = tuple(f"{form}{packed}" for form in (".jsonl", ".tsv") for packed in PACKED)
@@ -30,8 +32,24 @@ _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 _TEXTS, _HASHES, _PLACES = "texts.arrow", "hashes.npy", "places.npy"
 
 
-def read_texts(path: str, max_words: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (id, text) of a file, `.jsonl` or `.tsv`, plain, `.gz` or `.zst`, in its order.
+@dataclass
+class Oddities:
+    """What is odd in a file of texts.
+
+    Attributes
+    ----------
+    blank
+        Id of each text of which nothing can be seen -> its line.
+    repeated
+        How many texts an earlier one equals, word for word; without the blank ones.
+    """
+
+    blank: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
+
+
+def read_texts(path: str, max_words: int | None = None) -> Iterator[tuple[int, str, str]]:
+    """Yield (line, id, text) of a file, `.jsonl` or `.tsv`, plain, `.gz` or `.zst`, in its order.
 
     Parameters
     ----------
@@ -43,15 +61,15 @@ def read_texts(path: str, max_words: int | None = None) -> Iterator[tuple[str, s
     Raises
     ------
     FormatError
-        Naming file and line: no UTF-8, not the form, an id that is not one word, an empty text.
-        Ids that occur twice are not found here.
+        Naming file and line: no UTF-8, not the form, an id that is not one word.
+        Ids that occur twice are not found here, nor are blank texts.
     """
-    for _, key, text in _read(path):
-        yield key, text if max_words is None else _first_words(text, max_words)
+    for number, key, text in _read(path):
+        yield number, key, text if max_words is None else _first_words(text, max_words)
 
 
-def unique(path: str) -> dict[str, str]:
-    """Read the texts of a file by id, into memory.
+def unique(path: str) -> tuple[dict[str, str], Oddities]:
+    """Read the texts of a file by id, into memory, the blank ones too.
 
     Raises
     ------
@@ -59,44 +77,68 @@ def unique(path: str) -> dict[str, str]:
         As `read_texts`; also if the file is empty or an id occurs twice.
     """
     texts: dict[str, str] = {}
-    for number, key, text in _read(path):
+    odd = Oddities()
+    again: list[tuple[int, str]] = []
+    for number, key, text in read_texts(path):
         if key in texts:
-            raise FormatError(f"{path}:{number}: id {key!r} occurs a second time")
+            again.append((number, key))
+            continue
         texts[key] = text
+        if blank(text):
+            odd.blank[key] = number
+    _refuse_again(path, again)
     if not texts:
         raise FormatError(f"{path}: the file is empty")
-    return texts
+    return texts, odd
 
 
-def store_texts(path: str, folder: Path, max_words: int | None = None) -> int:
+def store_texts(
+    path: str, folder: Path, max_words: int | None = None, drop: bool = False
+) -> Oddities:
     """Write the texts of a file into a folder that `StoredTexts` opens; holds a block at a time.
 
-    Returns
-    -------
-    int
-        How many passages have the text of an earlier one, word for word.
+    Parameters
+    ----------
+    path, max_words
+        As of `read_texts`.
+    folder
+        Where to write.
+    drop
+        Whether blank texts are left out.
 
     Raises
     ------
     FormatError
-        As `unique`.
+        As `unique`; also if all texts are left out.
     """
-    hashes, texts = array("Q"), array("Q")
+    hashes, dropped, texts = array("Q"), array("Q"), array("Q")
+    odd = Oddities()
+
+    def kept() -> Iterator[tuple[str, str]]:
+        for number, key, text in read_texts(path, max_words):
+            nothing = blank(text)
+            if nothing:
+                odd.blank[key] = number
+            else:
+                texts.append(_hash(text))
+            (dropped if nothing and drop else hashes).append(_hash(key))
+            if not (nothing and drop):
+                yield key, text
+
     with pa.OSFile(str(folder / _TEXTS), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as out:
-        pairs = read_texts(path, max_words)
+        pairs = kept()
         while block := list(islice(pairs, BLOCK)):
             columns = [pa.array(column, pa.large_string()) for column in zip(*block, strict=True)]
             out.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-            hashes.extend(_hash(key) for key, _ in block)
-            texts.extend(_hash(text) for _, text in block)
     if not hashes:
-        raise FormatError(f"{path}: the file is empty")
+        raise FormatError(f"{path}: {'no passage has a text' if dropped else 'the file is empty'}")
     values = np.array(hashes, dtype=np.uint64)
     order = np.argsort(values, kind="stable")
     np.save(folder / _HASHES, values[order])
     np.save(folder / _PLACES, order.astype(np.int64))
-    _refuse_repeats(path, values, order)
-    return len(texts) - len(np.unique(np.array(texts, dtype=np.uint64)))
+    _refuse_repeats(path, np.sort(np.append(values, np.array(dropped, dtype=np.uint64))))
+    odd.repeated = len(texts) - len(np.unique(np.array(texts, dtype=np.uint64)))
+    return odd
 
 
 class StoredTexts(Mapping[str, str]):
@@ -161,16 +203,25 @@ class _Items(ItemsView[str, str]):
             yield from zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True)
 
 
-def _refuse_repeats(path: str, values: np.ndarray, order: np.ndarray) -> None:
-    """Refuse ids that occur twice; the file is read again only where hashes agree."""
-    ordered = values[order]
+def _refuse_repeats(path: str, ordered: np.ndarray) -> None:
+    """Refuse ids that occur twice; the file is read again only where their hashes agree."""
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     suspects, seen = set(again.tolist()), set()
+    repeats: list[tuple[int, str]] = []
     for number, key, _ in _read(path) if suspects else ():
         if key in seen:
-            raise FormatError(f"{path}:{number}: id {key!r} occurs a second time")
+            repeats.append((number, key))
         if _hash(key) in suspects:
             seen.add(key)
+    _refuse_again(path, repeats)
+
+
+def _refuse_again(path: str, lines: list[tuple[int, str]]) -> None:
+    """Refuse lines, by number, whose id an earlier one has; names the first and counts all."""
+    if lines:
+        number, key = lines[0]
+        more = f" ({len(lines):,} such lines)" if len(lines) > 1 else ""
+        raise FormatError(f"{path}:{number}: id {key!r} occurs a second time{more}")
 
 
 def _hash(text: str) -> int:
@@ -239,13 +290,13 @@ def _parse_json(line: str) -> tuple[str, str]:
     key = record[id_field]
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise ValueError(f"field {id_field!r} is {key!r}, a string is expected")
-    title, text = _text_field(record, "title"), _text_field(record, "text")
+    title, text = _text_field(record, "title"), _text_field(record, "text")  # null: no text
     return str(key), f"{title} {text}".strip() if title.strip() else text
 
 
 def _text_field(record: dict[str, Any], name: str) -> str:
     value = record.get(name, "")
-    if value is None and name == "title":
+    if value is None:
         return ""
     if not isinstance(value, str):
         raise ValueError(f"field {name!r} is {value!r}, a string is expected")
@@ -261,10 +312,8 @@ def _parse_tsv(line: str) -> tuple[str, str]:
 
 def _refuse_bad(key: str, text: str) -> None:
     # TREC files separate columns by white space, so such an id could never be written to a run
-    if key.split() != [key]:
+    if not one_word(key):
         raise ValueError(f"id {key!r} must be one word")
-    if not text.strip():
-        raise ValueError(f"the text of {key!r} is empty")
     for value in (key, text):
         try:
             value.encode()

@@ -41,7 +41,12 @@ def by_corpus(
     """
     tables = [test.table for test in tests.values()]
     facts = {
-        name: CollectionFacts(**shallow(settings[name]), **shallow(test.quality), weight=weight)
+        name: CollectionFacts(
+            **shallow(settings[name]),
+            **shallow(test.quality),
+            weight=weight,
+            oddities=test.collection.counts,
+        )
         for name, test in tests.items()
     }
     for corpus, names in corpora(evaluation.collections).items():

@@ -80,6 +80,7 @@ def quality_of(
         ceiling=ceiling,
         reason=evaluation.gates.reason(ceiling, share, measure),
         missing_queries=len(set(qrels.query_id) - set(first.query_id)),
+        own_passages=int((first.query_id == first.doc_id).sum()),
         ties=Ties(
             rule=evaluation.ties,
             first_stage=tied(first[first["rank"] <= evaluation.k]),

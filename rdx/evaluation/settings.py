@@ -71,6 +71,12 @@ class Evaluation:
         "trec_eval": by score, ties by doc id descending; "expected": the expected value over all
         orders of tied passages; "rank": by the rank column (differs from "trec_eval" where a first
         stage was read with order=rank).
+    self_retrieval
+        The passage with the id of the query, where queries are passages of the corpus (ArguAna,
+        Quora): "drop" leaves it out of all candidates, those of trainings too, and of the runs of
+        others, as BEIR does; "keep" takes it; None: the same, with a warning where such a passage
+        has the query's text. Not for collections whose queries and passages are merely numbered
+        alike.
     gates
         When a collection is degenerate.
     paper_compat
@@ -103,6 +109,7 @@ class Evaluation:
     dev_first_stage: Annotated[Sampler | None, Group("sampler")] = None
     k: Positive = 100
     ties: Annotated[str, one_of(*tied_orders.RULES)] = "trec_eval"
+    self_retrieval: Annotated[str, one_of("drop", "keep")] | None = None
     gates: Gates = Gates()
     paper_compat: bool = False
     interpolate: bool = False

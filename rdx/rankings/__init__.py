@@ -11,6 +11,7 @@ What does not fit into memory goes as a stream of blocks, each a ranking of whol
 `stream_trec` reads such blocks, `store_ranking` writes them, `StoredRanking` looks lists up.
 """
 
+from rdx.rankings.ids import alike, one_word, shown
 from rdx.rankings.lookup import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.order import joined
 from rdx.rankings.table import (
@@ -22,29 +23,43 @@ from rdx.rankings.table import (
     check,
     content,
     rank,
+    without_own,
     z_scores,
 )
 from rdx.rankings.text import line_of, line_with
-from rdx.rankings.trec import read_qrels, read_trec, stream_trec, write_trec
+from rdx.rankings.trec import (
+    MISRANKED,
+    has_header,
+    read_qrels,
+    read_trec,
+    stream_trec,
+    write_trec,
+)
 
 __all__ = [
     "COLUMNS",
+    "MISRANKED",
     "STATES",
     "USABLE",
     "Content",
     "FormatError",
     "StoredRanking",
+    "alike",
     "check",
     "content",
+    "has_header",
     "joined",
     "line_of",
     "line_with",
+    "one_word",
     "rank",
     "read_parquet",
     "read_qrels",
     "read_trec",
+    "shown",
     "store_ranking",
     "stream_trec",
+    "without_own",
     "write_parquet",
     "write_trec",
     "z_scores",

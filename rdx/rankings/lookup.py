@@ -209,6 +209,8 @@ def _checked(
             if query_id in index:
                 raise FormatError(f"{path}: the rows of query {query_id!r} are not contiguous")
             index[query_id] = length
+        block = block.copy(deep=False)
+        block.attrs = {}  # they are of a block, not of the file
         table = pa.Table.from_pandas(block, schema, preserve_index=False)
         schema = schema or table.schema
         yield table

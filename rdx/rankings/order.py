@@ -42,6 +42,30 @@ def order_within(key: np.ndarray, starts: np.ndarray, docs: pa.ChunkedArray) -> 
     return order
 
 
+def misordered(ranks: np.ndarray, scores: np.ndarray, starts: np.ndarray) -> int:
+    """How many queries have a passage whose rank is better than that of one with a higher score.
+
+    Equal scores contradict no ranks, nor do equal ranks.
+
+    Parameters
+    ----------
+    ranks, scores
+        [rows].
+    starts
+        Row at which each query starts, then the number of rows.
+    """
+    rising = ranks[1:] > ranks[:-1]
+    rising[starts[1:-1] - 1] = True  # from one query to the next
+    if not rising.all():
+        # by query, rank, score from high to low: what is next is the best of all that come later
+        query = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        order = np.lexsort((-scores, ranks, query))
+        ranks, scores = ranks[order], scores[order]
+    wrong = np.append((scores[1:] > scores[:-1]) & (ranks[1:] != ranks[:-1]), False)
+    wrong[starts[1:] - 1] = False
+    return int(np.logical_or.reduceat(wrong, starts[:-1]).sum()) if len(wrong) else 0
+
+
 def may_repeat(starts: np.ndarray, docs: pa.Array) -> bool:
     """Whether a query may have a doc id twice; False is certain, True is not.
 

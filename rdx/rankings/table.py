@@ -141,6 +141,13 @@ def content(ranking: pd.DataFrame | Iterable[pd.DataFrame]) -> Content:
     )
 
 
+def without_own(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Leave out each query's own passage, that with the id of the query, and close the ranks."""
+    kept = ranking[ranking["query_id"] != ranking["doc_id"]].reset_index(drop=True)
+    codes, _ = pd.factorize(kept["query_id"])
+    return kept.assign(rank=_positions(codes))
+
+
 def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[float]":
     """Z-scores of a column within each query (population SD); 0 where a query has no spread."""
     groups = frame.groupby("query_id")[column]

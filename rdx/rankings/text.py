@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from rdx.rankings.ids import one_word
 from rdx.rankings.table import FormatError, float32
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ _CACHED = 2**17
 
 _ARROW = {"text": pa.large_string(), "integer": pa.int64(), "number": pa.float64()}
 _UNUSED = ("iteration", "tag")
+# White space beyond ASCII: columns are not cut there, but no id that holds any can be written.
+_SPACES = re.compile(f"[{''.join(c for c in map(chr, range(128, 0x3001)) if c.isspace())}]")
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -64,7 +67,7 @@ def blocks(
         yield number, rest
 
 
-def tables(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
+def tables(path: str | Path, columns: dict[str, str], header: bool = False) -> Iterator[pa.Table]:
     """Yield the rows of a file, block by block; blank lines are skipped.
 
     Parameters
@@ -73,6 +76,8 @@ def tables(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
         The file.
     columns
         Name to kind, "text", "integer" or "number", of each column of a line.
+    header
+        Whether the first line that is not blank is none of the rows.
 
     Yields
     ------
@@ -85,12 +90,29 @@ def tables(path: str | Path, columns: dict[str, str]) -> Iterator[pa.Table]:
         If a line does not hold such columns, or no line of the file holds any.
     """
     empty = True
-    for table in in_threads(lambda part: parse(part, columns, path), blocks(path)):
+    parts = _headless(blocks(path)) if header else blocks(path)
+    for table in in_threads(lambda part: parse(part, columns, path), parts):
         if table.num_rows:
             empty = False
             yield table
     if empty:
         raise FormatError(f"{path}: the file is empty")
+
+
+def first_fields(path: str | Path) -> list[bytes]:
+    """Return the columns of the first line of a file that is not blank; [] if there is none."""
+    return next((fields for _, line in _lines(path) if (fields := line.split())), [])
+
+
+def _headless(parts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The blocks of a file without the first line that is not blank."""
+    for number, block in parts:
+        start = len(block) - len(block.lstrip())
+        if start < len(block):
+            end = block.find(b"\n", start) + 1 or len(block)
+            yield number + _newlines(block[:end]), block[end:]
+            break
+    yield from parts
 
 
 def in_threads(
@@ -221,7 +243,8 @@ def _plain(data: bytes) -> bytes | None:
     """
     if not data.isascii():
         try:
-            data.decode()
+            if _SPACES.search(data.decode()):
+                return None
         except UnicodeDecodeError:
             return None
     if not _evenly_spaced(data):
@@ -291,6 +314,8 @@ def _wrong_width(width: int, expected: int) -> str:
         return "4 columns: this looks like a qrels file, a run is expected"
     if (width, expected) == (6, 4):
         return "6 columns: this looks like a run, qrels are expected"
+    if (width, expected) == (3, 4):
+        return "3 columns, expected 4, or 3 below a first line: query-id corpus-id score"
     return f"{width} columns, expected {expected}"
 
 
@@ -300,6 +325,8 @@ def _value(name: str, kind: str, field: bytes) -> str | int | float:
     except UnicodeDecodeError:
         raise ValueError(f"{name} {field!r} is not UTF-8") from None
     if kind == "text":
+        if name not in _UNUSED and not one_word(text):
+            raise ValueError(f"{name} {text!r} holds white space of Unicode: it must be one word")
         return text
     if kind == "integer":
         limits = np.iinfo(np.int64) if name == "rank" else _INT32

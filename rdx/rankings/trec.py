@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rdx.rankings.order import may_repeat, order_within
+from rdx.rankings.ids import one_word
+from rdx.rankings.order import may_repeat, misordered, order_within
 from rdx.rankings.table import (
     FormatError,
     check,
@@ -17,7 +18,16 @@ from rdx.rankings.table import (
     query_starts,
     trec_eval_order,
 )
-from rdx.rankings.text import blocks, in_threads, last_query, line_in, line_of, parse, tables
+from rdx.rankings.text import (
+    blocks,
+    first_fields,
+    in_threads,
+    last_query,
+    line_in,
+    line_of,
+    parse,
+    tables,
+)
 
 Order = Literal["score", "rank"]
 
@@ -30,6 +40,14 @@ _RUN = {
     "tag": "text",
 }
 _QRELS = {"query_id": "text", "iteration": "text", "doc_id": "text", "relevance": "integer"}
+_BEIR = {name: kind for name, kind in _QRELS.items() if name != "iteration"}
+# The names of BEIR's columns, and those that exports of it give them.
+_BEIR_NAMES = (
+    ("queryid", "qid", "query"),
+    ("corpusid", "docid", "docno", "pid", "passageid"),
+    ("score", "relevance", "rel", "label", "grade"),
+)
+MISRANKED = "queries_misranked"  # in `attrs` of a ranking that was read by its scores
 
 
 def read_trec(path: str | Path, order: Order = "score") -> pd.DataFrame:
@@ -39,22 +57,26 @@ def read_trec(path: str | Path, order: Order = "score") -> pd.DataFrame:
     ----------
     path
         Six columns a line, separated by spaces or tabs: query id, a constant, doc id, rank,
-        score, tag. `.gz` and `.zst` are decompressed; blank lines are skipped.
+        score, tag. `.gz` and `.zst` are decompressed; blank lines are skipped. Tags are not
+        read.
     order
         "score": score descending, then doc id descending, as trec_eval does; the rank column
-        is ignored. "rank": the rank column decides and must be distinct within a query; for
+        decides nothing. "rank": the rank column decides and must be distinct within a query; for
         permutations whose scores are a copy of another ranking's.
 
     Returns
     -------
     pandas.DataFrame
-        A ranking; ranks are counted anew from 1, scores are those of the file.
+        A ranking; ranks are counted anew from 1, scores are those of the file. With
+        order="score", `attrs["queries_misranked"]` tells how many queries have a passage that the
+        rank column puts above one of a higher score (ties contradict nothing, nor do equal ranks).
 
     Raises
     ------
     FormatError
-        On anything else than such lines, a duplicate (query, doc) pair, a score that is not a
-        finite float32, a rank that is not an integer, or a file without lines.
+        On anything else than such lines, an id that holds white space of Unicode (no run could be
+        written with it), a duplicate (query, doc) pair, a score that is not a finite float32, a
+        rank that is not an integer, or a file without lines.
     """
     _check_order(order)
     frames = []
@@ -64,7 +86,10 @@ def read_trec(path: str | Path, order: Order = "score") -> pd.DataFrame:
             return _scattered(path, order)
         seen.update(queries)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    ranking = pd.concat(frames, ignore_index=True)
+    if order == "score":
+        ranking.attrs = {MISRANKED: sum(frame.attrs[MISRANKED] for frame in frames)}
+    return ranking
 
 
 def stream_trec(path: str | Path, order: Order = "score") -> Iterator[pd.DataFrame]:
@@ -81,7 +106,7 @@ def stream_trec(path: str | Path, order: Order = "score") -> Iterator[pd.DataFra
     Yields
     ------
     pandas.DataFrame
-        A ranking of at least one query; its index starts at 0.
+        A ranking of at least one query; its index starts at 0, `attrs` are as of `read_trec`.
 
     Raises
     ------
@@ -135,7 +160,7 @@ def write_trec(ranking: pd.DataFrame, path: str | Path, tag: str) -> None:
         ("doc_id", ranking["doc_id"].unique()),
     ):
         for word in words:
-            if word.split() != [word]:
+            if not one_word(word):
                 raise ValueError(f"{path}: {name} {word!r} must be one word")
     scores = float32(ranking["score"])
     frame = pd.DataFrame(
@@ -167,13 +192,14 @@ def write_trec(ranking: pd.DataFrame, path: str | Path, tag: str) -> None:
 
 
 def read_qrels(path: str | Path) -> pd.DataFrame:
-    """Read relevance judgements in TREC format.
+    """Read relevance judgements in the format of TREC or of BEIR.
 
     Parameters
     ----------
     path
         Four columns a line, separated by spaces or tabs: query id, a constant, doc id,
-        relevance. `.gz` and `.zst` are decompressed; blank lines are skipped.
+        relevance; or, below a first line that names them (BEIR: query-id, corpus-id, score), three:
+        query id, doc id, relevance. `.gz` and `.zst` are decompressed; blank lines are skipped.
 
     Returns
     -------
@@ -183,13 +209,26 @@ def read_qrels(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     FormatError
-        On anything else than such lines, a duplicate (query, doc) pair, a relevance that is
-        not an integer, or a file without lines.
+        On anything else than such lines, an id that holds white space of Unicode, a duplicate
+        (query, doc) pair, a relevance that is not an integer, or a file without lines.
     """
-    frame = pa.concat_tables(tables(path, _QRELS)).to_pandas()
+    named = has_header(path)
+    frame = pa.concat_tables(tables(path, _BEIR if named else _QRELS, header=named)).to_pandas()
     pair = ["query_id", "doc_id"]
-    _refuse_repeats(frame, pair, path, lambda row: line_of(path, row), "duplicate row")
+    _refuse_repeats(frame, pair, path, lambda row: line_of(path, row + named), "duplicate row")
     return frame.astype({"relevance": "int32"})
+
+
+def has_header(path: str | Path) -> bool:
+    """Whether a file of judgements has three columns that its first line names, as BEIR's have.
+
+    Three columns without names are none: they may be (query, positive, negative).
+    """
+    fields = [field.lower().translate(None, b"-_").decode(errors="replace")
+              for field in first_fields(path)]  # fmt: skip
+    return len(fields) == len(_BEIR_NAMES) and all(
+        field in names for field, names in zip(fields, _BEIR_NAMES, strict=True)
+    )
 
 
 def _check_order(order: str) -> None:
@@ -254,7 +293,9 @@ def _ranked(
     if may_repeat(starts, docs):
         _refuse_repeats(table.to_pandas(), ["query_id", "doc_id"], path, line, "duplicate row")
     scores = table["score"].chunk(0).to_numpy()
-    key = -scores if order == "score" else table["rank"].chunk(0).to_numpy()
+    ranks = table["rank"].chunk(0).to_numpy()
+    wrong = misordered(ranks, scores, starts) if order == "score" else 0
+    key = -scores if order == "score" else ranks
     moved = order_within(key, starts, docs)
     if order == "rank":
         ranks = key if moved is None else key[moved]
@@ -270,6 +311,8 @@ def _ranked(
     frame["rank"] = np.arange(1, len(scores) + 1, dtype=np.int32) - firsts
     # a frame of its own, not a view of what Arrow lent
     frame["score"] = scores.copy() if moved is None else scores
+    if order == "score":
+        frame.attrs = {MISRANKED: wrong}
     return frame
 
 

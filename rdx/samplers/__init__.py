@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from rdx.samplers.bm25 import BM25, VARIANTS
 from rdx.samplers.colbert import ColBERT
+from rdx.samplers.others import Others
 from rdx.samplers.recorded import Recorded, top
 from rdx.samplers.uniform import Random
 
 if TYPE_CHECKING:
     from rdx.parts import Sampler
 
-    _fit: tuple[type[Sampler], ...] = (BM25, ColBERT, Random, Recorded)
+    _fit: tuple[type[Sampler], ...] = (BM25, ColBERT, Others, Random, Recorded)
 
-__all__ = ["BM25", "VARIANTS", "ColBERT", "Random", "Recorded", "top"]
+__all__ = ["BM25", "VARIANTS", "ColBERT", "Others", "Random", "Recorded", "top"]

@@ -31,7 +31,8 @@ class Recorded:
         Path of the file. Parquet has the columns query_id, doc_id, rank and score, the rows of a
         query next to each other.
     order
-        "score": trec_eval's order; "rank": the rank column decides.
+        "score": trec_eval's order, with a warning where the rank column contradicts it; "rank": the
+        rank column decides.
     missing
         Passages of the run without text: "error" names the first, "drop" leaves them out.
     """
@@ -53,8 +54,27 @@ class Recorded:
         return {"recorded": run, "order": self.order}
 
     def prepare(self, collection: Collection | None, folder: Path) -> None:
-        """Convert the file, in bounded memory, so that single queries can be looked up."""
-        rankings.store_ranking(self._blocks(), folder / STORED)
+        """Convert the file, in bounded memory, so that single queries can be looked up.
+
+        Raises
+        ------
+        FormatError
+            If it is no run, or one of its ids is not one word.
+        """
+        rankings.store_ranking(self._watched(), folder / STORED)
+
+    def _watched(self) -> Iterator[pd.DataFrame]:
+        """The blocks of the file; at its end, a warning if its two orders contradict each other."""
+        misranked = 0
+        for block in self._blocks():
+            misranked += block.attrs.get(rankings.MISRANKED, 0)
+            yield block
+        if misranked:
+            print(
+                f"WARNING  {self.run}: the rank column of {counted(misranked, 'query')} "
+                "contradicts the scores, which decide, as in trec_eval; order=rank lets the ranks "
+                "decide"
+            )
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
         """Return those of the queries that the run has: training queries are drawn from them."""
@@ -104,10 +124,11 @@ class Recorded:
         unknown = kept[_without_text(kept, collection.passages)]
         if len(unknown):
             first = unknown.iloc[0]
+            otherwise = self._spelt_otherwise(unknown, collection)
             raise rankings.FormatError(
                 f"{self._place(first.query_id, first.doc_id)}: passage {first.doc_id!r} of query "
                 f"{first.query_id!r} is not in collection {collection.name!r} "
-                f"({len(unknown)} such passages); missing=drop leaves them out"
+                f"({len(unknown)} such passages); missing=drop leaves them out{otherwise}"
             )
         return kept
 
@@ -120,10 +141,16 @@ class Recorded:
             rows = counted(len(ranking), "row")
             print(
                 f"WARNING  {self.run}: {missing:,} of {rows} left out, since {collection.name} has "
-                "no such passages"
+                f"no such passages{self._spelt_otherwise(ranking[absent], collection)}"
             )
             kept.attrs["passages_missing"] = (missing, len(ranking))
         return kept
+
+    def _spelt_otherwise(self, unknown: pd.DataFrame, collection: Collection) -> str:
+        """What is added to a message about unknown passages that are spelt otherwise."""
+        pairs = rankings.alike(unknown.doc_id.unique(), collection.passages)
+        some = "; ".join(rankings.shown(pairs))
+        return f"; {len(pairs):,} of them it has in another spelling: {some}" if pairs else ""
 
     def fingerprint(self) -> Fingerprint:
         """Engine, file and its sha256, for table footers."""
@@ -138,6 +165,7 @@ class Recorded:
             absent = [name for name in rankings.COLUMNS if name not in block]
             if absent:
                 raise rankings.FormatError(f"{self.run}: columns missing: {', '.join(absent)}")
+            self._check_ids(block)
             if self.order == "score":
                 yield rankings.rank(block.query_id, block.doc_id, block.score)
                 continue
@@ -145,6 +173,15 @@ class Recorded:
             ranked = _dense(block.iloc[order][list(rankings.COLUMNS)].astype({"score": "float32"}))
             rankings.check(ranked, self.run)
             yield ranked
+
+    def _check_ids(self, block: pd.DataFrame) -> None:
+        """Refuse ids that no TREC run could be written with; files of columns have none."""
+        for name in ("query_id", "doc_id"):
+            odd = [word for word in block[name].unique() if not rankings.one_word(str(word))]
+            if odd:
+                raise rankings.FormatError(
+                    f"{self.run}: {len(odd)} values of {name} are not one word, e.g. {odd[0]!r}"
+                )
 
     def _place(self, query_id: str, doc_id: str) -> str:
         """File and, where it has lines, the line of a pair."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rdx import accounting
 from rdx.artifacts import Candidates, Ranking
 from rdx.collection import Collection, sample_queries
 from rdx.facts import Count, QuerySample
@@ -47,6 +48,9 @@ def rank_candidates(job: Job, inputs: Inputs, folder: Path) -> None:
     known = sampler.covered(queries.queries, index)
     chosen = queries.subset(sample_queries(known, depth.queries, depth.seed, "depth.queries"))
     ranking = sampler.candidates(chosen, depth.asked, index)
+    accounting.warn(queries)
+    rule = job.parts.evaluation.self_retrieval
+    accounting.warn_of_own(queries.name, ranking, chosen, rule)
     missing = ranking.attrs.get("passages_missing")
     sample = QuerySample(queries.name, tuple(chosen.queries), Count(*missing) if missing else None)
     Candidates.write_all(folder, ranking, sample, sampler.fingerprint())

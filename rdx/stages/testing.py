@@ -35,11 +35,13 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
     for name in evaluation.collections:
         role = test_role(name)
         test, first_stage = judged(job, inputs, role), inputs.first_stage(role)
+        accounting.warn(test)
+        accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval)
         ranking, timing[name] = ev.rerank(
             *(student, first_stage, test, parts.trainer),
             *(evaluation.max_tokens, f"re-ranking {name}"),
         )
-        job.report(f"re-ranking {name}", accounting.of_tested(name, timing[name]))
+        job.report(f"re-ranking {name}", accounting.of_tested(name, timing[name]), test.counts)
         if evaluation.efficiency:
             single = ev.timed(
                 *(student, first_stage, test, parts.trainer, evaluation.max_tokens),
@@ -103,7 +105,7 @@ def setting(parts: Parts, name: str, test: Collection) -> Setting:
         queries=len(test.queries),
         k=parts.evaluation.k,
         digest=signature([config.identity(test_set.data), sorted(test.queries)]),
-        first_stage=test_set.first_stage.fingerprint(),
+        first_stage=parts.others(test_set.first_stage).fingerprint(),
         corpus=test_set.corpus,
         in_mean=test_set.in_mean,
     )

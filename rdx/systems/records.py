@@ -12,7 +12,7 @@ import pandas as pd
 from rdx import config, rankings
 from rdx import evaluation as ev
 from rdx.artifacts import Evaluated
-from rdx.facts import OK, CollectionFacts, Imported, TrialFacts, dump, shallow
+from rdx.facts import OK, CollectionFacts, Counts, Imported, TrialFacts, dump, shallow
 from rdx.samplers import top
 from rdx.store import signature
 from rdx.systems.runs import Run, outside
@@ -49,17 +49,20 @@ def register(
     if not isinstance(tracking, MLflow):
         raise config.ConfigError("tracking=none: an import is nothing but a record in MLflow")
     evaluation, system = testbed.evaluation, f"run:{name}"
-    tests, settings = {}, {}
+    tests, settings, odd = {}, {}, {}
     for collection, run in runs.items():
         on = testbed.tests(collection)
-        ranking = run.read(on.collection)
-        ranking = _within(run, ranking, on.first_stage, evaluation.k, drop_outside)
+        read = run.read(on.collection, evaluation.self_retrieval)
+        odd[collection] = read.counts
+        for message in read.warnings():
+            print(f"WARNING  {run.path}: {message}")
+        ranking = _within(run, read.ranking, on.first_stage, evaluation.k, drop_outside)
         tests[collection] = ev.measure(
             *(collection, on.collection, on.first_stage, {system: ranking}, evaluation),
             known=on.baselines,
         )
         settings[collection] = testbed.setting(collection, on.collection)
-    imported = _imported(name, runs, source)
+    imported = _imported(name, runs, odd, source)
     table, facts = ev.by_corpus(evaluation, tests, settings)
     over = ev.over_collections(table, facts)
     trial = TrialFacts(
@@ -78,7 +81,9 @@ def register(
     return trial
 
 
-def _imported(name: str, runs: Mapping[str, Run], source: str) -> Imported:
+def _imported(
+    name: str, runs: Mapping[str, Run], odd: Mapping[str, Counts], source: str
+) -> Imported:
     files = {collection: run.imported for collection, run in runs.items()}
     contents = [file.sha256 for file in files.values()]
     return Imported(
@@ -87,6 +92,10 @@ def _imported(name: str, runs: Mapping[str, Run], source: str) -> Imported:
         sha256=contents[0] if len(contents) == 1 else signature(contents),
         files=files,
         source=source,
+        oddities={
+            collection: {what: count for what, count in counts.items() if count.n}
+            for collection, counts in odd.items()
+        },
     )
 
 

@@ -10,8 +10,10 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.collection import Collection
-from rdx.facts import ImportedFile
+from rdx.data.texts import StoredTexts
+from rdx.facts import Count, Counts, ImportedFile
 from rdx.rankings.trec import Order
+from rdx.text import counted
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,15 @@ class Run:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         return ImportedFile(Path(self.path).name, content, self.order)
 
-    def read(self, test: Collection) -> pd.DataFrame:
+    def read(self, test: Collection, self_retrieval: str | None = None) -> ReadRun:
         """The ranking of the queries of a collection; others are left out.
+
+        Parameters
+        ----------
+        test
+            The collection, cut down to its judged queries.
+        self_retrieval
+            "drop" leaves out passages with the id of their query (`evaluation.self_retrieval`).
 
         Raises
         ------
@@ -55,16 +64,91 @@ class Run:
         """
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"{self.path}: no such file (in {Path.cwd()})")
-        ranking = rankings.read_trec(self.path, order=self.order)
+        whole = rankings.read_trec(self.path, order=self.order)
+        misranked = whole.attrs.get(rankings.MISRANKED, 0)
         if self.order == "rank":  # then no rule for ties may look at the scores
-            ranking = ranking.assign(score=-ranking["rank"].astype("float32"))
-        kept = ranking[ranking.query_id.isin(test.queries)].reset_index(drop=True)
+            whole = whole.assign(score=-whole["rank"].astype("float32"))
+        asked = whole.query_id.unique()
+        unknown = [query_id for query_id in asked if query_id not in test.queries]
+        unranked = test.queries.keys() - set(asked)
+        queries = rankings.alike(unknown, unranked)
+        kept = whole[whole.query_id.isin(test.queries)].reset_index(drop=True)
         if kept.empty:
+            otherwise = "; ".join(rankings.shown(queries))
             raise rankings.FormatError(
-                f"{self.path}: none of its {ranking.query_id.nunique()} queries is among the "
+                f"{self.path}: none of its {len(asked)} queries is among the "
                 f"{len(test.queries)} judged queries of collection {test.name!r}"
+                + (f"; it spells some otherwise: {otherwise}" if otherwise else "")
             )
-        return kept
+        rows, own = len(kept), int((kept.query_id == kept.doc_id).sum())
+        if self_retrieval == "drop" and own:
+            kept = rankings.without_own(kept)
+        passages, size = _alike_passages(kept, test), kept.doc_id.nunique()
+        return ReadRun(
+            kept,
+            {
+                "queries_not_in_collection": Count(len(unknown), len(asked)),
+                "queries_spelt_otherwise": Count(len(queries), len(asked)),
+                "passages_spelt_otherwise": Count(len(passages), size),
+                "passages_not_in_corpus": Count(_absent(kept, test), size),
+                "queries_misranked": Count(misranked, len(asked)),
+                "own_passages": Count(own, rows),
+            },
+            rankings.shown(queries) + rankings.shown(passages),
+        )
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """A run beside a collection.
+
+    Attributes
+    ----------
+    ranking
+        Of the queries of the collection.
+    counts
+        Of its queries those that the collection does not test, those of them that it has in
+        another spelling, and those whose rank column contradicts the scores; of its passages those
+        of which the judgements have another spelling, and those that the corpus lacks (0 where it
+        is not a file of the user's); of its rows those whose passage has the id of the query.
+    spellings
+        The first few ids that are spelt otherwise, and how.
+    """
+
+    ranking: pd.DataFrame
+    counts: Counts
+    spellings: tuple[str, ...]
+
+    def warnings(self) -> list[str]:
+        """What of it may make a wrong number."""
+        n = {name: count.n for name, count in self.counts.items()}
+        messages = []
+        if self.spellings:
+            messages.append(
+                f"{counted(n['queries_spelt_otherwise'], 'query id')} and "
+                f"{counted(n['passages_spelt_otherwise'], 'passage id')} have another spelling in "
+                f"the collection, where they are never met: {'; '.join(self.spellings)}; write "
+                "them alike in both files"
+            )
+        if n["queries_misranked"]:
+            messages.append(
+                f"the rank column of {counted(n['queries_misranked'], 'query')} contradicts the "
+                "scores, which decide, as in trec_eval; --order rank lets the ranks decide"
+            )
+        return messages
+
+
+def _alike_passages(ranking: pd.DataFrame, test: Collection) -> dict[str, str]:
+    """Ranked passages without a judgement -> judged passages that the run lacks, if alike."""
+    ranked, judged = set(ranking.doc_id), set(test.qrels.doc_id)
+    return rankings.alike(sorted(ranked - judged), sorted(judged - ranked))
+
+
+def _absent(ranking: pd.DataFrame, test: Collection) -> int:
+    """How many of its passages the corpus lacks; passages of ir_datasets are not looked up."""
+    if not isinstance(test.passages, StoredTexts):
+        return 0
+    return sum(doc_id not in test.passages for doc_id in ranking.doc_id.unique())
 
 
 def outside(ranking: pd.DataFrame, first: pd.DataFrame) -> pd.Series[bool]:

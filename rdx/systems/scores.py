@@ -14,7 +14,7 @@ from rdx import store as stores
 from rdx.artifacts import TRIAL
 from rdx.facts import Quality, QueryTiming, TrialFacts
 from rdx.samplers import top
-from rdx.systems.runs import Run, outside
+from rdx.systems.runs import ReadRun, Run, outside
 from rdx.systems.testbed import Testbed
 
 
@@ -34,6 +34,8 @@ class Scored:
         Judged queries, and those that it does not rank: they count 0.
     outside
         Share of passages that the first stage does not have; None without one.
+    run
+        What is odd in its file; None of the first stage.
     """
 
     system: str
@@ -42,6 +44,7 @@ class Scored:
     queries: int
     missing: int
     outside: float | None
+    run: ReadRun | None = None
 
 
 def evaluate(
@@ -54,12 +57,14 @@ def evaluate(
     """
     evaluation, test = testbed.evaluation, testbed.queries(name)
     systems: dict[str, pd.DataFrame] = {}
+    odd: dict[str, ReadRun] = {}
     for run in runs:
         if run.name in systems:
             raise config.ConfigError(
                 f"{run.path}: a second system {run.name!r}; rename one of the files"
             )
-        systems[run.name] = run.read(test)
+        odd[run.name] = run.read(test, evaluation.self_retrieval)
+        systems[run.name] = odd[run.name].ranking
     first = testbed.candidates(name, test) if with_first_stage else None
     if first is not None:
         systems = {"first_stage": first, **systems}
@@ -77,6 +82,7 @@ def evaluate(
                 queries=test.qrels.query_id.nunique(),
                 missing=len(set(test.qrels.query_id) - set(ranking.query_id)),
                 outside=None if first is None else float(outside(ranking, first).mean()),
+                run=odd.get(system),
             )
         )
     return pd.concat(tables, ignore_index=True), scored

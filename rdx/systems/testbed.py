@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import JsonValue
 
-from rdx import config, folders, pipeline
+from rdx import accounting, config, folders, pipeline
 from rdx import evaluation as ev
 from rdx.collection import Collection
 from rdx.facts import Setting
@@ -67,6 +67,8 @@ class Testbed:
         if name not in self._read:
             test = self.queries(name)
             first = self.candidates(name, test)
+            accounting.warn(test)
+            accounting.warn_of_own(name, first, test, self.evaluation.self_retrieval)
             baselines = ev.baselines(name, test, first, self.evaluation)
             self._read[name] = Tests(test, first, baselines)
         return self._read[name]
@@ -76,6 +78,7 @@ class Testbed:
         sampler = self.evaluation.collections[name].first_stage
         if isinstance(sampler, Recorded) and sampler.missing == "error":
             test = replace(test, passages=_Everything())
+        sampler = self.job.parts.others(sampler)
         ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.k)
         return ranking
 

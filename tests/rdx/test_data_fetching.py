@@ -80,7 +80,7 @@ def test_msmarco_is_fetched_checked_and_loaded(shelf, tmp_path):
     assert "MSMARCO data usage agreement" in done.stdout
     table = done.stdout.splitlines()[-1].split()
     assert table[:2] == ["ir_datasets:msmarco-passage/train/judged", "yes"] and table[-1] == "yes"
-    [note] = (tmp_path / "home" / "rdx").glob("*.json")
+    [note] = (tmp_path / "home" / "rdx").glob("*judged.json")
     assert json.loads(note.read_text())["counts"] == {"docs": 60, "queries": 30, "qrels": 30}
 
     code = (

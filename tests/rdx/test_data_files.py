@@ -28,6 +28,17 @@ from tests.rdx.configured import configured
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
+# what is odd in a collection of files without judgements, and with some; here nothing
+TEXTS_ODD = {"repeated_texts": 0, "empty_passages": 0, "empty_queries": 0, "qrels_of_empty": 0}
+JUDGED_ODD = {"queries_without_qrels": 0, "queries_without_relevant": 0, "negative_qrels": 0}
+FILES_ODD = TEXTS_ODD | JUDGED_ODD | {"qrels_without_passage": 0, "qrels_spelt_otherwise": 0}
+IRDS_ODD = {
+    **{"empty_passages": 0, "empty_queries": 0, "qrels_of_empty": 0},
+    **{"repeated_qrels": 0, "qrels_without_query": 0},
+    **JUDGED_ODD,
+}
+
+
 def qrels_frame(*rows: tuple[str, str, int]) -> pd.DataFrame:
     columns = {"query_id": "str", "doc_id": "str", "relevance": "int32"}
     return pd.DataFrame(list(rows), columns=list(columns)).astype(columns)
@@ -61,7 +72,7 @@ def test_subset_restricts_queries_and_qrels_and_shares_passages():
     pd.testing.assert_frame_equal(part.qrels, qrels_frame(("q1", "d1", 2), ("q1", "d2", 1)))
     assert part.passages is whole.passages
     assert part.name == "small"
-    assert part.counts == {}
+    assert part.counts == whole.counts  # of the collection as it was loaded
     assert len(whole.queries) == 3
     assert len(whole.subset([]).qrels) == 0
 
@@ -158,18 +169,14 @@ def test_files_are_loaded(paths):
     }
     expected = qrels_frame(("q1", "d1", 2), ("q1", "d9", 1), ("q1", "d8", 0))
     pd.testing.assert_frame_equal(collection.qrels, expected)
-    assert collection.counts == {
-        "repeated_texts": 0,
-        "qrels_without_passage": 2,
-        "queries_without_qrels": 1,
-    }
+    assert collection.counts == FILES_ODD | {"qrels_without_passage": 2, "queries_without_qrels": 1}
 
 
 def test_files_without_qrels(paths):
     del paths["qrels"]
     collection = files(paths).load()
     pd.testing.assert_frame_equal(collection.qrels, qrels_frame())
-    assert collection.counts == {"repeated_texts": 0}
+    assert collection.counts == TEXTS_ODD
     assert collection.relevant() == {}
 
 
@@ -236,7 +243,7 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "BLOCK", bits)
         whole = hashed(bits)
         monkeypatch.setattr(module, "_hash", whole)
-        assert store_texts(str(path), tmp_path) >= 93
+        assert store_texts(str(path), tmp_path).repeated >= 93
         found = StoredTexts(tmp_path)
         assert list(found) == list(texts) and len(found) == 100
         assert dict(found.items()) == texts == found == pickle.loads(pickle.dumps(found))
@@ -296,8 +303,7 @@ def test_splits_divide_the_queries(paths):
         judged = [one for one in part.queries if int(one) < 20]
         assert part.qrels["query_id"].unique().tolist() == judged
         assert part.qrels.index.tolist() == list(range(2 * len(judged)))
-        assert part.counts == {
-            "repeated_texts": 0,
+        assert part.counts == FILES_ODD | {
             "qrels_without_passage": len(judged),
             "queries_without_qrels": len(part.queries) - len(judged),
         }
@@ -357,10 +363,10 @@ JSON = b'{"_id": "d1", "text": "t"}\n\n'  # and a blank line: the third line is 
         (b'{"_id": null, "text": "t"}', "'_id' is None"),
         (b'{"_id": true, "text": "t"}', "'_id' is True"),
         (b'{"_id": 1.5, "text": "t"}', "'_id' is 1.5"),
-        (b'{"_id": "d2", "text": null}', "'text' is None"),
+        (b'{"_id": "d2", "text": null}', "without text: 'd2'"),
         (b'{"_id": "d2", "text": "t", "title": 3}', "'title' is 3"),
         (b'{"_id": "d1", "text": "again"}', "'d1' occurs a second time"),
-        (b'{"_id": "d2", "text": " \\n"}', "'d2' is empty"),
+        (b'{"_id": "d2", "text": " \\n"}', "without text: 'd2'"),
         (b'{"_id": "d 2", "text": "t"}', "'d 2'"),
         (b'{"_id": "", "text": "t"}', "''"),
         (b'{"_id": "d2", "text": "caf\xe9"}', "byte 27"),
@@ -381,7 +387,7 @@ def test_the_bad_line_of_a_json_corpus_is_named(paths, line, cause, packed):
         (b"q2 no tab", "1 columns"),
         (b"q2\ta\tb", "3 columns"),
         (b"q1\tagain", "'q1' occurs a second time"),
-        (b"q2\t", "'q2' is empty"),
+        (b"q2\t", "without text: 'q2'"),
         (b"\ttext", "''"),
         (b"q2\tcaf\xe9", "byte 7"),
     ],
@@ -489,11 +495,7 @@ def test_a_registered_data_set_is_loaded(registered):
     assert collection.queries == {"q1": "one query", "q2": "another query"}
     expected = qrels_frame(("q1", "d1", 2), ("q1", "d9", 1), ("q1", "d8", 0))
     pd.testing.assert_frame_equal(collection.qrels, expected)
-    assert collection.counts == {
-        "repeated_qrels": 0,
-        "qrels_without_query": 0,
-        "queries_without_qrels": 1,
-    }
+    assert collection.counts == IRDS_ODD | {"queries_without_qrels": 1}
 
 
 def test_a_data_set_that_was_not_fetched_is_not_downloaded(monkeypatch):
@@ -528,7 +530,8 @@ def test_passages_are_a_lazy_mapping(registered):
 def test_a_data_set_without_qrels(registered):
     collection = IrDatasets(registered(qrels=None)).load()
     pd.testing.assert_frame_equal(collection.qrels, qrels_frame())
-    assert collection.counts == {}
+    texts = ("empty_passages", "empty_queries", "qrels_of_empty")
+    assert collection.counts == dict.fromkeys(texts, 0)
 
 
 def test_ir_datasets_has_splits(registered):
@@ -544,7 +547,7 @@ def test_qrels_of_ir_datasets_are_cleaned_and_counted(registered):
     repeated = registered(qrels="q1 0 d1 1\nq1 0 d1 1\nq7 0 d1 1\n")
     collection = IrDatasets(repeated).load()
     pd.testing.assert_frame_equal(collection.qrels, qrels_frame(("q1", "d1", 1)))
-    assert collection.counts == {
+    assert collection.counts == IRDS_ODD | {
         "repeated_qrels": 1,
         "qrels_without_query": 1,
         "queries_without_qrels": 1,
@@ -557,7 +560,7 @@ def test_qrels_of_ir_datasets_are_cleaned_and_counted(registered):
 def test_bad_queries_of_ir_datasets_are_refused(registered):
     with pytest.raises(FormatError, match="query 'q1' occurs a second time"):
         IrDatasets(registered(queries="q1\ta\nq1\tb\n")).load()
-    with pytest.raises(FormatError, match="the text of query 'q1' is empty"):
+    with pytest.raises(FormatError, match="1 query without text: 'q1'"):
         IrDatasets(registered(queries="q1\t\n")).load()
 
 

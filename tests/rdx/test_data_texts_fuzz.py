@@ -12,9 +12,9 @@ from rdx.data.texts import read_texts, unique
 from rdx.rankings import FormatError
 
 IDS = st.sampled_from(["1", "d2", "Ã©", "007", "q-9", "0x1f"])
-ODD_IDS = st.sampled_from(["", "a b", " a", "\xa0", "\t"])
+ODD_IDS = st.sampled_from(["", "a b", " a", "\xa0", "\t", "a\0b"])
 TEXTS = st.sampled_from(["one", "two  words ", "Ã¼ber", '"quoted"', "\\n", "\u2028x", "a\x0bb"])
-ODD_TEXTS = st.sampled_from(["", " ", "\x0c"])
+ODD_TEXTS = st.sampled_from(["", " ", "\x0c", "\u200b", "\u00ad \ufeff"])
 ENDS = st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"])
 START = st.sampled_from([b"", b"\xef\xbb\xbf"])
 RECORDS = st.fixed_dictionaries({"_id": IDS, "text": TEXTS}, optional={"title": TEXTS, "url": IDS})
@@ -59,11 +59,10 @@ def naive_json(data: bytes) -> list[tuple[str, str]]:
     for record in map(json.loads, lines_of(data)):
         if not isinstance(record, dict) or "_id" not in record or "text" not in record:
             raise ValueError
-        title = record.get("title")
-        title = "" if title is None else title
-        if not isinstance(title, str) or not isinstance(record["text"], str):
+        title, text = ("" if record.get(f) is None else record[f] for f in ("title", "text"))
+        if not isinstance(title, str) or not isinstance(text, str):
             raise ValueError
-        key, text = record["_id"], record["text"]
+        key = record["_id"]
         if not isinstance(key, str | int):
             raise ValueError
         found.append((str(key), f"{title} {text}".strip() if title.strip() else text))
@@ -80,9 +79,14 @@ def naive_tsv(data: bytes) -> list[tuple[str, str]]:
 
 
 def checked(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    if any(key.split() != [key] or not text.strip() for key, text in found):
+    if any(key.split() != [key] or "\0" in key for key, _ in found):
         raise ValueError
     return found
+
+
+def nothing(text: str) -> bool:
+    """Whether nothing of a text can be seen."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def compare(path: Path, data: bytes, naive) -> None:
@@ -92,10 +96,14 @@ def compare(path: Path, data: bytes, naive) -> None:
         expected = naive(data)
     except ValueError:
         expected = None
-    assert attempt(lambda: list(read_texts(str(path))), path, data) == expected
+    pairs = attempt(lambda: [(key, text) for _, key, text in read_texts(str(path))], path, data)
+    assert pairs == expected
     repeated = expected is not None and len(dict(expected)) < len(expected)
     whole = dict(expected) if expected and not repeated else None
-    assert attempt(lambda: unique(str(path)), path, data) == whole
+    read = attempt(lambda: unique(str(path)), path, data)
+    assert (read and read[0]) == whole
+    if read is not None:
+        assert list(read[1].blank) == [key for key, text in read[0].items() if nothing(text)]
 
 
 def attempt(read, path: Path, data: bytes):

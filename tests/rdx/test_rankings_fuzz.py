@@ -62,6 +62,8 @@ def lines_of(data: bytes, width: int) -> list[list[str]]:
         if fields := [field.decode() for field in line.split()]:
             if len(fields) != width or b"\0" in line:
                 raise ValueError
+            if any(field.split() != [field] for field in (fields[0], fields[2])):
+                raise ValueError  # white space of Unicode in an id
             found.append(fields)
     if not found:
         raise ValueError

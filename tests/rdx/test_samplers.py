@@ -429,7 +429,10 @@ def files(tmp_path):
 
 def index_key(data, sampler):
     """The signature of a sampler's index of a collection."""
-    parts = Parts({"data": data, "sampler": sampler, "seed": 1})
+    test = {"_target_": "rdx.evaluation.TestSet", "data": data, "first_stage": sampler}
+    evaluation = {"_target_": "rdx.evaluation.Evaluation", "collections": {"t": test}}
+    evaluation["measures"] = ["nDCG@10"]
+    parts = Parts({"data": data, "sampler": sampler, "seed": 1, "evaluation": evaluation})
     return Signatures(parts).key(Step("index", TRAINING))
 
 

@@ -165,7 +165,9 @@ def test_import_registers_a_trial(files, mlflow, capsys):
     sha = hashlib.sha256((files / "better.run.gz").read_bytes()).hexdigest()
     of_files = {"files": facts.ImportedFile("better.run.gz", sha, "score")}
     assert trial.imported == facts.Imported(
-        name="Better", file="better.run.gz", sha256=sha, files=of_files, source="us"
+        **{"name": "Better", "file": "better.run.gz", "sha256": sha, "files": of_files},
+        source="us",
+        oddities={"files": {"queries_not_in_collection": facts.Count(1, 3)}},
     )
     table = pd.read_parquet(f"{folder}/per_query.parquet")
     own = table[table.system == "run:Better"]
