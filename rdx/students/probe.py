@@ -47,7 +47,10 @@ def check(student: CrossEncoder, settings: Student) -> None:
     lengths = (min(settings.query_length, LONGEST[0]), min(settings.passage_length, LONGEST[1]))
     pairs = student.pairs.apart(*lengths)
     texts = _texts(tokenizer, *lengths)
-    with _as_it_scores(student), explained(f"{name}: cannot score a pair"):
+    with (
+        _as_it_scores(student),
+        explained(f"{name}: cannot score a pair with head={settings.head}"),
+    ):
         _settle_padding(student, pairs, texts, settings)
         _check_sight(student, pairs, texts[1], settings)
 
@@ -84,8 +87,8 @@ def _check_tokens(pairs: Pairs, encoder: PreTrainedModel, name: str) -> None:
     }
     if beyond:
         raise ModelError(
-            f"{name}: {len(beyond)} tokens of its tokenizer have no embedding in the model, which "
-            f"has {rows}: e.g. {beyond[min(beyond)]!r} is number {min(beyond)}; give the model "
+            f"{name}: its tokenizer has tokens beyond the {rows} embeddings of the model: "
+            f"{len(beyond)}, e.g. {beyond[min(beyond)]!r} with number {min(beyond)}; give the model "
             "its own tokenizer, or train it after resize_token_embeddings"
         )
 
@@ -208,22 +211,29 @@ def _check_sight(
     vectors: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        vectors.append(output if output.requires_grad else output.requires_grad_())
+        vectors.append(output.requires_grad_() if output.is_leaf else output)
         return vectors[-1]
 
-    embeddings = cast(nn.Module, student.encoder.get_input_embeddings())
-    hook = embeddings.register_forward_hook(keep)
+    table = cast(nn.Embedding, student.encoder.get_input_embeddings())
+    tied = [  # an encoder and its decoder may share them
+        module
+        for module in student.encoder.modules()
+        if isinstance(module, nn.Embedding) and module.weight is table.weight
+    ]
+    hooks = [module.register_forward_hook(keep) for module in tied]
     inputs, parts = pairs.pad(pairs.encode([pair]))
     try:
         with torch.enable_grad():
             score = student(inputs, parts)[0]
             gradients = torch.autograd.grad(score, vectors, allow_unused=True)
     finally:
-        hook.remove()
-    pulls = [g.abs().sum(2) for g in gradients if g is not None and g.shape[:2] == parts.shape]
-    seen = sum(pulls, torch.zeros(parts.shape)) > 0
+        for hook in hooks:
+            hook.remove()
+    tokens, size = parts.shape[1], table.embedding_dim
+    pulls = [g.reshape(-1, size).abs().sum(1) for g in gradients if g is not None]
+    seen = sum((pull for pull in pulls if len(pull) == tokens), torch.zeros(tokens)) > 0
     for part, text in ((1, "query"), (2, "passage")):
-        if not seen[parts == part].any():
+        if not seen[parts[0] == part].any():
             raise ModelError(
                 f"student.head={settings.head}: its score does not depend on the {text}: the "
                 f"tokens that it reads of a model of type {student.encoder.config.model_type!r} "

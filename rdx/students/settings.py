@@ -187,9 +187,8 @@ class Student:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed or 0, "adapters"))
-            student = self._assemble(
-                str(folder), str(folder), fresh=False, training=seed is not None
-            )
+            training = seed is not None
+            student = self._assemble(str(folder), str(folder), fresh=False, training=training)
             student.pairs.side = saved_side(folder)
             self._load_head(student, folder, str(folder))
             return self._finished(student, adapt=training)

@@ -105,6 +105,7 @@ def read_encoder(
         may_be_fresh if fresh else None,
         None if layers is None else lambda key: _layer(key) >= layers,
     )
+    _refuse_half_a_head(model, report, name)
     if two:
         _subtract(model, two, name)
     if layers is not None and model.config.num_hidden_layers != layers:
@@ -115,6 +116,25 @@ def read_encoder(
 def may_be_fresh(model: PreTrainedModel, name: str) -> bool:
     """Whether a checkpoint may lack a weight: of the head, of which the pooler is part."""
     return not _of_base(model, name) or "pooler" in name.split(".")
+
+
+def _refuse_half_a_head(model: PreTrainedModel, report: Report, name: str) -> None:
+    """Refuse a trained output layer on random weights; what is fresh is fresh to the end."""
+    if model.base_model is model:
+        return
+    fresh = sorted(key for key in report.missing if may_be_fresh(model, key))
+    labels = model.config.num_labels
+    loaded = [
+        key
+        for key, weight in model.named_parameters()
+        if not _of_base(model, key) and weight.shape[0] == labels and key not in report.missing
+    ]
+    if fresh and loaded:
+        raise ModelError(
+            f"{name}: its weights have {loaded[0]}, but lack {len(fresh)} tensors of the head "
+            f"before it, e.g. {fresh[0]}, which would be random; take a whole checkpoint, or "
+            "student.head=linear, which trains a fresh head"
+        )
 
 
 def _of_base(model: PreTrainedModel, name: str) -> bool:

@@ -113,7 +113,7 @@ def test_cls_is_the_plain_sequence_classifier(bert, tmp_path):
     with torch.inference_mode():
         expected = plain(**inputs).logits
     assert expected.shape == (4, 1)
-    torch.testing.assert_close(score(student), expected.squeeze(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(score(student), expected.squeeze(1), atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
