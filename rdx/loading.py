@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 transformers_logging.disable_progress_bar()  # of reading and writing weights, which takes seconds
 
-SAID = 300  # characters of a library's message that are passed on
+SAID = 600  # characters of a library's message that are passed on
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 

@@ -88,8 +88,8 @@ def _check_tokens(pairs: Pairs, encoder: PreTrainedModel, name: str) -> None:
     if beyond:
         raise ModelError(
             f"{name}: its tokenizer has tokens beyond the {rows} embeddings of the model: "
-            f"{len(beyond)}, e.g. {beyond[min(beyond)]!r} with number {min(beyond)}; give the model "
-            "its own tokenizer, or train it after resize_token_embeddings"
+            f"{len(beyond)}, e.g. {beyond[min(beyond)]!r} with number {min(beyond)}; give the "
+            "model its own tokenizer, or train it after resize_token_embeddings"
         )
 
 

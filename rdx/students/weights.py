@@ -203,7 +203,7 @@ def _subtract(model: PreTrainedModel, rows: list[str], name: str) -> None:
         module.register_parameter(leaf, nn.Parameter(weight[1:] - weight[:1]))
         if isinstance(module, nn.Linear):
             module.out_features = 1
-    labels = dict(model.config.id2label or {})
+    labels: dict[Any, Any] = dict(model.config.id2label or {})
     model.config.num_labels = 1
     cast(Any, model).num_labels = 1
     after, expected = _logits(model, name), before[:, 1:] - before[:, :1]
