@@ -83,7 +83,8 @@ class Student:
     layers
         Keep the first n layers; None = all.
     head
-        "cls": the model's own sequence-classification head, which plain Transformers loads.
+        "cls": the model's own sequence-classification head, which plain Transformers loads; of a
+        trained one with two labels, the logit of the second minus that of the first.
         "linear": a linear layer without bias on the [CLS] vector (the paper's ELECTRA; Lightning
         IR's default). "mean": a linear layer on the mean of all token vectors. "interaction":
         ``a * MaxSim(query, passage) + w . h_[CLS]`` on the jointly encoded token vectors, a and w
