@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PADDING = 0.01  # of the range of the scores: what padding may change in a score
 NOISE = 1e-6  # of the largest score: what float32 cannot tell apart
-LONGEST = (64, 448)  # tokens of the query and the passage that are tried, at most
+LONG = 48  # tokens of the longer passage that another is padded to
+LONGEST = (64, 448)  # tokens of the longest pair that is tried where positions are not known
 WORDS = 48  # of the vocabulary, of which the texts are made
 MASKED = ("eager", "sdpa")  # implementations of attention that every machine has
 
@@ -46,11 +47,13 @@ def check(student: CrossEncoder, settings: Student) -> None:
     _check_lengths(settings, encoder, tokenizer)
     lengths = (min(settings.query_length, LONGEST[0]), min(settings.passage_length, LONGEST[1]))
     pairs = student.pairs.apart(*lengths)
-    texts = _texts(tokenizer, *lengths)
+    texts, longest = _texts(tokenizer, *lengths)
     with (
         _as_it_scores(student),
         explained(f"{name}: cannot score a pair with head={settings.head}"),
     ):
+        if capacity(encoder) is None:
+            _scores(student, pairs, [longest])
         _settle_padding(student, pairs, texts, settings)
         _check_sight(student, pairs, texts[1], settings)
 
@@ -119,17 +122,20 @@ def _check_lengths(settings: Student, encoder: PreTrainedModel, tokenizer: Any) 
         )
 
 
-def _texts(tokenizer: Any, query: int, passage: int) -> list[tuple[str, str]]:
-    """Pairs of a long passage, of a short one, of another passage, and of another query."""
+def _texts(
+    tokenizer: Any, query: int, passage: int
+) -> tuple[list[tuple[str, str]], tuple[str, str]]:
+    """Pairs of a longer passage, a short one, another passage and another query; the longest."""
     words = _words(tokenizer)
 
     def text(start: int, count: int) -> str:
         return " ".join(words[i % len(words)] for i in range(start, start + count))
 
     first, second = text(0, min(query, 3)), text(3, min(query, 3))
-    short, other = text(6, min(passage, 8)), text(17, min(passage, 9))
-    long = text(7, passage)
-    return [(text(0, query), long), (first, short), (first, other), (second, short)]
+    long, short = text(7, min(passage, LONG)), text(6, min(passage, 8))
+    other = text(17, min(passage, 9))
+    pairs = [(first, long), (first, short), (first, other), (second, short)]
+    return pairs, (text(0, query), text(7, passage))
 
 
 def _words(tokenizer: Any) -> list[str]:
@@ -166,17 +172,18 @@ def _as_it_scores(student: CrossEncoder) -> Iterator[None]:
             module.training = mode
 
 
+@torch.no_grad()
+def _scores(student: CrossEncoder, pairs: Pairs, texts: list[tuple[str, str]]) -> Tensor:
+    """Scores [P] of pairs that are padded to the longest."""
+    scores: Tensor = student(*pairs.pad(pairs.encode(texts)))
+    return scores
+
+
 def _settle_padding(
     student: CrossEncoder, pairs: Pairs, texts: list[tuple[str, str]], settings: Student
 ) -> None:
     """Pad on the side where a pair scores beside a longer one as it does alone."""
-
-    @torch.no_grad()
-    def scores(some: list[tuple[str, str]]) -> Tensor:
-        values: Tensor = student(*pairs.pad(pairs.encode(some)))
-        return values
-
-    alone = torch.cat([scores([pair]) for pair in texts])
+    alone = torch.cat([_scores(student, pairs, [pair]) for pair in texts])
     if not alone.isfinite().all():
         raise ModelError(
             f"student.model={settings.model}: its scores are no finite numbers; take another "
@@ -189,7 +196,7 @@ def _settle_padding(
     differences = {}
     for side in ("right", "left") if movable else ("right",):
         pairs.side = side
-        differences[side] = float((scores(texts[:2]) - alone[:2]).abs().max())
+        differences[side] = float((_scores(student, pairs, texts[:2]) - alone[:2]).abs().max())
         if differences[side] <= allowed:
             return
     raise ModelError(
