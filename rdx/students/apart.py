@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from rdx.loading import ModelError
 from rdx.students.heads import first_position, sparse
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def refuse_mixing(encoder: PreTrainedModel, query_length: int, passage_length: i
 
     Raises
     ------
-    ValueError
+    ModelError
         If the encoder takes no mask [P, 1, L, L] or no positions, or does not heed them.
     """
     base, kind = cast("PreTrainedModel", encoder.base_model), encoder.config.model_type
@@ -41,7 +42,7 @@ def refuse_mixing(encoder: PreTrainedModel, query_length: int, passage_length: i
     try:
         together = _vectors(base, sparse(inputs, parts, first_position(base)))
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(_refusal(kind, str(error).strip().splitlines()[0])) from error
+        raise ModelError(_refusal(kind, str(error).strip().splitlines()[0])) from error
     for part, text in ((1, "query"), (2, "passage")):
         places = (parts[0] == part).nonzero()[:, 0]
         separator = places[-1:] + 1
@@ -51,7 +52,7 @@ def refuse_mixing(encoder: PreTrainedModel, query_length: int, passage_length: i
         alone = _vectors(base, {"input_ids": alone_ids, "attention_mask": mask})[1:-1]
         difference = (together[places] - alone).abs().max() / alone.abs().max()
         if not difference <= TOLERANCE:  # nor nan
-            raise ValueError(
+            raise ModelError(
                 _refusal(
                     kind,
                     f"the vectors of a {text} of {len(places)} tokens are {difference:.2g} of "

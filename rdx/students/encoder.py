@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig
 
+from rdx.loading import ModelError
 from rdx.students.dropout import CheapDropout
+from rdx.students.folders import FACTS, HEAD
 from rdx.students.heads import first_position, sparse
 from rdx.students.tokenising import Pairs
 
@@ -49,15 +50,8 @@ class CrossEncoder(nn.Module):
         merged(self.encoder).save_pretrained(folder)
         self.pairs.tokenizer.save_pretrained(folder)
         if self.head is not None:
-            save_file(self.head.state_dict(), folder / "head.safetensors")
-        (folder / "student.json").write_text(json.dumps(self.pairs.facts) + "\n")
-
-
-def may_be_fresh(model: PreTrainedModel, name: str) -> bool:
-    """Whether a checkpoint may lack a weight: of the head, of which the pooler is part."""
-    base = model.base_model_prefix + "."
-    inner = model.base_model is not model
-    return (inner and not name.startswith(base)) or "pooler" in name.split(".")
+            save_file(self.head.state_dict(), folder / HEAD)
+        (folder / FACTS).write_text(json.dumps(self.pairs.facts) + "\n")
 
 
 def compile_encoder(encoder: nn.Module) -> None:
@@ -69,20 +63,6 @@ def compile_encoder(encoder: nn.Module) -> None:
 def is_compiled(encoder: nn.Module) -> bool:
     """Whether `compile_encoder` was called on an encoder."""
     return getattr(encoder, "_compiled_call_impl", None) is not None
-
-
-def first_layers(weights: str, count: int) -> dict[str, Any]:
-    """What cuts a model's configuration down to its first layers."""
-    config = AutoConfig.from_pretrained(weights, trust_remote_code=False)
-    kinds = config.to_dict().get("layer_types")  # e.g. of ModernBERT
-    return {"num_hidden_layers": count} | ({"layer_types": kinds[:count]} if kinds else {})
-
-
-def dropouts(weights: str) -> list[str]:
-    """The keys of a model's configuration that are dropout probabilities."""
-    known = AutoConfig.from_pretrained(weights, trust_remote_code=False).to_dict()
-    named = [key for key in known if "dropout" in key or key.endswith("pdrop")]
-    return [key for key in named if known[key] is None or isinstance(known[key], float)]
 
 
 def add_adapters(encoder: PreTrainedModel, lora: LoRA) -> None:
@@ -103,7 +83,7 @@ def add_adapters(encoder: PreTrainedModel, lora: LoRA) -> None:
         and "pooler" not in name.split(".")
     ]
     if not chosen:
-        raise ValueError(
+        raise ModelError(
             f"student.lora.targets={list(ends)}: no such linear layer in {type(base).__name__}; "
             f"it has {sorted({name.rpartition('.')[2] for name in linear})}"
         )

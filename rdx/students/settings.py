@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import MinLen
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rdx.assets import Model, check_model, model_path
 from rdx.declared import (
@@ -24,18 +22,14 @@ from rdx.declared import (
     settings,
 )
 from rdx.draws import seed as draw_seed
-from rdx.loading import pretrained
+from rdx.loading import explained
+from rdx.students import probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import (
-    CrossEncoder,
-    add_adapters,
-    compile_encoder,
-    dropouts,
-    first_layers,
-    may_be_fresh,
-)
+from rdx.students.encoder import CrossEncoder, add_adapters, compile_encoder
+from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
 from rdx.students.tokenising import Pairs
+from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
 
 HEADS = ("cls", *OWN)
 ATTENTION = ("full", "sparse")
@@ -89,7 +83,8 @@ class Student:
     layers
         Keep the first n layers; None = all.
     head
-        "cls": the model's own sequence-classification head, which plain Transformers loads.
+        "cls": the model's own sequence-classification head, which plain Transformers loads; of a
+        trained one with two labels, the logit of the second minus that of the first.
         "linear": a linear layer without bias on the [CLS] vector (the paper's ELECTRA; Lightning
         IR's default). "mean": a linear layer on the mean of all token vectors. "interaction":
         ``a * MaxSim(query, passage) + w . h_[CLS]`` on the jointly encoded token vectors, a and w
@@ -138,7 +133,7 @@ class Student:
             )
 
     def check(self) -> None:
-        """Check that a model that is a place on this machine is a model's folder.
+        """Check the files of a model that is a place on this machine; reads no weights.
 
         Raises
         ------
@@ -147,43 +142,43 @@ class Student:
         """
         check_model(self.model, self.revision)
         folder = Path(self.model)
-        if not (folder.exists() or self.model.startswith(("/", "./", "../", "~"))):
-            return
-        if not folder.is_dir():
-            what = "is not a folder" if folder.exists() else "no such folder"
-            raise FileNotFoundError(f"model={self.model}: {what} (in {Path.cwd()})")
-        try:
-            known = "model_type" in json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError, TypeError):
-            known = False
-        if not known:
-            raise FileNotFoundError(
-                f"model={self.model}: its config.json is missing, or names no model_type; "
-                "give the folder that save_pretrained wrote"
-            )
-        names = [path.name for path in folder.iterdir()]
-        if not any(
-            name.startswith(("tokenizer", "vocab")) or name.endswith(".model") for name in names
-        ):
-            raise FileNotFoundError(
-                f"model={self.model}: no tokenizer in this folder; save it there, too: "
-                "tokenizer.save_pretrained(...)"
-            )
-        for path in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(path, "pt"):  # reads the header, and compares the size
-                    pass
-            except SafetensorError as error:
-                raise ValueError(
-                    f"model={self.model}: {path.name} is damaged ({error}): copy it again"
-                ) from error
+        if folder.exists() or self.model.startswith(("/", "./", "../", "~")):
+            check_folder(folder, f"model={self.model}", self.head)
+
+    def verify(self) -> None:
+        """Load the student and try it on a few pairs, once in a process: before others are paid.
+
+        Raises
+        ------
+        ModelError, FileNotFoundError, AssetError, HubError
+            As `create`.
+        """
+        _verify(self)
 
     def create(self, seed: int) -> CrossEncoder:
-        """The student as it comes, to be trained; `seed` decides freshly drawn weights."""
+        """The student as it comes, to be trained; `seed` decides freshly drawn weights.
+
+        Raises
+        ------
+        ModelError, FileNotFoundError
+            If the weights are not all the model's, or the student cannot score its pairs
+            (`rdx.students.probe`); the message begins with the key.
+        AssetError, HubError
+            If the model cannot be had.
+        """
         folder = model_path(self.model, self.revision)
+        name = f"student.model={self.model}"
+        with explained(name):
+            check_folder(Path(folder), name, self.head)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed, "weights"))
-            return self._assemble(folder, folder, adapt=True)
+            student = self._assemble(folder, name, fresh=True)
+            if saved_head(Path(folder)) is not None:
+                self._load_head(student, Path(folder), name)
+            if self.attention == "sparse":
+                refuse_mixing(student.encoder, self.query_length, self.passage_length)
+            probe.check(student, self)
+            return self._finished(student, adapt=True)
 
     def load(self, folder: Path, seed: int | None = None) -> CrossEncoder:
         """A student that `CrossEncoder.save` wrote.
@@ -193,36 +188,46 @@ class Student:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(seed or 0, "adapters"))
-            student = self._assemble(str(folder), str(folder), adapt=seed is not None)
-        if student.head is not None:
-            student.head.load_state_dict(load_file(folder / "head.safetensors"))
-        return student
+            training = seed is not None
+            student = self._assemble(str(folder), str(folder), fresh=False, training=training)
+            student.pairs.side = saved_side(folder)
+            self._load_head(student, folder, str(folder))
+            return self._finished(student, adapt=training)
 
-    def _assemble(self, weights: str, tokenizer: str, adapt: bool) -> CrossEncoder:
-        extra = {} if self.layers is None else first_layers(weights, self.layers)
+    def _assemble(self, folder: str, name: str, fresh: bool, training: bool = True) -> CrossEncoder:
+        config = configuration(folder, name)
+        extra = {} if self.layers is None else first_layers(config, self.layers, name)
         implementation = self.attention_implementation
-        if implementation is None and adapt and not torch.cuda.is_available():
+        if implementation is None and training and not torch.cuda.is_available():
             # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
             # 1.4 times slower.
             implementation = "eager"
         if implementation is not None:
             extra["attn_implementation"] = implementation
         if self.dropout is not None:
-            extra |= dict.fromkeys(dropouts(weights), self.dropout)
-        if self.head == "cls":
-            extra["num_labels"] = 1
-            encoder = pretrained(AutoModelForSequenceClassification, weights, may_be_fresh, **extra)
-        else:
-            encoder = pretrained(AutoModel, weights, may_be_fresh, **extra)
-            if getattr(encoder, "pooler", None) is not None:
-                # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
-                encoder.pooler.requires_grad_(False)
+            extra |= dict.fromkeys(dropouts(config), self.dropout)
+        encoder = read_encoder(folder, name, self.head == "cls", self.layers, fresh, **extra)
+        if self.head != "cls" and getattr(encoder, "pooler", None) is not None:
+            # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
+            encoder.pooler.requires_grad_(False)
         encoder = encoder.float()
         head = OWN[self.head](encoder.config.hidden_size) if self.head in OWN else None
-        if self.attention == "sparse" and adapt:
-            refuse_mixing(encoder, self.query_length, self.passage_length)
+        return CrossEncoder(encoder, head, Pairs(folder, self, encoder))
+
+    def _load_head(self, student: CrossEncoder, folder: Path, name: str) -> None:
+        if student.head is not None:
+            with explained(f"{name}: {HEAD}"):
+                student.head.load_state_dict(load_file(folder / HEAD))
+
+    def _finished(self, student: CrossEncoder, adapt: bool) -> CrossEncoder:
+        """The student with fresh adapters, if it is to have some, and compiled."""
         if self.lora is not None and adapt:
-            add_adapters(encoder, self.lora)
+            add_adapters(student.encoder, self.lora)
         if self.compile:
-            compile_encoder(encoder)
-        return CrossEncoder(encoder, head, Pairs(tokenizer, self))
+            compile_encoder(student.encoder)
+        return student
+
+
+@lru_cache(maxsize=64)
+def _verify(student: Student) -> None:
+    student.create(0)

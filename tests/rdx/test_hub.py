@@ -28,6 +28,7 @@ CHAT = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SHORT = {"query_length": 8, "passage_length": 16}  # what the tiny models have positions for
 
 
 def electra(folder: Path, vocabulary: Path, pickled: bool, seed: int = 0) -> None:
@@ -151,7 +152,7 @@ def head(server, name):
 @pytest.mark.parametrize("name", [BASE, LARGE])
 @pytest.mark.parametrize("head", ["linear", "cls"])
 def test_a_student_by_its_id_is_that_of_the_folder(online, models, name, head, offline):
-    settings = {"head": head, "query_length": 8, "passage_length": 16}
+    settings = {"head": head, **SHORT}
     expected = Student(str(models / FOLDERS[name]), **settings).create(3).state_dict()
     for away in (False, True):
         offline(away)
@@ -198,11 +199,11 @@ def test_one_request_tells_commit_and_files(online):
 
 def test_a_commit_stays_when_main_moves(online, models):
     old = head(online, LARGE)
-    before = Student(LARGE, head="linear").create(0).state_dict()
+    before = Student(LARGE, head="linear", **SHORT).create(0).state_dict()
     new = online.add(LARGE, models / "moved")
     forget()
-    moved = Student(LARGE, head="linear").create(0).state_dict()
-    pinned = Student(LARGE, head="linear", revision=old).create(0).state_dict()
+    moved = Student(LARGE, head="linear", **SHORT).create(0).state_dict()
+    pinned = Student(LARGE, head="linear", revision=old, **SHORT).create(0).state_dict()
     name = "encoder.embeddings.word_embeddings.weight"
     assert old != new and torch.equal(before[name], pinned[name])
     assert not torch.equal(before[name], moved[name])
@@ -376,7 +377,7 @@ def test_a_download_that_breaks_off_goes_on(online):
     folder = hub.snapshot(LARGE)
     asked = f"GET /large/{LARGE}/resolve/{folder.name}/model.safetensors"
     assert online.asked.count(asked) == 2
-    Student(LARGE, head="linear").create(0)
+    Student(LARGE, head="linear", **SHORT).create(0)
 
 
 def test_a_download_that_ends_early_is_told_and_not_kept(online):
@@ -409,7 +410,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(models, tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for head in ("linear", "cls"):
         with pytest.raises(ValueError, match=lacking.removeprefix("electra.")):
-            Student(str(folder), head=head).create(0)
+            Student(str(folder), head=head, **SHORT).create(0)
     with pytest.raises(ValueError, match="lack"):
         load_causal(str(models / "large"), "fp32", "cpu")
 

@@ -60,7 +60,7 @@ def scores_of(student, training_list):
 
 
 def toy_student(folder: Path, model: str = "wet", layers: int = 1, **options):
-    settings = {"head": "mean", "query_length": 4} | options
+    settings = {"head": "mean", "query_length": 4, "passage_length": 16} | options
     return Student(str(bert(folder, model, layers)), **settings).create(0)
 
 

@@ -1,0 +1,108 @@
+"""What the folder of a model holds, as far as it can be told without reading weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+HEAD, FACTS = "head.safetensors", "student.json"  # what a student of rdx has beside its encoder
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
+
+
+def check_folder(folder: Path, name: str, head: str) -> None:
+    """Check that a folder has the files of a whole model.
+
+    Parameters
+    ----------
+    name
+        Begins the message of errors.
+    head
+        Of the student that is to be made of it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Saying what is missing, damaged, or not this student's.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{name}: {what} (in {Path.cwd()})")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{name}: its weights are adapters (of peft) on another model; give the folder that "
+            "save_pretrained wrote after merge_and_unload"
+        )
+    if "model_type" not in _read(folder / "config.json"):
+        raise FileNotFoundError(
+            f"{name}: its config.json is missing, or names no model_type; "
+            f"{_inner(folder) or 'give the folder that save_pretrained wrote'}"
+        )
+    names = [path.name for path in folder.iterdir()]
+    if not any(n.startswith(("tokenizer", "vocab")) or n.endswith(".model") for n in names):
+        raise FileNotFoundError(
+            f"{name}: no tokenizer in this folder; save it there, too: "
+            "tokenizer.save_pretrained(...)"
+        )
+    _check_weights(folder, name)
+    saved = saved_head(folder)
+    if saved not in (None, head):
+        raise ValueError(
+            f"{name}: holds a student with a trained head={saved}, which head={head} would leave "
+            f"out; give student.head={saved}, or take {HEAD} away for a fresh head"
+        )
+
+
+def saved_head(folder: Path) -> str | None:
+    """The head of a student of rdx whose weights lie beside the encoder; None = there are none."""
+    if not (folder / HEAD).exists():
+        return None
+    return str(_read(folder / FACTS).get("head", "unknown"))
+
+
+def saved_side(folder: Path) -> str:
+    """Where a student of rdx pads: "right" or "left"."""
+    return str(_read(folder / FACTS).get("padding", "right"))
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    weights = [path for form in WEIGHTS for path in sorted(folder.glob(form))]
+    for index in (path for form in INDEXES for path in sorted(folder.glob(form))):
+        named = sorted(set(_read(index).get("weight_map", {}).values()))
+        absent = [part for part in named if not (folder / part).is_file()]
+        if absent:
+            raise FileNotFoundError(
+                f"{name}: {len(absent)} of {len(named)} files of its weights are missing, the "
+                f"first is {absent[0]}: copy it, too"
+            )
+    if not [path for path in weights if path.name != HEAD]:
+        raise FileNotFoundError(
+            f"{name}: no weights in this folder, as model.safetensors or pytorch_model.bin; give "
+            "the folder that save_pretrained wrote"
+        )
+    for path in weights:
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(path, "pt"):  # reads the header, and compares the size
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{name}: {path.name} is damaged ({error}): copy it again") from error
+
+
+def _inner(folder: Path) -> str:
+    """The cure where the model lies in a folder of this one, as sentence-transformers has it."""
+    inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"give the folder of the model, {folder / inner[0]}" if inner else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of keys and values; {} if it is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
