@@ -31,15 +31,22 @@ class Answer:
     Parameters
     ----------
     text
-        As it came.
+        As it came, without what the engine marks as thought by a field of its own.
     input_tokens, output_tokens
-        As the engine counted them; 0 if it does not say.
+        As the engine counted them, thoughts included; estimated if it does not say.
     latency
         Seconds, tries included.
     finish
-        Why the text ended: "stop", "length", "content_filter", ...
+        Why the text ended, in the engine's word: "stop", "length", "content_filter", ...;
+        "unknown" if it gives none, `REFUSAL` if it marks the text as a refusal.
     served
         What the server says that it ran, such as the dated name behind an alias; "" if nothing.
+    thoughts
+        What the model thought aloud, where the engine gives it apart from the text. Never read.
+    thinking_tokens
+        Of the output tokens, those of thoughts, as the engine counted them; 0 if it does not say.
+    estimated
+        Whether token counts are estimates, because the engine gives none.
     """
 
     text: str
@@ -48,6 +55,12 @@ class Answer:
     latency: float
     finish: str
     served: str = ""
+    thoughts: str = ""
+    thinking_tokens: int = 0
+    estimated: bool = False
+
+
+REFUSAL = "refusal"  # the `finish` of a text that the engine marks as a refusal
 
 
 class BackendError(Mendable):
@@ -60,6 +73,10 @@ class Fatal(BackendError):
 
 class Failed(BackendError):
     """A request that was not answered within the bounded tries."""
+
+
+class Rejected(Failed):
+    """A request that the service answers with an error of this request: others may be answered."""
 
 
 class TooLong(BackendError):
