@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, runtime_checkable
 
@@ -83,14 +84,30 @@ class TooLong(BackendError):
     """The request does not fit into the model's context: ask again with shorter passages."""
 
 
+class MaybeTooLong(Rejected):
+    """A request that is rejected, perhaps for its length: shorter passages may be answered."""
+
+
+class Denied(Fatal):
+    """The service refuses key, model or address: fatal unless it has answered other requests."""
+
+
+# Told of the input and output tokens of a try that was served in vain; what it raises ends the
+# request.
+Lost = Callable[[int, int], None]
+
+
 class Backend(Protocol):
     """An LLM that answers chats."""
 
     def identity(self) -> Identity:
         """All that may change an answer: model, revision, engine, sampling parameters."""
 
-    async def ask(self, messages: list[Message], size: int) -> Answer:
+    async def ask(self, messages: list[Message], size: int, lost: Lost | None = None) -> Answer:
         """The answer to a chat that shows `size` passages; raises a `BackendError`."""
+
+    def longest(self, size: int) -> int | None:
+        """Tokens of the longest answer to a window of so many passages; None if nothing limits it."""
 
     async def close(self) -> None:
         """Free connections, threads and memory."""
