@@ -107,7 +107,7 @@ class Backend(Protocol):
         """The answer to a chat that shows `size` passages; raises a `BackendError`."""
 
     def longest(self, size: int) -> int | None:
-        """Tokens of the longest answer to a window of so many passages; None if nothing limits it."""
+        """Tokens of the longest answer to a window of `size` passages; None if none is known."""
 
     async def close(self) -> None:
         """Free connections, threads and memory."""
