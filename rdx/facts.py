@@ -111,11 +111,15 @@ class States:
 
 @dataclass(frozen=True, kw_only=True)
 class Windows(States):
-    """States of windows; answers that were asked for; words kept of a passage, with windows."""
+    """States of windows; answers that were asked for; words kept of a passage, with windows.
+
+    `thinking_tokens`: of all answers, those that the model thought aloud and that nobody reads.
+    """
 
     answers: int
     asked_again: float
     words: dict[str, int]
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

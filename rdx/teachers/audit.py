@@ -59,7 +59,8 @@ def audit(
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
         kept of a passage; `shown` are the doc ids in the order of the prompt, `given` in the order
-        of the answer. None for a teacher without windows.
+        of the answer; `thinking`, if it is there, are tokens of thoughts. None for a teacher
+        without windows.
     qrels
         Judgements [query_id, doc_id, relevance]; None if there are none.
     other
@@ -206,9 +207,11 @@ def _moves_text(moves: Moves) -> str:
 
 def _windows_text(windows: Windows) -> str:
     words = ", ".join(f"{words} ({n:,})" for words, n in windows.words.items())
+    thoughts = counted(windows.thinking_tokens, "token") + " of thoughts"
     return (
         f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
         f"{windows.asked_again:.1%} of the windows asked again; words of a passage: {words}"
+        + (f"; {thoughts}" if windows.thinking_tokens else "")
     )
 
 
@@ -299,6 +302,7 @@ def _windows(windows: pd.DataFrame) -> Windows:
         answers=int(windows.tries.sum()),
         asked_again=float((windows.tries > 1).mean()),
         words={str(length): int(n) for length, n in words.items()},
+        thinking_tokens=int(windows.thinking.sum()) if "thinking" in windows else 0,
     )
 
 

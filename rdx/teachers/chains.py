@@ -18,7 +18,9 @@ _ELLIPSIS = r"\[?(?:\.{2,}|…)\]?"
 # Also what is stuck to brackets ("[1]7") and what is in them ("[8, 7]"), so that what cannot be
 # read is seen, and does not break a chain into two.
 _ITEM = (
-    r"\w{0,80}\[{1,2}[^\[\]\n]{0,80}\]{1,2}\w{0,80}|(?:\[{1,2}\s*)?\w+(?:\s*\]{1,2})?" + f"|{_ELLIPSIS}"
+    r"\w{0,80}\[{1,2}[^\[\]\n]{0,80}\]{1,2}\w{0,80}"
+    r"|(?:\[{1,2}\s*)?\w+(?:\s*\]{1,2})?"
+    rf"|{_ELLIPSIS}"
 )
 _HEAD, _TAIL = re.compile(_ITEM), re.compile(rf"(?:{_ITEM})\Z")
 _LONGEST = 200  # characters of an item that ends a part of the text

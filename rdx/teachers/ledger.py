@@ -57,6 +57,8 @@ class Entry:
         Parse state of the answer by the rule then; "too_long" or "failed" without one.
     error
         Why there is no answer.
+    thinking_tokens
+        As in `messages.Answer`.
     """
 
     key: str
@@ -74,6 +76,7 @@ class Entry:
     cost: float = 0.0
     state: str = ""
     error: str = ""
+    thinking_tokens: int = 0
 
     def plain(self) -> dict[str, JsonValue]:
         """The line as plain JSON, without what it has no value of."""
@@ -86,6 +89,7 @@ class Entry:
             plain |= {"latency": self.latency} | ({"served": self.served} if self.served else {})
             plain["cost"] = self.cost
         plain["state"] = self.state
+        plain |= {"thinking_tokens": self.thinking_tokens} if self.thinking_tokens else {}
         return plain | ({"error": self.error} if self.error else {})
 
 

@@ -28,6 +28,7 @@ from rdx import hub
 from rdx.assets import ASSETS, PREFIX, Model, check_model
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
 from rdx.precision import AUTO, chosen
+from rdx.teachers import parsing
 from rdx.teachers.messages import (
     Answer,
     BackendError,
@@ -40,6 +41,7 @@ from rdx.teachers.messages import (
     characters,
 )
 from rdx.teachers.models import left_padded, load_causal, positions
+from rdx.teachers.thoughts import left_open, marks_thoughts
 
 SCORES = ("generate", "first_token")
 # Between two batches the callers read their answers and ask again. A batch starts once nobody has
@@ -80,7 +82,8 @@ class Local:
         With "first_token": what the answer has before its first letter, "" or, for models that
         were trained on answers such as "[B] > [A]", "[".
     max_new_tokens
-        With "generate": None = as many as the permutation needs, and a few more.
+        With "generate": None = as many as the permutation needs, and a few more; models that
+        think aloud need room for it.
     context
         Longest prompt and answer together, in tokens; None = the model's number of positions.
     chat_variables
@@ -131,6 +134,7 @@ class _Row:
     ids: list[int]
     size: int
     limit: int  # new tokens
+    opened: str  # the mark of thoughts that the prompt leaves open
 
 
 class InProcess:
@@ -288,6 +292,11 @@ class _Engine:
         # A passage that spells a special token out must not end the user's turn.
         specials = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+        # Special tokens are no part of the answer, but for those that tell thoughts from it.
+        added = self.tokenizer.added_tokens_decoder
+        texts = {i: token.content for i, token in added.items() if token.special}
+        texts |= zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
+        self.silent = frozenset(i for i, text in texts.items() if not marks_thoughts(text))
         self.letters = self._letter_tokens() if settings.score == "first_token" else []
 
     def answers(self, chats: list[Chat], stop: threading.Event) -> list[Answer | BackendError]:
@@ -325,7 +334,7 @@ class _Engine:
     @torch.inference_mode()
     def _generated(self, rows: list[_Row], stop: threading.Event) -> list[Answer]:
         tokens, mask = left_padded([row.ids for row in rows], self.model.device)
-        watch = _Watch(self.tokenizer, rows, self.ends, stop)
+        watch = _Watch(self.tokenizer, self.silent, rows, self.ends, stop)
         pad = self.tokenizer.pad_token_id
         greedy = GenerationConfig(
             do_sample=False,
@@ -363,14 +372,26 @@ class _Engine:
 
     def _row(self, messages: list[Message], size: int) -> _Row:
         generates = self.settings.score == "generate"
-        ids = self._ids(self._render(messages) + ("" if generates else self.settings.opening))
+        prompt = self._render(messages) + ("" if generates else self.settings.opening)
+        ids, opened = self._ids(prompt), left_open(prompt)
+        if opened and not (generates and self.settings.max_new_tokens):
+            raise Fatal(self._thinks(opened))
         limit = self._limit(size) if generates else 0
         if self.context is not None and len(ids) + limit > self.context:
             raise TooLong(
                 f"{len(ids)} tokens of prompt and {limit} of answer: the context of "
                 f"{self.settings.model} is {self.context}"
             )
-        return _Row(ids, size, limit)
+        return _Row(ids, size, limit, opened)
+
+    def _thinks(self, mark: str) -> str:
+        cure = "teacher.backend.chat_variables={enable_thinking: false}, if the template knows it"
+        if self.settings.score == "generate":
+            cure += ", or teacher.backend.max_new_tokens with room for them"
+        return (
+            f"teacher.backend.model={self.settings.model}: its chat template begins the answer "
+            f"with thoughts ({mark}); set {cure}"
+        )
 
     def _limit(self, size: int) -> int:
         if self.settings.max_new_tokens is not None:
@@ -443,13 +464,16 @@ class _Watch:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
+        silent: frozenset[int],
         rows: list[_Row],
         ends: frozenset[int],
         stop: threading.Event,
     ) -> None:
-        self.tokenizer, self.rows, self.ends, self.stop = tokenizer, rows, ends, stop
+        self.tokenizer, self.silent, self.rows = tokenizer, silent, rows
+        self.ends, self.stop = ends, stop
         self.tokens: list[list[int]] = [[] for _ in rows]
         self.finish = [""] * len(rows)
+        self._last: dict[int, bool] = {}  # whether a token may be the last one of a permutation
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """Whether each row is done [B], after one more token."""
@@ -462,7 +486,7 @@ class _Watch:
         return torch.tensor(over, device=input_ids.device)
 
     def answer(self, i: int) -> Answer:
-        """The answer of row i."""
+        """The answer of row i; it begins with the mark of thoughts that its prompt left open."""
         tokens, finish = len(self.tokens[i]), self.finish[i] or "closed"
         return Answer(self._text(i), len(self.rows[i].ids), tokens, 0.0, finish)
 
@@ -470,43 +494,35 @@ class _Watch:
         tokens, row = self.tokens[i], self.rows[i]
         if tokens[-1] in self.ends:
             return "stop"
-        if len(tokens) >= row.size and complete(self._text(i), row.size):
-            return "stop"
+        if len(tokens) >= row.size and self._may_end(tokens[-1]):
+            if complete(self._text(i), row.size):
+                return "stop"
         return "length" if len(tokens) >= row.limit else ""
 
+    def _may_end(self, token: int) -> bool:
+        """Reading the text at every token would take longer than long thoughts themselves."""
+        if token not in self._last:
+            self._last[token] = bool(re.search(r"[\]】］\n]", str(self.tokenizer.decode([token]))))
+        return self._last[token]
+
     def _text(self, i: int) -> str:
-        text = self.tokenizer.decode(
-            self.tokens[i], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
-
-
-# The last identifier counts once it cannot go on: "[1" may become "[12]". Without brackets the
-# chain is one if nothing else is on its line ("3 > 2 degrees"), so that the line must end.
-_LAST = re.compile(r"\s*(?:\[\s*(\w+)\s*\]|(\w+)[\s.]*\n)")
-_INNER = re.compile(r"(?:\[\s*(\w+)\s*\]|\b(\w+))\s*$")
+        tokens = [token for token in self.tokens[i] if token not in self.silent]
+        text = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+        return self.rows[i].opened + str(text)
 
 
 def complete(text: str, size: int) -> bool:
-    """Whether a text ends in a chain "[2] > [1] > ..." that names all passages.
+    """Whether a text has a chain "[2] > [1] > ..." that names all passages, by numbers or letters.
+
+    Thoughts are passed over, finished or not.
 
     Examples
     --------
-    >>> complete("[1] and [2] are good: [2] > [1]", 2), complete("[1] > [1", 2)
+    >>> complete("[1] and [2] are good: [2] > [1]", 2), complete("<think>[2] > [1]", 2)
     (True, False)
     """
-    *before, last = text.split(">")
-    if len(before) < size - 1 or not (match := _LAST.match(last)):
-        return False
-    names = {match[1] or match[2]}
-    for part in reversed(before):
-        if not (match := _INNER.search(part)):
-            break
-        names.add(match[1] or match[2])
-        if match.start() > len(part) - len(part.lstrip()):  # prose: the chain begins here
-            break
-    numbers = {str(i + 1) for i in range(size)}
-    return numbers <= names or set(ascii_uppercase[:size]) <= names and size <= 26
+    letters = size <= len(ascii_uppercase) and parsing.complete(text, size, "letters")
+    return letters or parsing.complete(text, size)
 
 
 def revision(model: str, name: str | None = None) -> str:
