@@ -28,6 +28,7 @@ _LONGEST = 200  # characters of an item that ends a part of the text
 LABEL = r"[^\W\d_][^\n\[\]>:\d]{0,80}:"
 _BEFORE = re.compile(rf"[^\S\n]*(?:{LABEL}[^\S\n]*)?[\"'“]?")
 _AFTER = re.compile(r"[\"'”]?[^\S\n]*(?:[.>][^\S\n]*)?[\"'”]?")
+_GOES_ON = re.compile(r"\s*(?:\.\.|…|>\s*[^\s.>]|\W*(?:etc|and so (?:on|forth))\b)")
 _MARKER = re.compile(r"[^\S\n]*1[.)][^\S\n]+")  # a list of one line
 
 
@@ -69,9 +70,9 @@ class Chain(NamedTuple):
 
     @property
     def elided(self) -> bool:
-        """Whether it leaves to the reader what is where: ``[3] > [1] > ...``."""
+        """Whether it leaves to the reader what is where: ``[3] > [1] > ...``, "> the rest"."""
         links = any(item.notation == "elision" for item in self.items)
-        return links or self.after.lstrip().startswith(("..", "…"))
+        return links or bool(_GOES_ON.match(self.after))
 
     @property
     def bracketed(self) -> bool:

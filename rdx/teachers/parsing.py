@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from rdx.teachers.chains import FULL, LABEL, LETTERS, NAMES, Chain, chains, distinct, place
-from rdx.teachers.thoughts import without_thoughts
+from rdx.teachers.thoughts import ends_in_thought, without_thoughts
 
 RULES = ("strict", "lenient")
 VERSION = 2  # of both rules: raised when one of them reads some answer in another way
@@ -113,7 +114,9 @@ def parse(
     _check(size, rule, identifiers)
     if rule == "lenient":
         return _lenient(without_thoughts(text), size, identifiers)
-    text = _plain(text)
+    text = html.unescape(text).translate(STAND_FOR)
+    truncated = truncated or ends_in_thought(text)
+    text = _answer(text)
     listed = _listed(text, size, identifiers)
     if listed is not None:
         return Parsed(None, "malformed") if _opposite(text, "") else Parsed(listed, "ok")
@@ -138,7 +141,7 @@ def complete(text: str, size: int, identifiers: str = "numbers") -> bool:
     (True, False)
     """
     _check(size, "strict", identifiers)
-    text = _plain(text)
+    text = _answer(html.unescape(text).translate(STAND_FOR))
     if size == 1 and text.rstrip(" ").endswith(("]", "\n")):
         return _listed(text, size, identifiers) is not None
     ranking = _ranking(text, size, identifiers)
@@ -180,11 +183,8 @@ REFUSAL = re.compile(
 EXAMPLE = re.compile(r"\b(?:for example|for instance|e\.g\b|such as|in the form)", re.IGNORECASE)
 # What may end the way from a mention of a passage into the chain: "since [3] is best: [3] > ...".
 INTRODUCES = re.compile(r"(?:[.:;!?]|\b(?:is|are|be|follows?))\s*\Z")
-TITLE = re.compile(r"\s*[^\W\d_][^\[\]>]*:\s*")  # "The top 20:"
-MENTION = {
-    "numbers": re.compile(r"\w*\d\w*"),
-    "letters": re.compile(r"\[\s*[A-Z]\s*\]|\b[A-Z]\b(?=[\W\d_]*$)"),
-}
+COUNT = re.compile(r"\b\d+\s+(?:passage|document|result|text|item)s\b|\btop\s+\d+\b", re.IGNORECASE)
+MENTION = {"numbers": re.compile(r"\w*\d\w*"), "letters": re.compile(r"\[\s*[A-Z]\s*\]")}
 
 # Before the chain, words for the lower end are fine after one for the upper end: "from the most to
 # the least relevant". After it, only a declared order counts: "[4] is the least relevant" is fine.
@@ -211,6 +211,8 @@ WORDS = (
 NUMBER = {word: i for words in WORDS for i, word in enumerate(words.split(), start=1)}
 ANYWHERE = {"numbers": re.compile(r"\d+"), "letters": re.compile(r"\b[A-Z]\b")}
 WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+# Words, of which no identifier is one.
+LEAD = {"numbers": re.compile(r"[^\W\d_]+"), "letters": re.compile(r"[^\W\d_]{2,}|[^\W\d_A-Z]")}
 
 
 def _check(size: int, rule: str, identifiers: str) -> None:
@@ -222,10 +224,9 @@ def _check(size: int, rule: str, identifiers: str) -> None:
         raise ValueError(f"a window of {size} passages with {identifiers} as identifiers")
 
 
-def _plain(text: str) -> str:
-    """The answer in the text, without markup and in plain characters."""
-    text = without_thoughts(html.unescape(text).translate(STAND_FOR))
-    return MARKUP.sub(" ", text)
+def _answer(text: str) -> str:
+    """The answer in the text, without thoughts and markup."""
+    return MARKUP.sub(" ", without_thoughts(text))
 
 
 def _listed(text: str, size: int, identifiers: str) -> tuple[int, ...] | None:
@@ -284,12 +285,9 @@ def _stated(chain: Chain, size: int, identifiers: str) -> bool:
         return chain.fills
     if chain.begins or len(chain.order) < size:
         return chain.begins
-    mentions = list(MENTION[identifiers].finditer(chain.before))
-    if not mentions or TITLE.fullmatch(chain.before):
-        return True
-    between = chain.before[mentions[-1].end() :]
-    words = any(character.isalpha() for character in between)
-    return words and bool(INTRODUCES.search(between[-20:]))
+    before = COUNT.sub(" ", chain.before)
+    mentions = list(MENTION[identifiers].finditer(before))
+    return not mentions or bool(INTRODUCES.search(before[mentions[-1].end() :][-20:]))
 
 
 def _unmistakable(ranking: Chain, text: str, size: int, identifiers: str) -> bool:
@@ -302,6 +300,7 @@ def _unmistakable(ranking: Chain, text: str, size: int, identifiers: str) -> boo
         and not (lacking and ranking.elided)
         and not (lacking and lacking & _named(prose, identifiers))
         and not _opposite(before, after)
+        and _led_to(ranking, before, identifiers)
         and all(
             _within(other.order, ranking.order)
             for other in chains(text, size, identifiers)
@@ -311,14 +310,33 @@ def _unmistakable(ranking: Chain, text: str, size: int, identifiers: str) -> boo
     )
 
 
+def _led_to(ranking: Chain, before: str, identifiers: str) -> bool:
+    """Whether what stands before a chain, with no word in between, is how the chain begins.
+
+    "1." before a chain in brackets begins a list, and names no passage.
+    """
+    if ranking.begins and ranking.before.strip() in ("1.", "1)"):
+        before = before[: -len(ranking.before)]
+    before = COUNT.sub("passages", before)
+    words = list(LEAD[identifiers].finditer(before))
+    lead = before[words[-1].end() :] if words else before
+    names = distinct(_position(name) for name in ANYWHERE[identifiers].findall(lead))
+    return names == ranking.order[: len(names)]
+
+
 def _named(prose: str, identifiers: str) -> set[int]:
     """Positions that a text names, in figures or in words."""
     figures = ANYWHERE[identifiers].findall(prose)
-    if identifiers == "letters":
-        return {LETTERS.index(figure) for figure in figures}
-    words = (NUMBER.get(word.lower()) for word in WORD.findall(prose))
-    numbers = [int(figure) for figure in figures if len(figure) < 1000] + [n for n in words if n]
-    return {number - 1 for number in numbers}
+    if identifiers == "numbers":
+        words = (NUMBER.get(word.lower()) for word in WORD.findall(prose))
+        figures += [str(number) for number in words if number]
+    return {_position(figure) for figure in figures}
+
+
+def _position(name: str) -> int:
+    """Position of an identifier in a window of any size; -1 of a number that is none."""
+    position = place(name, sys.maxsize)
+    return -1 if position is None else position
 
 
 def _opposite(before: str, after: str) -> bool:

@@ -46,14 +46,19 @@ def without_thoughts(text: str) -> str:
     >>> without_thoughts("Is it [1] > [2]?</think>[2] > [1]<think>or")
     '[2] > [1]'
     """
-    answer = "\n".join(_parts(text))
+    answer = "\n".join(_parts(text)[0])
     return _MARK.sub(lambda mark: mark[0] if mark["square"] else " ", answer)
+
+
+def ends_in_thought(text: str) -> bool:
+    """Whether a text breaks off in a thought, so that what is before it need not be all."""
+    return _parts(text)[1]
 
 
 def thinking_tokens(text: str, thoughts: str, output_tokens: int) -> int:
     """Of the tokens of an answer, those of thoughts, in or beside the text: by characters."""
     total = len(text) + len(thoughts)
-    thought = total - sum(map(len, _parts(text)))
+    thought = total - sum(map(len, _parts(text)[0]))
     return round(output_tokens * thought / total) if total else 0
 
 
@@ -72,8 +77,8 @@ def left_open(prompt: str) -> str:
     return mark[0] if kind == "thought" and not closes else ""
 
 
-def _parts(text: str) -> list[str]:
-    """What of a text is no thought, in order."""
+def _parts(text: str) -> tuple[list[str], bool]:
+    """What of a text is no thought, in order; and whether a thought is open at its end."""
     text = _final_channel(text)
     parts: list[str] = []
     start, within = 0, ""  # the kind of mark that is open
@@ -88,7 +93,7 @@ def _parts(text: str) -> list[str]:
         start, within = mark.end(), "" if closes else kind
     if not within:
         parts.append(text[start:])
-    return [part for part in parts if part]
+    return [part for part in parts if part], bool(within)
 
 
 def _read(mark: re.Match[str]) -> tuple[str, bool]:
