@@ -119,7 +119,8 @@ def parse(
     text = _answer(text)
     listed = _listed(text, size, identifiers)
     if listed is not None:
-        return Parsed(None, "malformed") if _opposite(text, "") else Parsed(listed, "ok")
+        keys = text.replace('"', " ")  # of a JSON object
+        return Parsed(None, "malformed") if _opposite(keys, "") else Parsed(listed, "ok")
     ranking = _ranking(text, size, identifiers)
     if ranking is None:
         return Parsed(None, "refused" if REFUSAL.search(text) else "malformed")
