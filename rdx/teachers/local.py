@@ -374,7 +374,7 @@ class _Engine:
         generates = self.settings.score == "generate"
         prompt = self._render(messages) + ("" if generates else self.settings.opening)
         ids, opened = self._ids(prompt), left_open(prompt)
-        if opened and not (generates and self.settings.max_new_tokens):
+        if opened and self.settings.max_new_tokens is None:
             raise Fatal(self._thinks(opened))
         limit = self._limit(size) if generates else 0
         if self.context is not None and len(ids) + limit > self.context:
@@ -440,6 +440,8 @@ class _Engine:
     def _letter_tokens(self) -> list[int]:
         """The token of every letter where the answer begins."""
         before = self._render([{"role": "user", "content": "?"}]) + self.settings.opening
+        if opened := left_open(before):
+            raise Fatal(self._thinks(opened))
         start, tokens = self._ids(before), []
         unknown = self.tokenizer.unk_token_id
         for letter in ascii_uppercase:

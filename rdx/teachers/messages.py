@@ -88,6 +88,10 @@ class MaybeTooLong(Rejected):
     """A request that is rejected, perhaps for its length: shorter passages may be answered."""
 
 
+class Refused(Rejected):
+    """A request that a filter of the service turns away, for the texts that it shows."""
+
+
 class Denied(Fatal):
     """The service refuses key, model or address: fatal unless it has answered other requests."""
 
