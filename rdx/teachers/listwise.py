@@ -50,7 +50,7 @@ from rdx.teachers.messages import (
 from rdx.teachers.parsing import RULES, VERSION, Parsed, read
 from rdx.teachers.prompts import RANK_LLM, Prompt, load, shorten
 from rdx.teachers.tables import COLUMNS
-from rdx.teachers.thoughts import thinking_tokens, without_thoughts
+from rdx.teachers.thoughts import ends_in_thought, thinking_tokens, without_thoughts
 from rdx.text import counted
 
 log = logging.getLogger(__name__)
@@ -385,6 +385,7 @@ class _Session:
 
     def _parsed(self, text: str | None, finish: str, size: int) -> Parsed:
         answer = self.prompt.canonical(without_thoughts(text or ""))
+        finish = "within a thought" if ends_in_thought(text or "") else finish
         return read(answer, finish, size, self.teacher.parse, self.prompt.identifiers)
 
     def _announce(self, lists: Mapping[str, list[str]]) -> None:

@@ -19,7 +19,7 @@ IDENTIFIERS = ("numbers", "letters")
 
 # Words of services for "the model stopped by itself"; any other word means that it was stopped.
 STOPPED = frozenset(
-    "stop stopped stop_sequence eos eos_token end_turn end_of_turn complete completed".split()
+    "stop stop_sequence eos eos_token end_turn end_of_turn complete completed".split()
 )
 # ... and for "this is not answered".
 DECLINED = frozenset(
@@ -154,7 +154,7 @@ def complete(text: str, size: int, identifiers: str = "numbers") -> bool:
     )
 
 
-MARKUP = re.compile(r"```[a-z]*|[*`]|\\(?=[\[\]>])")
+MARKUP = re.compile(r"```[a-z]*|[*`]|\\(?=[\[\]>])|^[^\S\n]*[-•][^\S\n]+(?=\[)", re.MULTILINE)
 LABELLED = re.compile(rf"\s*(?:{LABEL}\s*)?[\"“]?")
 # Characters that stand for others: full width forms, lenticular brackets.
 STAND_FOR = {0xFEE0 + code: code for code in range(ord("!"), ord("~") + 1)}
@@ -194,9 +194,10 @@ LOWER = r"\b(?:(?<!at )least|less|worst|lowest|weakest|bottom)\b"
 RISING = r"\b(?:ascending|increasing|revers\w+|backwards?)\b"
 UPPER_END, LOWER_END = re.compile(UPPER, re.IGNORECASE), re.compile(LOWER, re.IGNORECASE)
 RISES = re.compile(RISING, re.IGNORECASE)
+LOWEST = r"\b(?:(?<!at )least|worst|lowest|weakest)\b"
 DECLARED = re.compile(
-    rf"{LOWER}[^.\n]{{0,60}}\b(?:to|until|before|then)\b[^.\n]{{0,40}}{UPPER}"
-    rf"|{LOWER}[^.\n]{{0,30}}\bfirst\b|{UPPER}[^.\n]{{0,30}}\blast\b"
+    rf"{LOWEST}(?:[\s-]+\w+){{0,2}}\s+(?:to|until|before|then)\s+(?:the\s+)?{UPPER}"
+    rf"|{LOWEST}[\s-]+(?:\w+[\s-]+){{0,2}}first\b|{UPPER}[\s-]+(?:\w+[\s-]+)?last\b"
     rf"|{RISING}[^.\n]{{0,20}}\b(?:order|relevan|rank)"
     rf"|\b(?:order|relevan|rank|sort)\w*\b[^.\n]{{0,20}}{RISING}",
     re.IGNORECASE,

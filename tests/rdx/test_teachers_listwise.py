@@ -325,6 +325,8 @@ def test_the_lenient_rule_takes_what_the_strict_one_refuses(teacher, rank, tmp_p
         ("[2] > [1]", "eos_token", "repaired"),
         ("[2] > [1] > [4] > [3]", "length", "ok"),
         ("2] > [1] > [4] > [3]", "stop", "repaired"),
+        ("[2] > [1]", "stop", "repaired"),
+        ("[2] > [1]<think>and", "stop", "malformed"),
         ("[2, 1] > [4] > [3]", "stop", "malformed"),
         ("<think>[2] > [1] > [4] > [3]", "length", "malformed"),
         ("<think>[1] > [2]</think>[2] > [1] > [4] > [3]", "stop", "ok"),

@@ -97,6 +97,7 @@ def test_the_grammar_is_ok(text):
         (f"[2] is best: {CHAIN}", ORDER),
         # the order that was asked for
         (f"{CHAIN}\nPassage [3] is the least relevant, [2] the most.", ORDER),
+        (f"{CHAIN}\nThe first is best; [3] is less relevant to it, the worst; [2] first.", ORDER),
         # an elision where nothing is missing
         (f"{CHAIN} > ...", ORDER),
     ],
@@ -210,6 +211,7 @@ def test_malformed(text):
         "[2] [4] [1] [3]",
         "[2], [4], [1], [3].",
         "[2]\n[4]\n[1]\n[3]\n",
+        "- [2]\n- [4]\n- [1]\n- [3]",
         "Ranking: [2]; [4]; [1]; [3]",
         "[2] -> [4] -> [1] -> [3]",
         "[2] → [4] → [1] → [3]",
