@@ -59,8 +59,9 @@ def audit(
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
         kept of a passage; `shown` are the doc ids in the order of the prompt, `given` in the order
-        of the answer; `thinking`, if it is there, are tokens of thoughts. None for a teacher
-        without windows.
+        of the answer. It may have [shortened, estimated, lost, thinking]: whether passages were
+        shortened to fit, tokens that are estimated, of tries in vain, and of thoughts. None for a
+        teacher without windows.
     qrels
         Judgements [query_id, doc_id, relevance]; None if there are none.
     other
@@ -163,11 +164,16 @@ def _moves_text(moves: Moves) -> str:
 
 def _windows_text(windows: Windows) -> str:
     words = ", ".join(f"{words} ({n:,})" for words, n in windows.words.items())
-    thoughts = counted(windows.thinking_tokens, "token") + " of thoughts"
+    more = (
+        (windows.shortened, "with shortened passages"),
+        (windows.estimated_tokens, "tokens are estimated"),
+        (windows.lost_tokens, "tokens of tries that failed"),
+        (windows.thinking_tokens, "tokens of thoughts"),
+    )
     return (
         f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
         f"{windows.asked_again:.1%} of the windows asked again; words of a passage: {words}"
-        + (f"; {thoughts}" if windows.thinking_tokens else "")
+        + "".join(f"; {n:,} {what}" for n, what in more if n)
     )
 
 
@@ -258,8 +264,16 @@ def _windows(windows: pd.DataFrame) -> Windows:
         answers=int(windows.tries.sum()),
         asked_again=float((windows.tries > 1).mean()),
         words={str(length): int(n) for length, n in words.items()},
-        thinking_tokens=int(windows.thinking.sum()) if "thinking" in windows else 0,
+        shortened=_total(windows, "shortened"),
+        estimated_tokens=_total(windows, "estimated"),
+        lost_tokens=_total(windows, "lost"),
+        thinking_tokens=_total(windows, "thinking"),
     )
+
+
+def _total(windows: pd.DataFrame, column: str) -> int:
+    """Sum of a column; 0 without it, as in tables of earlier versions."""
+    return int(windows[column].sum()) if column in windows else 0
 
 
 def _effectiveness(lists: pd.DataFrame, qrels: pd.DataFrame) -> LabelEffectiveness:

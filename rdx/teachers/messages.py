@@ -111,7 +111,7 @@ class Backend(Protocol):
         """The answer to a chat that shows `size` passages; raises a `BackendError`."""
 
     def longest(self, size: int) -> int | None:
-        """Tokens of the longest answer to a window of `size` passages; None if none is known."""
+        """Tokens of the longest answer to a window of so many passages; None without a limit."""
 
     async def close(self) -> None:
         """Free connections, threads and memory."""
