@@ -6,7 +6,7 @@ others have the order of the first stage and no label.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import ir_measures
 import numpy as np
@@ -20,16 +20,16 @@ from rdx.facts import (
     Effectiveness,
     LabelEffectiveness,
     Moves,
-    PositionBias,
     Slope,
     States,
     Windows,
     shallow,
 )
 from rdx.rankings import STATES, USABLE
+from rdx.teachers.overlap import P, rbo
+from rdx.teachers.position_bias import position_bias
 from rdx.text import counted
 
-P = 0.9  # of RBO: the first ten ranks have 86 % of the weight
 NDCG = ir_measures.nDCG @ 10
 JUDGED = ir_measures.Judged @ 10
 
@@ -59,7 +59,9 @@ def audit(
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
         kept of a passage; `shown` are the doc ids in the order of the prompt, `given` in the order
-        of the answer. None for a teacher without windows.
+        of the answer. It may have [shortened, estimated, lost, thinking]: whether passages were
+        shortened to fit, tokens that are estimated, of tries in vain, and of thoughts. None for a
+        teacher without windows.
     qrels
         Judgements [query_id, doc_id, relevance]; None if there are none.
     other
@@ -85,54 +87,10 @@ def audit(
         lists=_states(states),
         moves=_moves(_usable(lists)),
         windows=None if windows is None else _windows(windows),
-        position_bias=None if windows is None else _position_bias(windows, candidates),
+        position_bias=None if windows is None else position_bias(windows, candidates),
         effectiveness=None if qrels is None else _effectiveness(lists, qrels),
         agreement=None if other is None else _agreement(_usable(lists), _usable(other)),
     )
-
-
-def rbo(ranking: Sequence[Hashable], other: Sequence[Hashable], p: float = P) -> float:
-    """Rank-biased overlap, extrapolated beyond the end of the rankings (RBO_ext).
-
-    Webber, Moffat and Zobel: A similarity measure for indefinite rankings. TOIS 28(4), 2010,
-    equation 32 (equation 23 if both are equally long). With X_d items shared by the first d of
-    both, the mean of X_d / d weighted by p^(d-1), as if the agreement at the end went on.
-
-    Parameters
-    ----------
-    ranking, other
-        Items, best first, without repetition; they may differ in length and content.
-    p
-        Persistence in (0, 1): the smaller, the more the top counts.
-
-    Returns
-    -------
-    float
-        0 (nothing shared) to 1 (the same, or one a prefix of the other).
-
-    Examples
-    --------
-    >>> rbo("ab", "ba", 0.5)
-    0.5
-    """
-    if not 0 < p < 1:
-        raise ValueError(f"p={p}: must be between 0 and 1")
-    short, long = sorted((ranking, other), key=len)
-    s, n = len(short), len(long)
-    if not s:
-        raise ValueError("an empty ranking")
-    if len(set(short)) < s or len(set(long)) < n:
-        raise ValueError("a ranking names an item twice")
-    place = {item: i for i, item in enumerate(long)}
-    # an item counts from the depth on at which both rankings have shown it
-    met = np.array([max(i, place[item]) for i, item in enumerate(short) if item in place], int)
-    shared = np.cumsum(np.bincount(met, minlength=n))
-    depth = np.arange(1, n + 1)
-    agreement = shared / depth
-    # beyond its end the short ranking is taken to go on as it agreed at its end
-    agreement[s:] += shared[s - 1] * (depth[s:] - s) / (s * depth[s:])
-    weight = p**depth
-    return float((1 - p) / p * (agreement @ weight) + agreement[-1] * weight[-1])
 
 
 def remarks(audit: Audit) -> list[str]:
@@ -206,9 +164,16 @@ def _moves_text(moves: Moves) -> str:
 
 def _windows_text(windows: Windows) -> str:
     words = ", ".join(f"{words} ({n:,})" for words, n in windows.words.items())
+    more = (
+        (windows.shortened, "with shortened passages"),
+        (windows.estimated_tokens, "tokens are estimated"),
+        (windows.lost_tokens, "tokens of tries that failed"),
+        (windows.thinking_tokens, "tokens of thoughts"),
+    )
     return (
         f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
         f"{windows.asked_again:.1%} of the windows asked again; words of a passage: {words}"
+        + "".join(f"; {n:,} {what}" for n, what in more if n)
     )
 
 
@@ -299,73 +264,16 @@ def _windows(windows: pd.DataFrame) -> Windows:
         answers=int(windows.tries.sum()),
         asked_again=float((windows.tries > 1).mean()),
         words={str(length): int(n) for length, n in words.items()},
+        shortened=_total(windows, "shortened"),
+        estimated_tokens=_total(windows, "estimated"),
+        lost_tokens=_total(windows, "lost"),
+        thinking_tokens=_total(windows, "thinking"),
     )
 
 
-def _position_bias(windows: pd.DataFrame, candidates: pd.DataFrame) -> PositionBias:
-    """Where the passages at each position of a window end up.
-
-    "all" is confounded: what is shown first was ranked first, by the first stage or by the window
-    before, and deserves it. "shuffled" is not: the first window of a list in random order.
-    """
-    lists = ["query_id", "shuffle"]
-    first = windows[
-        (windows["pass"] == 0) & (windows.end == windows.groupby(lists).end.transform("max"))
-    ]
-    ranks = candidates.set_index(["query_id", "doc_id"])["rank"].to_dict()
-    # The first input order of a list may be the first stage's, of all lists or of none.
-    plain = first[first.shuffle == 0]
-    sorted_lists = [
-        np.all(np.diff([ranks[query_id, doc_id] for doc_id in shown]) > 0)
-        for query_id, shown in zip(plain.query_id, plain.shown, strict=True)
-    ]
-    shuffled = first if not all(sorted_lists) else first[first.shuffle > 0]
-    return PositionBias(all=_bias(windows), shuffled=_bias(shuffled))
-
-
-def _bias(windows: pd.DataFrame) -> Bias | None:
-    """Mean rank in the answer by position in the prompt, and its slope."""
-    usable = _usable(windows)
-    usable = usable[usable.shown.map(len) > 1]
-    if usable.empty:
-        return None
-    ranks = [
-        _answered(shown, answer) for shown, answer in zip(usable.shown, usable.given, strict=True)
-    ]
-    sizes = [len(window) for window in ranks]
-    size = max(set(sizes), key=lambda n: (sizes.count(n), n))
-    mean_rank = np.mean([window for window in ranks if len(window) == size], axis=0)
-    slopes = pd.Series([_slope(window) for window in ranks])
-    return Bias(
-        windows=len(ranks),
-        size=size,  # the most frequent one, which these are the positions of
-        mean_rank=tuple(mean_rank.tolist()),
-        excess=tuple((mean_rank - (size + 1) / 2).tolist()),
-        slope=_interval(slopes.groupby(usable.query_id.to_numpy()).mean().to_numpy()),
-    )
-
-
-def _answered(shown: Sequence[Hashable], answer: Sequence[Hashable]) -> np.ndarray:
-    """[size] rank in the answer of the passage at each position of the prompt."""
-    place = {doc_id: rank for rank, doc_id in enumerate(answer, start=1)}
-    return np.array([place[doc_id] for doc_id in shown])
-
-
-def _slope(ranks: np.ndarray) -> float:
-    """Slope of rank on position: 0 they have nothing to do with each other, 1 the order is kept.
-
-    Both are permutations of the same numbers, so that this is Spearman's correlation too.
-    """
-    centred = np.arange(len(ranks)) - (len(ranks) - 1) / 2
-    return float(centred @ ranks / (centred @ centred))
-
-
-def _interval(values: np.ndarray) -> Slope:
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Slope(mean=mean, low=None, high=None, queries=n)
-    half = float(scipy.special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
-    return Slope(mean=mean, low=mean - half, high=mean + half, queries=n)
+def _total(windows: pd.DataFrame, column: str) -> int:
+    """Sum of a column; 0 without it, as in tables of earlier versions."""
+    return int(windows[column].sum()) if column in windows else 0
 
 
 def _effectiveness(lists: pd.DataFrame, qrels: pd.DataFrame) -> LabelEffectiveness:

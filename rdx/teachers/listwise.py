@@ -47,9 +47,10 @@ from rdx.teachers.messages import (
     TooLong,
     characters,
 )
-from rdx.teachers.parsing import RULES, Parsed, parse
+from rdx.teachers.parsing import RULES, VERSION, Parsed, read
 from rdx.teachers.prompts import RANK_LLM, Prompt, load, shorten
 from rdx.teachers.tables import COLUMNS
+from rdx.teachers.thoughts import ends_in_thought, thinking_tokens, without_thoughts
 from rdx.text import counted
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ def _template(prompt: str) -> JsonValue:
         return {"name": prompt, "version": version("rank-llm")}
     path = folders.options(folders.PROMPTS).get(prompt, Path(prompt))
     return content(path) if path.is_file() else prompt
+
+
+def _rule(name: str) -> JsonValue:
+    """A rule that reads answers, and its version: the same answers may be other labels by it."""
+    return {"rule": name, "version": VERSION}
 
 
 @settings(frozen=True)
@@ -127,7 +133,7 @@ class Listwise:
     shuffles: Positive = 1
     merge: Annotated[str, one_of(*windows.MERGES)] = "borda"
     seed: int = 0
-    parse: Annotated[str, one_of(*RULES)] = "strict"
+    parse: Annotated[str, one_of(*RULES), DecidedBy(_rule)] = "strict"
     tries: Positive = 3
     passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300
     concurrency: Annotated[Positive, SCHEDULES] = 8
@@ -367,6 +373,8 @@ class _Session:
             output_tokens=answer.output_tokens,
             latency=round(answer.latency, 4),
             served=answer.served,
+            thinking_tokens=answer.thinking_tokens
+            or thinking_tokens(answer.text, answer.thoughts, answer.output_tokens),
             cost=self.meter.prices.cost(answer.input_tokens, answer.output_tokens),
             state=self._parsed(answer.text, answer.finish, entry.size).state,
         )
@@ -376,13 +384,9 @@ class _Session:
         return self.prompt.messages(self.collection.queries[query_id], texts)
 
     def _parsed(self, text: str | None, finish: str, size: int) -> Parsed:
-        return parse(
-            self.prompt.canonical(text or ""),
-            size,
-            self.teacher.parse,
-            truncated=finish == "length",
-            identifiers=self.prompt.identifiers,
-        )
+        answer = self.prompt.canonical(without_thoughts(text or ""))
+        finish = "within a thought" if ends_in_thought(text or "") else finish
+        return read(answer, finish, size, self.teacher.parse, self.prompt.identifiers)
 
     def _announce(self, lists: Mapping[str, list[str]]) -> None:
         """Say before the first request what all of them may cost."""

@@ -193,6 +193,19 @@ def test_windows_are_counted_with_all_their_answers():
     assert windows.counts == expected and windows.left_out == 2
     assert windows.answers == 8 and windows.asked_again == 0.5
     assert windows.words == {"300": 3, "225": 1}
+    assert windows.thinking_tokens == 0  # nobody said so
+
+
+def test_thinking_tokens_are_summed_over_windows():
+    rows = [window("q1", "abc", "cab") | {"thinking": 1200}, window("q2", "xy", "yx")]
+    rows[1]["thinking"] = 34
+    facts_of = audit(TAUGHT, FIRST, pd.DataFrame(rows))
+    assert facts_of.windows.thinking_tokens == 1234
+    assert facts.numbers(facts_of)["windows/thinking_tokens"] == 1234
+    assert "1,234" in summary(facts_of)
+    older = json.loads(facts.dump(facts_of))
+    del older["windows"]["thinking_tokens"]
+    assert facts.parse(Audit, json.dumps(older)).windows.thinking_tokens == 0
 
 
 def test_position_bias_of_hand_worked_windows():

@@ -29,10 +29,11 @@ from faulty_server import (
     wrong_kind,
 )
 
-from rdx import rankings
+from rdx import config, rankings
 from rdx.collection import Collection
 from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
 from rdx.teachers.ledger import Ledger
+from rdx.teachers.parsing import VERSION
 from tests.rdx.configured import configured
 
 pytest.importorskip("openai")
@@ -311,6 +312,63 @@ def test_the_lenient_rule_takes_what_the_strict_one_refuses(teacher, rank, tmp_p
         assert len(server.asked) == 2  # the same ledger: the strict rule's second try, no more
     assert states(strict) == {"q0": "malformed"} and states(lenient) == {"q0": "repaired"}
     assert orders(lenient)["q0"] == ["d3", "d1", "d0", "d2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "state"),
+    [
+        ("[2] > [1]", "length", "malformed"),
+        ("[2] > [1]", None, "malformed"),
+        ("[2] > [1]", "a word of tomorrow", "malformed"),
+        ("[2] > [1]", "content_filter", "refused"),
+        ("", "content_filter", "refused"),
+        ("[2] > [1]", "eos_token", "repaired"),
+        ("[2] > [1] > [4] > [3]", "length", "ok"),
+        ("2] > [1] > [4] > [3]", "stop", "repaired"),
+        ("[2] > [1]", "stop", "repaired"),
+        ("[2] > [1]<think>and", "stop", "malformed"),
+        ("[2, 1] > [4] > [3]", "stop", "malformed"),
+        ("<think>[2] > [1] > [4] > [3]", "length", "malformed"),
+        ("<think>[1] > [2]</think>[2] > [1] > [4] > [3]", "stop", "ok"),
+    ],
+)
+def test_the_end_of_an_answer_decides_whether_it_is_a_label(teacher, rank, text, finish, state):
+    with FaultyServer(per_body(then=answer(text, finish))) as server:
+        taught = rank(teacher(server, tries=1), queries=1, depth=4)
+    assert states(taught) == {"q0": state}
+    usable = state in ("ok", "repaired")
+    last = (3, 2) if "[4]" in text else (2, 3)
+    assert orders(taught)["q0"] == [f"d{i}" for i in ((1, 0, *last) if usable else range(4))]
+
+
+def test_stored_answers_are_read_by_the_rule_of_now(teacher, rank, tmp_path):
+    """A ledger of an older rule, which took a chain without its first passage as repaired."""
+    with FaultyServer(per_body(then=answer("[8] = [7] > [6] > [5] > [4] > [3] > [2] > [1]"))) as s:
+        rank(teacher(s, tries=1, window=8), queries=1, depth=8)
+        [file] = (tmp_path / "ledger").iterdir()
+        file.write_text(file.read_text().replace('"state":"malformed"', '"state":"repaired"'))
+        taught = rank(teacher(s, tries=1, window=8), queries=1, depth=8, folder="b")
+        assert len(s.asked) == 1
+    assert states(taught) == {"q0": "malformed"}
+
+
+def test_thoughts_are_counted(teacher, rank, tmp_path):
+    with FaultyServer(
+        per_body(then=answer("<think>a b c</think> [2] > [1] > [4] > [3]"))
+    ) as server:
+        rank(teacher(server), queries=1, depth=4)
+    [entry] = Ledger(tmp_path / "ledger").entries()
+    # 20 of 42 characters, of 10 tokens (the server counts words)
+    assert (entry.output_tokens, entry.thinking_tokens) == (10, round(10 * 20 / 42))
+
+
+def test_the_version_of_the_rule_is_part_of_the_labels_identity(teacher, monkeypatch):
+    with FaultyServer() as server:
+        before = config.identity(teacher(server))
+        assert before != config.identity(teacher(server, parse="lenient"))
+        monkeypatch.setattr("rdx.teachers.listwise.VERSION", VERSION + 1)
+        after = config.identity(teacher(server))
+    assert {name for name in before if before[name] != after[name]} == {"parse"}
 
 
 # --- faults of the service ---

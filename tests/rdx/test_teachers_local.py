@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, processors
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -15,14 +15,16 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from rdx.teachers import local
 from rdx.teachers.local import Local, complete, revision
 from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
+from rdx.teachers.parsing import read
 from tests.rdx.configured import configured
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 WORDS = "river engine garden planet violin market stone reed kelp onyx rank these done".split()
 SPECIAL = ["[PAD]", "[UNK]", "<s>", "</s>"]
 ROLES = ["<user>", "<bot>", "system:"]
+THOUGHTS = ["<think>", "</think>", "[C]>", "[B]>", "[A]"]
 NUMBERS = [f"[{i}]" for i in range(1, 8)] + [f"[{i}]>" for i in range(1, 8)]
-VOCABULARY = [*SPECIAL, *ROLES, *NUMBERS, *LETTERS, *WORDS, "[", ">"]
+VOCABULARY = [*SPECIAL, *ROLES, *THOUGHTS, *NUMBERS, *LETTERS, *WORDS, "[", ">"]
 VOCABULARY += ["even"] * (len(VOCABULARY) % 2)
 CONTEXT = 96
 CHAT = (
@@ -68,7 +70,8 @@ def llama(tmp_path_factory) -> str:
 # What follows a word; "done" follows all others.
 FOLLOWS = {
     "river": "[3]>", "[3]>": "[1]>", "[1]>": "[2]", "[2]": "done",
-    "engine": "[4]>", "[4]>": "[5]>", "[5]>": "[4]>", "garden": "</s>",
+    "violin": "<think>", "<think>": "[C]>", "[C]>": "[B]>", "[B]>": "[A]", "[A]": "</think>",
+    "</think>": "[3]>", "engine": "[4]>", "[4]>": "[5]>", "[5]>": "[4]>", "garden": "</s>",
 }  # fmt: skip
 
 
@@ -161,6 +164,19 @@ def tokens(text: str) -> list[int]:
         ("2 > 1 > 3\n", 3, True),
         ("2 > 1 > 3.\n", 3, True),
         ("2 > 1 > 3 degrees", 3, False),
+        ("2] > [1] > [3]", 3, True),
+        ("[2] > [1] > [3", 3, False),
+        ("【2】＞【1】＞【3】", 3, True),
+        ("[2], [1]", 2, False),  # the sentence may go on
+        ("[3, 2] > [1]", 3, False),
+        ("Worst to best: [2] > [1]", 2, False),
+        ("<think>[2] > [1]", 2, False),
+        ("<think>[2] > [1]</think>", 2, False),
+        ("<think>[2] > [1]</think>[1] > [2]", 2, True),
+        ("[2] > [1]</think>[1] > [2]", 2, True),
+        ("<|channel|>analysis<|message|>[2] > [1]", 2, False),
+        ("◁think▷[2] > [1]", 2, False),
+        ("[THINK][2] > [1]", 2, False),
         ("[B] > [A]", 2, True),
         ("[B] > [C]", 2, False),
         ("B > A\n", 2, True),
@@ -195,6 +211,48 @@ def test_answers_end_with_the_permutation_an_end_token_or_their_limit(scripted):
         ("done " * 8 + "done", 2, 9, "length"),
         ("[3]> [1]> [2] " + "done " * 5 + "done", 6, 9, "length"),
     ]
+
+
+TALKATIVE = "<think> [C]> [B]> [A] </think> [3]> [1]> [2]"
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "special"])
+def thinker(request, scripted, tmp_path) -> str:
+    """The scripted model with a chat template; marks of thoughts are special tokens, or are not."""
+    folder = shutil.copytree(scripted, tmp_path / "thinker")
+    save_tokenizer(folder, CHAT)
+    if request.param:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        marks = [AddedToken(mark, special=True) for mark in ("<think>", "</think>", "[PAD]")]
+        tokenizer.add_tokens(marks, special_tokens=True)
+        tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_no_answer_ends_within_a_thought(thinker):
+    # "[C]> [B]> [A]" is complete, but it is a thought
+    long, cut = (settings(thinker, max_new_tokens=n, chat_variables={"mood": "violin"})
+                 for n in (20, 4))  # fmt: skip
+    [whole] = ask(long, [(user("stone"), 3)])
+    assert (whole.text, whole.finish, whole.output_tokens) == (TALKATIVE, "stop", 8)
+    assert read(whole.text, whole.finish, 3) == ((2, 0, 1), "ok")
+    [part] = ask(cut, [(user("stone"), 3)])
+    assert (part.finish, part.output_tokens) == ("length", 4)
+    assert read(part.text, part.finish, 3, identifiers="letters") == (None, "malformed")
+
+
+def test_a_thought_that_the_template_begins_is_part_of_the_text(thinker):
+    mood = {"mood": "<think>"}
+    [whole] = ask(settings(thinker, max_new_tokens=20, chat_variables=mood), [(user("stone"), 3)])
+    assert whole.text.replace("<think>", "<think> ") == TALKATIVE
+    assert (whole.finish, whole.output_tokens) == ("stop", 7)
+    [part] = ask(settings(thinker, max_new_tokens=3, chat_variables=mood), [(user("stone"), 3)])
+    assert part.finish == "length"
+    assert read(part.text, part.finish, 3, identifiers="letters") == (None, "malformed")
+    # no room for thoughts, or letters that would be thought
+    for more in ({}, {"score": "first_token"}):
+        [error] = ask(settings(thinker, chat_variables=mood, **more), [(user("stone"), 3)])
+        assert isinstance(error, Fatal) and "teacher.backend.chat_variables" in str(error)
 
 
 def test_every_row_has_its_own_limit(scripted):

@@ -1,16 +1,18 @@
 """Answers of LLMs: hand-worked ones of every state, recorded ones, and any text at all."""
 
 import json
+import re
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rdx import rankings
-from rdx.teachers.parsing import parse
+from rdx.teachers.parsing import complete, parse, read
+from rdx.teachers.thoughts import left_open, thinking_tokens, without_thoughts
 from rdx.teachers.windows import applied, positions
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -45,6 +47,8 @@ TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join))
         "**Final ranking:**\n```text\n2 > 4 > 1 > 3\n```\n",
         "**[2]** > **[4]** > **[1]** > **[3]**",
         "<think>[1] > [2]? No: 4 cats.</think>\n\n[2] > [4] > [1] > [3]",
+        f"From the most to the least relevant one: {CHAIN}",
+        f'Ranking for "least worst cats": {CHAIN}',
     ],
 )
 def test_the_grammar_is_ok(text):
@@ -57,8 +61,7 @@ def test_the_grammar_is_ok(text):
         # a second time, out of range, no identifier, missing
         ("[2] > [4] > [2] > [1] > [4] > [3]", (1, 3, 0, 2)),
         ("[2] > [9] > [4] > [0] > [1] > [3] > [123]", (1, 3, 0, 2)),
-        ("[ ] > [4] > [2O] > [Empty] > [3]", (3, 2, 0, 1)),
-        ("[4] > [3] > [1]2", (3, 2, 0, 1)),
+        ("[ ] > [4] > [Empty] > [3] > [No relevant passage found]", (3, 2, 0, 1)),
         ("[4] > [2]", (3, 1, 0, 2)),
         ("4 > 2", (3, 1, 0, 2)),
         ("4 > 5 > 2 > 4", (3, 1, 0, 2)),
@@ -78,6 +81,23 @@ def test_the_grammar_is_ok(text):
         (f"As [2] > [1], the ranking is {CHAIN}", ORDER),
         (f"{CHAIN}\n2 > 1 > 3", ORDER),
         ("[1] > ... > [3]\nThat is: [1] > [4] > [2] > [3]", (0, 3, 1, 2)),
+        # brackets that are missing, and notations that are mixed: read where they stand
+        ("2] > [4] > [1] > [3]", ORDER),
+        ("2 > [4] > [1] > [3]", ORDER),
+        ("[2] > 4 > [1] > [3]", ORDER),
+        ("[2 > [4] > 1] > [3]", ORDER),
+        ("[2] > [4] > [1] > [3", ORDER),
+        ("Ranking: 2] > [4] > [1] > [3].", ORDER),
+        ("[2 > 4 > 1 > 3]", ORDER),
+        ("[2] > [Passage 4] > [1] > [3]", ORDER),
+        ("2] > [4]", (1, 3, 0, 2)),
+        # a title and a sentence that lead to the chain name no place in it
+        (f"Here are the 4 passages ranked: {CHAIN}", ORDER),
+        (f"Since [1] is about dogs, the ranking is {CHAIN}", ORDER),
+        (f"[2] is best: {CHAIN}", ORDER),
+        # the order that was asked for
+        (f"{CHAIN}\nPassage [3] is the least relevant, [2] the most.", ORDER),
+        (f"{CHAIN}\nThe first is best; [3] is less relevant to it, the worst; [2] first.", ORDER),
         # an elision where nothing is missing
         (f"{CHAIN} > ...", ORDER),
     ],
@@ -106,8 +126,8 @@ def test_repaired(text, order):
         "Passage 2 > passage 1 > passage 3 > passage 4",
         "See [2], [4], [1] and [3].",
         # other grammars
-        "[2] [4] [1] [3]",
         "2, 4, 1, 3",
+        "2 4 1 3",
         "1. [2]\n2. [4]\n3. [1]\n4. [3]",
         "1. [2] > 2. [4] > 3. [1] > 4. [3]",
         "[2] < [4] < [1] < [3]",
@@ -121,6 +141,61 @@ def test_repaired(text, order):
         # what stands for what the model did not write
         "[4] > [2] > ... > [1]",
         "[4] > [2] > […]\n[4] > … > [3]",
+        "[4] > [2] > the rest",
+        "[4] > [2] > [1], etc.",
+        # a link that names a passage in a way that cannot be read
+        "[2, 4] > [1] > [3]",
+        "[2-4] > [1] > [3]",
+        "[2/4] > [1] > [3]",
+        "[2 4] > [1] > [3]",
+        "[2] = [4] > [1] > [3]",
+        "[2]=[4] > [1] > [3]",
+        "[2] & [4] > [1] > [3]",
+        "[2][4] > [1] > [3]",
+        "[2] [4] > [1] > [3]",
+        "[ ] > [4] > [2O] > [Empty] > [3]",
+        "[l] > [4] > [3]",
+        "[4] > [3] > [1]2",
+        "2[1] > [4] > [3]",
+        "[2\n4] > [1] > [3]",
+        "[2] >= [4] >= [1] >= [3]",
+        # a passage that the answer names, and the chain lacks, or not where it is named
+        "[2], then [4] > [1] > [3]",
+        "[2], then [4] > [1] > [3] > [2]",
+        "2, [4] > [1] > [3] > [2]",
+        "2.\n[4] > [1] > [3] > [2]",
+        "[2] and [4] > [1] > [3]",
+        "[4] > [1] > [3], and [2]",
+        "The best one is passage 2.\n[4] > [1] > [3]",
+        "The second passage is best.\n[4] > [1] > [3]",
+        "[4] > [1] > [3]\nPassage two is best of all.",
+        "1. [4] > [3]",
+        "[2] > [1]\n\n3. [3]\n4. [4]",
+        # orders that contradict each other, in whatever notation
+        f"{CHAIN}\nNo: [4], [2], [1], [3]",
+        # the opposite of the order that was asked for
+        f"From least to most relevant: {CHAIN}",
+        f"Least relevant first: {CHAIN}",
+        f"In ascending order of relevance: {CHAIN}",
+        f"Worst to best:\n{CHAIN}",
+        f"{CHAIN} (from least to most relevant)",
+        f"{CHAIN}, in reverse order",
+        "From least to most relevant: [2] [4] [1] [3]",
+        '{"order_from_least_relevant": [2, 4, 1, 3]}',
+        # an example is no answer
+        f"Write it in the form {CHAIN}",
+        # lists of some, of one twice, of places instead of passages, or with more around them
+        "[2] [4] [1]",
+        "[2] [4] [1] [3] [2]",
+        "[2], [4] [1], [3]",
+        "[2, 4, 1]",
+        "[2, 4, 1, 1]",
+        '{"ranks": [2, 4, 1, 3]}',
+        '{"scores": [2, 4, 1, 3]}',
+        '{"ranking": [2, 4, 1, 3], "others": [1]}',
+        "[2] [4] [1] [3] are all about cats",
+        # an incomplete chain in front of a thought that was cut off
+        "[2] > [4] > [1] <think>and",
         # no answer after the thoughts
         f"<think>So it is {CHAIN}",
         f"<think>{CHAIN}</think>",
@@ -128,6 +203,38 @@ def test_repaired(text, order):
 )
 def test_malformed(text):
     assert parse(text, 4) == (None, "malformed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[2] [4] [1] [3]",
+        "[2], [4], [1], [3].",
+        "[2]\n[4]\n[1]\n[3]\n",
+        "- [2]\n- [4]\n- [1]\n- [3]",
+        "Ranking: [2]; [4]; [1]; [3]",
+        "[2] -> [4] -> [1] -> [3]",
+        "[2] → [4] → [1] → [3]",
+        "[No. 2] > [No. 4] > [No. 1] > [No. 3]",
+        "[Passage 2] > [Passage 4] > [Passage 1] > [Passage 3]",
+        "[2] ＞ [4] ＞ [1] ＞ [3]",
+        "［２］＞［４］＞［１］＞［３］",
+        "[2] &gt; [4] &gt; [1] &gt; [3]",
+        "【2】 > 【4】 > 【1】 > 【3】",
+        "\\[2\\] > \\[4\\] > \\[1\\] > \\[3\\]",
+        "[[2]] > [[4]] > [[1]] > [[3]]",
+        "[2, 4, 1, 3]",
+        '```json\n["2", "4", "1", "3"]\n```',
+        "['[2]', '[4]', '[1]', '[3]']",
+        '{"ranking": [2, 4, 1, 3]}',
+        '{"reason": "[1] > [2] is wrong", "ranked_ids": ["2", "4", "1", "3"]}',
+        f"<answer>{CHAIN}</answer>",
+        f"{CHAIN}</s>",
+    ],
+)
+def test_full_permutations_in_other_notations(text):
+    assert parse(text, 4) == (ORDER, "ok")
+    assert parse(text, 4, truncated=True).order in (ORDER, None)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +273,45 @@ def test_a_truncated_answer_is_not_completed(text, size, expected):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "2 > 4 > 1 > 3",  # the last may be 30
+        "[2] > [4] > [1] > [3",
+        f"Hm, is it {CHAIN}? Or",  # the thoughts of a model, perhaps
+        f"I look at them all.\n{CHAIN}",
+    ],
+)
+def test_a_truncated_answer_begins_with_a_chain_that_has_an_end(text):
+    assert parse(text, 4, truncated=True) == (None, "malformed")
+    assert parse(text, 4).order == ORDER
+
+
+@pytest.mark.parametrize("finish", ["stop", "STOP", "eos_token", "stop_sequence", "end_turn"])
+def test_a_model_that_stopped_by_itself_left_the_rest_out(finish):
+    assert read("[2] > [4]", finish, 4) == ((1, 3, 0, 2), "repaired")
+    assert read("", finish, 4) == (None, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("finish", "state"),
+    [
+        ("length", "malformed"),
+        ("max_tokens", "malformed"),
+        ("unknown", "malformed"),
+        ("", "malformed"),
+        ("closed", "malformed"),
+        ("a word of tomorrow", "malformed"),
+        ("content_filter", "refused"),
+        ("refusal", "refused"),
+    ],
+)
+def test_any_other_end_cuts_the_answer_off(finish, state):
+    for text in ("[2] > [4]", "[2] > [4] > [1]", ""):
+        assert read(text, finish, 4) == (None, state)
+    assert read(CHAIN, finish, 4) == (ORDER, "ok")
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("[1]", ((0,), "ok")),
@@ -191,10 +337,95 @@ def test_one_passage_needs_its_identifier_only(text, expected):
         ("[2] > [4] > [1] > [3]", (None, "malformed")),
         ("A cat is better than B.", (None, "malformed")),
         ("[b] > [d] > [a] > [c]", (None, "malformed")),
+        ("B] > [D] > A > [C]", (ORDER, "repaired")),
+        ("[B], [D], [A], [C]", (ORDER, "ok")),
+        ('["B", "D", "A", "C"]', (ORDER, "ok")),
+        ("[B, D] > [A] > [C]", (None, "malformed")),
+        ("[B] = [D] > [A] > [C]", (None, "malformed")),
+        ("[D] > [A] > [C]\nB is off.", (None, "malformed")),
     ],
 )
 def test_letters(text, expected):
     assert parse(text, 4, identifiers="letters") == expected
+
+
+# --- thoughts ---
+
+THOUGHT = "First [1] > [2] > [3] > [4]? No."
+MARKED = [
+    "<think>{}</think>",
+    "<think>\n{}\n</think>\n\n",
+    "<think><think>{}</think>",
+    "<thinking>{}</thinking>",
+    "<thought>{}</thought>",
+    "<reasoning>{}</reasoning>",
+    "<seed:think>{}</seed:think>",
+    '<details type="reasoning">{}</details>',
+    "<notes>{}</notes>",
+    "&lt;think&gt;{}&lt;/think&gt;",
+    "[THINK]{}[/THINK]",
+    "◁think▷{}◁/think▷",
+    "<|begin_of_thought|>{}<|end_of_thought|>",
+    "<|START_THINKING|>{}<|END_THINKING|>",
+    "<|inner_prefix|>{}<|inner_suffix|>",
+    "<unused94>thought\n{}<unused95>",
+    "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>",
+    "analysisWe rank. {}assistantfinal",
+    # the prompt opened it
+    "{}</think>",
+    "{} </notes> {} </think>",
+    "{}[/THINK]",
+    "{}◁/think▷",
+]
+
+
+@pytest.mark.parametrize("marked", MARKED)
+def test_thoughts_are_no_answer(marked):
+    text = marked.format(THOUGHT, THOUGHT)
+    for rule in ("strict", "lenient"):
+        if rule == "strict" or "&lt;" not in text:  # lenient reads the text as it came
+            assert parse(text + CHAIN, 4, rule) == (ORDER, "ok")
+    assert parse(text, 4) == (None, "malformed")
+    assert not complete(text, 4) and complete(text + CHAIN, 4)
+
+
+@pytest.mark.parametrize("marked", [m for m in MARKED if not m.startswith("{}")])
+def test_thoughts_that_are_cut_off_are_no_answer(marked):
+    text = marked.partition("{}")[0] + THOUGHT
+    for truncated in (False, True):
+        assert parse(text, 4, truncated=truncated) == (None, "malformed")
+    assert not complete(text, 4)
+    assert parse(f"{CHAIN}\n{text}", 4).order in (ORDER, None)
+
+
+def test_what_a_thought_is_not():
+    assert without_thoughts("[NO] > [2]") == "[NO] > [2]"
+    assert without_thoughts("<b>[2]</b> > <i>[1]</i>").split() == ["[2]", ">", "[1]"]
+    assert without_thoughts("2 < 3 > 1") == "2 < 3 > 1"
+
+
+def test_thinking_tokens_are_shares_of_the_characters():
+    assert thinking_tokens("<think>abc</think>" + "x" * 6, "", 24) == 18
+    assert thinking_tokens("x" * 10, "y" * 30, 100) == 75
+    assert thinking_tokens("[2] > [1]</s>", "", 7) == 0 == thinking_tokens("", "", 7)
+    assert thinking_tokens("<think>abc", "", 9) == 9
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mark"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "<think>"),
+        ("<｜Assistant｜><think>", "<think>"),
+        ("[/INST][THINK]", "[THINK]"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("<start_of_turn>model\n", ""),
+        ("<bot>", ""),
+        ("", ""),
+    ],
+)
+def test_prompts_that_begin_a_thought(prompt, mark):
+    assert left_open(prompt) == mark
 
 
 # --- lenient ---
@@ -241,15 +472,59 @@ def test_any_text_gives_a_permutation_or_a_stated_failure(rule, identifiers, tex
         assert sorted(order) == list(range(size)) and state in ("ok", "repaired")
 
 
-@given(order=st.permutations(range(20)), brackets=st.booleans(), label=st.sampled_from(["", "R: "]))
-def test_every_permutation_is_read_back(order, brackets, label):
-    text = label + " > ".join(f"[{i + 1}]" if brackets else str(i + 1) for i in order)
+NOTATIONS = {
+    "chain": lambda names: " > ".join(f"[{n}]" for n in names),
+    "narrow": lambda names: ">".join(f"[{n}]" for n in names),
+    "bare": lambda names: " > ".join(names),
+    "noun": lambda names: " > ".join(f"[No. {n}]" for n in names),
+    "escaped": lambda names: " &gt; ".join(f"[{n}]" for n in names),
+    "full width": lambda names: "＞".join(f"【{n}】" for n in names),
+    "row": lambda names: " ".join(f"[{n}]" for n in names),
+    "commas": lambda names: ", ".join(f"[{n}]" for n in names),
+    "json": lambda names: json.dumps([int(n) for n in names]),
+    "json texts": lambda names: json.dumps(names),
+}
+
+
+def written(order, notation: str) -> str:
+    return NOTATIONS[notation]([str(i + 1) for i in order])
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+@given(order=st.permutations(range(20)), label=st.sampled_from(["", "R: ", "The ranking:\n"]))
+def test_every_permutation_is_read_back(notation, order, label):
+    text = label + written(order, notation)
     assert parse(text, 20) == (tuple(order), "ok") == parse(text, 20, "lenient")
+
+
+EDIT = st.tuples(st.floats(0, 1), st.sampled_from(["", *"[]>123 ,\n.=-O&x0<"]))
+
+
+@settings(max_examples=200)
+@given(
+    order=st.integers(2, 20).flatmap(lambda n: st.permutations(range(n))),
+    notation=st.sampled_from(list(NOTATIONS)),
+    edits=st.lists(EDIT, min_size=1, max_size=3),
+)
+@example(order=[1, 0, 2], notation="chain", edits=[(0, "")])
+@example(order=[1, 0, 2], notation="bare", edits=[(0.2, "\n")])
+def test_a_damaged_answer_is_read_in_its_order_or_not_at_all(order, notation, edits):
+    """Characters that are lost ("") or come in between: never another order than the text's."""
+    text = written(order, notation)
+    for where, character in edits:
+        at = int(where * len(text))
+        text = text[:at] + character + text[at + (character == "") :]
+    parsed, _ = parse(text, len(order))
+    if parsed is not None:
+        names = re.findall(r"(?<![A-Za-z\d])\d+(?![A-Za-z\d])", text)
+        kept = list(dict.fromkeys(int(n) - 1 for n in names if 1 <= int(n) <= len(order)))
+        assert list(parsed) == kept + [i for i in range(len(order)) if i not in kept]
 
 
 @given(numbers=st.lists(st.integers(0, 25), min_size=2, max_size=40))
 @example(numbers=[*range(1, 11)])
 @example(numbers=[*range(1, 10)])
+@example(numbers=[*range(4, 21)])
 def test_repair_is_that_of_a_naive_loop(numbers):
     kept = []
     for number in numbers:
@@ -257,8 +532,8 @@ def test_repair_is_that_of_a_naive_loop(numbers):
             kept.append(number - 1)
     full = kept + [i for i in range(20) if i not in kept]
     text = "so: " + " > ".join(f"[{number}]" for number in numbers) + ", as [3] shows"
-    expected = (tuple(full), "repaired") if len(kept) >= 10 else (None, "malformed")
-    assert parse(text, 20) == expected
+    usable = len(kept) >= 10 and 2 in kept  # the text names 3
+    assert parse(text, 20) == ((tuple(full), "repaired") if usable else (None, "malformed"))
 
 
 @pytest.mark.parametrize(
@@ -322,6 +597,50 @@ def test_lenient_replays_recorded_sessions(session):
         assert order == final[row["qid"]]
 
 
+def naive(answer: str, size: int) -> list[int]:
+    """Positions in the order in which a text names them."""
+    numbers = (int(number) for number in re.findall(r"[0-9]+", answer))
+    return list(dict.fromkeys(n - 1 for n in numbers if 1 <= n <= size))
+
+
+DAMAGES = {
+    "as it came": lambda text: text,
+    "first bracket": lambda text: text.replace("[", "", 1),
+    "first brackets": lambda text: text.replace("[", "", 1).replace("]", "", 1),
+    "second brackets": lambda text: re.sub(r"> \[(\d+)\]", r"> \1", text, count=1),
+    "first sign": lambda text: text.replace(" >", "", 1),
+    "last bracket": lambda text: text.rstrip().removesuffix("]"),
+    "tie": lambda text: text.replace(" >", " =", 1),
+    "group": lambda text: text.replace("] > [", ", ", 1),
+    "commas": lambda text: text.replace(" >", ","),
+    "full width": lambda text: text.replace(">", "＞"),
+    "thoughts": lambda text: f"Is it [20] > [2]?</think>{text}",
+}
+READ = ("as it came", "commas", "full width", "thoughts", "last bracket")
+READ += ("first bracket", "first brackets", "second brackets")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("session", sessions(), ids=lambda session: session.name[:60])
+def test_no_usable_window_contradicts_the_order_of_its_answer(session, damage):
+    """Whatever names all passages is read as the lenient rule reads it, or not at all."""
+    usable = full = 0
+    for row in recorded(session):
+        for (start, end), answer in zip(row["windows"], row["responses"], strict=True):
+            size, answer = end - start, re.sub(r"\A1\. (?=\[)", "", answer)
+            order = naive(answer, size)
+            parsed, _ = parse(DAMAGES[damage](answer), size)
+            if len(order) == size and ">" in answer:
+                full += 1
+                usable += parsed is not None
+                assert parsed is None or list(parsed) == order
+                assert tuple(order) == parse(answer, size, "lenient").order
+    if damage in READ and "aug_vicuna" in session.name:
+        assert usable == full
+    if damage in ("first sign", "tie", "group"):
+        assert usable == 0
+
+
 def test_a_model_that_counts_passages_ranks_nothing():
     # lenient makes rankings of these, each with the number of passages as the best one
     rows = recorded(
@@ -337,8 +656,9 @@ def test_a_model_that_counts_passages_ranks_nothing():
 def test_every_recorded_malformed_answer_has_a_state():
     rows = recorded(ANSWERS / "rankgpt-malformed.jsonl")
     parsed = [parse(row["response"], row["passages"]) for row in rows]
-    # counted by hand: 888 plain chains that are not permutations, 35 others
-    assert Counter(state for _, state in parsed) == {"repaired": 907, "refused": 11, "malformed": 5}
+    # counted by hand: 888 plain chains that are not permutations, 35 others; "[1O]" and "[1]7" name
+    # passages that their chains lack
+    assert Counter(state for _, state in parsed) == {"repaired": 905, "refused": 11, "malformed": 7}
     for row, (order, state) in zip(rows, parsed, strict=True):
         assert (order is None) == (state != "repaired")
         assert order is None or sorted(order) == list(range(20)), row
