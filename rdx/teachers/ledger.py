@@ -35,6 +35,8 @@ PRIVATE = frozenset(
 )
 MODELS = ("model", "tokenizer", "adapter")  # of which a local folder keeps only its name
 FAILED = "failed"
+REJECTED = "rejected"  # perhaps too long; until a shorter request is answered, or none is
+TOO_LONG = "too_long"  # does not fit into the context
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,14 @@ class Entry:
     cost
         In the currency of the prices then.
     state
-        Parse state of the answer by the rule then; "too_long" or "failed" without one.
+        Parse state of the answer by the rule then; without one "too_long", "rejected" (perhaps too
+        long: a later entry says so if it was) or "failed".
     error
         Why there is no answer.
+    thinking_tokens, estimated
+        As in `messages.Answer`.
+    lost_input, lost_output
+        Tokens of the tries before, or instead of, the answer that were served in vain.
     """
 
     key: str
@@ -74,6 +81,15 @@ class Entry:
     cost: float = 0.0
     state: str = ""
     error: str = ""
+    thinking_tokens: int = 0
+    estimated: bool = False
+    lost_input: int = 0
+    lost_output: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether there may still be an answer to this request: a later session asks again."""
+        return self.state in (FAILED, REJECTED)
 
     def plain(self) -> dict[str, JsonValue]:
         """The line as plain JSON, without what it has no value of."""
@@ -84,11 +100,14 @@ class Entry:
             plain |= {"answer": self.answer, "finish": self.finish}
             plain |= {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
             plain |= {"latency": self.latency} | ({"served": self.served} if self.served else {})
+        if self.answer is not None or self.cost:
             plain["cost"] = self.cost
         plain["state"] = self.state
-        return plain | ({"error": self.error} if self.error else {})
+        return plain | {name: value for name in WHERE_SET if (value := getattr(self, name))}
 
 
+# Fields of an entry that its line has only where there is something to say.
+WHERE_SET = ("error", "thinking_tokens", "estimated", "lost_input", "lost_output")
 FIELDS = tuple(f.name for f in dataclasses.fields(Entry) if f.name != "identity")
 
 
@@ -100,11 +119,11 @@ def parse(line: str | bytes) -> Entry:
 
 
 class Place(NamedTuple):
-    """Where an entry is, and whether it says that there was no answer."""
+    """Where an entry is, and whether it gives way to another one."""
 
     file: str
     offset: int
-    failed: bool
+    open: bool
 
 
 class Ledger:
@@ -129,11 +148,11 @@ class Ledger:
         """Return the entry of an attempt, also one that another process has just added, or None.
 
         Of several entries the first one counts, by start of the writer and then by position; but
-        one with the state "failed" only until there is another.
+        one that is open, such as of a request that failed, only until there is another.
         """
         with self._lock:
             place = self._index.get((key, attempt))
-            if place is None or place.failed:
+            if place is None or place.open:
                 self._read()
                 place = self._index.get((key, attempt))
         return None if place is None else next(self._at([place]))
@@ -220,10 +239,9 @@ class Ledger:
             )
 
     def _note(self, entry: Entry, file: str, offset: int) -> None:
-        failed = entry.state == FAILED
         known = self._index.get((entry.key, entry.attempt))
-        if known is None or (known.failed and not failed):
-            self._index[entry.key, entry.attempt] = Place(file, offset, failed)
+        if known is None or (known.open and not entry.open):
+            self._index[entry.key, entry.attempt] = Place(file, offset, entry.open)
 
 
 class _Writer:

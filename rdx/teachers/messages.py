@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, runtime_checkable
 
@@ -31,15 +32,22 @@ class Answer:
     Parameters
     ----------
     text
-        As it came.
+        As it came, without what the engine marks as thought by a field of its own.
     input_tokens, output_tokens
-        As the engine counted them; 0 if it does not say.
+        As the engine counted them, thoughts included; estimated if it does not say.
     latency
         Seconds, tries included.
     finish
-        Why the text ended: "stop", "length", "content_filter", ...
+        Why the text ended, in the engine's word: "stop", "length", "content_filter", ...;
+        "unknown" if it gives none, `REFUSAL` if it marks the text as a refusal.
     served
         What the server says that it ran, such as the dated name behind an alias; "" if nothing.
+    thoughts
+        What the model thought aloud, where the engine gives it apart from the text. Never read.
+    thinking_tokens
+        Of the output tokens, those of thoughts, as the engine counted them; 0 if it does not say.
+    estimated
+        Whether token counts are estimates, because the engine gives none.
     """
 
     text: str
@@ -48,6 +56,12 @@ class Answer:
     latency: float
     finish: str
     served: str = ""
+    thoughts: str = ""
+    thinking_tokens: int = 0
+    estimated: bool = False
+
+
+REFUSAL = "refusal"  # the `finish` of a text that the engine marks as a refusal
 
 
 class BackendError(Mendable):
@@ -62,8 +76,25 @@ class Failed(BackendError):
     """A request that was not answered within the bounded tries."""
 
 
+class Rejected(Failed):
+    """A request that the service answers with an error of this request: others may be answered."""
+
+
 class TooLong(BackendError):
     """The request does not fit into the model's context: ask again with shorter passages."""
+
+
+class MaybeTooLong(Rejected):
+    """A request that is rejected, perhaps for its length: shorter passages may be answered."""
+
+
+class Denied(Fatal):
+    """The service refuses key, model or address: fatal unless it has answered other requests."""
+
+
+# Told of the input and output tokens of a try that was served in vain; what it raises ends the
+# request.
+Lost = Callable[[int, int], None]
 
 
 class Backend(Protocol):
@@ -72,8 +103,11 @@ class Backend(Protocol):
     def identity(self) -> Identity:
         """All that may change an answer: model, revision, engine, sampling parameters."""
 
-    async def ask(self, messages: list[Message], size: int) -> Answer:
+    async def ask(self, messages: list[Message], size: int, lost: Lost | None = None) -> Answer:
         """The answer to a chat that shows `size` passages; raises a `BackendError`."""
+
+    def longest(self, size: int) -> int | None:
+        """Tokens of the longest answer to a window of so many passages; None if nothing limits it."""
 
     async def close(self) -> None:
         """Free connections, threads and memory."""

@@ -35,8 +35,9 @@ from faulty_server import (
 )  # fmt: skip
 from served_model import free_port, saved_smollm2, transformers_serve
 
-from rdx.teachers.endpoint import Endpoint, _error, _retry_after
-from rdx.teachers.messages import Failed, Fatal, TooLong
+from rdx.teachers.endpoint import Endpoint
+from rdx.teachers.messages import Denied, Failed, Fatal, MaybeTooLong, Rejected, TooLong
+from rdx.teachers.replies import code_and_message, retry_after
 from tests.rdx.configured import configured
 
 KEY = "sk-very-secret-0123456789"
@@ -208,7 +209,7 @@ def test_what_no_request_will_pass_stops_at_once(status):
     ],
 )
 def test_code_and_message_are_found_in_any_form_of_error(body, code, message):
-    assert _error(body) == (code, body if message is None else message)
+    assert code_and_message(body) == (code, body if message is None else message)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_retry_after_is_obeyed():
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers, seconds):
-    assert _retry_after(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
+    assert retry_after(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
 
 
 def test_a_rate_limit_holds_for_all_requests():
