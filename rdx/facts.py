@@ -111,11 +111,22 @@ class States:
 
 @dataclass(frozen=True, kw_only=True)
 class Windows(States):
-    """States of windows; answers that were asked for; words kept of a passage, with windows."""
+    """States of windows; answers that were asked for; words kept of a passage, with windows.
+
+    Attributes
+    ----------
+    shortened
+        Windows that were answered with shortened passages, because more did not fit the context.
+    estimated_tokens, lost_tokens
+        Tokens of answers whose service does not count them; of tries that were served in vain.
+    """
 
     answers: int
     asked_again: float
     words: dict[str, int]
+    shortened: int = 0
+    estimated_tokens: int = 0
+    lost_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

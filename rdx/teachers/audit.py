@@ -59,7 +59,9 @@ def audit(
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
         kept of a passage; `shown` are the doc ids in the order of the prompt, `given` in the order
-        of the answer. None for a teacher without windows.
+        of the answer. It may have [shortened, estimated, lost]: whether passages were shortened to
+        fit, tokens that are estimated, and tokens of tries in vain. None for a teacher without
+        windows.
     qrels
         Judgements [query_id, doc_id, relevance]; None if there are none.
     other
@@ -206,9 +208,15 @@ def _moves_text(moves: Moves) -> str:
 
 def _windows_text(windows: Windows) -> str:
     words = ", ".join(f"{words} ({n:,})" for words, n in windows.words.items())
+    more = (
+        (windows.shortened, "with shortened passages"),
+        (windows.estimated_tokens, "tokens are estimated"),
+        (windows.lost_tokens, "tokens of tries that failed"),
+    )
     return (
         f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
         f"{windows.asked_again:.1%} of the windows asked again; words of a passage: {words}"
+        + "".join(f"; {n:,} {what}" for n, what in more if n)
     )
 
 
@@ -299,7 +307,15 @@ def _windows(windows: pd.DataFrame) -> Windows:
         answers=int(windows.tries.sum()),
         asked_again=float((windows.tries > 1).mean()),
         words={str(length): int(n) for length, n in words.items()},
+        shortened=_total(windows, "shortened"),
+        estimated_tokens=_total(windows, "estimated"),
+        lost_tokens=_total(windows, "lost"),
     )
+
+
+def _total(windows: pd.DataFrame, column: str) -> int:
+    """Sum of a column; 0 without it, as in tables of earlier versions."""
+    return int(windows[column].sum()) if column in windows else 0
 
 
 def _position_bias(windows: pd.DataFrame, candidates: pd.DataFrame) -> PositionBias:

@@ -40,10 +40,14 @@ class Prices:
 class Caps:
     """What a teacher may spend on a teacher ranking; None = no limit.
 
+    `Meter` says by how much a cap may be passed.
+
     Parameters
     ----------
     tokens
-        Input and output tokens, of all sessions that worked on it.
+        Input and output tokens, of all sessions that worked on it: as the service counts them,
+        else as `rdx.teachers.tokens` estimates them. The prompt of a try that the service took and
+        did not answer counts.
     cost
         In the currency of the prices, likewise.
     hours

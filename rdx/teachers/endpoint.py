@@ -253,29 +253,29 @@ class _Client:
 
         messages: list[Message] = body["messages"]
         more = {name: value for name, value in body.items() if name not in ("model", "messages")}
-        sent = Tokens(tokens.of_chat(messages), 0, estimated=True)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 reply = await completions.create(
-                    model=body["model"], messages=messages, extra_body=more
+                    model=body["model"], messages=body["messages"], extra_body=more
                 )
         except openai.APIStatusError as error:
             self._reached = True
             status, response = error.status_code, error.response
             refusal = self._refusal(status, response.headers, response.text)
             if isinstance(refusal, _Trouble) and replies.worked(status):
-                return refusal._replace(taken=sent)
+                return refusal._replace(taken=_sent(messages))
             return refusal
         except (TimeoutError, openai.APITimeoutError):
-            return _again(f"no answer within {self._settings.timeout:g} s", taken=sent)
+            late = f"no answer within {self._settings.timeout:g} s"
+            return _again(late, taken=_sent(messages))
         except openai.APIConnectionError as error:
             cause = error.__cause__
             # By name: the client's HTTP library differs between its versions.
             unreached = type(cause).__name__ == "ConnectError"
             what = self._clean(f"{type(cause).__name__}: {cause}")
             address = self._settings.base_url or "the default address"
-            message = f"connection to {address}: {what}"
-            return _again(message, unreached=unreached, taken=None if unreached else sent)
+            taken = None if unreached else _sent(messages)
+            return _again(f"connection to {address}: {what}", unreached=unreached, taken=taken)
         self._reached = True
         try:
             answer = replies.read(reply.content, messages, self._settings.longest(size))
@@ -348,3 +348,8 @@ def _again(
     message: str, wait: float = 0.0, unreached: bool = False, taken: Tokens | None = None
 ) -> _Trouble:
     return _Trouble(Failed(message), True, wait, unreached, taken)
+
+
+def _sent(messages: list[Message]) -> Tokens:
+    """What a try costs that was sent and not answered."""
+    return Tokens(tokens.of_chat(messages), 0, estimated=True)

@@ -99,9 +99,9 @@ class Requests:
         entry = replace(self._blank, key=key, attempt=attempt, query_id=query_id, size=size)
         entry, fault = await self._asked(entry, messages, ticket)
         # What was denied before failed while others were answered: it may be a fault of its own.
-        denied = isinstance(fault, Denied) and known is None
-        if denied and not await self.standing.answers_others():
-            raise fault
+        if isinstance(fault, Denied) and known is None:
+            if not await self.standing.answers_others():
+                raise fault
         # Kept also without an answer; one to the same request takes precedence in the ledger.
         self._ledger.add(entry)
         if isinstance(fault, Stopped):
@@ -114,8 +114,9 @@ class Requests:
         """Note of requests that were rejected that they are too long: a shorter one is answered."""
         for entry in entries:
             if entry.state == REJECTED:
-                counted = {"cost": 0.0, "lost_input": 0, "lost_output": 0}  # by the first entry
-                self._ledger.add(replace(entry, state=TOO_LONG, **counted))
+                # the first entry has counted what it cost
+                uncounted = replace(entry, cost=0.0, lost_input=0, lost_output=0)
+                self._ledger.add(replace(uncounted, state=TOO_LONG))
 
     async def _asked(
         self, entry: Entry, messages: list[Message], ticket: Ticket
@@ -138,9 +139,11 @@ class Requests:
             raise Stopped("another list stopped the session")
         if isinstance(fault, TooLong):
             log.warning("query %s: %d passages are too long: %s", entry.query_id, entry.size, fault)
-        lost = {"lost_input": ticket.lost_input, "lost_output": ticket.lost_output}
-        cost = self._meter.prices.cost(ticket.lost_input, ticket.lost_output)
-        return replace(entry, cost=entry.cost + cost, **lost), fault
+        cost = entry.cost + self._meter.prices.cost(ticket.lost_input, ticket.lost_output)
+        return (
+            replace(entry, cost=cost, lost_input=ticket.lost_input, lost_output=ticket.lost_output),
+            fault,
+        )
 
     def _heard(self, answer: Answer) -> None:
         self.standing.answered()

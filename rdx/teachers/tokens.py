@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from math import ceil
+from string import ascii_letters, whitespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rdx.teachers.messages import Message
 
-# Of UTF-8, per token. English text has 4 to 5 bytes per token, other scripts 1 to 4 by vocabulary.
-ASCII_BYTES, OTHER_BYTES = 3.0, 1.5
+LETTERS = 4  # ASCII letters and spaces per token; English text has 4 to 5
+BYTES = 1.5  # of UTF-8 per token, of all other scripts: 1 to 4 by vocabulary
 PER_MESSAGE = 5  # what a chat template puts around each message
 # No vocabulary makes fewer tokens of a text than one for so many bytes: a count below is none.
 MOST_BYTES = 16
 
+_PLAIN = (ascii_letters + whitespace).encode()
+_ASCII = bytes(range(128))
+
 
 def of_text(text: str) -> int:
-    """Tokens of a text: a third of its ASCII bytes, and two thirds of its other UTF-8 bytes.
+    """Tokens of a text: letters and spaces / 4 + other ASCII + bytes of other characters / 1.5.
+
+    Of the passages of TREC DL 2019 that is 1.24 times what SmolLM2's tokeniser counts (.89 to 1.70
+    of single passages), of SciFact's 1.30 times.
 
     Examples
     --------
-    >>> of_text("a heron"), of_text("鹭"), of_text("")
-    (3, 2, 0)
+    >>> of_text("a blue heron"), of_text("[12] > [3]"), of_text("鹭"), of_text("")
+    (3, 9, 2, 0)
     """
-    size = len(text.encode("utf-8", "replace"))
-    plain = sum(character.isascii() for character in text)
-    return ceil(plain / ASCII_BYTES + (size - plain) / OTHER_BYTES)
+    content = text.encode("utf-8", "replace")
+    rest = content.translate(None, _PLAIN)
+    other = rest.translate(None, _ASCII)
+    letters = len(content) - len(rest)
+    return ceil(letters / LETTERS + len(rest) - len(other) + len(other) / BYTES)
 
 
 def of_chat(messages: list[Message]) -> int:
