@@ -35,8 +35,9 @@ PRIVATE = frozenset(
 )
 MODELS = ("model", "tokenizer", "adapter")  # of which a local folder keeps only its name
 FAILED = "failed"
-REJECTED = "rejected"  # perhaps too long; until a shorter request is answered, or none is
-TOO_LONG = "too_long"  # does not fit into the context
+TOO_LONG = "too_long"  # does not fit into the context, as the service says
+REJECTED = "rejected"  # perhaps too long ...
+UNFIT = "unfit"  # ... and was, for a shorter request was answered
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Entry:
         In the currency of the prices then.
     state
         Parse state of the answer by the rule then; without one "too_long", "rejected" (perhaps too
-        long: a later entry says so if it was) or "failed".
+        long; followed by an entry "unfit" if that turns out) or "failed".
     error
         Why there is no answer.
     thinking_tokens, estimated

@@ -34,7 +34,7 @@ from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
 from rdx.teachers import tokens, windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
-from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, Entry, Ledger
+from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger
 from rdx.teachers.messages import (
     Answer,
     Backend,
@@ -54,10 +54,21 @@ ORDERS = ("first_stage", "shuffled")
 FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fit the context
 # Share of the words kept at each step: where the service says that the window is too long, and
 # where it may only mean that.
-STEPS = {TOO_LONG: 3 / 4, REJECTED: 1 / 2}
+STEPS = {TOO_LONG: 3 / 4, REJECTED: 1 / 2, UNFIT: 1 / 2}
 # Of the table of windows (`rdx.teachers.audit.audit` explains them).
 PLACE = ["query_id", "shuffle", "pass", "start", "end"]
-OUTCOME = ["state", "tries", "words", "key", "shortened", "estimated", "lost", "shown", "given"]
+OUTCOME = [
+    "state",
+    "tries",
+    "words",
+    "key",
+    "shortened",
+    "estimated",
+    "lost",
+    "thinking",
+    "shown",
+    "given",
+]
 
 BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
 
@@ -219,6 +230,7 @@ class _Outcome(NamedTuple):
     shortened: bool
     estimated: int
     lost: int
+    thinking: int
 
 
 class _Window(NamedTuple):
@@ -354,6 +366,7 @@ class _Session:
             shortened=last.answer is not None and words < self.teacher.passage_words,
             estimated=sum(e.input_tokens + e.output_tokens for e in entries if e.estimated),
             lost=sum(e.lost_input + e.lost_output for e in entries),
+            thinking=sum(e.thinking_tokens for e in entries),
         )
 
     def _answered(self, entry: Entry, answer: Answer) -> Entry:

@@ -10,7 +10,7 @@ from rdx.bars import tell
 from rdx.rankings import USABLE
 from rdx.teachers import tokens
 from rdx.teachers.budget import Meter, Stopped, Ticket
-from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, Entry, Ledger, request_key
+from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger, request_key
 from rdx.teachers.messages import (
     Answer,
     Backend,
@@ -77,7 +77,7 @@ class Requests:
     ) -> Entry:
         """The ledger's entry of a request; asked for if it is not there, or was not answered.
 
-        Without an answer its state is "too_long", "rejected" or "failed".
+        Without an answer its state is "too_long", "rejected", "unfit" or "failed".
 
         Raises
         ------
@@ -111,12 +111,12 @@ class Requests:
         return entry
 
     def were_too_long(self, entries: list[Entry]) -> None:
-        """Note of requests that were rejected that they are too long: a shorter one is answered."""
+        """Note of requests that were rejected that they are unfit: a shorter one is answered."""
         for entry in entries:
             if entry.state == REJECTED:
                 # the first entry has counted what it cost
                 uncounted = replace(entry, cost=0.0, lost_input=0, lost_output=0)
-                self._ledger.add(replace(uncounted, state=TOO_LONG))
+                self._ledger.add(replace(uncounted, state=UNFIT))
 
     async def _asked(
         self, entry: Entry, messages: list[Message], ticket: Ticket
@@ -127,7 +127,7 @@ class Requests:
         try:
             if self.halted is None:
                 answer = await self._backend.ask(messages, entry.size, ticket.lost)
-                entry = self._answered(entry, answer)
+                entry = replace(self._answered(entry, answer), estimated=answer.estimated)
         except (TooLong, Failed, Denied, Stopped) as error:
             fault = error
             entry = replace(entry, state=_state(error), error=str(error))
