@@ -32,6 +32,7 @@ from rdx.teachers.messages import (
     Lost,
     MaybeTooLong,
     Message,
+    Refused,
     Rejected,
     TooLong,
 )
@@ -261,10 +262,8 @@ class _Client:
         except openai.APIStatusError as error:
             self._reached = True
             status, response = error.status_code, error.response
-            refusal = self._refusal(status, response.headers, response.text)
-            if isinstance(refusal, _Trouble) and replies.worked(status):
-                return refusal._replace(taken=_sent(messages))
-            return refusal
+            trouble = self._refusal(status, response.headers, response.text)
+            return trouble._replace(taken=_sent(messages) if replies.worked(status) else None)
         except (TimeoutError, openai.APITimeoutError):
             late = f"no answer within {self._settings.timeout:g} s"
             return _again(late, taken=_sent(messages))
@@ -307,7 +306,7 @@ class _Client:
             )
         return self._openai.chat.completions.with_raw_response
 
-    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Answer | _Trouble:
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Trouble:
         """What an HTTP error means."""
         variable, (code, reason) = self._settings.key_variable, replies.code_and_message(text)
         message = f"HTTP {status}: {self._clean(reason)}"
@@ -327,8 +326,8 @@ class _Client:
                 return _Trouble(TooLong(message))
             case Kind.UNFIT:
                 return _Trouble(MaybeTooLong(message))
-            case Kind.FILTERED:  # these passages, not all requests
-                return Answer(message, 0, 0, 0.0, replies.FILTERED)
+            case Kind.FILTERED:
+                return _Trouble(Refused(message))
             case Kind.REJECTED:
                 more = f" (may the key in ${variable} do this?)" if status == 403 else ""
                 return _Trouble(Rejected(message + more))

@@ -35,6 +35,7 @@ PRIVATE = frozenset(
 )
 MODELS = ("model", "tokenizer", "adapter")  # of which a local folder keeps only its name
 FAILED = "failed"
+REFUSED = "refused"  # also the state of an answer
 TOO_LONG = "too_long"  # does not fit into the context, as the service says
 REJECTED = "rejected"  # perhaps too long ...
 UNFIT = "unfit"  # ... and was, for a shorter request was answered
@@ -58,7 +59,7 @@ class Entry:
         In the currency of the prices then.
     state
         Parse state of the answer by the rule then; without one "too_long", "rejected" (perhaps too
-        long; followed by an entry "unfit" if that turns out) or "failed".
+        long; followed by an entry "unfit" if that turns out), "refused" or "failed".
     error
         Why there is no answer.
     thinking_tokens, estimated
@@ -90,7 +91,8 @@ class Entry:
     @property
     def open(self) -> bool:
         """Whether there may still be an answer to this request: a later session asks again."""
-        return self.state in (FAILED, REJECTED)
+        refused = self.state == REFUSED and self.answer is None
+        return refused or self.state in (FAILED, REJECTED)
 
     def plain(self) -> dict[str, JsonValue]:
         """The line as plain JSON, without what it has no value of."""

@@ -34,7 +34,7 @@ from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
 from rdx.teachers import tokens, windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
-from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger
+from rdx.teachers.ledger import FAILED, REFUSED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger
 from rdx.teachers.messages import (
     Answer,
     Backend,
@@ -334,7 +334,7 @@ class _Session:
             if entry.answer is None:
                 if entry.state != TOO_LONG:
                     self.requests.standing.failed(entry.error)
-                entry = replace(entry, state=FAILED)
+                entry = replace(entry, state=REFUSED if entry.state == REFUSED else FAILED)
             elif attempt == 1:
                 self.requests.were_too_long(entries)
             if entry.state in USABLE:

@@ -88,6 +88,10 @@ class MaybeTooLong(Rejected):
     """A request that is rejected, perhaps for its length: shorter passages may be answered."""
 
 
+class Refused(Rejected):
+    """A request that a filter of the service turns away, for the texts that it shows."""
+
+
 class Denied(Fatal):
     """The service refuses key, model or address: fatal unless it has answered other requests."""
 
@@ -107,7 +111,7 @@ class Backend(Protocol):
         """The answer to a chat that shows `size` passages; raises a `BackendError`."""
 
     def longest(self, size: int) -> int | None:
-        """Tokens of the longest answer to a window of so many passages; None if nothing limits it."""
+        """Tokens of the longest answer to a window of so many passages; None without a limit."""
 
     async def close(self) -> None:
         """Free connections, threads and memory."""

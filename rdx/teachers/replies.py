@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from rdx.teachers import tokens
 from rdx.teachers.messages import REFUSAL, Answer, Message
 
-FILTERED = "content_filter"  # the `finish` of what a filter of the service withholds
-
 _PASSING = (408, 409, 425, 429)  # and every 5xx
 _MISSING = (404, 405, 410)  # no such model, path or method
 _UNFIT = (400, 413, 414, 422, 431)  # services say so that a prompt is too long, and much else

@@ -10,7 +10,16 @@ from rdx.bars import tell
 from rdx.rankings import USABLE
 from rdx.teachers import tokens
 from rdx.teachers.budget import Meter, Stopped, Ticket
-from rdx.teachers.ledger import FAILED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger, request_key
+from rdx.teachers.ledger import (
+    FAILED,
+    REFUSED,
+    REJECTED,
+    TOO_LONG,
+    UNFIT,
+    Entry,
+    Ledger,
+    request_key,
+)
 from rdx.teachers.messages import (
     Answer,
     Backend,
@@ -18,6 +27,7 @@ from rdx.teachers.messages import (
     Failed,
     MaybeTooLong,
     Message,
+    Refused,
     TooLong,
 )
 from rdx.teachers.standing import Standing
@@ -77,7 +87,7 @@ class Requests:
     ) -> Entry:
         """The ledger's entry of a request; asked for if it is not there, or was not answered.
 
-        Without an answer its state is "too_long", "rejected", "unfit" or "failed".
+        Without an answer its state is "too_long", "rejected", "unfit", "refused" or "failed".
 
         Raises
         ------
@@ -154,6 +164,5 @@ class Requests:
 
 def _state(fault: Exception) -> str:
     """State of a request without an answer."""
-    if isinstance(fault, TooLong):
-        return TOO_LONG
-    return REJECTED if isinstance(fault, MaybeTooLong) else FAILED
+    states = {TooLong: TOO_LONG, MaybeTooLong: REJECTED, Refused: REFUSED}
+    return states.get(type(fault), FAILED)

@@ -36,7 +36,7 @@ from faulty_server import (
 from served_model import free_port, saved_smollm2, transformers_serve
 
 from rdx.teachers.endpoint import Endpoint
-from rdx.teachers.messages import Denied, Failed, Fatal, MaybeTooLong, Rejected, TooLong
+from rdx.teachers.messages import Denied, Failed, Fatal, MaybeTooLong, Refused, Rejected, TooLong
 from rdx.teachers.replies import code_and_message, retry_after
 from rdx.teachers.tokens import of_text
 from tests.rdx.configured import configured
@@ -123,9 +123,6 @@ def test_the_request_holds_what_was_set_and_no_more():
         (answer([{"type": "text", "text": "[2"}, {"type": "text", "text": "]"}]), "[2]", "stop"),
         (answer("passage 3 is about 20 cats"), "passage 3 is about 20 cats", "stop"),
         (answer("half a pair: \ud800"), "half a pair: ?", "stop"),
-        (error(400, "filtered", "content_filter"), "HTTP 400: filtered", "content_filter"),
-        (error(403, "it was flagged (hate)"), "HTTP 403: it was flagged (hate)", "content_filter"),
-        (error(451, "not here"), "HTTP 451: not here", "content_filter"),
     ],
 )  # fmt: skip
 def test_answers_that_are_the_parsers_business_are_passed_on(reply, text, finish):
@@ -325,6 +322,7 @@ def test_a_fault_is_tried_again_as_often_as_allowed(fault):
         (429, "insufficient_quota", Denied),
         *((status, "", MaybeTooLong) for status in (400, 413, 414, 422, 431)),
         *((status, "", Rejected) for status in (403, 406, 415, 418)),
+        *((400, "content_filter", Refused), (403, "moderation", Refused), (451, "", Refused)),
     ],
 )
 def test_what_asking_again_will_not_mend_is_asked_once(status, code, kind):
@@ -334,7 +332,9 @@ def test_what_asking_again_will_not_mend_is_asked_once(status, code, kind):
         assert len(server.asked) == 1
     assert type(caught.value) is kind
     assert ("words of the server" in str(caught.value)) == (status != 401)
-    assert ("$RDX_TEST_KEY" in str(caught.value)) == (status in (401, 402, 403, 429))
+    assert ("$RDX_TEST_KEY" in str(caught.value)) == (
+        status in (401, 402, 403, 429) and kind is not Refused
+    )
 
 
 @pytest.mark.parametrize(
