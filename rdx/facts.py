@@ -119,6 +119,8 @@ class Windows(States):
         Windows that were answered with shortened passages, because more did not fit the context.
     estimated_tokens, lost_tokens
         Tokens of answers whose service does not count them; of tries that were served in vain.
+    thinking_tokens
+        Of all answers, those that the model thought aloud and that nobody reads.
     """
 
     answers: int
@@ -127,6 +129,7 @@ class Windows(States):
     shortened: int = 0
     estimated_tokens: int = 0
     lost_tokens: int = 0
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,9 +59,9 @@ def audit(
         What was asked, one row per window [query_id, shuffle, pass, start, end, state, tries,
         words, shown, given]: `tries` answers were asked for, the last is in `state`; `words` were
         kept of a passage; `shown` are the doc ids in the order of the prompt, `given` in the order
-        of the answer. It may have [shortened, estimated, lost]: whether passages were shortened to
-        fit, tokens that are estimated, and tokens of tries in vain. None for a teacher without
-        windows.
+        of the answer. It may have [shortened, estimated, lost, thinking]: whether passages were
+        shortened to fit, tokens that are estimated, of tries in vain, and of thoughts. None for a
+        teacher without windows.
     qrels
         Judgements [query_id, doc_id, relevance]; None if there are none.
     other
@@ -212,6 +212,7 @@ def _windows_text(windows: Windows) -> str:
         (windows.shortened, "with shortened passages"),
         (windows.estimated_tokens, "tokens are estimated"),
         (windows.lost_tokens, "tokens of tries that failed"),
+        (windows.thinking_tokens, "tokens of thoughts"),
     )
     return (
         f"{_shares(windows)}; {counted(windows.answers, 'answer')}, "
@@ -310,6 +311,7 @@ def _windows(windows: pd.DataFrame) -> Windows:
         shortened=_total(windows, "shortened"),
         estimated_tokens=_total(windows, "estimated"),
         lost_tokens=_total(windows, "lost"),
+        thinking_tokens=_total(windows, "thinking"),
     )
 
 

@@ -34,6 +34,13 @@ from rdx.teachers.standing import Standing
 
 log = logging.getLogger(__name__)
 
+# States of requests that a service turns away for what they are; of all others "failed".
+WITHOUT_ANSWER: dict[type[Exception], str] = {
+    TooLong: TOO_LONG,
+    MaybeTooLong: REJECTED,
+    Refused: REFUSED,
+}
+
 
 class Requests:
     """Asks a backend what the ledger does not know.
@@ -164,5 +171,4 @@ class Requests:
 
 def _state(fault: Exception) -> str:
     """State of a request without an answer."""
-    states = {TooLong: TOO_LONG, MaybeTooLong: REJECTED, Refused: REFUSED}
-    return states.get(type(fault), FAILED)
+    return WITHOUT_ANSWER.get(type(fault), FAILED)
