@@ -34,6 +34,7 @@ from rdx.teachers.messages import (
     Failed,
     Fatal,
     Identity,
+    Lost,
     Message,
     TooLong,
     characters,
@@ -168,8 +169,8 @@ class InProcess:
             }
         return dict(self._identity)
 
-    async def ask(self, messages: list[Message], size: int) -> Answer:
-        """Wait for a place in a batch, and for its answer."""
+    async def ask(self, messages: list[Message], size: int, lost: Lost | None = None) -> Answer:
+        """Wait for a place in a batch, and for its answer; no try of it is ever lost."""
         if self.settings.score == "first_token" and size > len(ascii_uppercase):
             raise Fatal(
                 f"teacher.backend.score=first_token: a window of {size} passages, but there are "
@@ -180,6 +181,10 @@ class InProcess:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await future
+
+    def longest(self, size: int) -> int | None:
+        """Tokens of the longest answer; None where the permutation decides them."""
+        return 1 if self.settings.score == "first_token" else self.settings.max_new_tokens
 
     async def close(self) -> None:
         """Stop at the next token, fail what waits, and free the model."""
