@@ -7,7 +7,6 @@ is not in any representation, identity, message or log.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -16,22 +15,28 @@ import time
 from collections.abc import Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from annotated_types import MinLen
 
 from rdx.declared import SCHEDULES, Above0, From0, Positive, settings
+from rdx.teachers import replies, tokens
 from rdx.teachers.messages import (
     Answer,
     Backend,
     BackendError,
+    Denied,
     Failed,
     Fatal,
     Identity,
+    Lost,
+    MaybeTooLong,
     Message,
+    Refused,
+    Rejected,
     TooLong,
 )
+from rdx.teachers.replies import Kind, Tokens
 from rdx.text import counted
 
 if TYPE_CHECKING:
@@ -45,19 +50,7 @@ TOKENS_PER_PASSAGE = 8
 TOKENS_AROUND = 16
 
 RESERVED = ("model", "messages", "stream", "n")  # of the body; `extra` may not set them
-
-_TRANSIENT = (408, 409, 425, 429)  # and every 5xx
-
-# How OpenAI, vLLM, llama.cpp and others say that a prompt does not fit. The last one is a limit of
-# tokens per minute below the size of one request: waiting never helps, shorter passages do.
-_OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|string_above_max_length"
-    r"|context[ _](?:length|size|window)|prompt is too long|input token count"
-    r"|reduce the length|inputs. tokens|request too large",
-    re.IGNORECASE,
-)
-_NO_CREDIT = re.compile(r"insufficient_quota|billing_hard_limit", re.IGNORECASE)
-_FILTERED = re.compile(r"content_filter|content management policy", re.IGNORECASE)
+LIMITS = ("max_tokens", "max_completion_tokens")  # of the body: tokens of the longest answer
 
 
 @settings(frozen=True)
@@ -141,6 +134,12 @@ class Endpoint:
         }
         return {name: value for name, value in body.items() if value is not None}
 
+    def longest(self, size: int) -> int | None:
+        """Tokens of the longest answer to a window of `size` passages; None without a limit."""
+        body = self.body([], size)
+        limits = [body[name] for name in LIMITS if isinstance(body.get(name), int)]
+        return max(limits, default=None)
+
     def longest_wait(self, number: int) -> float:
         """Seconds between try `number`, from 1, and the next one, at most."""
         return min(self.backoff * 2.0 ** min(number - 1, 100), self.max_wait)
@@ -153,6 +152,7 @@ class _Trouble(NamedTuple):
     again: bool = False
     wait: float = 0.0  # seconds, as the server asks
     unreached: bool = False
+    taken: Tokens | None = None  # where the service may have read the prompt
 
 
 class _Client:
@@ -182,10 +182,13 @@ class _Client:
             "extra": dict(s.extra),
         }
 
-    async def ask(self, messages: list[Message], size: int) -> Answer:
+    def longest(self, size: int) -> int | None:
+        return self._settings.longest(size)
+
+    async def ask(self, messages: list[Message], size: int, lost: Lost | None = None) -> Answer:
         if self._closed:
             raise Failed("the endpoint was closed")
-        task = asyncio.create_task(self._ask(self._settings.body(messages, size)))
+        task = asyncio.create_task(self._ask(messages, size, lost))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -205,16 +208,19 @@ class _Client:
         if self._openai is not None:
             await self._openai.close()
 
-    async def _ask(self, body: dict[str, Any]) -> Answer:
+    async def _ask(self, messages: list[Message], size: int, lost: Lost | None) -> Answer:
         s, completions = self._settings, self._connected()
+        body = s.body(messages, size)
         start = time.perf_counter()
         trouble = _Trouble(Failed("not asked"))
         for number in range(1, s.tries + 1):
             await self._opened()
-            outcome = await self._try(completions, body)
+            outcome = await self._try(completions, body, size)
             if isinstance(outcome, Answer):
                 return replace(outcome, latency=time.perf_counter() - start)
             trouble = outcome
+            if lost is not None and trouble.taken is not None:
+                lost(trouble.taken.input, trouble.taken.output)
             if not trouble.again:
                 raise trouble.error
             if trouble.wait > s.patience:
@@ -229,7 +235,7 @@ class _Client:
                 await asyncio.sleep(s.longest_wait(number) * random.uniform(0.5, 1))
         message = f"{trouble.error} ({counted(s.tries, 'try')})"
         if trouble.unreached and not self._reached:
-            raise Fatal(f"{message}; is the server running, and the address right?")
+            raise Denied(f"{message}; is the server running, and the address right?")
         raise Failed(message)
 
     async def _opened(self) -> None:
@@ -237,7 +243,7 @@ class _Client:
             await asyncio.sleep(wait)
 
     async def _try(
-        self, completions: AsyncCompletionsWithRawResponse, body: dict[str, Any]
+        self, completions: AsyncCompletionsWithRawResponse, body: dict[str, Any], size: int
     ) -> Answer | _Trouble:
         """Send one request.
 
@@ -246,32 +252,39 @@ class _Client:
         """
         import openai
 
-        named = {name: body[name] for name in ("model", "messages")}
-        more = {name: value for name, value in body.items() if name not in named}
+        messages: list[Message] = body["messages"]
+        more = {name: value for name, value in body.items() if name not in ("model", "messages")}
         try:
             async with asyncio.timeout(self._settings.timeout):
-                reply = await completions.create(**named, extra_body=more)
+                reply = await completions.create(
+                    model=body["model"], messages=body["messages"], extra_body=more
+                )
         except openai.APIStatusError as error:
             self._reached = True
-            return self._refusal(error.status_code, error.response.headers, error.response.text)
+            status, response = error.status_code, error.response
+            trouble = self._refusal(status, response.headers, response.text)
+            return trouble._replace(taken=_sent(messages) if replies.worked(status) else None)
         except (TimeoutError, openai.APITimeoutError):
-            return _again(f"no answer within {self._settings.timeout:g} s")
+            late = f"no answer within {self._settings.timeout:g} s"
+            return _again(late, taken=_sent(messages))
         except openai.APIConnectionError as error:
             cause = error.__cause__
             # By name: the client's HTTP library differs between its versions.
             unreached = type(cause).__name__ == "ConnectError"
             what = self._clean(f"{type(cause).__name__}: {cause}")
             address = self._settings.base_url or "the default address"
-            return _again(f"connection to {address}: {what}", unreached=unreached)
+            taken = None if unreached else _sent(messages)
+            return _again(f"connection to {address}: {what}", unreached=unreached, taken=taken)
         self._reached = True
         try:
-            answer = _read(reply.content)
+            answer = replies.read(reply.content, messages, self._settings.longest(size))
         except ValueError as error:
-            return _again(self._clean(str(error)))
+            took = replies.taken(reply.content, messages)
+            return _again(self._clean(str(error)), taken=took)
         # A server may repeat what it was sent, and the ledger keeps what it says.
-        texts = (answer.text, answer.finish, answer.served)
-        text, finish, served = map(self._without_key, texts)
-        return replace(answer, text=text, finish=finish, served=served)
+        texts = (answer.text, answer.finish, answer.served, answer.thoughts)
+        text, finish, served, thoughts = map(self._without_key, texts)
+        return replace(answer, text=text, finish=finish, served=served, thoughts=thoughts)
 
     def _connected(self) -> AsyncCompletionsWithRawResponse:
         """Return what sends requests; the client is made when first needed."""
@@ -293,26 +306,33 @@ class _Client:
             )
         return self._openai.chat.completions.with_raw_response
 
-    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Answer | _Trouble:
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Trouble:
         """What an HTTP error means."""
-        variable, (code, reason) = self._settings.key_variable, _error(text)
-        if status == 401:
-            # What the server says is left out, for it often shows parts of the key.
-            verdict = "refuses the key in" if self._key else "wants a key, and none is in"
-            why = f" ({self._clean(code)})" if code else ""
-            return _Trouble(Fatal(f"HTTP 401{why}: the server {verdict} ${variable}"))
+        variable, (code, reason) = self._settings.key_variable, replies.code_and_message(text)
         message = f"HTTP {status}: {self._clean(reason)}"
-        if _NO_CREDIT.search(text) or status in (402, 403):
-            return _Trouble(Fatal(f"{message} (the key in ${variable} may not do this)"))
-        if status != 404 and _OVERFLOW.search(text):
-            return _Trouble(TooLong(message))
-        if status == 400 and _FILTERED.search(text):
-            return Answer("", 0, 0, 0.0, "content_filter")  # these passages, not all requests
-        if status in _TRANSIENT or status >= 500:
-            return _again(message, wait=_retry_after(headers, datetime.now(UTC)))
-        if status == 404:
-            message += f" (is the model {self._settings.model!r} there, and the address right?)"
-        return _Trouble(Fatal(message))
+        match replies.kind(status, text):
+            case Kind.KEY:
+                # What the server says is left out, for it often shows parts of the key.
+                verdict = "refuses the key in" if self._key else "wants a key, and none is in"
+                why = f" ({self._clean(code)})" if code else ""
+                return _Trouble(Denied(f"HTTP 401{why}: the server {verdict} ${variable}"))
+            case Kind.CREDIT:
+                return _Trouble(Denied(f"{message} (the key in ${variable} may not do this)"))
+            case Kind.MISSING:
+                model = self._settings.model
+                message += f" (is the model {model!r} there, and the address right?)"
+                return _Trouble(Denied(message))
+            case Kind.TOO_LONG:
+                return _Trouble(TooLong(message))
+            case Kind.UNFIT:
+                return _Trouble(MaybeTooLong(message))
+            case Kind.FILTERED:
+                return _Trouble(Refused(message))
+            case Kind.REJECTED:
+                more = f" (may the key in ${variable} do this?)" if status == 403 else ""
+                return _Trouble(Rejected(message + more))
+            case Kind.PASSING:
+                return _again(message, wait=replies.retry_after(headers, datetime.now(UTC)))
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
@@ -323,86 +343,12 @@ class _Client:
         return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _again(message: str, wait: float = 0.0, unreached: bool = False) -> _Trouble:
-    return _Trouble(Failed(message), again=True, wait=wait, unreached=unreached)
+def _again(
+    message: str, wait: float = 0.0, unreached: bool = False, taken: Tokens | None = None
+) -> _Trouble:
+    return _Trouble(Failed(message), True, wait, unreached, taken)
 
 
-def _read(content: bytes) -> Answer:
-    """The answer of a reply of status 200.
-
-    Raises
-    ------
-    ValueError
-        If the reply holds none.
-    """
-    try:
-        reply = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"no JSON in the answer: {content[:200]!r}") from error
-    try:
-        choice = reply["choices"][0]
-        text = _text(choice["message"])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"no message in the answer: {content[:200]!r}") from error
-    usage = reply.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    prompt, completion = (_count(counts.get(f"{of}_tokens")) for of in ("prompt", "completion"))
-    finish = choice.get("finish_reason") or "unknown"
-    served = (str(reply[name]) for name in ("model", "system_fingerprint") if reply.get(name))
-    return Answer(text, prompt, completion, 0.0, str(finish), " ".join(served))
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _text(message: Any) -> str:
-    """Text of a message; what it says where it refuses; "" where there is neither.
-
-    Raises
-    ------
-    TypeError, AttributeError, KeyError
-        If it has another form.
-    """
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") == "text")
-    text = content or message.get("refusal") or ""
-    if not isinstance(text, str):
-        raise TypeError(type(text))
-    return text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
-
-
-def _error(text: str) -> tuple[str, str]:
-    """Code and message of an error's body; ("", the body) where it has another form."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return "", text
-    body = body[0] if isinstance(body, list) and body else body
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
-        return "", error if isinstance(error, str) else text
-    code, message = error.get("code") or error.get("type"), error.get("message")
-    return str(code or ""), message if isinstance(message, str) and message else text
-
-
-def _retry_after(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds that the server asks to wait: a number, an HTTP date, or a number of milliseconds.
-
-    0 where it asks for nothing, or for nothing that one can read.
-    """
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            return _positive(float(headers[name]) / unit)
-        except (KeyError, ValueError):
-            continue
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    return _positive((date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
-
-
-def _positive(seconds: float) -> float:
-    return seconds if seconds > 0 else 0.0  # NaN too is no wait
+def _sent(messages: list[Message]) -> Tokens:
+    """What a try costs that was sent and not answered."""
+    return Tokens(tokens.of_chat(messages), 0, estimated=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -33,35 +32,44 @@ from rdx.declared import (
 )
 from rdx.parts import WINDOWS
 from rdx.rankings import USABLE
-from rdx.teachers import windows
+from rdx.teachers import tokens, windows
 from rdx.teachers.budget import Caps, Meter, Prices, Stopped
-from rdx.teachers.ledger import FAILED, Entry, Ledger, request_key
+from rdx.teachers.ledger import FAILED, REFUSED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger
 from rdx.teachers.messages import (
     Answer,
     Backend,
-    Failed,
     Fatal,
     Identity,
     Message,
     Service,
-    TooLong,
-    characters,
 )
 from rdx.teachers.parsing import RULES, VERSION, Parsed, read
 from rdx.teachers.prompts import RANK_LLM, Prompt, load, shorten
+from rdx.teachers.requests import Requests
+from rdx.teachers.standing import FAILURES, Standing
 from rdx.teachers.tables import COLUMNS
 from rdx.teachers.thoughts import ends_in_thought, thinking_tokens, without_thoughts
 from rdx.text import counted
 
-log = logging.getLogger(__name__)
-
 ORDERS = ("first_stage", "shuffled")
-TOO_LONG = "too_long"  # state of a request that does not fit into the context
 FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fit the context
-DEAD = 20  # give up after this many requests in a row without an answer
+# Share of the words kept at each step: where the service says that the window is too long, and
+# where it may only mean that.
+STEPS = {TOO_LONG: 3 / 4, REJECTED: 1 / 2, UNFIT: 1 / 2}
 # Of the table of windows (`rdx.teachers.audit.audit` explains them).
 PLACE = ["query_id", "shuffle", "pass", "start", "end"]
-OUTCOME = ["state", "tries", "words", "key", "shown", "given"]
+OUTCOME = [
+    "state",
+    "tries",
+    "words",
+    "key",
+    "shortened",
+    "estimated",
+    "lost",
+    "thinking",
+    "shown",
+    "given",
+]
 
 BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
 
@@ -113,9 +121,13 @@ class Listwise:
     tries
         How often a window is asked at most.
     passage_words
-        Words kept of a passage; fewer where a window does not fit the model's context.
+        Words kept of a passage; fewer where a window does not fit the model's context: by quarters
+        if the service says so, by halves if it rejects the request and may mean that, down to 16.
     concurrency
         Lists in flight. Not part of the identity, as are the following.
+    failures
+        Windows in a row that may stay without an answer, each a list that is lost; with the last
+        of them the teacher stops. None: 20, or twice the lists in flight if that is more.
     ledger
         Folder of all answers, shared by all teachers.
     caps, prices
@@ -137,6 +149,7 @@ class Listwise:
     tries: Positive = 3
     passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300
     concurrency: Annotated[Positive, SCHEDULES] = 8
+    failures: Annotated[Positive | None, SCHEDULES] = None
     ledger: Annotated[str, WRITTEN] = "store/ledger"
     caps: Annotated[Caps, SCHEDULES] = field(default_factory=Caps)
     prices: Annotated[Prices, SCHEDULES] = field(default_factory=Prices)
@@ -187,7 +200,8 @@ class Listwise:
         Raises
         ------
         Stopped
-            If a cap is reached, or the LLM does not answer any more. What was answered is kept.
+            If a cap is reached, the LLM does not answer any more, or has answered nothing at all.
+            What was answered is kept.
         Fatal
             If the LLM refuses to answer at all (key, model, address).
         """
@@ -212,13 +226,17 @@ class _Order(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """What became of a window; `tries`, `words` and `key` as in the table of windows."""
+    """What became of a window; all but the permutation as in the table of windows."""
 
     permutation: tuple[int, ...] | None
     state: str
     tries: int
     words: int
     key: str
+    shortened: bool
+    estimated: int
+    lost: int
+    thinking: int
 
 
 class _Window(NamedTuple):
@@ -247,18 +265,18 @@ class _Session:
         self.backend: Backend = teacher.backend.backend()
         self.ledger = Ledger(Path(teacher.ledger))
         self.meter = Meter(teacher.caps, teacher.prices)
+        failures = teacher.failures or max(FAILURES, 2 * teacher.concurrency)
+        self.identity: Identity = {"prompt": self.prompt.identity(), **self.backend.identity()}
+        self.requests = Requests(
+            *(self.backend, self.ledger, self.meter, Standing(failures, self.meter)),
+            *(Entry("", 0, owner, identity=self.identity), self._answered, self._state),
+        )
         self.orders: dict[tuple[str, int], _Order] = {}
         self.windows: list[_Window] = []
-        self.halted: Exception | None = None
-        self.unanswered = 0  # requests in a row
-        self.fresh = self.unusable = 0  # answers of this session
-        self.identity: Identity = {"prompt": self.prompt.identity(), **self.backend.identity()}
 
     async def run(self, lists: Mapping[str, list[str]]) -> None:
         """Let `concurrency` workers take one list after the other."""
-        for entry in self.ledger.entries():
-            if entry.owner == self.owner and entry.answer is not None:
-                self.meter.add(entry.input_tokens, entry.output_tokens)
+        self.requests.count_before()
         jobs = [(q, n) for q in lists for n in range(self.teacher.shuffles)]
         self._announce(lists)
         waiting = iter(jobs)
@@ -269,8 +287,9 @@ class _Session:
                         group.create_task(self._work(waiting, lists, progress))
             finally:
                 await self.backend.close()
-        if self.halted is not None:
-            raise self.halted
+        if self.requests.halted is not None:
+            raise self.requests.halted
+        self.requests.standing.end()
 
     async def _work(
         self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], progress: tqdm
@@ -280,8 +299,8 @@ class _Session:
                 self.orders[query_id, number] = await self._list(query_id, number, lists[query_id])
             except (Stopped, Fatal) as error:
                 # The others end after the answer that they wait for: it is paid for.
-                self.halted = self.halted or error
-            if self.halted is not None:
+                self.requests.halted = self.requests.halted or error
+            if self.requests.halted is not None:
                 return
             progress.update()
             progress.set_postfix_str(self._rates(progress), refresh=False)
@@ -306,63 +325,55 @@ class _Session:
     async def _window(self, query_id: str, shown: list[str]) -> _Outcome:
         """Ask until there is a permutation, or tries or words are used up."""
         words = self.teacher.passage_words
-        attempt, before = 0, None
+        attempt, entries = 0, list[Entry]()
         while True:
             messages = self._messages(query_id, shown, words)
-            entry = await self._answer(query_id, messages, len(shown), attempt)
-            state = entry.state
-            if state == TOO_LONG:
-                if words > FEWEST_WORDS:
-                    words = max(FEWEST_WORDS, words * 3 // 4)
+            entry = await self.requests.answer(query_id, messages, len(shown), attempt)
+            before = entries[-1].answer if entries else None
+            entries.append(entry)
+            if entry.state in STEPS:
+                fewer = self._fewer(query_id, shown, words, STEPS[entry.state])
+                if fewer is not None:
+                    words = fewer
                     continue
-                state = FAILED
             attempt += 1
-            if state in USABLE:
+            if entry.answer is None:
+                if entry.state != TOO_LONG:
+                    self.requests.standing.failed(entry.error)
+                entry = replace(entry, state=REFUSED if entry.state == REFUSED else FAILED)
+            elif attempt == 1:
+                self.requests.were_too_long(entries)
+            if entry.state in USABLE:
                 permutation = self._parsed(entry.answer, entry.finish, len(shown)).order
-                return _Outcome(permutation, state, attempt, words, entry.key)
-            if state == FAILED or attempt == self.teacher.tries or entry.answer == before:
-                return _Outcome(None, state, attempt, words, entry.key)
-            before = entry.answer
+                return self._outcome(permutation, entry.state, attempt, words, entries)
+            if entry.answer in (None, before) or attempt == self.teacher.tries:
+                return self._outcome(None, entry.state, attempt, words, entries)
 
-    async def _answer(
-        self, query_id: str, messages: list[Message], size: int, attempt: int
-    ) -> Entry:
-        """The ledger's entry of a request; asked for if it is not there, or was not answered."""
-        key = request_key(self.identity, messages)
-        known = self.ledger.find(key, attempt)
-        if known is not None and known.state == TOO_LONG:
-            return known
-        if known is not None and known.state != FAILED:
-            # The answer is what was stored; the rule that reads it may have changed.
-            return replace(known, state=self._parsed(known.answer, known.finish, size).state)
-        if self.halted is not None:
-            raise Stopped("another list stopped the session")
-        length = characters(messages)
-        ticket = self.meter.reserve(length, size)
-        entry = Entry(key, attempt, self.owner, query_id, size, self.identity)
-        answer = None
-        try:
-            answer = await self.backend.ask(messages, size)
-            entry = self._answered(entry, answer)
-            self.unanswered = 0
-        except TooLong as error:
-            entry = replace(entry, state=TOO_LONG, error=str(error))
-            log.warning("query %s: a window of %d passages is too long: %s", query_id, size, error)
-        except Failed as error:
-            # Kept as a trace; in the ledger an answer to the same request takes precedence.
-            entry = replace(entry, state=FAILED, error=str(error))
-            self.unanswered += 1
-        finally:
-            self.meter.settle(ticket, length, answer)
-        self.ledger.add(entry)
-        if self.unanswered >= max(DEAD, 2 * self.teacher.concurrency):
-            raise Stopped(
-                f"{self.unanswered} requests in a row were not answered (the last: {entry.error}). "
-                "All answers are kept; run the same command to go on"
-            )
-        self.fresh += 1
-        self.unusable += entry.state not in USABLE
-        return entry
+    def _fewer(self, query_id: str, shown: list[str], words: int, share: float) -> int | None:
+        """Words of a passage that make a shorter request; None if it is as short as it may be."""
+        longest = max(len(self.collection.passages[doc_id].split()) for doc_id in shown)
+        while words > FEWEST_WORDS:
+            words = max(FEWEST_WORDS, int(words * share))
+            if words < longest:
+                return words
+        return None
+
+    def _outcome(
+        self,
+        permutation: tuple[int, ...] | None,
+        state: str,
+        tries: int,
+        words: int,
+        entries: list[Entry],
+    ) -> _Outcome:
+        last = entries[-1]
+        return _Outcome(
+            *(permutation, state, tries, words, last.key),
+            shortened=last.answer is not None and words < self.teacher.passage_words,
+            estimated=sum(e.input_tokens + e.output_tokens for e in entries if e.estimated),
+            lost=sum(e.lost_input + e.lost_output for e in entries),
+            thinking=sum(e.thinking_tokens for e in entries),
+        )
 
     def _answered(self, entry: Entry, answer: Answer) -> Entry:
         return replace(
@@ -378,6 +389,10 @@ class _Session:
             cost=self.meter.prices.cost(answer.input_tokens, answer.output_tokens),
             state=self._parsed(answer.text, answer.finish, entry.size).state,
         )
+
+    def _state(self, entry: Entry) -> str:
+        """What the answer of an entry is by the rule of now."""
+        return self._parsed(entry.answer, entry.finish, entry.size).state
 
     def _messages(self, query_id: str, doc_ids: Sequence[str], words: int) -> list[Message]:
         texts = [shorten(self.collection.passages[doc_id], words) for doc_id in doc_ids]
@@ -399,22 +414,24 @@ class _Session:
         if not spans:
             return
         some = spans[:: max(1, len(spans) // 50)]
-        lengths = [characters(self._messages(q, shown, teacher.passage_words)) for q, shown in some]
+        prompts = [
+            tokens.of_chat(self._messages(q, shown, teacher.passage_words)) for q, shown in some
+        ]
         estimate = self.meter.estimate(
             len(spans) * teacher.passes * teacher.shuffles,
-            sum(lengths) / len(lengths),
+            sum(prompts) / len(prompts),
             sum(len(shown) for _, shown in some) / len(some),
         )
-        spent = (
-            f"; {counted(self.meter.answers, 'answer')} from before" if self.meter.answers else ""
-        )
+        before = self.requests.before
+        spent = f"; {counted(before, 'answer')} from before" if before else ""
         tell(f"teaching {counted(len(lists), 'list')}: {estimate}{spent}")
 
     def _rates(self, progress: tqdm) -> str:
         elapsed = max(progress.format_dict["elapsed"], 1e-9)
-        rates = [f"{self.fresh / elapsed:.1f} answers/s", f"{self.meter.tokens:,} tokens"]
-        if self.fresh:
-            rates.insert(1, f"{self.unusable / self.fresh:.1%} unusable")
+        fresh, unusable = self.requests.fresh, self.requests.unusable
+        rates = [f"{fresh / elapsed:.1f} answers/s", f"{self.meter.tokens:,} tokens"]
+        if fresh:
+            rates.insert(1, f"{unusable / fresh:.1%} unusable")
         if self.meter.prices != Prices():
             rates.append(f"cost {self.meter.cost:.2f}")
         return ", ".join(rates)

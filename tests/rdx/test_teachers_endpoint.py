@@ -35,8 +35,10 @@ from faulty_server import (
 )  # fmt: skip
 from served_model import free_port, saved_smollm2, transformers_serve
 
-from rdx.teachers.endpoint import Endpoint, _error, _retry_after
-from rdx.teachers.messages import Failed, Fatal, TooLong
+from rdx.teachers.endpoint import Endpoint
+from rdx.teachers.messages import Denied, Failed, Fatal, MaybeTooLong, Refused, Rejected, TooLong
+from rdx.teachers.replies import code_and_message, retry_after
+from rdx.teachers.tokens import of_text
 from tests.rdx.configured import configured
 
 KEY = "sk-very-secret-0123456789"
@@ -113,13 +115,14 @@ def test_the_request_holds_what_was_set_and_no_more():
     [
         (answer(""), "", "stop"),
         (answer(None, "content_filter"), "", "content_filter"),
-        (answer(None, refusal="I cannot do that."), "I cannot do that.", "stop"),
+        (answer(None, refusal="I cannot do that."), "I cannot do that.", "refusal"),
+        (answer("[1]", refusal="not the other"), "[1]", "stop"),
+        (answer(None, "length"), "", "length"),
         (answer("[1] > [2", "length"), "[1] > [2", "length"),
         (answer("[1]", None), "[1]", "unknown"),
         (answer([{"type": "text", "text": "[2"}, {"type": "text", "text": "]"}]), "[2]", "stop"),
         (answer("passage 3 is about 20 cats"), "passage 3 is about 20 cats", "stop"),
         (answer("half a pair: \ud800"), "half a pair: ?", "stop"),
-        (error(400, "filtered", "content_filter"), "", "content_filter"),
     ],
 )  # fmt: skip
 def test_answers_that_are_the_parsers_business_are_passed_on(reply, text, finish):
@@ -128,15 +131,137 @@ def test_answers_that_are_the_parsers_business_are_passed_on(reply, text, finish
         assert (passed_on.text, passed_on.finish, len(server.asked)) == (text, finish, 1)
 
 
+def replied(message, finish="stop", kind="application/json", **more):
+    content = {"choices": [{"message": message, "finish_reason": finish}], **more}
+    return raw(json.dumps(content).encode(), kind)
+
+
+THOUGHTS = "so the first is the best"
+
+
 @pytest.mark.parametrize(
-    "usage", [{}, {"usage": None}, {"usage": {"prompt_tokens": None}}, {"usage": [1]}], ids=str
+    "message",
+    [
+        {"content": "[2]", "reasoning_content": THOUGHTS},
+        {"content": "[2]", "reasoning": THOUGHTS, "reasoning_content": THOUGHTS},
+        {"content": "[2]", "thinking": [{"text": "so the first"}, {"text": " is the best"}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": THOUGHTS}]},
+                {"type": "text", "text": "[2]"},
+            ]
+        },
+        {"content": [{"type": "reasoning", "text": THOUGHTS}, {"type": "text", "text": "[2]"}]},
+    ],
+)
+def test_thoughts_are_apart_from_the_text(message):
+    with FaultyServer(always(replied(message))) as server:
+        reply = ask(quick(server))
+    assert (reply.text, reply.thoughts, reply.finish) == ("[2]", THOUGHTS, "stop")
+
+
+def test_an_answer_of_thoughts_alone_is_empty():
+    with FaultyServer(always(replied({"content": None, "reasoning": THOUGHTS}))) as server:
+        reply = ask(quick(server))
+    assert (reply.text, reply.thoughts, len(server.asked)) == ("", THOUGHTS, 1)
+
+
+# --- tokens ---
+
+
+def naive(text):
+    """The estimate, character by character, in twelfths of a token."""
+    twelfths = 0
+    for character in text:
+        if character.isascii():
+            twelfths += 3 if character.isalpha() or character.isspace() else 12
+        else:
+            twelfths += 8 * len(character.encode())
+    return -(-twelfths // 12)
+
+
+PROMPT = sum(naive(message["content"]) + 5 for message in MESSAGES)
+OUTPUT = 8  # "[2] > [1]" has 7 that are no letters or spaces, and 2 spaces
+LIMIT = 3 * 8 + 16
+
+
+def test_an_estimate_by_hand():
+    assert [of_text(text) for text in ("heron", "[12] > ", "3.14", "鹭", "é", "\ud800", "")] == [
+        *(2, 6, 4, 2, 2, 1, 0)
+    ]
+    texts = ("a blue heron", "[2] > [1]\n", "Größe: 3 m², 鹭 😀", "x" * 1000)
+    assert [of_text(text) for text in texts] == [naive(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("usage", "input_tokens", "output_tokens", "thinking", "estimated"),
+    [
+        ({"prompt_tokens": 400, "completion_tokens": 40}, 400, 40, 0, False),
+        ({"prompt_tokens": 400.0, "completion_tokens": 40.0}, 400, 40, 0, False),
+        (None, PROMPT, OUTPUT, 0, True),
+        ([1], PROMPT, OUTPUT, 0, True),
+        ({}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": "400", "completion_tokens": "40"}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": -400, "completion_tokens": -40}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": True, "completion_tokens": True}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": 400.5, "completion_tokens": float("inf")}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": None, "completion_tokens": 40}, PROMPT, 40, 0, True),
+        ({"prompt_tokens": 400, "completion_tokens": None}, 400, OUTPUT, 0, True),
+        ({"prompt_tokens": 400, "total_tokens": 440}, 400, 40, 0, True),
+        # fewer than any vocabulary makes of the texts
+        ({"prompt_tokens": 0, "completion_tokens": 0}, PROMPT, OUTPUT, 0, True),
+        ({"prompt_tokens": 6, "completion_tokens": 40}, PROMPT, 40, 0, True),
+        # thoughts within the answer, apart from it, and in the total only
+        (
+            {
+                "prompt_tokens": 400,
+                "completion_tokens": 40,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            *(400, 40, 30, False),
+        ),
+        (
+            {
+                "prompt_tokens": 400,
+                "completion_tokens": 7,
+                "completion_tokens_details": {"reasoning_tokens": 30.0},
+            },
+            *(400, 37, 30, False),
+        ),
+        (
+            {"prompt_tokens": 400, "completion_tokens": 7, "total_tokens": 437},
+            *(400, 37, 0, False),
+        ),
+        (
+            {"prompt_tokens": 400, "completion_tokens": 40, "reasoning_tokens": "30"},
+            *(400, 40, 0, False),
+        ),
+    ],
 )
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
-def test_missing_token_counts_are_zero(usage, kind):
-    content = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
-    with FaultyServer(always(raw(json.dumps(content | usage).encode(), kind))) as server:
-        reply = ask(quick(server))
-    assert (reply.text, reply.input_tokens, reply.output_tokens) == ("x", 0, 0)
+def test_what_a_service_does_not_count_is_estimated(
+    usage, input_tokens, output_tokens, thinking, estimated, kind
+):
+    reply = replied({"content": "[2] > [1]"}, kind=kind, usage=usage)
+    with FaultyServer(always(reply)) as server:
+        answer = ask(quick(server))
+    counted = (answer.input_tokens, answer.output_tokens, answer.thinking_tokens)
+    assert counted == (input_tokens, output_tokens, thinking) and answer.estimated == estimated
+
+
+def test_without_a_count_thoughts_and_what_was_cut_off_count():
+    seen = replied({"content": "[2] > [1]", "reasoning": THOUGHTS})
+    unseen = replied({"content": None}, "length")
+    with FaultyServer(scripted(seen, unseen)) as server:
+        tokens = [ask(quick(server)).output_tokens for _ in range(2)]
+    assert tokens == [naive("[2] > [1]" + THOUGHTS), LIMIT]
+
+
+def test_the_longest_answer():
+    assert [Endpoint("toy").longest(size) for size in (1, 20)] == [24, 176]
+    reasons = {"max_tokens": None, "max_completion_tokens": 8000}
+    assert Endpoint("toy", extra=reasons).longest(20) == 8000
+    assert Endpoint("toy", extra={"max_tokens": None}).longest(20) is None
 
 
 # --- faults that pass ---
@@ -162,7 +287,13 @@ PASSING = {
     "no message": raw(b'{"choices": [{}]}'),
     "null message": raw(b'{"choices": [{"message": null}]}'),
     "text that is a number": raw(b'{"choices": [{"message": {"content": 7}}]}'),
+    "null choices": raw(b'{"choices": null}'),
     "an error as 200": raw(b'{"error": {"message": "upstream is away", "code": 502}}'),
+    "an error beside an answer": replied({"content": "[1] > "}, error={"message": "lost"}),
+    "an error in the choice": replied({"content": "[1] > [2] > [3]"}, "error"),
+    "no text and no reason": replied({"content": None}),
+    "no text, no reason, no finish": replied({"content": None}, None),
+    "the end of a stream": raw(b'data: {"error": {"message": "lost"}}\n\n', "text/event-stream"),
     "another content type": wrong_kind(),
     "JSON called HTML": Reply("raw", b"{}", kind="text/html"),
 }
@@ -184,15 +315,26 @@ def test_a_fault_is_tried_again_as_often_as_allowed(fault):
 # --- faults that stay ---
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 422, 429])
-def test_what_no_request_will_pass_stops_at_once(status):
-    code = "insufficient_quota" if status == 429 else ""
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        *((status, "", Denied) for status in (401, 402, 404, 405, 410)),
+        (429, "insufficient_quota", Denied),
+        *((status, "", MaybeTooLong) for status in (400, 413, 414, 422, 431)),
+        *((status, "", Rejected) for status in (403, 406, 415, 418)),
+        *((400, "content_filter", Refused), (403, "moderation", Refused), (451, "", Refused)),
+    ],
+)
+def test_what_asking_again_will_not_mend_is_asked_once(status, code, kind):
     with FaultyServer(always(error(status, "words of the server", code))) as server:
-        with pytest.raises(Fatal, match=f"HTTP {status}") as caught:
+        with pytest.raises(kind, match=f"HTTP {status}") as caught:
             ask(quick(server, backoff=30, max_wait=30))
         assert len(server.asked) == 1
+    assert type(caught.value) is kind
     assert ("words of the server" in str(caught.value)) == (status != 401)
-    assert ("$RDX_TEST_KEY" in str(caught.value)) == (status in (401, 402, 403, 429))
+    assert ("$RDX_TEST_KEY" in str(caught.value)) == (
+        status in (401, 402, 403, 429) and kind is not Refused
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +350,7 @@ def test_what_no_request_will_pass_stops_at_once(status):
     ],
 )
 def test_code_and_message_are_found_in_any_form_of_error(body, code, message):
-    assert _error(body) == (code, body if message is None else message)
+    assert code_and_message(body) == (code, body if message is None else message)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +362,11 @@ def test_code_and_message_are_found_in_any_form_of_error(body, code, message):
         error(400, "prompt is too long: 9000 tokens"),
         error(413, "Please reduce the length of the messages"),
         error(422, "`inputs` tokens + `max_new_tokens` must be <= 4096"),
+        error(422, "Input validation error: `inputs` must have less than 300 tokens. Given: 480"),
+        error(400, "The decoder prompt (length 480) is longer than the maximum model length"),
+        error(400, "Input is too long for requested model."),
+        error(400, "Range of input length should be [1, 300]"),
+        error(500, "the input length exceeds the context length"),
         error(429, "Request too large: limit 8000 tokens per minute, requested 9000"),
         error(500, "context size exceeded"),
     ],
@@ -246,6 +393,61 @@ def test_a_server_that_went_away_fails_the_request_only():
         await backend.close()
 
     asyncio.run(go())
+
+
+# Which tries cost their prompt: those that the service took, and gave no answer to.
+SERVED = {
+    *("500", "hang", "drip", "cut at once", "cut in the header", "cut in the body", "garbage"),
+    *("deep garbage", "not UTF-8", "nothing", "no choices", "null choices", "null", "no message"),
+    *("null message", "text that is a number", "an error as 200", "an error beside an answer"),
+    *("an error in the choice", "no text and no reason", "no text, no reason, no finish"),
+    *("the end of a stream", "another content type", "JSON called HTML"),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_tries_that_were_served_in_vain_are_told(fault):
+    lost = []
+
+    async def go(server):
+        backend = quick(server, timeout=0.3).backend()
+        with pytest.raises(Failed):
+            await backend.ask(MESSAGES, 3, lambda *tokens: lost.append(tokens))
+        await backend.close()
+
+    with FaultyServer(always(fault)) as server:
+        asyncio.run(go(server))
+    name = next(name for name, reply in PASSING.items() if reply is fault)
+    assert [took[0] for took in lost] == ([PROMPT] * 3 if name in SERVED else [])
+
+
+def test_what_a_broken_reply_says_that_it_took_is_told():
+    lost = []
+    broken = raw(json.dumps({"usage": {"prompt_tokens": 50, "completion_tokens": 9}}).encode())
+
+    async def go(server):
+        backend = quick(server).backend()
+        await backend.ask(MESSAGES, 3, lambda *tokens: lost.append(tokens))
+        await backend.close()
+
+    with FaultyServer(scripted(broken)) as server:
+        asyncio.run(go(server))
+    assert lost == [(50, 9)]
+
+
+def test_what_the_told_one_raises_ends_the_request():
+    def enough(*tokens):
+        raise InterruptedError
+
+    async def go(server):
+        backend = quick(server).backend()
+        with pytest.raises(InterruptedError):
+            await backend.ask(MESSAGES, 3, enough)
+        await backend.close()
+
+    with FaultyServer(always(garbage())) as server:
+        asyncio.run(go(server))
+        assert len(server.asked) == 1
 
 
 # --- waiting ---
@@ -290,13 +492,15 @@ def test_retry_after_is_obeyed():
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers, seconds):
-    assert _retry_after(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
+    assert retry_after(headers, datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)) == seconds
 
 
 def test_a_rate_limit_holds_for_all_requests():
     async def go(server):
         backend = quick(server).backend()
         first = asyncio.create_task(backend.ask(MESSAGES, 3))
+        while not server.asked:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         await asyncio.gather(first, *(backend.ask(prompt(f"text {i}"), 1) for i in range(3)))
         await backend.close()

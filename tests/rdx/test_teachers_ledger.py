@@ -139,6 +139,36 @@ def test_the_first_answer_counts_but_a_failure_only_until_there_is_one(tmp_path)
         assert [line.size for line in reader.entries()] == [1, 1, 2, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("state", ["failed", "rejected", "refused"])
+@pytest.mark.parametrize("later", ["ok", "malformed", "too_long", "unfit"])
+def test_what_was_not_answered_gives_way_to_what_comes_later(tmp_path, state, later):
+    open_entry = Entry("a", 0, state=state, error="no")
+    answered = later in ("ok", "malformed")
+    final = Entry("a", 0, answer="[1]" if answered else None, state=later)
+    assert open_entry.open and not final.open
+    ledger = written(tmp_path, open_entry, open_entry, final, open_entry, entry("a", state="ok"))
+    assert ledger.find("a", 0) == final and list(ledger.answers()) == [final]
+
+
+def test_an_answer_that_refuses_is_final(tmp_path):
+    refusal = entry("a", state="refused")
+    assert not refusal.open
+    assert written(tmp_path, refusal, entry("a", state="ok")).find("a", 0) == refusal
+
+
+def test_what_an_entry_took_is_kept(tmp_path):
+    took = {"thinking_tokens": 3, "estimated": True, "lost_input": 9, "lost_output": 1}
+    answered = entry("a", input_tokens=5, output_tokens=4, state="ok", **took)
+    failed = Entry("b", 0, state="failed", error="no", cost=0.5, lost_input=9, lost_output=1)
+    ledger = written(tmp_path, answered, failed, entry("c", state="ok"))
+    assert [ledger.find(key, 0) for key in "ab"] == [answered, failed]
+    lines = [json.loads(line) for line in next(tmp_path.iterdir()).read_text().splitlines()]
+    assert [set(took) & set(line) for line in lines] == [
+        *(set(took), {"lost_input", "lost_output"}, set())
+    ]
+    assert [line.get("cost") for line in lines] == [0.0, 0.5, 0.0]
+
+
 def test_an_entry_that_json_cannot_say_is_refused_and_leaves_nothing(tmp_path):
     ledger = Ledger(tmp_path)
     for wrong in (entry("a", cost=float("nan")), entry("a", identity={"model": object()})):
