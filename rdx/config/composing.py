@@ -32,7 +32,7 @@ from rdx.config.files import read
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
-from rdx.config.schema import GROUPS, Config, ConfigError, Root
+from rdx.config.schema import GROUPS, Config, ConfigError, Root, check_root
 from rdx.faults import line
 from rdx.grids import key_of
 
@@ -269,6 +269,7 @@ def cell_of(
     for group in GROUPS:
         if isinstance(plain[group], dict) and "_target_" not in plain[group]:
             raise ConfigError(f"{group}={base.levels.get(group)}: this option has no _target_")
+    check_root(plain)
     plain = absolute(plain, Path.cwd())
     pinned = settle(plain, precision)
     return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)

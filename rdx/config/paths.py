@@ -8,6 +8,7 @@ from typing import Any
 from rdx.config.classes import class_of
 from rdx.config.schema import Config
 from rdx.declared import WRITTEN, marks, reads
+from rdx.folders import is_address
 
 SQLITE = "sqlite:///"
 
@@ -39,9 +40,14 @@ def _absolute(node: Any, folder: Path) -> Any:
     return plain
 
 
+def blank(value: str) -> bool:
+    """Whether the name of a place is none: empty, of spaces, or a database without a file."""
+    return not Path(value).name.strip() or value == SQLITE
+
+
 def written(value: str, folder: Path) -> str:
     """A path that is written, absolute; an address stays, but for the file of SQLite's."""
     if value.startswith(SQLITE):
         path = value.removeprefix(SQLITE)
         return f"{SQLITE}{folder / path}" if path else value
-    return value if not value or ":/" in value else str(folder / value)
+    return value if not value or is_address(value) else str(folder / value)
