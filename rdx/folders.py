@@ -81,6 +81,11 @@ def unwritable(path: Path) -> str:
     return f"the disk of {place} is full: {free / 1e6:.0f} MB are free" if free < FULL else ""
 
 
+def encoded(path: Path | str) -> str:
+    """A path as it stands in an address, where these characters would mean something else."""
+    return re.sub("[%?#]", lambda letter: f"%{ord(letter[0]):02X}", str(path))
+
+
 def is_address(place: str) -> bool:
     """Whether a place is an address, SCHEME:/..., and no path; folders may have any name."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", place) is not None

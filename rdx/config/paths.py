@@ -8,7 +8,7 @@ from typing import Any
 from rdx.config.classes import class_of
 from rdx.config.schema import Config
 from rdx.declared import WRITTEN, marks, reads
-from rdx.folders import is_address
+from rdx.folders import encoded, is_address
 
 SQLITE = "sqlite:///"
 
@@ -42,12 +42,15 @@ def _absolute(node: Any, folder: Path) -> Any:
 
 def blank(value: str) -> bool:
     """Whether the name of a place is none: empty, of spaces, or a database without a file."""
-    return not Path(value).name.strip() or value == SQLITE
+    return not Path(value).name.strip() or value.rstrip("/") == SQLITE.rstrip("/")
 
 
 def written(value: str, folder: Path) -> str:
-    """A path that is written, absolute; an address stays, but for the file of SQLite's."""
+    """A path that is written, absolute; an address stays, but for the file of SQLite's.
+
+    The file is part of an address and stays encoded; the folder that it is in is not, yet.
+    """
     if value.startswith(SQLITE):
         path = value.removeprefix(SQLITE)
-        return f"{SQLITE}{folder / path}" if path else value
+        return f"{SQLITE}{Path(encoded(folder)) / path}" if path else value
     return value if not value or is_address(value) else str(folder / value)

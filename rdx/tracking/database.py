@@ -9,6 +9,7 @@ from contextlib import suppress
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
+from rdx.folders import encoded
 from rdx.tracking.places import SQLITE, database_file
 
 
@@ -24,7 +25,7 @@ def client(uri: str) -> MlflowClient:
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            MlflowClient(f"{SQLITE}{draft}").search_experiments(max_results=1)
+            MlflowClient(f"{SQLITE}{encoded(draft)}").search_experiments(max_results=1)
             with suppress(FileExistsError):  # another process was first
                 os.link(draft, path)
         finally:

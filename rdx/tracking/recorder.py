@@ -125,6 +125,8 @@ class Writer:
             try:
                 self.mirror.deliver(entries)
             except Exception as error:
+                if final(error):
+                    self.mirror.require_experiment()  # of one that was deleted, nothing is lost
                 if isinstance(entries[0], Start | End | Table) or not final(error):
                     raise
                 self.mirror.refused(notes.brief(error))
