@@ -146,11 +146,8 @@ def tracking(node: dict[str, Any]) -> Iterator[Finding]:
     elif path.exists():
         problem = _sqlite(path)
         if not problem and (number := _deleted(path, str(node["experiment"]))):
-            restore = (
-                f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow experiments restore -x {number}"
-            )
             seen = f"{path}: the experiment {node['experiment']} was deleted; {later}"
-            yield Finding("tracking", WARNING, seen, f"{restore}; or tracking.experiment=NAME")
+            yield Finding("tracking", WARNING, seen, restoring(number, uri))
             return
         seen = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
         cure = f"rights or room (ls -l {path}), or another file: tracking.uri=sqlite:///FILE"
