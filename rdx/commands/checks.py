@@ -46,8 +46,19 @@ def check_folders(cells: Sequence[Cell]) -> None:
             if name in node and not path.startswith("tracking"):
                 places.setdefault(Path(node[name]), f"{path}.{name}")
     for place, key in places.items():
-        if why := folders.unwritable(place):
-            raise ConfigError(f"{key}={place}: {why}; give another place: {key}=FOLDER")
+        require_writable(key, place)
+
+
+def require_writable(key: str, folder: Path | str | None) -> None:
+    """Refuse a folder that cannot be made or written, given by an option or a key; None is none.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key.
+    """
+    if folder is not None and (why := folders.unwritable(Path(folder))):
+        raise ConfigError(f"{key} {folder}: {why}; give another folder")
 
 
 def check_students(cells: Sequence[Cell]) -> None:

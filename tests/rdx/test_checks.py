@@ -200,7 +200,7 @@ def test_folders_of_unfinished_cells_must_be_writable(tmp_path):
     [good] = stages.cells(llm)
     checks.check_folders([good])
     for cell, key in ((bad_store, "store"), (bad_ledger, "teacher.ledger")):
-        with pytest.raises(ConfigError, match=f"^{key}="):
+        with pytest.raises(ConfigError, match=f"^{key} "):
             checks.check_folders([good, cell])
     finished = tmp_path / "store" / "evaluate" / bad_ledger.signature
     finished.mkdir(parents=True)
@@ -249,8 +249,8 @@ RIGHT = {
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("baseline", "another"), ("baseline", "on"), ("measures", "[P@3]"), ("factors", "[los]"), ("collections", "[pydoc]"),
-     ("x", "depth.kk"), (None, None)],
+    [("baseline", "another"), ("baseline", "on"), ("measures", "[P@3]"), ("factors", "[los]"),
+     ("collections", "[pydoc]"), ("x", "depth.kk"), (None, None)],
 )  # fmt: skip
 def test_a_spec_that_gives_no_table_is_refused(key, value, tmp_path):
     from analysis.check import check
