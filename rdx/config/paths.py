@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def _absolute(node: Any, folder: Path) -> Any:
         if isinstance(value, str) and value:
             if WRITTEN in field_marks:
                 plain[name] = written(value, folder)
-            elif reads(field_marks, value) and (folder / value).exists():
-                plain[name] = str(folder / value)  # else the name of something else
+            elif reads(field_marks, value) and (place := folder / expanduser(value)).exists():
+                plain[name] = str(place)  # else the name of something else
     return plain
 
 
@@ -46,11 +47,11 @@ def blank(value: str) -> bool:
 
 
 def written(value: str, folder: Path) -> str:
-    """A path that is written, absolute; an address stays, but for the file of SQLite's.
+    """A path that is written, absolute, of ~ too; an address stays, but for the file of SQLite's.
 
     The file is part of an address and stays encoded; the folder that it is in is not, yet.
     """
     if value.startswith(SQLITE):
         path = value.removeprefix(SQLITE)
         return f"{SQLITE}{Path(encoded(folder)) / path}" if path else value
-    return value if not value or is_address(value) else str(folder / value)
+    return value if not value or is_address(value) else str(folder / expanduser(value))

@@ -123,6 +123,18 @@ def test_what_may_be_null_may_be_left_out():
     assert config.part(cell.cfg, "tracking").artifacts is None
 
 
+def test_the_home_folder_is_none_of_the_name_of_a_tilde(tmp_path, monkeypatch):
+    """The shell expands no ~ after an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    qrels = tmp_path / "qrels.txt"
+    qrels.touch()
+    cell = cell_of("data=files", "store='~/store'", "data.qrels='~/qrels.txt'",
+                   "data.corpus=c.tsv", "data.queries='~/none.tsv'")  # fmt: skip
+    assert cell.cfg["store"] == str(tmp_path / "store")
+    assert cell.cfg["data"]["qrels"] == str(qrels)
+    assert cell.cfg["data"]["queries"] == "~/none.tsv"  # as it is told to be missing
+
+
 @pytest.mark.parametrize("name", ["a/b", "mean", "", ".hidden", "a b"])
 def test_a_collection_whose_name_cannot_name_files_and_results_is_refused(name):
     cell = cell_of()
