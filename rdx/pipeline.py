@@ -170,7 +170,7 @@ def _try_out(walk: _Walk) -> None:
     ConfigError
         If there is nothing to measure, or a measure cannot be computed of a collection.
     ValueError
-        If there are fewer queries than stage 1 asks for, or no such device.
+        If stage 1 has fewer queries than it asks for, or no candidates, or if the device lacks.
     """
     parts = walk.job.parts
     parts.trainer.require_device()
@@ -183,7 +183,8 @@ def _try_out(walk: _Walk) -> None:
             except ev.MeasureError as error:
                 raise ConfigError(f"evaluation.measures: {step}: {error}") from error
     if parts.prefinetune is not None and not walk.stored(Step("prefinetune")):
-        parts.prefinetune.drawn(walk.split(STAGE_1))
+        drawn = parts.prefinetune.drawn(walk.split(STAGE_1))
+        parts.prefinetune.sampler.covered(drawn.queries, walk.folder(Step("index", STAGE_1)))
 
 
 # --- labels without training ---

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +24,7 @@ from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
 from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, About, Log, Row, Table
 from rdx.tracking.places import NoRecords, RecordError, database_file, target
+from rdx.tracking.signals import sigterm_raises
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -215,7 +215,7 @@ class MLflow:
             Becomes a param, a tag and a part of the run's name.
         """
         about = About(signature=signature, levels=levels, config=config, grid=grid, seed=seed)
-        with _sigterm_raises(), ExitStack() as stack:
+        with sigterm_raises(), ExitStack() as stack:
             record = self._record(stack, Log(store, signature), about)
             if record is None:
                 yield Unrecorded()
@@ -384,26 +384,3 @@ class MLflow:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(self.retries)
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(self.timeout)
         return importlib.import_module(f"rdx.tracking.{module}")
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into ``SystemExit(143)``, unless somebody else handles it already."""
-    owner = os.getpid()
-
-    def raise_exit(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a forked worker inherits the handler, not the record
-            os._exit(143)
-        raise SystemExit(143)
-
-    try:
-        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if ours:
-            signal.signal(signal.SIGTERM, raise_exit)
-    except ValueError:  # not in the main thread
-        ours = False
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

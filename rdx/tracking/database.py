@@ -1,16 +1,18 @@
-"""Clients of MLflow; the SQLite file of a local one is created in one piece."""
+"""Clients and experiments of MLflow; the file of a local database is made in one piece."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from contextlib import suppress
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from rdx.folders import encoded
-from rdx.tracking.places import SQLITE, database_file
+from rdx.folders import encoded, is_address
+from rdx.tracking import notes
+from rdx.tracking.places import SQLITE, database_file, deleted
 
 
 def client(uri: str) -> MlflowClient:
@@ -56,3 +58,30 @@ def search(
         token = page.token
         if not token:
             return runs
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: str | None, uri: str) -> str:
+    """Id of an experiment, which is created at need, with its description.
+
+    Raises
+    ------
+    RecordError
+        If it was deleted.
+    """
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        location = artifacts or None
+        if artifacts and not is_address(artifacts):
+            location = Path(artifacts).resolve().as_uri()  # as a path, MLflow would decode it
+        try:
+            created = str(client.create_experiment(name, location))
+        except Exception:
+            known = client.get_experiment_by_name(name)  # was another process first?
+            if known is None:
+                raise
+        else:
+            client.set_experiment_tag(created, notes.NOTE, notes.EXPERIMENT_NOTE)
+            return created
+    if known.lifecycle_stage != "active":
+        raise deleted(name, known.experiment_id, uri)
+    return str(known.experiment_id)

@@ -16,7 +16,6 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
-from rdx.folders import is_address
 from rdx.tracking import database, models, notes
 from rdx.tracking.log import (
     ATTACHED,
@@ -33,7 +32,6 @@ from rdx.tracking.log import (
     Table,
     Tags,
 )
-from rdx.tracking.places import deleted
 
 if TYPE_CHECKING:
     from rdx.tracking import MLflow
@@ -94,7 +92,9 @@ class Mirror:
     def require_experiment(self) -> str:
         """Id of the experiment, which is created at need; RecordError if it was deleted."""
         settings = self.settings
-        return experiment_id(self.client, settings.experiment, settings.artifacts, settings.uri)
+        return database.experiment_id(
+            self.client, settings.experiment, settings.artifacts, settings.uri
+        )
 
     def pending(self) -> Sequence[Entry]:
         """The lines that are not there yet."""
@@ -348,33 +348,6 @@ class Mirror:
 def client_of(uri: str) -> MlflowClient:
     """The client of a tracking URI."""
     return database.client(uri)
-
-
-def experiment_id(client: MlflowClient, name: str, artifacts: str | None, uri: str) -> str:
-    """Id of an experiment, which is created at need, with its description.
-
-    Raises
-    ------
-    RecordError
-        If it was deleted.
-    """
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        location = artifacts or None
-        if artifacts and not is_address(artifacts):
-            location = Path(artifacts).resolve().as_uri()  # as a path, MLflow would decode it
-        try:
-            created = str(client.create_experiment(name, location))
-        except Exception:
-            known = client.get_experiment_by_name(name)  # was another process first?
-            if known is None:
-                raise
-        else:
-            client.set_experiment_tag(created, notes.NOTE, notes.EXPERIMENT_NOTE)
-            return created
-    if known.lifecycle_stage != "active":
-        raise deleted(name, known.experiment_id, uri)
-    return str(known.experiment_id)
 
 
 def run_ids(uri: str, experiment: str) -> set[str]:

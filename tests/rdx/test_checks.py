@@ -151,6 +151,8 @@ def test_sweeps_over_the_options_of_a_group_and_keys_left_out():
     for line in ("~seed", "~loss", "~tracking", "~nokey.x", "~trainer.nokey"):
         with pytest.raises(ConfigError, match=line[1:].split(".")[-1]):
             config.cells([line])
+    with pytest.raises(ConfigError, match="^~evaluation:"):
+        config.composed(["~evaluation"])  # of `python -m rdx evaluate`
     assert "clip" not in cell_of("~trainer.clip").cfg["trainer"]
 
 

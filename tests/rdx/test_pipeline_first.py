@@ -55,6 +55,14 @@ def test_too_few_queries_for_stage_1(world, tmp_path):
     assert not made & PAID and "prefinetune.queries=1000" in told
 
 
+def test_no_candidates_for_stage_1(world, tmp_path):
+    run = tmp_path / "other.run"
+    run.write_text("nobody Q0 d1 1 1.0 x\n")
+    more = ["sampler@prefinetune.sampler=recorded", f"prefinetune.sampler.run={run}"]
+    made, told = failing(world, tmp_path / "store", ValueError, *more)
+    assert not made & PAID and str(run) in told
+
+
 def test_no_such_device(world, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     made, told = failing(world, tmp_path / "store", ValueError, "trainer.device=cuda")
