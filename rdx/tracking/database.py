@@ -27,12 +27,18 @@ def client(uri: str) -> MlflowClient:
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            MlflowClient(f"{SQLITE}{encoded(draft)}").search_experiments(max_results=1)
+            MlflowClient(address(f"{SQLITE}{encoded(draft)}")).search_experiments(max_results=1)
             with suppress(FileExistsError):  # another process was first
                 os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-    return MlflowClient(uri)
+    return MlflowClient(address(uri))
+
+
+def address(uri: str) -> str:
+    """A tracking URI as MLflow is given it: named so, it makes no folder of an encoded name."""
+    encoded_path = uri.startswith(SQLITE) and "%" in uri
+    return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if encoded_path else uri
 
 
 def search(

@@ -14,7 +14,7 @@ def failing(world, store, error, *more):
     [cell] = stages.cells(world.overrides(store, *more))
     with pytest.raises(error) as raised:
         pipeline.run(cell)
-    return {path.name for path in store.iterdir()} & set(stages.STAGES), str(raised.value)
+    return {path.name for path in store.glob("*")} & set(stages.STAGES), str(raised.value)
 
 
 def test_a_measure_that_the_judgements_do_not_fit(world, tmp_path):

@@ -103,7 +103,7 @@ def test_a_deleted_experiment_is_restored_and_lacks_nothing(place, tmp_path, cap
         trial.log_step("distill", 0, {"loss": 1.0})
     restore = f"mlflow experiments restore -x {number}"
     assert restore in caplog.text
-    assert not place.finished("bb") and not place.finished("ab")
+    assert place.recorded() == {"aa"}
     assert place.sync() == NOTHING | {"kept": 2}
     with pytest.raises(NoRecords, match=restore):
         place.settings.fetch(["aa"], tmp_path)
@@ -111,7 +111,7 @@ def test_a_deleted_experiment_is_restored_and_lacks_nothing(place, tmp_path, cap
     assert finding.state == "warning" and restore in finding.cure
     place.client.restore_experiment(number)
     assert place.sync() == NOTHING | {"delivered": 2}
-    assert place.finished("bb") and place.finished("ab")
+    assert place.recorded() == {"aa", "ab", "bb"}
     assert place.curve(place.run("ab")) == [(0, 2.0)]
     assert place.curve(place.run("bb")) == [(0, 1.0)]
     [finding] = places.tracking(dataclasses.asdict(place.settings))
