@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from rdx import config, sweeper
 from rdx.config.paths import absolute
 from rdx.doctor import places
-from rdx.tracking import MLflow, NoRecords, RecordError, Row
+from rdx.tracking import NoRecords, RecordError, Row
 from rdx.tracking.log import Log
 from rdx.tracking.places import database_file
 from tests.rdx.tracked import NOTHING, Place, outcome, quick
@@ -49,9 +49,8 @@ def test_records_land_in_the_folder_that_is_named(name, tmp_path, monkeypatch):
     run = place.run("aa")
     files = folder / "mlartifacts" / run.info.run_id / "artifacts"
     assert (files / "per_query.parquet").read_bytes() == b"PAR1"
-    for uri in (place.settings.uri, DEFAULTS["uri"]):  # as rdx has it, and python -m analysis
-        found = MLflow(uri).fetch(["aa"], tmp_path / "scratch")["aa"]
-        assert found.folder == files and found.run_id == run.info.run_id
+    found = place.settings.fetch(["aa"], tmp_path / "scratch")["aa"]
+    assert found.folder == files and found.run_id == run.info.run_id
     [finding] = places.tracking(dataclasses.asdict(place.settings))
     assert finding.state == "ok"
 
