@@ -18,6 +18,7 @@ from filelock import SoftFileLease, Timeout
 from rdx import assets, folders, hub
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.security import hidden
+from rdx.tracking import MLflow
 from rdx.tracking.places import database_file, restoring
 
 GB = 10**9
@@ -145,8 +146,9 @@ def tracking(node: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("tracking", NOTE, f"{hidden(uri)}: not tried")
     elif path.exists():
         problem = _sqlite(path)
-        if not problem and (number := _deleted(path, str(node["experiment"]))):
-            seen = f"{path}: the experiment {node['experiment']} was deleted; {later}"
+        experiment = str(node.get("experiment", MLflow.experiment))
+        if not problem and (number := _deleted(path, experiment)):
+            seen = f"{path}: the experiment {experiment} was deleted; {later}"
             yield Finding("tracking", WARNING, seen, restoring(number, uri))
             return
         seen = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
