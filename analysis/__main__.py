@@ -46,6 +46,11 @@ def parser() -> Parser:
     what.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {names}")
     what.add_argument("--all", action="store_true", help="every file of experiments/")
     arguments.add_argument(
+        "--check",
+        action="store_true",
+        help="only check the spec, and that the cells of its grid have what it names",
+    )
+    arguments.add_argument(
         "--tracking-uri",
         metavar="URI",
         default="sqlite:///mlflow.db",
@@ -75,17 +80,34 @@ def specs() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 also when cells are missing, 2 when there is nothing to work on."""
+    """Run the command; 0 also when cells are missing, 2 when there is nothing to work on.
+
+    With ``--check``, 2 if the spec is wrong.
+    """
     arguments = parser().parse_args(argv)
     quiet.environment()
     quiet.loggers()
+    analyse = _check if arguments.check else _analyse
     if arguments.all:
         out = arguments.out or Path("results")
-        return max(_analyse(name, arguments, out / name) for name in specs())
+        return max(analyse(name, arguments, out / name) for name in specs())
     if folders.experiment(arguments.name) is None:
         return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
     out = arguments.out or Path("results") / folders.title(arguments.name)
-    return _analyse(arguments.name, arguments, out)
+    return analyse(arguments.name, arguments, out)
+
+
+def _check(name: str, arguments: argparse.Namespace, out: Path) -> int:
+    """Check one experiment; nothing is read but its file and the configuration."""
+    from analysis.check import check
+    from rdx.config import find_extensions
+
+    find_extensions()
+    try:
+        check(name)
+    except faults.Mendable as error:
+        return _fail(_told(name, error))
+    return 0
 
 
 def _analyse(name: str, arguments: argparse.Namespace, out: Path) -> int:
@@ -105,9 +127,7 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path) -> int:
     except stored.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
-        where = f"experiments/{name}.yaml"
-        message = str(error)
-        return _fail(message if where in message else f"{where}: {message}")
+        return _fail(_told(name, error))
 
     paths = report.write(numbers, out)
     print(report.terminal(numbers))
@@ -123,6 +143,12 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path) -> int:
     if run:
         print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0
+
+
+def _told(name: str, error: faults.Mendable) -> str:
+    """An error about an experiment, which names its file."""
+    where, message = folders.shown(name), str(error)
+    return message if where in message else f"{where}: {message}"
 
 
 def _fail(message: str) -> int:

@@ -364,7 +364,11 @@ def _field(node: Node, where: str) -> Provenance:
 
 def _names(node: Any) -> tuple[str, ...]:
     """One name or a list of them, as a tuple."""
-    return () if node is None else (node,) if isinstance(node, str) else tuple(map(str, node))
+    if node is None or isinstance(node, str):
+        return () if node is None else (node,)
+    if not isinstance(node, list | tuple):
+        raise SpecError(f"{node!r}: must be a name or a list of names; YAML reads it as no text")
+    return tuple(map(str, node))
 
 
 def _number(node: Any, where: str) -> float | None:

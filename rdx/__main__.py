@@ -28,8 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from rdx import config, faults, progress, security, stages
 from rdx.arguments import near
 from rdx.commands import VERBS
-from rdx.commands.checks import check
+from rdx.commands.checks import check, check_students
 from rdx.grids import key_of
+from rdx.plan import tables
 from rdx.precision import emulation_factor
 from rdx.stages import signed
 from rdx.sweeper import report
@@ -173,10 +174,12 @@ def program() -> None:
                 f"this is a grid of {counted(size, 'cell')}; run it with: "
                 f"python -m rdx -m {' '.join(overrides)}"
             )
-        found, left_out = stages.split(mine)
-        for cell, why in left_out:
-            print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
-        check(found, mine)
+        with tables.checked(mine):
+            cells, left_out = stages.split(mine)
+            for cell, why in left_out:
+                print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
+            check(cells, mine)
+            check_students(cells)
     # Hydra wants -m before the first override; a user may put it anywhere.
     flags = [a for a in arguments if a in MULTIRUN]
     rest = [a for a in arguments if a not in MULTIRUN]

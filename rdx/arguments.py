@@ -5,12 +5,37 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser without the usage before its errors, and with hints at misspelt options."""
+    """A parser without the usage before its errors, and with hints at misspelt options.
+
+    It refuses blank words, which a variable that is not set gives: as a folder, one would be the
+    working folder.
+    """
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        """As of `argparse`."""
+        return super().parse_args(self._named(args), namespace)
+
+    def parse_intermixed_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        """As of `argparse`."""
+        return super().parse_intermixed_args(self._named(args), namespace)
+
+    def _named(self, args: Sequence[str] | None) -> list[str]:
+        words = list(sys.argv[1:] if args is None else args)
+        for before, word in zip(("", *words), words, strict=False):
+            option, equals, value = word.partition("=")
+            if not word.strip() or (option.startswith("--") and equals and not value.strip()):
+                place = option.strip() or before or "a word"
+                self.error(f"{place}: no value; is a variable not set?")
+        return words
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2."""

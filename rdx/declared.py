@@ -59,7 +59,9 @@ __all__ = [
     "RELEASED",
     "Read",
     "SCHEDULES",
+    "SEEDS",
     "SPLITS",
+    "Seed",
     "Share",
     "Texts",
     "WRITTEN",
@@ -68,6 +70,7 @@ __all__ = [
     "converted",
     "marked",
     "marks",
+    "names_place",
     "one_of",
     "reads",
     "settings",
@@ -182,6 +185,8 @@ Above0 = Annotated[float, Gt(0)]
 From0 = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 BelowOne = Annotated[float, Ge(0), Lt(1)]
+SEEDS = 2**63  # numbers that may be seeds: 0 and more, below this
+Seed = Annotated[int, Ge(0), Lt(SEEDS)]
 Device = Annotated[str, one_of("auto", "cpu", "cuda"), SCHEDULES]
 Texts = Annotated[tuple[str, ...], Strict(False)]  # a list of a configuration
 
@@ -213,6 +218,14 @@ def reads(field_marks: tuple[Any, ...], value: object) -> bool:
     endings = [mark.endings for mark in field_marks if isinstance(mark, Read)]
     endings += [READ.endings] if MODEL in field_marks else []
     return isinstance(value, str) and value != "" and any(map(value.endswith, endings))
+
+
+def names_place(field_marks: tuple[Any, ...]) -> bool:
+    """Whether the value of a field with these marks is a file, a folder, an address or an id."""
+    return any(
+        isinstance(mark, Read) or mark in (WRITTEN, MODEL, RELEASED, CATALOGUED)
+        for mark in field_marks
+    )
 
 
 def converted(cls: type, name: str, value: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -9,6 +12,7 @@ _PACKAGE = Path(__file__).resolve().parent
 ROOT = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent
 CONF = ROOT / "conf"
 PROMPTS = "teacher/prompts"  # lies among config groups, and is none: templates for teacher.prompt
+FULL = 100_000_000  # bytes free of a disk that nothing should be begun on
 EXPERIMENTS = "experiments"  # the config group whose options do not lie in conf/
 
 
@@ -61,3 +65,27 @@ def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
+
+
+def unwritable(path: Path) -> str:
+    """Why no folder can be made or filled at a path; "" if one can. Nothing is written."""
+    try:
+        place = existing(path)
+        if not place.is_dir():
+            return f"{place} is a file, and must be a folder"
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"{place} cannot be written by this user"
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return f"{error.filename or path}: {error.strerror or error}"
+    return f"the disk of {place} is full: {free / 1e6:.0f} MB are free" if free < FULL else ""
+
+
+def encoded(path: Path | str) -> str:
+    """A path as it stands in an address, where these characters would mean something else."""
+    return re.sub("[%?#]", lambda letter: f"%{ord(letter[0]):02X}", str(path))
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is an address, SCHEME:/..., and no path; folders may have any name."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", place) is not None

@@ -124,8 +124,19 @@ class Source:
     k: int = 0
 
     def judged(self, split: Collection) -> Collection:
-        """The judged queries that are retrieved for, a sample by hash."""
+        """The judged queries that are retrieved for, a sample by hash.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
         judged = [q for q in dict.fromkeys(split.qrels.query_id) if q in split.queries]
+        if not judged:
+            raise config.ConfigError(
+                f"collection {split.name!r}, split {self.split!r}: no query has a judgement, so "
+                "that nothing can be measured on it; give qrels, or another split"
+            )
         count = None if self.queries is None else min(self.queries, len(judged))
         return split.subset(sample_queries(judged, count, 0))
 

@@ -15,16 +15,17 @@ import pandas as pd
 
 from rdx import evaluation as ev
 from rdx import rankings
-from rdx.artifacts import Artifact, Evaluated, TeacherRanking
+from rdx.artifacts import Artifact, Evaluated, Ranking, TeacherRanking
 from rdx.collection import Collection
-from rdx.config import Cell
+from rdx.config import Cell, ConfigError
 from rdx.facts import Audit, TrialFacts
 from rdx.faults import Diverged
-from rdx.job import Job, source, test_role
+from rdx.job import STAGE_1, Job, source, test_role
 from rdx.stages import (
     CANDIDATES,
     COLLECTION,
     EVALUATE,
+    LAST,
     REFERENCE,
     RETRIEVE,
     STAGES,
@@ -33,8 +34,9 @@ from rdx.stages import (
     Signatures,
     Stage,
     Step,
+    steps,
 )
-from rdx.stages.stage import A
+from rdx.stages.stage import A, collection_of
 from rdx.teachers.audit import audit
 from rdx.tracking import Trial
 from rdx.trainer import processes
@@ -59,7 +61,10 @@ def run(cell: Cell) -> Summary:
     with _recorded(job, cell.signature, cell.cfg["grid"]) as job.trial:
         try:
             anew = {name for name, stage in STAGES.items() if stage.again} if force else set()
-            evaluated = obtain(job, EVALUATE, anew=anew)
+            walk = _Walk(job, anew)
+            if not walk.stored(LAST):
+                _try_out(walk)
+            evaluated = EVALUATE.artifact(walk.folder(LAST))
         except Diverged:
             job.trial.set_health("nan")
             raise
@@ -102,13 +107,18 @@ class _Walk:
     def folder(self, step: Step) -> Path:
         """The folder of a step's artifact."""
         if step not in self._folders:
-            self._folders[step] = self._stored(step) or self._made(step)
+            self._folders[step] = self.stored(step) or self._made(step)
         return self._folders[step]
 
-    def _stored(self, step: Step) -> Path | None:
+    def stored(self, step: Step) -> Path | None:
+        """Where a step's artifact is, if it is there and not to be made again."""
         if step.stage in self.anew:
             return None
         return self.job.store.find(step.stage, self.signatures.key(step))
+
+    def split(self, role: str) -> Collection:
+        """The split of the collection in a role."""
+        return self.job.split(source(self.job.parts, role), self.folder(collection_of(role)))
 
     def _made(self, step: Step) -> Path:
         """Make a step under its lock; another process may have made it while this one waited."""
@@ -145,6 +155,36 @@ def take_part(order: tuple[Cell, Step, Mapping[Step, Path], Path]) -> None:
     """Do what the main process does in a training, without its record."""
     cell, step, folders, folder = order
     _make_here(Job.of(cell), step, folders, folder)
+
+
+# --- what costs little, first ---
+
+
+def _try_out(walk: _Walk) -> None:
+    """Retrieve what a cell is tested and validated on, and measure it, before anything is paid.
+
+    What fails over files, ids, measures or splits fails here, and not after the training.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to measure, or a measure cannot be computed of a collection.
+    ValueError
+        If stage 1 has fewer queries than it asks for, or no candidates, or if the device lacks.
+    """
+    parts = walk.job.parts
+    parts.trainer.require_device()
+    for step in steps(parts):
+        if step.stage == RETRIEVE.name:
+            first_stage = Ranking(walk.folder(step)).ranking
+            qrels = source(parts, step.role).judged(walk.split(step.role)).qrels
+            try:
+                ev.measured(first_stage, qrels, parts.evaluation.measures)
+            except ev.MeasureError as error:
+                raise ConfigError(f"evaluation.measures: {step}: {error}") from error
+    if parts.prefinetune is not None and not walk.stored(Step("prefinetune")):
+        drawn = parts.prefinetune.drawn(walk.split(STAGE_1))
+        parts.prefinetune.sampler.covered(drawn.queries, walk.folder(Step("index", STAGE_1)))
 
 
 # --- labels without training ---

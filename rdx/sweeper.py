@@ -63,8 +63,9 @@ def sweep(
             f"{grid}: {counted(len(cells), 'cell')}; how they stand: python -m rdx status {named}",
             flush=True,
         )
-    track, claim = build(cells[0].cfg["tracking"], "tracking"), _claim(cells[0])
-    track.log_grid(root, grid, [_row(cell, None) for cell in cells], claim)
+    track = build(cells[0].cfg["tracking"], "tracking")
+    shown = _claim(cells[0]), str(cells[0].cfg["evaluation"]["measures"][0])
+    track.log_grid(root, grid, [_row(cell, None) for cell in cells], *shown)
     jobs = [
         [*c.overrides, *c.pinned, *progress.smaller(root, c.signature), f"grid={grid}"]
         for c in chosen
@@ -73,7 +74,7 @@ def sweep(
     results = {c.signature: result for c, result in zip(chosen, returned, strict=True)}
     done = [r for r in results.values() if r.status == JobStatus.COMPLETED]
     rows = [_row(cell, results.get(cell.signature)) for cell in cells]
-    track.log_grid(root, grid, rows, claim)
+    track.log_grid(root, grid, rows, *shown)
     print(report([r.return_value for r in done]))
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:

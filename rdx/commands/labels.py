@@ -10,7 +10,7 @@ import pandas as pd
 from rdx import rankings, stages
 from rdx.arguments import Parser
 from rdx.artifacts import TeacherRanking
-from rdx.commands.checks import check
+from rdx.commands.checks import check, require_writable
 from rdx.config import Cell
 from rdx.text import counted
 
@@ -42,6 +42,7 @@ def teach(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     cells = stages.cells(options.overrides)
     check(cells, options.overrides)
+    require_writable("--export", options.export)
     cells = stages.distinct(cells, "teach")
     other = rankings.read_trec(options.against, order="rank") if options.against else None
     for cell in cells:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rdx import accounting, rankings
 from rdx.arguments import Parser
 from rdx.commands import tables
+from rdx.commands.checks import require_writable
 from rdx.config import ConfigError
 from rdx.rankings.trec import Order
 from rdx.text import counted
@@ -46,6 +47,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.efficiency:
         print(tables.costs(systems.timings(options.store, options.runs)))
         return
+    require_writable("--out", options.out.parent)
     # without a first stage, the first run stands in for one that is not asked for
     testbed = _testbed(options, options.first_stage or options.runs[0])
     if len(testbed.names) > 1:

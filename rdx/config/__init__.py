@@ -6,7 +6,9 @@ No torch here: `python -m rdx --help` composes cells without it. It loads when o
 from rdx.config.building import build, built, check, check_all, check_here, part
 from rdx.config.cell import Cell, varied
 from rdx.config.classes import class_of, find_extensions, nodes, with_mark
-from rdx.config.composing import COMPOSING, composed, explain, levels, load_spec, resolved, settle
+from rdx.config.composer import COMPOSING
+from rdx.config.composing import composed, levels, load_spec, resolved, settle
+from rdx.config.explaining import explain
 from rdx.config.grid import cells, expand, impossible, split
 from rdx.config.identity import FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 
 from rdx import security
 from rdx.arguments import near
-from rdx.config.classes import class_named
+from rdx.config.classes import class_named, places
+from rdx.config.paths import blank
 from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
-from rdx.config.wrong import placed, wrong
+from rdx.config.wrong import or_null, placed, wrong
 from rdx.declared import converted
 from rdx.faults import line
 
@@ -103,13 +105,18 @@ def part(cfg: Config, group: str) -> Any:
     return thing
 
 
-def check(cell: Cell) -> None:
-    """Build every object of a cell (cheap: nothing is loaded or computed) to find bad values.
+def check(cell: Cell, known: dict[int, Any] | None = None) -> None:
+    """Build every object of a cell (cheap: nothing is loaded or trained) to find bad values.
+
+    Parameters
+    ----------
+    known
+        Objects of other cells that were checked, by their id; those of this one are added.
 
     Raises
     ------
     MissingFile
-        If a file that a value names is not on this machine.
+        If a file that a value names, or a package that it needs, is not on this machine.
     ConfigError
         On a bad value; or if a value holds a key or password, for all values are recorded.
     """
@@ -119,19 +126,23 @@ def check(cell: Cell) -> None:
             f"{key}: holds a key or password, and configurations are recorded; leave it in an "
             "environment variable (docs/security.md)"
         )
-    if not cell.cfg["store"]:
-        raise ConfigError("store: no value; give it as store=FOLDER")
+    known = {} if known is None else known
     for group in GROUPS:
-        check_here(part(cell.cfg, group), group)
+        thing = part(cell.cfg, group)
+        if id(thing) not in known:  # which keeps it, so that no other gets its id
+            check_here(thing, group)
+            known[id(thing)] = thing
+    _check_places(cell.cfg)
     _check_limits(cell.cfg.get("limits") or {})
     _check_dev(cell.cfg)
 
 
 def check_all(cells: Sequence[Cell]) -> None:
-    """`check` the cells of a grid; the error names the cell, if there are several."""
+    """`check` the cells of a grid, what they share once; the error names the cell of several."""
+    known: dict[int, Any] = {}
     for cell in cells:
         try:
-            check(cell)
+            check(cell, known)
         except ConfigError as error:
             if len(cells) == 1:
                 raise
@@ -166,6 +177,7 @@ def check_here(root: Any, key: str) -> None:
         Naming the key.
     """
     for where, thing in parts(root, key):
+        _check_installed(thing, where)
         if not hasattr(thing, "check"):
             continue
         try:
@@ -174,6 +186,28 @@ def check_here(root: Any, key: str) -> None:
             kind = MissingFile if isinstance(error, FileNotFoundError) else ConfigError
             names = inspect.signature(type(thing)).parameters
             raise kind(placed(line(error), where, names)) from error
+
+
+def _check_installed(thing: Any, where: str) -> None:
+    """Refuse what an optional package would have to compute that is not here."""
+    package, _ = getattr(type(thing), "requires", (None, ""))
+    if package is not None and importlib.util.find_spec(package) is None:
+        absent = ModuleNotFoundError(f"needs {package}", name=package)
+        raise MissingFile(f"{where}: {line(absent)}")
+
+
+def _check_places(cfg: Config) -> None:
+    """Refuse the name of a file, folder, address or model that is blank.
+
+    A variable of the shell that is not set gives it; as a path it would be the working folder, and
+    as a database one in memory.
+    """
+    for key, value, kind in places(cfg):
+        if isinstance(value, str) and blank(value):
+            raise ConfigError(
+                f"{key}={value!r}: names nothing (a variable that is not set?); give it a "
+                f"value{or_null(kind)}"
+            )
 
 
 def _check_limits(limits: dict[str, Any]) -> None:
@@ -186,11 +220,11 @@ def _check_limits(limits: dict[str, Any]) -> None:
 
 def _check_dev(cfg: Config) -> None:
     """Refuse what needs dev queries where none are held out, which showed after the training."""
-    wants = {"evaluation.interpolate": cfg["evaluation"].get("interpolate")}
+    wants = {"evaluation.interpolate": part(cfg, "evaluation").interpolate}
     if isinstance(cfg["loss"], dict):
-        wants["trainer.validate_every"] = cfg["trainer"].get("validate_every")
+        wants["trainer.validate_every"] = part(cfg, "trainer").validate_every
     for key, value in wants.items():
-        if value and cfg["data"].get("dev", 1) == 0:
+        if value and getattr(part(cfg, "data"), "dev", 1) == 0:
             off = "false" if value is True else "null"
             raise ConfigError(
                 f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from rdx.config.schema import GROUPS, Config, ConfigError
-from rdx.declared import Mark, marked
+from rdx.declared import Mark, marked, marks, names_place, types_of
 
 # An environment variable, so that a configuration cannot extend its own allow-list.
 EXTENSIONS = "RDX_EXTENSIONS"
@@ -78,6 +78,16 @@ def with_mark(cfg: Config, mark: Mark) -> Iterator[tuple[str, dict[str, Any], st
         for path, node in _located(cfg.get(group), group):
             for name in marked(class_of(node), mark):
                 yield path, node, name
+
+
+def places(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and type of every field that names a place, in the groups of a configuration."""
+    for group in GROUPS:
+        for path, node in _located(cfg.get(group), group):
+            cls = class_of(node)
+            for name, field_marks in marks(cls).items() if cls else ():
+                if cls and name in node and names_place(field_marks):
+                    yield f"{path}.{name}", node[name], types_of(cls)[name]
 
 
 def _located(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

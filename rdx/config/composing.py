@@ -1,4 +1,4 @@
-"""Compose cells with Hydra, and put its errors into readable words."""
+"""Compose cells with Hydra."""
 
 from __future__ import annotations
 
@@ -6,39 +6,31 @@ import dataclasses
 import json
 import pickle
 import re
-import shlex
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rdx import folders
 from rdx.arguments import near
 from rdx.config.cell import Cell
+from rdx.config.composer import composing, parsed
+from rdx.config.explaining import explain, unread
 from rdx.config.files import read
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
-from rdx.config.schema import GROUPS, Config, ConfigError, Root
-from rdx.faults import line
+from rdx.config.schema import GROUPS, Config, ConfigError, Root, check_root
 from rdx.grids import key_of
-
-# Cells are sent from several threads. It lies here, since a worker that sends its cell again
-# pickles the functions of the plugin with all that they name.
-COMPOSING = threading.Lock()
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -49,6 +41,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     ConfigError
         On an unknown key or option.
     """
+    _refuse_deletions(overrides)
     with composing():
         try:
             cfg = compose("config", list(overrides))
@@ -112,25 +105,6 @@ def _plain(cfg: DictConfig) -> Config:
             f"no value for {', '.join(missing)}: give it as {missing[0]}=..."
         ) from None
     return plain  # type: ignore[return-value]
-
-
-@contextmanager
-def composing() -> Iterator[None]:
-    """Hydra's composer on conf/, also inside a running Hydra job."""
-    before = GlobalHydra.instance().hydra
-    if before is not None and getattr(composing, "depth", False):
-        yield
-        return
-    GlobalHydra.instance().clear()
-    composing.depth = getattr(composing, "depth", 0) + 1  # type: ignore[attr-defined]
-    try:
-        with initialize_config_dir(str(folders.CONF), version_base="1.3"):
-            yield
-    finally:
-        composing.depth -= 1  # type: ignore[attr-defined]
-        GlobalHydra.instance().clear()
-        if before is not None:
-            GlobalHydra.instance().initialize(before)
 
 
 @dataclass(frozen=True)
@@ -242,13 +216,7 @@ def cell_of(
     ConfigError
         On an unknown key, option or value.
     """
-    for override in overrides:
-        key = key_of(override)
-        if override.startswith("~") and "." not in key:
-            raise ConfigError(
-                f"{override}: no group or key of the root can be left out; choose another option "
-                f"or value: {key}=..."
-            )
+    _refuse_deletions(overrides)
     try:
         values = [o for o in overrides if _is_value(o)]
         options = tuple(o for o in overrides if o not in values)
@@ -269,9 +237,21 @@ def cell_of(
     for group in GROUPS:
         if isinstance(plain[group], dict) and "_target_" not in plain[group]:
             raise ConfigError(f"{group}={base.levels.get(group)}: this option has no _target_")
+    check_root(plain)
     plain = absolute(plain, Path.cwd())
     pinned = settle(plain, precision)
     return Cell(tuple(overrides), grid, plain, dict(base.levels), pinned=pinned)
+
+
+def _refuse_deletions(overrides: Iterable[str]) -> None:
+    """Refuse to leave out what every configuration has."""
+    for override in overrides:
+        key = key_of(override)
+        if override.startswith("~") and "." not in key:
+            raise ConfigError(
+                f"~{key}: no group or key of the root can be left out; choose another option or "
+                f"value: {key}=..."
+            )
 
 
 def _base(options: tuple[str, ...]) -> Base:
@@ -323,77 +303,6 @@ def _is_value(override: str) -> bool:
         and not any(c in key for c in "/@")
         and not folders.is_group(key)
     )
-
-
-@lru_cache(maxsize=4096)
-def parsed(override: str) -> Override:
-    """An override as Hydra reads it."""
-    return OverridesParser.create().parse_override(override)
-
-
-def explain(error: BaseException, overrides: Sequence[str]) -> str:
-    """Put an error of Hydra into one readable message that says what is valid."""
-    text = str(error).strip()
-    for override in overrides:
-        if override.startswith("experiments="):
-            return f"{override}: an experiment is added, with a plus: +{override}"
-    for override in overrides:
-        key = key_of(override)
-        if f"Could not override '{key}'" in text or f"full_key: {key}" in text:
-            parent, _, name = key.rpartition(".")
-            valid = _valid_keys(parent, overrides)
-            if valid and name not in valid:
-                where = f"{parent}.{name}" if parent else name
-                return f"{where}: no such key{near(name, valid)}; valid: {valid}"
-    absent = re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", text)
-    if absent:
-        group, option = absent.groups()
-        options = list(folders.options(group))
-        return f"{group}={option}: no such option{near(option, options)}; valid: {options}"
-    group = next((g for g in GROUPS if f"{g}=null" in overrides), None)
-    if group and "Config group override must be" in text:
-        options = list(folders.options(group))
-        return f"{group}: the name of one option is expected; valid: {options}"
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return line(error.__cause__)
-    noise = ("Config search path", "Set the env", "provider=", "full_key:", "reference_type=")
-    lines = [entry.strip() for entry in text.splitlines()]
-    lines = [entry for entry in lines if entry and not entry.startswith((*noise, "object_type="))]
-    lines = lines or [type(error).__name__]
-    named = re.search(r"full_key: (\S+)", text)
-    if named and named[1] not in lines[0]:
-        lines.insert(0, f"{named[1]}:")
-    lines[0] = re.sub(r"^Could not override '(.*)'\.$", r"\1: no such key;", lines[0])
-    lines[0] = re.sub(r"^Error merging override (.*)$", r"\1:", lines[0])
-    if error.__cause__ is not None and text.startswith("Error merging override"):
-        lines.append(str(error.__cause__).strip().splitlines()[0])
-    return " ".join(dict.fromkeys(lines))
-
-
-def unread(overrides: Sequence[str], error: Exception) -> str:
-    """Say why Hydra's grammar cannot read the first bad override, and the cure."""
-    for before, override in zip(("", *overrides), overrides, strict=False):
-        try:
-            parsed(override)
-        except HydraException as fault:
-            key, equals, value = override.partition("=")
-            why = str(fault).strip().splitlines()[0]
-            if not equals:
-                cure = f"{override!r}: KEY=VALUE is expected"
-                whole = shlex.quote(f"{before} {override}")
-                return f"{cure}; of a value with spaces: {whole}" if "=" in before else cure
-            quoted = shlex.quote(f'{key}="{value}"')
-            return f"{override}: {why}; a value with such characters is quoted twice: {quoted}"
-    return str(error)
-
-
-def _valid_keys(parent: str, overrides: Sequence[str]) -> list[str]:
-    """Keys of a node of the configuration with the options chosen, if there is such a node."""
-    chosen = [o for o in overrides if key_of(o) in GROUPS]
-    with composing():
-        cfg = compose("config", chosen)
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return [str(k) for k in node if k != "_target_"] if isinstance(node, DictConfig) else []
 
 
 def sweep(overrides: Iterable[str]) -> list[list[str]]:

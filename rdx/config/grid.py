@@ -14,7 +14,9 @@ from rdx.arguments import near
 from rdx.config.building import in_cell, part
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
-from rdx.config.composing import Base, cell_of, composing, load_spec, parsed, sweep, unread
+from rdx.config.composer import composing, parsed
+from rdx.config.composing import Base, cell_of, load_spec, sweep
+from rdx.config.explaining import unread
 from rdx.config.schema import Config, ConfigError, Root
 from rdx.grids import SubGrid
 

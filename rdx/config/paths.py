@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from rdx.config.classes import class_of
 from rdx.config.schema import Config
 from rdx.declared import WRITTEN, marks, reads
+from rdx.folders import encoded, is_address
 
 SQLITE = "sqlite:///"
 
@@ -34,14 +36,22 @@ def _absolute(node: Any, folder: Path) -> Any:
         if isinstance(value, str) and value:
             if WRITTEN in field_marks:
                 plain[name] = written(value, folder)
-            elif reads(field_marks, value) and (folder / value).exists():
-                plain[name] = str(folder / value)  # else the name of something else
+            elif reads(field_marks, value) and (place := folder / expanduser(value)).exists():
+                plain[name] = str(place)  # else the name of something else
     return plain
 
 
+def blank(value: str) -> bool:
+    """Whether the name of a place is none: empty, of spaces, or a database without a file."""
+    return not Path(value).name.strip() or value.rstrip("/") == SQLITE.rstrip("/")
+
+
 def written(value: str, folder: Path) -> str:
-    """A path that is written, absolute; an address stays, but for the file of SQLite's."""
+    """A path that is written, absolute, of ~ too; an address stays, but for the file of SQLite's.
+
+    The file is part of an address and stays encoded; the folder that it is in is not, yet.
+    """
     if value.startswith(SQLITE):
         path = value.removeprefix(SQLITE)
-        return f"{SQLITE}{folder / path}" if path else value
-    return value if not value or ":/" in value else str(folder / value)
+        return f"{SQLITE}{Path(encoded(folder)) / path}" if path else value
+    return value if not value or is_address(value) else str(folder / expanduser(value))

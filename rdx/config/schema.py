@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import Node, OmegaConf
 
+from rdx.declared import SEEDS
 from rdx.faults import Mendable
 
 GROUPS = (
@@ -25,7 +27,7 @@ class ConfigError(Mendable, ValueError):
 
 
 class MissingFile(ConfigError):
-    """A file or folder that a configuration names is not on this machine."""
+    """A file, folder or package that a configuration needs is not on this machine."""
 
 
 @dataclass
@@ -52,6 +54,23 @@ class Root:
 
 
 ConfigStore.instance().store(name="schema", node=Root)
+
+
+def check_root(cfg: Config) -> None:
+    """Refuse a store without a name, and a seed that is no such number.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key.
+    """
+    if not Path(cfg["store"]).name.strip():
+        raise ConfigError("store: no value; give it as store=FOLDER")
+    if not 0 <= cfg["seed"] < SEEDS:
+        raise ConfigError(
+            f"seed={cfg['seed']}: must be at least 0 and below 2^63; none stands for chance, so "
+            "that a cell can be computed again"
+        )
 
 
 def _test_set(*, _parent_: Node) -> str:

@@ -58,7 +58,7 @@ def wrong(
     kind = types_of(cls)[str(name)]
     if fault["type"] in _OBJECT:
         return f"{key}={_shown(value)}: {_object(kind, key)}"
-    return f"{key}={_shown(value)}: {_told(fault)}{_or_null(kind)}"
+    return f"{key}={_shown(value)}: {_told(fault)}{or_null(kind)}"
 
 
 def placed(message: str, where: str, names: Iterable[str]) -> str:
@@ -81,7 +81,8 @@ def _shown(value: Any) -> str:
     return f"<{type(value).__name__}>" if dataclasses.is_dataclass(value) else repr(value)
 
 
-def _or_null(kind: Any) -> str:
+def or_null(kind: Any) -> str:
+    """That a value of a type may be null, too; "" if it may not."""
     return ", or null" if type(None) in _flat(kind) else ""
 
 

@@ -13,6 +13,7 @@ from rdx import config, fetching
 from rdx.config import Cell, ConfigError
 from rdx.doctor import machine, places
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding, as_json, stops, text
+from rdx.plan import tables
 from rdx.text import counted
 
 __all__ = ["ERROR", "NOTE", "OK", "WARNING", "Finding", "as_json", "examine", "stops", "text"]
@@ -24,7 +25,8 @@ def examine(overrides: Sequence[str]) -> list[Finding]:
     """Look at everything that the cells of a command line need; the machine comes first."""
     findings = [*machine.packages(), *machine.switches(), *machine.memory()]
     try:
-        cells, _ = config.split(overrides)
+        with tables.checked(overrides):
+            cells, _ = config.split(overrides)
     except (ConfigError, ValueError, FileNotFoundError) as error:
         return [*findings, Finding("configuration", ERROR, str(error))]
     return [*findings, *_of(cells, overrides)]

@@ -8,18 +8,21 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import SoftFileLease, Timeout
 
 from rdx import assets, folders, hub
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding
 from rdx.security import hidden
-from rdx.tracking.places import database_file
+from rdx.tracking import MLflow
+from rdx.tracking.places import database_file, restoring
 
 GB = 10**9
-FULL, LITTLE = GB // 10, 2 * GB
+FULL, LITTLE = folders.FULL, 2 * GB
 PROBE = 1 << 20  # bytes written to find out whether a disk, or a quota, has room
 SECONDS = 5.0  # to wait for an answer
 PROCESSES = "several processes would compute the same, and trample on each other"
@@ -143,6 +146,11 @@ def tracking(node: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("tracking", NOTE, f"{hidden(uri)}: not tried")
     elif path.exists():
         problem = _sqlite(path)
+        experiment = str(node.get("experiment", MLflow.experiment))
+        if not problem and (number := _deleted(path, experiment)):
+            seen = f"{path}: the experiment {experiment} was deleted; {later}"
+            yield Finding("tracking", WARNING, seen, restoring(number, uri))
+            return
         seen = f"{path}: {problem}; {later}" if problem else f"{path} can be read and written"
         cure = f"rights or room (ls -l {path}), or another file: tracking.uri=sqlite:///FILE"
         yield Finding("tracking", WARNING if problem else OK, seen, cure if problem else "")
@@ -214,14 +222,32 @@ def _tracking_headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
+def _opened(path: Path, mode: str) -> closing[sqlite3.Connection]:
+    """A database that is there; its name may have any characters."""
+    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    return closing(sqlite3.connect(address, uri=True, timeout=SECONDS))
+
+
+def _deleted(path: Path, experiment: str) -> str:
+    """Number of an experiment of MLflow that was deleted; "" of any other."""
+    question = (
+        "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
+    )
+    try:
+        with _opened(path, "ro") as connection:
+            rows = connection.execute(question, [experiment]).fetchall()
+    except sqlite3.Error:  # of another kind of database
+        return ""
+    return str(rows[0][0]) if rows else ""
+
+
 def _sqlite(path: Path) -> str:
     """Why a database cannot be written; nothing of it is changed."""
     try:
-        with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=SECONDS) as connection:
+        with _opened(path, "rw") as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("SELECT count(*) FROM sqlite_master")
             connection.execute("ROLLBACK")
-        connection.close()
     except sqlite3.Error as error:
         return str(error)
     return "" if os.access(path, os.W_OK) else "it cannot be written"

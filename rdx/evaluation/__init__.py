@@ -13,6 +13,7 @@ from rdx.evaluation.efficiency import ratio, timed
 from rdx.evaluation.measurement import Baselines, Tested, baselines, measure
 from rdx.evaluation.measures import (
     JUDGED,
+    MeasureError,
     half_width,
     judged,
     measured,
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluation",
     "Gates",
     "JUDGED",
+    "MeasureError",
     "Runtime",
     "TestSet",
     "Tested",

@@ -142,6 +142,8 @@ def collection_means(
     rows = rows[~pd.MultiIndex.from_frame(rows[["collection", "query_id"]]).isin(shared)]
     rows = rows.assign(corpus=rows.collection.map(kept))
     means = rows.groupby(["system", "measure", "corpus"]).value.mean().unstack("corpus").dropna()
+    order = pd.MultiIndex.from_frame(rows[["system", "measure"]].drop_duplicates())
+    means = means.loc[order[order.isin(means.index)]]  # as declared, not as the alphabet has it
     names = {key: "/".join(key) for key in means.index}
     with np.errstate(divide="ignore"):
         geometric = np.exp(np.log(means).mean(axis=1))
@@ -174,9 +176,9 @@ def over_collections(
 def named_means(table: pd.DataFrame, over: OverCollections) -> dict[str, float]:
     """COLLECTION/SYSTEM/MEASURE -> mean over queries; of several corpora also mean/SYSTEM/MEASURE.
 
-    `over` is what `over_collections` gave.
+    `over` is what `over_collections` gave. Measures keep the order of the table.
     """
-    values = table.groupby(["collection", "system", "measure"]).value.mean()
+    values = table.groupby(["collection", "system", "measure"], sort=False).value.mean()
     means = {"/".join(map(str, key)): float(value) for key, value in values.items()}
     if len(over.collections.corpora) > 1:
         means |= {f"mean/{name}": v for name, v in over.collections.arithmetic.items()}

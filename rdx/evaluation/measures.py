@@ -11,8 +11,13 @@ from scipy import special
 
 from rdx import rankings
 from rdx.evaluation import ties as tied_orders
+from rdx.faults import Mendable
 
 JUDGED = "Judged@10"
+
+
+class MeasureError(Mendable, ValueError):
+    """A measure that ir_measures knows and cannot compute here; the message names it."""
 
 
 def measured(
@@ -20,7 +25,8 @@ def measured(
 ) -> pd.DataFrame:
     """Per-query values [query_id, measure, value] for every query of the qrels.
 
-    A judged query without a ranked passage counts 0.
+    A judged query without a ranked passage counts 0. Ids have no part in it: a provider that
+    writes files for another program, as that of ERR does, would stop at some and confuse others.
 
     Parameters
     ----------
@@ -30,6 +36,11 @@ def measured(
         "rank": the rank column decides, in which `rankings.rank` has broken ties as trec_eval does;
         "trec_eval": the scores decide, ties by doc id descending; "expected": the expected value
         over all orders of tied passages (see `rdx.evaluation.ties`).
+
+    Raises
+    ------
+    MeasureError
+        Naming the measure, if its provider fails.
     """
     if ties not in tied_orders.RULES:
         raise ValueError(f"ties={ties!r}: must be one of {list(tied_orders.RULES)}")
@@ -38,11 +49,16 @@ def measured(
     if ties == "trec_eval":
         ranking = rankings.rank(ranking.query_id, ranking.doc_id, ranking.score)
     parsed = {str(ir_measures.parse_measure(m)): m for m in measures}
+    queries, query_ids = _numbered(ranking.query_id, qrels.query_id)
+    documents, _ = _numbered(ranking.doc_id, qrels.doc_id)
+    size = len(ranking)
     # Not the scores: ir_measures' providers break ties differently (RR@10 by doc id ascending).
-    run = _by_query(ranking, -ranking["rank"].astype("float64"))
-    judgements = _by_query(qrels, qrels.relevance)
-    metrics = ir_measures.iter_calc(list(map(ir_measures.parse_measure, parsed)), judgements, run)
-    values = {(str(m.query_id), parsed[str(m.measure)]): float(m.value) for m in metrics}
+    run = _by_query(queries[:size], documents[:size], -ranking["rank"].astype("float64"))
+    judgements = _by_query(queries[size:], documents[size:], qrels.relevance)
+    values = {
+        (query_ids[int(query)], parsed[measure]): value
+        for query, measure, value in _calculated(list(parsed), judgements, run)
+    }
     rows = [
         (query_id, measure, values.get((query_id, measure), 0.0))
         for query_id in dict.fromkeys(qrels.query_id)
@@ -121,12 +137,36 @@ def tie_range(
     return {measure: (float(low[measure]), float(high[measure])) for measure in measures}
 
 
-def _by_query(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[str, float]]:
+Nested = dict[str, dict[str, float]]  # query -> document -> value
+
+
+def _calculated(
+    measures: Sequence[str], judgements: Nested, run: Nested
+) -> list[tuple[str, str, float]]:
+    """(query, measure, value) of everything that ir_measures gives."""
+    try:
+        metrics = ir_measures.iter_calc(
+            [ir_measures.parse_measure(measure) for measure in measures], judgements, run
+        )
+        return [(str(m.query_id), str(m.measure), float(m.value)) for m in metrics]
+    except Exception as error:  # each of its providers has errors of its own
+        if len(measures) == 1:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise MeasureError(f"{measures[0]} cannot be computed: {why}") from error
+    return [row for measure in measures for row in _calculated([measure], judgements, run)]
+
+
+def _numbered(ranked: pd.Series, judged: pd.Series) -> tuple[list[str], list[str]]:
+    """The ids of a ranking, then those of the qrels, as numbers; and the id of each number."""
+    codes, ids = pd.factorize(pd.concat([ranked, judged], ignore_index=True))
+    return [str(code) for code in codes.tolist()], [str(i) for i in ids]
+
+
+def _by_query(queries: Sequence[str], documents: Sequence[str], values: pd.Series) -> Nested:
     """Query -> document -> value: of what ir_measures takes, the form that it walks fastest."""
-    nested: dict[str, dict[str, float]] = {}
-    columns = rows.query_id.tolist(), rows.doc_id.tolist(), values.tolist()
-    for query_id, doc_id, value in zip(*columns, strict=True):
-        nested.setdefault(query_id, {})[doc_id] = value
+    nested: Nested = {}
+    for query, document, value in zip(queries, documents, values.tolist(), strict=True):
+        nested.setdefault(query, {})[document] = value
     return nested
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import ir_measures
+import pandas as pd
 from annotated_types import MinLen
 
 from rdx.declared import (
@@ -19,8 +22,11 @@ from rdx.declared import (
     settings,
 )
 from rdx.evaluation import ties as tied_orders
+from rdx.evaluation.measures import MeasureError, measured
 from rdx.evaluation.quality import Gates
 from rdx.parts import DataSource, Sampler
+
+MEAN = "mean"  # stands where a collection's name does in names of means over collections
 
 
 @settings(frozen=True)
@@ -130,15 +136,51 @@ class Evaluation:
         for name in self.collections:
             if name.endswith(".pooled"):
                 raise ValueError(f"collections.{name}: such names are for paper_compat=true")
+            if name == MEAN or not re.fullmatch(r"[\w+-][\w.+-]*", name):
+                raise ValueError(
+                    f"collections.{name}: names files and results; give it letters, digits and "
+                    f"any of _ . + - alone, and not {MEAN!r}"
+                )
+
+    def check(self) -> None:
+        """Compute the measures of a toy: some need a program or a package that may be lacking.
+
+        Raises
+        ------
+        ValueError
+            Naming the measure.
+        """
+        compute(self.measures)
 
 
-def check_measures(measures: tuple[str, ...]) -> None:
-    """Raise ValueError naming a measure that ir_measures does not know."""
+def check_measures(measures: Sequence[str]) -> None:
+    """Raise ValueError naming a measure that there is not, or not with these parameters."""
+    known: dict[str, str] = {}
     for name in measures:
         try:
-            ir_measures.parse_measure(name)
-        except (NameError, ValueError, SyntaxError) as error:
+            measure = ir_measures.parse_measure(name)
+            parameters = dict(measure.params)
+        except Exception as error:  # also its AssertionError
             raise ValueError(
-                f"evaluation.measures: {name!r} is not a measure of ir_measures; "
+                f"measures: {name!r} is not a measure of ir_measures; "
                 "e.g. nDCG@10, RR@10, RR(rel=2)@10, R@100, AP"
             ) from error
+        # a provider in C ends the process at a cut-off of 0; others give 0 or divide by it
+        if parameters.get("cutoff", 1) < 1:
+            raise ValueError(f"measures: {name!r}: its cut-off must be at least 1")
+        if not 0 <= parameters.get("recall", 0) <= 1:
+            raise ValueError(f"measures: {name!r}: its recall must be a share from 0 to 1")
+        if (other := known.setdefault(str(measure), name)) != name or measures.count(name) > 1:
+            raise ValueError(f"measures: {other!r} and {name!r} are the same measure; keep one")
+
+
+@lru_cache(maxsize=64)
+def compute(measures: tuple[str, ...]) -> None:
+    """Compute measures of a toy that checked out; ValueError naming one that cannot be."""
+    graded = [("q/1", "d 1", 1), ("q/1", "d#2", 0), ("10-2", "1", 2), ("10-2", "2", 0)]
+    qrels = pd.DataFrame(graded, columns=["query_id", "doc_id", "relevance"])
+    ranking = qrels.assign(rank=[2, 1, 1, 2], score=[1.0, 2.0, 2.0, 1.0])
+    try:
+        measured(ranking, qrels, measures)
+    except MeasureError as error:
+        raise ValueError(f"measures: {error}") from error

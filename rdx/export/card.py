@@ -13,10 +13,10 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from rdx import config
+from rdx import assets, config, hub
 from rdx import evaluation as ev
 from rdx.config import Config
-from rdx.declared import SCHEDULES, WRITTEN, marked
+from rdx.declared import MODEL, SCHEDULES, WRITTEN, Read, marks
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
@@ -25,7 +25,7 @@ from rdx.teachers.audit import summary
 # What concerns the machine, not the weights, and may say more of it than should be public.
 PRIVATE = ("tracking", "store", "force", "grid", "spec")
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PATH = re.compile(r"/|~|\.{1,2}/|file:")  # how a text begins that is a path
 SYSTEMS = ("student", "student+first_stage", "first_stage", "teacher", "oracle")
 
 
@@ -41,16 +41,31 @@ def describe_cell(cell: Finished) -> str:
 
 
 def public(node: Any) -> Any:
-    """A node of the configuration without scheduling, folders of absolute paths left out."""
+    """A node of the configuration without scheduling; of a path the name alone."""
     if isinstance(node, dict):
         cls = config.class_of(node)
-        left_out = {*marked(cls, SCHEDULES), *marked(cls, WRITTEN)}
-        return {key: public(value) for key, value in node.items() if key not in left_out}
+        of_fields = marks(cls) if cls else {}
+        return {
+            key: _shown(value, of_fields.get(key, ())) if isinstance(value, str) else public(value)
+            for key, value in node.items()
+            if {SCHEDULES, WRITTEN}.isdisjoint(of_fields.get(key, ()))
+        }
     if isinstance(node, list):
         return [public(item) for item in node]
-    if isinstance(node, str) and Path(node).is_absolute():
-        return Path(node).name
-    return node
+    return _shown(node, ()) if isinstance(node, str) else node
+
+
+def _shown(text: str, field_marks: tuple[Any, ...]) -> str:
+    """A text as anybody may see it: a file or folder without those that it is in.
+
+    A field that is declared to be read names one, unless it is a model that has a public name;
+    another text does where it is written as a path.
+    """
+    if MODEL in field_marks:
+        is_path = not (text.startswith(assets.PREFIX) or hub.is_id(text))
+    else:
+        is_path = any(isinstance(mark, Read) for mark in field_marks) or bool(PATH.match(text))
+    return Path(text).name if is_path else text
 
 
 def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard:
@@ -75,7 +90,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
         training=_settings(cell.config) | _counts(cell.facts),
         audit=summary(audit) if audit and training else None,
         licence=licence,
-        weights=public(cell.student.model),
+        weights=_shown(cell.student.model, (MODEL,)),
         citation=citation(),
     )
     return model_card
@@ -103,7 +118,7 @@ def _metadata(cell: Finished, name: str, licence: str | None, form: str) -> Mode
         library_name="lightning-ir" if form == "lightning_ir" else "sentence-transformers",
         pipeline_tag="text-ranking",
         tags=["cross-encoder", "reranker", "distillation", "rdx"],
-        base_model=model if HUB_ID.fullmatch(model) and not Path(model).exists() else None,
+        base_model=model if hub.is_id(model) else None,
         model_name=name,
         eval_results=results,
     )

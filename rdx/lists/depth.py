@@ -8,7 +8,7 @@ from typing import Annotated
 import pandas as pd
 
 from rdx import rankings
-from rdx.declared import Positive, at_least, one_of, settings
+from rdx.declared import Positive, Seed, at_least, one_of, settings
 from rdx.lists.picks import Picker, Top
 from rdx.lists.training import Lists, drawn, fixed, with_relevance
 
@@ -44,7 +44,7 @@ class Depth:
     mode: Annotated[str, one_of(*MODES)] = "first_stage"
     pool: Positive = 100
     queries: Positive | None = None
-    seed: int = 0
+    seed: Seed = 0
     lists: Picker = Top()
 
     def __post_init__(self) -> None:

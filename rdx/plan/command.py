@@ -12,7 +12,7 @@ from typing import Any
 from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.faults import line
-from rdx.plan import why
+from rdx.plan import tables, why
 from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as make_plan
@@ -52,7 +52,8 @@ def plan(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
-        planned = make_plan(options.overrides)
+        with tables.checked(options.overrides):
+            planned = make_plan(options.overrides)
         if options.why is not None:
             cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))

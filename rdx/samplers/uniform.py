@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from rdx import rankings
 from rdx.collection import Collection
-from rdx.declared import settings
+from rdx.declared import Seed, settings
 from rdx.draws import generator
 from rdx.facts import Fingerprint
 from rdx.samplers.indexes import Ids, prepared, write_ids
@@ -30,7 +30,7 @@ class Random:
         Whether the query's relevant passages are put among them (replacing the last drawn).
     """
 
-    seed: int = 0
+    seed: Seed = 0
     positives: bool = False
 
     def index_of(self, corpus: JsonValue) -> JsonValue:

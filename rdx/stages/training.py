@@ -11,7 +11,7 @@ from rdx import evaluation as ev
 from rdx.accounting import QuerySet
 from rdx.artifacts import Checkpoint, Selected
 from rdx.batches import Schedule
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.facts import CheckpointFacts, Counts, numbers
 from rdx.job import DEV, STAGE_1, TRAINING, Job, test_name, test_roles
 from rdx.stages.retrieval import judged, split
@@ -29,10 +29,7 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
         whole = split(job, inputs, STAGE_1)
         # a subset has none; where stage 2 follows, that shows them
         oddities = {} if parts.loss else whole.counts
-        judged = [q for q in whole.relevant() if q in whole.queries]
-        queries = whole.subset(
-            sample_queries(judged, stage.queries, stage.seed, "prefinetune.queries")
-        )
+        queries = stage.drawn(whole)
         lists = stage.lists(queries, inputs.index(STAGE_1))
         dropped = accounting.left_out(len(lists(0)), len(queries.queries))
         dropped |= _leaks(job, inputs, queries)

@@ -142,6 +142,10 @@ def compose(
     config.settle(plain)
     job = Job.of(config.Cell((), "", plain))
     config.check_here(job.parts.evaluation.collections, "evaluation.collections")
+    try:
+        job.parts.evaluation.check()
+    except ValueError as error:
+        raise config.ConfigError(f"evaluation.{error}") from error
     return Testbed(job, local is not None)
 
 

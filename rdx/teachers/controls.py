@@ -11,7 +11,7 @@ import pandas as pd
 
 from rdx import rankings
 from rdx.collection import Collection
-from rdx.declared import settings
+from rdx.declared import Seed, settings
 from rdx.draws import generator
 from rdx.teachers.tables import as_teacher_ranking, permutation
 
@@ -59,7 +59,7 @@ class Identity:
 class Shuffled:
     """Control: a random permutation of every list, a pure function of (seed, query id)."""
 
-    seed: int = 0
+    seed: Seed = 0
 
     ranks_unseen = False
 

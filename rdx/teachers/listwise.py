@@ -24,6 +24,7 @@ from rdx.declared import (
     Known,
     Positive,
     Read,
+    Seed,
     at_least,
     content,
     one_of,
@@ -144,7 +145,7 @@ class Listwise:
     order: Annotated[str, one_of(*ORDERS)] = "first_stage"
     shuffles: Positive = 1
     merge: Annotated[str, one_of(*windows.MERGES)] = "borda"
-    seed: int = 0
+    seed: Seed = 0
     parse: Annotated[str, one_of(*RULES), DecidedBy(_rule)] = "strict"
     tries: Positive = 3
     passage_words: Annotated[int, at_least(FEWEST_WORDS)] = 300

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +24,7 @@ from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
 from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, About, Log, Row, Table
 from rdx.tracking.places import NoRecords, RecordError, database_file, target
+from rdx.tracking.signals import sigterm_raises
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -92,8 +92,10 @@ class Tracking(Protocol):
     def recorded(self, store: Path) -> set[str] | None:
         """Signatures of all finished trials; None if nothing is recorded at all."""
 
-    def log_grid(self, store: Path, grid: str, rows: Sequence[Row], claim: str = "") -> None:
-        """Record the table of all cells of a grid."""
+    def log_grid(
+        self, store: Path, grid: str, rows: Sequence[Row], claim: str = "", measure: str = ""
+    ) -> None:
+        """Record the table of all cells of a grid, ranked by a measure."""
 
     def sync(self, store: Path) -> dict[str, int]:
         """Complete what is missing."""
@@ -142,7 +144,7 @@ class MLflow:
     experiment
         Name of the MLflow experiment, created if absent.
     artifacts
-        Folder (or URI) of a new experiment's artifacts; empty: where the server wants them.
+        Folder (or URI) of a new experiment's artifacts; null: where the server wants them.
     system_metrics
         Sample CPU, memory, disk and network (GPU, if nvidia-ml-py is installed) every 10 s.
     log_model
@@ -157,7 +159,7 @@ class MLflow:
 
     uri: Annotated[str, WRITTEN] = "sqlite:///mlflow.db"
     experiment: Annotated[str, MinLen(1)] = "rdx"
-    artifacts: Annotated[str, WRITTEN] = "mlartifacts"
+    artifacts: Annotated[str | None, WRITTEN] = "mlartifacts"
     system_metrics: bool = True
     log_model: bool = False
     timeout: Positive = 20
@@ -213,7 +215,7 @@ class MLflow:
             Becomes a param, a tag and a part of the run's name.
         """
         about = About(signature=signature, levels=levels, config=config, grid=grid, seed=seed)
-        with _sigterm_raises(), ExitStack() as stack:
+        with sigterm_raises(), ExitStack() as stack:
             record = self._record(stack, Log(store, signature), about)
             if record is None:
                 yield Unrecorded()
@@ -259,7 +261,9 @@ class MLflow:
         """
         return set() if self._absent() else trial_logs.recorded(store, self.target)
 
-    def log_grid(self, store: Path, grid: str, rows: Sequence[Row], claim: str = "") -> None:
+    def log_grid(
+        self, store: Path, grid: str, rows: Sequence[Row], claim: str = "", measure: str = ""
+    ) -> None:
         """Write the table of all cells of a grid to its parent run, and the description of it.
 
         A trial is a child of the grid that computed it first; the table also names those cells
@@ -277,10 +281,19 @@ class MLflow:
             One per cell.
         claim
             What the grid shall show, for its description.
+        measure
+            What its cells are ranked by, as in "nDCG@10"; the best of them is tagged. Empty: none.
         """
         recorder = self._import("recorder")
         tags = recorder.source_tags()
-        table = Table(time=trial_logs.now(), grid=grid, claim=claim, rows=tuple(rows), tags=tags)
+        table = Table(
+            time=trial_logs.now(),
+            grid=grid,
+            claim=claim,
+            rows=tuple(rows),
+            tags=tags,
+            measure=measure,
+        )
         log = Log(store, f"{GRID}{grid}")
         try:
             with log.free(self.wait) as free:
@@ -371,26 +384,3 @@ class MLflow:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(self.retries)
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(self.timeout)
         return importlib.import_module(f"rdx.tracking.{module}")
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into ``SystemExit(143)``, unless somebody else handles it already."""
-    owner = os.getpid()
-
-    def raise_exit(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a forked worker inherits the handler, not the record
-            os._exit(143)
-        raise SystemExit(143)
-
-    try:
-        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if ours:
-            signal.signal(signal.SIGTERM, raise_exit)
-    except ValueError:  # not in the main thread
-        ours = False
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

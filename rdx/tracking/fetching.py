@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from rdx.tracking.database import search
-from rdx.tracking.places import NoRecords, RecordError
+from rdx.tracking.database import address, search
+from rdx.tracking.places import NoRecords, RecordError, database_file, deleted
 
 FILES = ("trial.json", "per_query.parquet")
 COMMIT = "mlflow.source.git.commit"
@@ -103,26 +103,28 @@ def log_report(uri: str, experiment: str, spec: str, paths: Iterable[Path]) -> s
 def _client(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """A client, and the id of an experiment; nothing is created."""
     _require_database(uri)
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=address(uri))
     known = client.get_experiment_by_name(experiment)
     if known is None:
         raise NoRecords(f"no experiment {experiment!r} at {uri}")
+    if known.lifecycle_stage != "active":
+        raise NoRecords(str(deleted(experiment, known.experiment_id, uri)))
     return client, str(known.experiment_id)
 
 
 def _require_database(uri: str) -> None:
     """Refuse a local database that is not there: MLflow would create an empty one."""
-    parsed = urlparse(uri)
-    if parsed.scheme not in ("", "file", "sqlite"):
+    parsed, database = urlparse(uri), database_file(uri)
+    if database is None and parsed.scheme not in ("", "file"):
         return
-    path = Path(parsed.path[1:] if parsed.scheme == "sqlite" else parsed.path)
+    path = database or Path(url2pathname(parsed.path) if parsed.scheme else uri)
     if not path.exists():
         raise NoRecords(f"no MLflow store at {uri}")
-    if parsed.scheme == "sqlite":  # MLflow would try for minutes, and end with a traceback
+    if database is not None:  # MLflow would try for minutes, and end with a traceback
         try:
-            address = f"file:{quote(str(path.absolute()))}?mode=ro"
-            with closing(sqlite3.connect(address, uri=True)) as database:
-                database.execute("SELECT name FROM sqlite_master").fetchall()
+            read_only = f"file:{quote(str(path.absolute()))}?mode=ro"
+            with closing(sqlite3.connect(read_only, uri=True)) as connection:
+                connection.execute("SELECT name FROM sqlite_master").fetchall()
         except sqlite3.Error as error:
             raise RecordError(
                 f"{path} cannot be read: {error}; its owner must let you read it, or move it away, "
@@ -153,11 +155,11 @@ def _files(run: Run, uri: str, scratch: Path) -> Path:
 def _download(run: Run, name: str, uri: str, folder: Path) -> None:
     from mlflow.artifacts import download_artifacts  # takes a second, which local files need not
 
-    address = f"{run.info.artifact_uri}/{name}"
+    place = f"{run.info.artifact_uri}/{name}"
     try:
-        download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri)
+        download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=address(uri))
     except (OSError, MlflowException) as error:
-        raise RecordError(f"{_name(run)} has no {name} at {address}: {error}") from error
+        raise RecordError(f"{_name(run)} has no {name} at {place}: {error}") from error
 
 
 def _name(run: Run) -> str:

@@ -128,13 +128,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All cells of a grid, and what it shall show."""
+    """All cells of a grid, what it shall show, and the measure that its cells are ranked by."""
 
     time: int
     grid: str
     claim: str
     rows: tuple[Row, ...]
     tags: dict[str, str]
+    measure: str = ""
     kind: Literal["table"] = "table"
 
 

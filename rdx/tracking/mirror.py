@@ -87,8 +87,14 @@ class Mirror:
     @functools.cached_property
     def experiment_id(self) -> str:
         """Of the experiment, which is created at need."""
-        name, artifacts = self.settings.experiment, self.settings.artifacts
-        return experiment_id(self.client, name, artifacts)
+        return self.require_experiment()
+
+    def require_experiment(self) -> str:
+        """Id of the experiment, which is created at need; RecordError if it was deleted."""
+        settings = self.settings
+        return database.experiment_id(
+            self.client, settings.experiment, settings.artifacts, settings.uri
+        )
 
     def pending(self) -> Sequence[Entry]:
         """The lines that are not there yet."""
@@ -236,8 +242,8 @@ class Mirror:
     def _table(self, table: Table) -> None:
         """Write the table of a grid and its description; name its own cells; mark the best.
 
-        The best is the sound cell with the highest student's first measure, mean over collections;
-        the first of equal ones. If its model was logged, it is registered under the grid's name,
+        The best is the sound cell with the highest student's mean of the table's measure; the first
+        of equal ones. If its model was logged, it is registered under the grid's name,
         with the alias "best".
         """
         parent = self._grid_run(table.grid, table.claim, table.tags)
@@ -256,14 +262,15 @@ class Mirror:
             if child and short and child.info.run_name != name_of_child:
                 self.client.set_tag(child.info.run_id, "mlflow.runName", name_of_child)
             address = notes.address(self.experiment_id, run_id) if run_id else ""
-            score = notes.score(row.means)
+            score = notes.score(row.means, table.measure)
             shown.append(notes.Cell(short or row.signature, address, row.state, row.health, score))
         best_first = sorted(
             range(len(shown)),
             key=lambda i: -1.0 if (score := shown[i].score) is None else score,
             reverse=True,
         )
-        self._note(notes.of_grid(name, table.claim, [shown[i] for i in best_first]))
+        ordered = [shown[i] for i in best_first]
+        self._note(notes.of_grid(name, table.claim, ordered, table.measure))
         sound = [i for i in best_first if shown[i].score is not None and shown[i].health == "ok"]
         if sound and (best := ids[sound[0]]):
             self._mark(name, best)
@@ -341,24 +348,6 @@ class Mirror:
 def client_of(uri: str) -> MlflowClient:
     """The client of a tracking URI."""
     return database.client(uri)
-
-
-def experiment_id(client: MlflowClient, name: str, artifacts: str) -> str:
-    """Id of an experiment, which is created at need, with its description."""
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        local = artifacts and "://" not in artifacts
-        location = str(Path(artifacts).resolve()) if local else artifacts or None
-        try:
-            created = str(client.create_experiment(name, location))
-        except Exception:
-            known = client.get_experiment_by_name(name)  # was another process first?
-            if known is None:
-                raise
-        else:
-            client.set_experiment_tag(created, notes.NOTE, notes.EXPERIMENT_NOTE)
-            return created
-    return str(known.experiment_id)
 
 
 def run_ids(uri: str, experiment: str) -> set[str]:

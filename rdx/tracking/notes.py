@@ -181,13 +181,15 @@ class Cell:
     score: float | None
 
 
-def of_grid(grid: str, claim: str, cells: Sequence[Cell] = ()) -> str:
+def of_grid(grid: str, claim: str, cells: Sequence[Cell] = (), measure: str = "") -> str:
     """Description of a grid: its claim, how to read it, its cells, and its report.
 
     Parameters
     ----------
     cells
         In the order in which they shall stand.
+    measure
+        What their scores are.
     """
     spec = grid.rpartition("-")[0]
     named = spec not in ("", "grid")
@@ -204,7 +206,7 @@ def of_grid(grid: str, claim: str, cells: Sequence[Cell] = ()) -> str:
             f"tests: there after `python -m analysis {spec}`.",
         ]
     if cells:
-        lines += ["", "| cell | score | state | health |", "|---|---:|---|---|"]
+        lines += ["", f"| cell | {measure or 'score'} | state | health |", "|---|---:|---|---|"]
     rest = len(cells)
     for cell in cells:
         name = f"[{cell.name}]({cell.address})" if cell.address else cell.name
@@ -219,9 +221,14 @@ def of_grid(grid: str, claim: str, cells: Sequence[Cell] = ()) -> str:
     return cut("\n".join(lines), NOTE_LENGTH)
 
 
-def score(means: Mapping[str, float]) -> float | None:
-    """What cells are ranked by: the student's first measure, mean over collections."""
-    student = [key.split("/") for key in means if key.count("/") == 2]
-    student = [key for key in student if key[1] == "student" and key[0] != "mean"]
-    values = [means["/".join(key)] for key in student if key[2] == student[0][2]]
+def score(means: Mapping[str, float], measure: str) -> float | None:
+    """What cells are ranked by: the student's mean of a measure over corpora; None without one.
+
+    >>> score({"a/student/RR@10": 0.9, "a/student/nDCG@10": 0.5}, "nDCG@10")
+    0.5
+    """
+    name = f"student/{measure}"
+    if (over_corpora := means.get(f"mean/{name}")) is not None:
+        return over_corpora
+    values = [value for key, value in means.items() if key.partition("/")[2] == name]
     return sum(values) / len(values) if values else None

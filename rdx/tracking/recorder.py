@@ -20,6 +20,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from rdx.facts import Audit, TrialFacts, numbers
 from rdx.store.locks import LEASE
 from rdx.tracking import notes
+from rdx.tracking.database import address
 from rdx.tracking.environment import environment, uncommitted
 from rdx.tracking.log import (
     FINISHED,
@@ -125,6 +126,8 @@ class Writer:
             try:
                 self.mirror.deliver(entries)
             except Exception as error:
+                if final(error):
+                    self.mirror.require_experiment()  # of one that was deleted, nothing is lost
                 if isinstance(entries[0], Start | End | Table) or not final(error):
                     raise
                 self.mirror.refused(notes.brief(error))
@@ -143,7 +146,7 @@ class Writer:
             self._monitor = SystemMetricsMonitor(
                 self.mirror.run_id,
                 resume_logging=self.mirror.resumed,
-                tracking_uri=self.settings.uri,
+                tracking_uri=address(self.settings.uri),
             )
             self._monitor.start()
 

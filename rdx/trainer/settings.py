@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from annotated_types import Gt, Le
 from pydantic import AfterValidator
 
-from rdx.collection import Collection
+from rdx.collection import Collection, sample_queries
 from rdx.declared import (
     PRECISION,
     SCHEDULES,
@@ -22,6 +22,7 @@ from rdx.declared import (
     From0,
     Group,
     Positive,
+    Seed,
     Share,
     one_of,
     settings,
@@ -126,12 +127,22 @@ class Trainer:
                 "need trainer.validate_every"
             )
 
-    def accelerator(self) -> Accelerator:
-        """An Accelerator of this precision and device, whatever ran before in this process."""
+    def require_device(self) -> None:
+        """Refuse a device, or a precision of it, that is not on this machine.
+
+        Raises
+        ------
+        ValueError
+            Naming the key.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("trainer.device='cuda': torch finds no CUDA device here")
         if self.precision == "fp16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise ValueError("trainer.precision='fp16': needs a GPU; a CPU has 'bf16' and 'fp32'")
+
+    def accelerator(self) -> Accelerator:
+        """An Accelerator of this precision and device, whatever ran before in this process."""
+        self.require_device()
         AcceleratorState._reset_state(reset_partial_state=True)
         # Without this, Accelerate takes the processes of a machine without GPUs for unrelated ones.
         cpu = self.device == "cpu" or not torch.accelerator.is_available()
@@ -191,13 +202,25 @@ class Prefinetune:
     batch: Positive
     learning_rate: Above0
     warmup: Share
-    seed: int
+    seed: Seed
     margin: float | None = None
 
     def trainer(self, trainer: Trainer) -> Trainer:
         """The trainer of this stage."""
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}
         return replace(trainer, **own, validate_every=None, select="last", patience=None)
+
+    def drawn(self, collection: Collection) -> Collection:
+        """The queries that it trains on, a sample by hash of those with a relevant passage.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer.
+        """
+        judged = [q for q in collection.relevant() if q in collection.queries]
+        sample = sample_queries(judged, self.queries, self.seed, "prefinetune.queries")
+        return collection.subset(sample)
 
     def lists(self, collection: Collection, index: Path | None = None) -> Lists:
         """Training lists of a collection whose queries all have a relevant passage.

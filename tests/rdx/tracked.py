@@ -92,8 +92,8 @@ class Place:
     def sync(self):
         return self.settings.sync(self.store)
 
-    def log_grid(self, grid, rows, claim=""):
-        self.settings.log_grid(self.store, grid, rows, claim)
+    def log_grid(self, grid, rows, claim="", measure="nDCG@10"):
+        self.settings.log_grid(self.store, grid, rows, claim, measure)
 
     @property
     def client(self):

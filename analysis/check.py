@@ -1,0 +1,62 @@
+"""Check a spec against the cells of its grid, before any of them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from analysis.spec import Spec, SpecError, parse
+from rdx.config import Cell, cells, load_spec
+
+
+def check(name: str) -> None:
+    """Refuse a spec that names what no cell of its grid gives.
+
+    Raises
+    ------
+    SpecError, ConfigError
+        Naming the key of the spec, and what is valid.
+    """
+    against(parse(load_spec(name)), cells(name))
+
+
+def against(spec: Spec, members: Sequence[Cell]) -> None:
+    """Refuse measures, collections, factors and an axis that cells do not have.
+
+    An imported run may have other collections than they.
+    """
+    where = f"spec {spec.name}"
+    evaluations = [cell.cfg["evaluation"] for cell in members]
+    measured = dict.fromkeys(str(m) for node in evaluations for m in node["measures"])
+    _known(spec.measures, measured, f"{where}: measures")
+    if not any(row.imported or row.imports for row in spec.rows):
+        collections = dict.fromkeys(c for node in evaluations for c in _collections(node))
+        named = (*spec.collections, *(c for mean in spec.means for c in mean.of))
+        _known(named, collections, f"{where}: collections")
+    for factor in spec.factors:
+        if not all(_has(cell, factor) for cell in members):
+            raise SpecError(f"{where}: factors: {factor!r} is no group or key of every cell")
+    if spec.x is not None and not any(_has(cell, spec.x) for cell in members):
+        raise SpecError(f"{where}: x: {spec.x!r} is no key of a cell")
+
+
+def _collections(evaluation: dict[str, object]) -> list[str]:
+    """Names of an evaluation's collections, and of those that it pools."""
+    tests = evaluation["collections"]
+    assert isinstance(tests, dict)
+    pooled = [f"{node.get('corpus')}.pooled" for node in tests.values() if node.get("corpus")]
+    return [*map(str, tests), *(pooled if evaluation.get("paper_compat") else ())]
+
+
+def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:
+    known = list(valid)
+    for name in names:
+        if name not in known:
+            raise SpecError(f"{where}: {name!r}: no cell has it; they have: {', '.join(known)}")
+
+
+def _has(cell: Cell, key: str) -> bool:
+    try:
+        cell.value(key)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""Let the analysis check the tables that an experiment asks for, before its cells cost anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rdx.config import ConfigError
+
+
+@contextmanager
+def checked(overrides: Sequence[str]) -> Iterator[None]:
+    """Refuse, at the end, an experiment of which ``python -m analysis`` would make no table.
+
+    The analysis knows what a spec may say, and rdx does not import it: a process is asked, which
+    works while this one does what is inside.
+
+    Raises
+    ------
+    ConfigError
+        With what it says.
+    """
+    names = [o.partition("=")[2] for o in overrides if o.startswith("+experiments=")]
+    if not names or importlib.util.find_spec("analysis") is None:
+        yield
+        return
+    command = [sys.executable, "-m", "analysis", "--check", names[0]]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as asked:
+        try:
+            yield
+        except BaseException:
+            asked.kill()
+            raise
+        _, told = asked.communicate()
+    if asked.returncode:
+        lines = told.strip().splitlines() or [f"exit status {asked.returncode}"]
+        raise ConfigError(lines[-1].removeprefix("error: "))
