@@ -27,6 +27,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from rdx.equality import same
+
 # What to assume of nDCG@10 where nothing is stored. Differences of re-rankers on TREC Deep Learning
 # have a standard deviation over queries of .08 to .12; the means of three training runs of 1,334
 # settings one of .0057 over seeds (median; a quarter lies above .0113).
@@ -34,9 +36,6 @@ ASSUMED_SD = 0.10
 ASSUMED_SEED_SD = 0.0057
 MOST_QUERIES = 1_000_000
 MOST_SEEDS = 1_000
-# Two scores closer than this are the same score, as in `analysis.significance`.
-SAME_REL = 1e-9
-SAME_ABS = 1e-12
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -77,7 +76,7 @@ def spread(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> float:
         Scores that differ by rounding alone are the same.
     """
     a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    differences = np.where(np.isclose(a, b, rtol=SAME_REL, atol=SAME_ABS), 0.0, a - b)
+    differences = np.where(same(a, b), 0.0, a - b)
     return float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
 
 
