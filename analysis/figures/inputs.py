@@ -213,17 +213,22 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
 def power_curves(summary: Summary) -> dict[str, PowerCurve]:
     """Collection -> true differences and the power of one uncorrected test at each.
 
-    With the noise and the queries of `analysis.power`; runs of other seeds are not
-    drawn, which the test over queries does not see.
+    Of the same test and noise as the numbers of the power table: each curve crosses the power that
+    is asked for where the table says.
     """
     curves = {}
     for planned in sensitivities(summary)[:MOST_PANELS]:
-        n, sd = planned.queries, planned.assumption.sd
+        n, seeds, known = planned.queries, planned.seeds, planned.assumption
         if n < 2:
             continue
-        x = np.linspace(0, 4.5 * sd / np.sqrt(n), 60)
-        noise = power.Assumption(sd=sd, seed_sd=0.0)
-        y = power.power_of(x, n, 1, noise, alpha=summary.spec.alpha)
-        label = f"{planned.collection}: {counted(n, 'query')}, SD {sd:.3f}"
+        x = np.linspace(0, 1.6 * planned.detectable, 60)
+        y = power.power_of(
+            x, n, seeds, known,
+            alpha=summary.spec.alpha, trained=planned.trained, runs_df=planned.runs_df,
+        )  # fmt: skip
+        label = (
+            f"{planned.collection}: {counted(n, 'query')}, {counted(seeds, 'seed')}, SD "
+            f"{known.sd:.3f} over queries, {known.seed_sd:.4f} over runs"
+        )
         curves[label] = PowerCurve(tuple(x.tolist()), tuple(y.tolist()))
     return curves

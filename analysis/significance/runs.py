@@ -19,7 +19,7 @@ Satterthwaite (1946, *An approximate distribution of estimates of variance compo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -31,7 +31,10 @@ from analysis.significance.differences import FloatArray
 NAN = float("nan")
 # What rounding leaves of a mean square that is zero.
 TINY = 1e-20
-_ZERO = np.zeros(())
+
+
+def _zero() -> FloatArray:
+    return np.zeros(())
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ class Runs:
         Of the interaction of query and run, (n - 1)(S - 1) each.
     """
 
-    between: FloatArray = _ZERO
-    between_df: FloatArray = _ZERO
-    rest: FloatArray = _ZERO
-    rest_df: FloatArray = _ZERO
+    between: FloatArray = field(default_factory=_zero)
+    between_df: FloatArray = field(default_factory=_zero)
+    rest: FloatArray = field(default_factory=_zero)
+    rest_df: FloatArray = field(default_factory=_zero)
 
     @classmethod
     def of(cls, table: FloatArray) -> Runs:
