@@ -8,7 +8,7 @@ claim about the models at hand: what they would do on other queries.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,7 @@ class Errors:
     scores: ScoresOf
     healthy: Collection[str]
     choices: bool
+    _known: dict[object, dict[object, Runs]] = field(default_factory=dict)
 
     def of(
         self,
@@ -80,7 +81,7 @@ class Errors:
             Squared standard errors over these queries, of the differences of means over seeds.
         """
         n = len(queries)
-        known: dict[object, Runs] = {}
+        known = self._known.setdefault((place, queries), {})
         pools = [self._pool(a, b, place, queries, known) for a, b in pairs]
         runs = Runs(*(np.array([getattr(p, f.name) for p in pools]) for f in fields(Runs)))
         shares = [self._share(a, place) + self._share(b, place) for a, b in pairs]

@@ -3,7 +3,9 @@ import pytest
 from statsmodels.stats.power import TTestPower
 
 from analysis.significance import paired_differences
-from tests.analysis.error_rates import SD, binomial, checks, main, power, scores, table
+from tests.analysis.checks import binomial, table
+from tests.analysis.choice_rates import NULLS, choice_checks
+from tests.analysis.error_rates import SD, checks, main, power, scores
 
 
 def test_every_test_keeps_its_promise_over_a_thousand_draws():
@@ -11,6 +13,20 @@ def test_every_test_keeps_its_promise_over_a_thousand_draws():
     broken = [one for one in found if not one.kept]
     assert not broken, table(broken)
     assert len(found) >= 20
+
+
+def test_claims_about_a_choice_keep_their_promises():
+    found = list(choice_checks(draws=150, seed=2, nulls=NULLS[-1:]))
+    broken = [one for one in found if not one.kept]
+    assert not broken, table(broken)
+    assert len(found) >= 20
+
+
+@pytest.mark.slow
+def test_claims_about_a_choice_keep_their_promises_over_many_draws():
+    found = list(choice_checks(draws=1500, seed=3))
+    broken = [one for one in found if not one.kept]
+    assert not broken, table(broken)
 
 
 @pytest.mark.slow
