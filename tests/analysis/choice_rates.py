@@ -93,7 +93,7 @@ def grid(
 def choice_checks(
     draws: int = 400, seed: int = 0, nulls: tuple[Null, ...] = NULLS
 ) -> Iterator[Check]:
-    """Every check, in the order of the table; ω² and Tukey's intervals by a quarter of the draws."""
+    """Every check, in the order of the table; those of ω² and Tukey by a quarter of the draws."""
     generator = np.random.default_rng(seed)
     for null in nulls:
         yield from _main_table(generator, null, draws)
