@@ -54,7 +54,7 @@ def test_of(summary: Summary, of_choice: Iterable[bool]) -> str:
     claims = set(of_choice)
     over_queries = TESTS[summary.spec.test]
     if claims == {True, False}:
-        return f"{WITH_RUNS}, or {over_queries} where a claim is about these models"
+        return f"{WITH_RUNS} ({over_queries} where no run can be counted)"
     return WITH_RUNS if claims == {True} else over_queries
 
 

@@ -116,7 +116,8 @@ def _check(
     low, high = binomial(rate, len(each))
     if isinstance(null, Null) and not null.run:
         low, high = (low - CAUTIOUS, high) if rate <= ALPHA else (low, high + CAUTIOUS)
-    return Check(str(null), what, quantity, float(each.mean()), max(0.0, low - below), high + above)
+    low, high = max(0.0, low - below), min(1.0, high + above)
+    return Check(str(null), what, quantity, float(each.mean()), low, high)
 
 
 def _tests(tables: list[FloatArray], margin: float | None = None, every: bool = True) -> Tests:
