@@ -31,7 +31,8 @@ def beyond(range_: float, means: int, df: float) -> float:
         Degrees of freedom of the standard error; need not be whole.
     """
     scale, weight = _scales(df)
-    return float(min(1.0, max(0.0, 1.0 - weight @ _within(range_ * scale, means))))
+    chance = float(weight @ _within(range_ * scale, means))
+    return min(1.0, max(0.0, 1.0 - chance))
 
 
 def critical(confidence: float, means: int, df: float) -> float:

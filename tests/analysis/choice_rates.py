@@ -102,7 +102,7 @@ def choice_checks(
     for null in nulls:
         yield from _factors(generator, null, draws)
     for null in nulls[-1:] if len(nulls) == 1 else nulls[1::3]:
-        yield from _sizes(generator, null, max(draws // 4, 50))
+        yield from _sizes(generator, null, max(draws // 4, 5))
     yield from _these_models(generator, draws)
     yield from _replication(generator, draws)
 
