@@ -1,7 +1,7 @@
 """Tests on paired per-query scores: arrays in, numbers out.
 
 Every function names its null hypothesis and its source, and takes one comparison ([n] differences)
-or many ([m, n]) at a time. Nothing here knows of MLflow, tables or files. ``docs/statistics.md``
+or many ([m, n]) at a time. Tests are over queries; `runs` adds training runs to their error. Nothing here knows of MLflow, tables or files. ``docs/statistics.md``
 says when to use which, and how often each errs.
 
 Corrections are statsmodels' (Holm's our own, for speed). Own code is what libraries lack: tests of
