@@ -5,13 +5,15 @@ Which tests are corrected together is decided here, once for all of them; see `S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.scores import Scores
+from analysis.errors import Errors, Place, ScoresOf
 from analysis.significance import (
     Comparison,
     FloatArray,
@@ -19,17 +21,16 @@ from analysis.significance import (
     compact_letters,
     compare,
     correct,
-    equivalence,
-    non_inferiority,
+    margin_p,
+    mean_error,
     paired_differences,
+    t_of,
 )
 from analysis.spec import Row, Spec
 
-Place = tuple[str, str]  # collection, measure
 Key = tuple[str, str, Place]  # treatment, baseline, where
 Family = tuple[str, Place | None]  # kind of test; the place, if each has a family of its own
 Corrected = tuple[FloatArray, npt.NDArray[np.bool_], int]  # p, significance, size of the family
-ScoresOf = Mapping[tuple[str, str, str], Scores]  # by row, collection, measure
 NAN = float("nan")
 
 
@@ -45,6 +46,11 @@ class Contrast:
         Where.
     comparison : Comparison
         Difference, interval, uncorrected p, d_z and the number of common queries.
+    error, df : float
+        Standard error of the difference and the degrees of freedom of its t distribution.
+    of_choice : bool
+        Whether `error` counts other training runs too, so that p (and the t-interval) speak about
+        the choice; else they speak about these models on other queries.
     baseline_mean : float
         Mean of the baseline over the common queries.
     seeds : (tuple of int, tuple of int)
@@ -69,6 +75,9 @@ class Contrast:
     collection: str
     measure: str
     comparison: Comparison
+    error: float
+    df: float
+    of_choice: bool
     baseline_mean: float
     seeds: tuple[tuple[int, ...], tuple[int, ...]]
     seed_differences: tuple[float, ...]
@@ -111,6 +120,8 @@ class Pairs:
         Rows that share a letter do not differ significantly; "a" is the best.
     family : int
         Number of tests corrected together.
+    of_choice : ndarray of bool, shape [k, k]
+        As of `Contrast`, of each pair.
     """
 
     rows: tuple[str, ...]
@@ -118,6 +129,7 @@ class Pairs:
     p: FloatArray
     p_corrected: FloatArray
     significant: npt.NDArray[np.bool_]
+    of_choice: npt.NDArray[np.bool_]
     letters: tuple[str, ...] = ()
     family: int = 0
 
@@ -131,8 +143,23 @@ class Tests:
     pairs: dict[Place, Pairs]
 
 
-def run_tests(spec: Spec, places: Sequence[Place], scores: ScoresOf) -> Tests:
-    """Make and correct every test that the spec asks for and the scores allow."""
+class Common(NamedTuple):
+    """Two rows on the queries of both: ids [n], scores [n, seeds], means over seeds [n]."""
+
+    queries: tuple[str, ...]
+    treatment: FloatArray
+    baseline: FloatArray
+
+
+def run_tests(
+    spec: Spec, places: Sequence[Place], scores: ScoresOf, healthy: Collection[str]
+) -> Tests:
+    """Make and correct every test that the spec asks for and the scores allow.
+
+    `healthy` names the rows whose runs tell how far a run carries; see `analysis.errors`.
+    """
+    rows = {row.name: row for row in spec.rows}
+    errors = Errors(rows, scores, healthy, choices=spec.test == "t")
     against_baselines = [
         (row.name, baseline, place)
         for place in places
@@ -142,67 +169,102 @@ def run_tests(spec: Spec, places: Sequence[Place], scores: ScoresOf) -> Tests:
         if row.test and row.name not in spec.baselines[: i + 1]
     ]
     declared = [(a, b, place) for a, b in spec.comparisons for place in places]
-    contrasts = _contrasts([*against_baselines, *declared], scores, spec)
+    contrasts = _contrasts([*against_baselines, *declared], errors, spec)
     against = [contrasts[key] for key in against_baselines if key in contrasts]
     comparisons = [contrasts[key] for key in declared if key in contrasts]
     pairs: dict[Place, Pairs] = {}
     if spec.all_pairs:
-        pairs = {p: square for p in places if (square := _pairs(spec.rows, p, scores, spec.test))}
+        pairs = {p: square for p in places if (square := _pairs(spec.rows, p, errors, spec.test))}
     against, comparisons, pairs = _corrected(spec, against, comparisons, pairs)
     if spec.margin is not None:
-        against = _equivalences(spec, spec.margin, against, scores)
+        against = _equivalences(spec, spec.margin, against)
     return Tests(tuple(against), tuple(comparisons), pairs)
 
 
-def _contrasts(keys: Iterable[Key], scores: ScoresOf, spec: Spec) -> dict[Key, Contrast]:
+def _contrasts(keys: Iterable[Key], errors: Errors, spec: Spec) -> dict[Key, Contrast]:
     """Uncorrected contrasts; those on as many queries are computed together."""
-    by_size: dict[int, list[tuple[Key, FloatArray, FloatArray, FloatArray]]] = {}
+    by_size: dict[int, list[tuple[Key, Common, FloatArray]]] = {}
     for key in dict.fromkeys(keys):
-        common = _common(*key, scores)
+        common = _common(*key, errors.scores)
         if common is not None:
-            d = paired_differences(common[0].mean(axis=1), common[1])
-            by_size.setdefault(len(d), []).append((key, *common, d))
+            d = paired_differences(common.treatment.mean(axis=1), common.baseline)
+            by_size.setdefault(len(d), []).append((key, common, d))
     contrasts = {}
     for group in by_size.values():
-        results = compare(np.stack([d for *_, d in group]), spec.test, spec.interval)
-        for (key, treatment, reference, _), comparison in zip(group, results, strict=True):
-            a, b, place = key
-            contrasts[key] = Contrast(
-                treatment=a,
-                baseline=b,
-                collection=place[0],
-                measure=place[1],
-                comparison=comparison,
-                baseline_mean=float(reference.mean()),
-                seeds=(scores[a, *place].seeds, scores[b, *place].seeds),
-                seed_differences=tuple((treatment.mean(axis=0) - reference.mean()).tolist()),
-            )
+        differences = np.stack([d for *_, d in group])
+        results = compare(differences, spec.test, spec.interval)
+        squares = mean_error(differences)[1] ** 2
+        for (key, common, _), result, square in zip(group, results, squares, strict=True):
+            contrasts[key] = _contrast(key, common, result, float(square), errors, spec)
     return contrasts
 
 
-def _common(a: str, b: str, place: Place, scores: ScoresOf) -> tuple[FloatArray, FloatArray] | None:
-    """Values [n, seeds] of `a` and means over seeds [n] of `b` on the queries that both have."""
+def _contrast(
+    key: Key, common: Common, result: Comparison, square: float, errors: Errors, spec: Spec
+) -> Contrast:
+    """A contrast on the error that its claim needs; `square` is the squared one over queries."""
+    a, b, place = key
+    [error], [df], [choice] = errors.of([(a, b)], place, common.queries, [square])
+    if choice:
+        low, high, p = map(float, t_of(result.difference, error, df))
+        result = replace(result, p=p)
+        if spec.interval == "t":
+            result = replace(result, low=low, high=high)
+    means = common.treatment.mean(axis=0) - common.baseline.mean()
+    return Contrast(
+        treatment=a,
+        baseline=b,
+        collection=place[0],
+        measure=place[1],
+        comparison=result,
+        error=float(error),
+        df=float(df),
+        of_choice=bool(choice),
+        baseline_mean=float(common.baseline.mean()),
+        seeds=(errors.scores[a, *place].seeds, errors.scores[b, *place].seeds),
+        seed_differences=tuple(means.tolist()),
+    )
+
+
+def _common(a: str, b: str, place: Place, scores: ScoresOf) -> Common | None:
+    """What two rows have on the queries of both; None without any."""
     if (a, *place) not in scores or (b, *place) not in scores:
         return None
     treatment, baseline = scores[a, *place], scores[b, *place]
     if treatment.queries == baseline.queries:
-        return treatment.values, baseline.per_query
-    _, in_a, in_b = np.intersect1d(
+        return Common(treatment.queries, treatment.values, baseline.per_query)
+    queries, in_a, in_b = np.intersect1d(
         treatment.queries, baseline.queries, assume_unique=True, return_indices=True
     )
-    return (treatment.values[in_a], baseline.per_query[in_b]) if len(in_a) else None
+    if not len(in_a):
+        return None
+    return Common(tuple(queries.tolist()), treatment.values[in_a], baseline.per_query[in_b])
 
 
-def _pairs(rows: Iterable[Row], place: Place, scores: ScoresOf, test: str) -> Pairs | None:
+def _pairs(rows: Iterable[Row], place: Place, errors: Errors, test: str) -> Pairs | None:
     """Uncorrected; None with fewer than two rows of the same queries."""
+    scores = errors.scores
     present = [row.name for row in rows if row.test and (row.name, *place) in scores]
     most = max((len(scores[name, *place].queries) for name in present), default=0)
     names = tuple(name for name in present if len(scores[name, *place].queries) == most)
     if len(names) < 2 or most == 0:
         return None
     values = np.stack([scores[name, *place].per_query for name in names])
-    p = all_pairs(values, test)
-    return Pairs(names, values.mean(axis=1), p, p, np.zeros(p.shape, dtype=bool))
+    means, p = values.mean(axis=1), all_pairs(values, test)
+    choice = np.zeros(p.shape, dtype=bool)
+    if errors.choices:
+        pairs = list(combinations(range(len(names)), 2))
+        square = np.concatenate(
+            [mean_error(paired_differences(values[i + 1 :], values[i]))[1] ** 2
+             for i in range(len(names) - 1)]
+        )  # fmt: skip
+        named = [(names[i], names[j]) for i, j in pairs]
+        error, df, counted = errors.of(named, place, scores[names[0], *place].queries, square)
+        upper = np.triu_indices(len(names), 1)
+        with_runs = t_of(means[upper[1]] - means[upper[0]], error, df)[2]
+        choice[upper] = choice.T[upper] = counted
+        p[upper] = p.T[upper] = np.where(counted, with_runs, p[upper])
+    return Pairs(names, means, p, p, np.zeros(p.shape, dtype=bool), choice)
 
 
 def _corrected(
@@ -270,18 +332,16 @@ def _square(
     return replace(pairs, p_corrected=p, significant=different, letters=letters, family=size)
 
 
-def _equivalences(
-    spec: Spec, margin: float, against: Sequence[Contrast], scores: ScoresOf
-) -> list[Contrast]:
+def _equivalences(spec: Spec, margin: float, against: Sequence[Contrast]) -> list[Contrast]:
     """Add equivalence and non-inferiority, corrected in the families of the main tests."""
     p_values: list[tuple[Family, npt.ArrayLike]] = []
     for contrast in against:
-        common = _common(contrast.treatment, contrast.baseline, contrast.place, scores)
-        assert common is not None
-        d = paired_differences(common[0].mean(axis=1), common[1])
         place = contrast.place if spec.family == "collection" else None
-        p_values.append((("equivalence", place), equivalence(d, margin)))
-        p_values.append((("non-inferiority", place), non_inferiority(d, margin)))
+        same, no_worse = margin_p(
+            contrast.comparison.difference, contrast.error, contrast.df, margin
+        )
+        p_values.append((("equivalence", place), same))
+        p_values.append((("non-inferiority", place), no_worse))
     results = _correct(p_values, spec)
     return [
         replace(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from analysis.claims import interval_note, test_notes
+from analysis.claims import claim_note, interval_note, test_notes
 from analysis.means import averaged, why_left_out
 from analysis.render.entry import ALARM
 from analysis.spec import PROVENANCE, REFERENCES, Row
@@ -35,6 +35,7 @@ def sentences(summary: Summary) -> tuple[str, ...]:
             "Scores are means over queries of the per-query mean over seeds.",
             *test_notes(summary),
             interval_note(summary) if summary.against else "",
+            claim_note(summary),
             _mark_note(summary),
             _seed_note(summary),
             *subset_notes(summary),
@@ -106,7 +107,6 @@ def _seed_note(summary: Summary) -> str:
             f"1 seed = a single training run ({'; '.join(single)}): a difference to it may be "
             "that run's alone."
         )
-    parts.append("Tests speak about other queries, not about other training runs.")
     return " ".join(parts)
 
 

@@ -6,10 +6,16 @@ from statistics import median
 
 from analysis.render.entry import Entry, Table, count, number, numbers, runs, words
 from analysis.scores import training_runs
-from analysis.seeds import seed_sd
 from analysis.spec import Row
 from analysis.summary import Summary
-from rdx.power import Assumption, Sensitivity, sensitivity, spread
+from rdx.power import (
+    ASSUMED_SEED_SD,
+    Assumption,
+    Sensitivity,
+    pooled_run_sd,
+    sensitivity,
+    spread,
+)
 
 POWER = 0.8
 
@@ -41,9 +47,10 @@ def table(summary: Summary) -> Table | None:
             for power in powers
         ),
         notes=(
-            f"Two-sided t-test over queries at α = {spec.alpha:g}, and at α divided by the number "
-            "of tests, Holm's first step. A smaller difference that is not significant says "
-            "little about whether it exists.",
+            f"Two-sided t-test with queries and training runs random at α = {spec.alpha:g}, and at "
+            "α divided by the number of tests, Holm's first step; with one seed over queries "
+            "alone, against differences that the runs blur. A smaller difference that is not "
+            "significant says little about whether it exists.",
             *(f"{name}: SD {assumption.source}." for name, assumption in assumed.items()),
         ),
     )
@@ -62,10 +69,13 @@ def sensitivities(summary: Summary) -> tuple[Sensitivity, ...]:
         scores = {row.name: summary.scores[row.name, collection, spec.figure] for row in sides}
         counts = [training_runs(row, scores[row.name]) for row in sides]
         trained = int(any(row.trained for row in chosen)) + int(base is not None and base.trained)
+        seeds = min((count for count in counts if count), default=1)
+        known = _runs(summary, collection)
         powers += sensitivity(
             {collection: min(len(own.queries) for own in scores.values())},
-            min((count for count in counts if count), default=1),
+            seeds,
             {collection: assumption},
+            runs_df=float(known[1]) if known else None,
             tests=len(tested),
             alpha=spec.alpha,
             power=POWER,
@@ -78,9 +88,10 @@ def assumptions(summary: Summary) -> dict[str, Assumption]:
     """Standard deviations of the stored trials per collection, for planning the next experiment.
 
     Over queries: the median over the tested rows (the trained ones, if there are any) of the
-    standard deviation of the difference to the baseline. Collections without one are left out.
+    standard deviation of the difference to the baseline. Over runs: what more queries would not
+    remove, pooled over the healthy rows of the tested kinds. Collections without a difference are
+    left out.
     """
-    spec = summary.spec
     assumed = {}
     for collection in summary.collections:
         tested = _tested(summary, collection)
@@ -88,14 +99,33 @@ def assumptions(summary: Summary) -> dict[str, Assumption]:
         spreads = [sd for row in chosen if (sd := _spread(summary, row, collection)) > 0]
         if not spreads:
             continue
-        runs_sd, _, source = seed_sd(summary, collection, spec.figure)
+        known = _runs(summary, collection)
+        source = f"of the stored trials ({known[1]} df)" if known else "assumed"
         assumed[collection] = Assumption(
             sd=median(spreads),
-            seed_sd=runs_sd,
+            seed_sd=known[0] if known else ASSUMED_SEED_SD,
             source=f"over queries of the stored trials (median of {len(spreads)} rows), over "
             f"runs {source}",
         )
     return assumed
+
+
+def _runs(summary: Summary, collection: str) -> tuple[float, int] | None:
+    """Standard deviation over runs, queries apart, and its degrees of freedom; None if not known.
+
+    Of the healthy rows whose system is that of a tested row or of the baseline, as the tests pool.
+    """
+    spec = summary.spec
+    kinds = {row.system for row in _tested(summary, collection)}
+    kinds |= {row.system for row in spec.rows if row.name == spec.baseline}
+    rows = [row for row in spec.rows if row.trained and row.system in kinds]
+    return pooled_run_sd(
+        [
+            summary.scores[row.name, collection, spec.figure].values
+            for row in rows
+            if summary.healthy(row) and (row.name, collection, spec.figure) in summary.scores
+        ]
+    )
 
 
 def _tested(summary: Summary, collection: str) -> list[Row]:

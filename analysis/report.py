@@ -117,7 +117,8 @@ def terminal(summary: Summary) -> str:
     main, *others = tables_of(summary)
     parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), text.render(main)]
     marks = "** = best, _ = second of the competing rows."
-    parts.append(_lines(marks, *claims.test_notes(summary), *footer.subset_notes(summary)))
+    notes = (*claims.test_notes(summary), claims.claim_note(summary))
+    parts.append(_lines(marks, *notes, *footer.subset_notes(summary)))
     for table in others:
         parts += [_wrap(table.caption), text.render(table)]
     parts.append(_lines(*footer.alarms(summary), footer.impossible_note(summary)))

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from analysis.comparability import ComparabilityError, query_difference
-from analysis.significance import SAME_ABS, SAME_REL, FloatArray
+from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, Row
 from analysis.trials import Trials, imported_as
 from rdx.config import Cell, varied
+from rdx.equality import same
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,12 @@ def scores_of(
                 )
             )
     if row.system in REFERENCES:
-        differing = next((f for f in parts if not _same(f[2], values).all()), None)
+        differing = next((f for f in parts if not same(f[2], values).all()), None)
         if differing is None:
             return Scores(queries, values[:, None], ())
         # A teacher may itself be random (the shuffled one is); then its seeds are averaged.
         if row.system != "teacher" or len(_settings(_cells(row, trials))) > 1:
-            at = int(np.argmin(_same(differing[2], values)))
+            at = int(np.argmin(same(differing[2], values)))
             raise ComparabilityError(
                 f"row {row.name!r}: the {row.system} of trials {first[:12]} and "
                 f"{differing[0][:12]} is not the same: {collection} query {queries[at]}, "
@@ -153,10 +153,6 @@ def scores_of(
         values=np.column_stack([parts[i][2] for i in order]),
         seeds=tuple(trials.facts[parts[i][0]].seed for i in order),
     )
-
-
-def _same(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:
-    return np.isclose(a, b, rtol=SAME_REL, atol=SAME_ABS)
 
 
 def check_queries(

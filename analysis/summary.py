@@ -115,7 +115,12 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
                 scores[row.name, collection, measure] = own
     for collection, measure in places:
         check_queries(spec.rows, scores, collection, measure)
-    tests = run_tests(spec, places, scores)
+    healthy = {
+        row.name
+        for row in spec.rows
+        if all(trials.facts[signature].health == OK for signature in signatures[row.name])
+    }
+    tests = run_tests(spec, places, scores, healthy)
     return Summary(
         spec=spec,
         trials=trials,

@@ -91,6 +91,7 @@ def comparison_table(summary: Summary) -> Table | None:
     corrected = claims.CORRECTIONS[spec.correction]
     heads = ("Difference", "95 % CI", f"p ({corrected})", "Queries", "Seeds")
     over = "of this spec" if spec.family == "grid" else "of this table"
+    test = claims.test_of(summary, [contrast.of_choice for contrast in summary.comparisons])
     return Table(
         label=f"{spec.name}-comparisons",
         caption="Declared comparisons, first minus second"
@@ -98,7 +99,7 @@ def comparison_table(summary: Summary) -> Table | None:
         columns=(*words("Comparison", "Measure"), *numbers(*heads)),
         rows=rows,
         notes=(
-            f"† = significant: {claims.TESTS[spec.test]}, {corrected} over all {family} tests "
+            f"† = significant: {test}, {corrected} over all {family} tests "
             f"{over}, α = {spec.alpha:g}. {claims.interval_note(summary)}",
         ),
     )

@@ -36,6 +36,7 @@ LEAVES = {"config", "grids", "security", "store", "tracking"}
 BASE = {
     "arguments",
     "declared",
+    "equality",
     "facts",
     "faults",
     "folders",

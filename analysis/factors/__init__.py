@@ -1,19 +1,16 @@
-"""Which choices of a grid matter: analysis of variance with the queries as blocks.
+"""Which choices of a grid matter: analysis of variance with queries and training runs random.
 
 The "grid of points" of Ferro and Silvello (2016), *A general linear mixed models approach to study
-system component effects*, SIGIR: every query is answered by every run of the grid, and its score is
+system component effects*, SIGIR: every query is answered by every run of the grid. Here queries
+are random, runs are random within their cell, and so is what a query makes of a factor; see
+`analysis.factors.errors` for the expected mean squares and the error of an effect. Where cells have
+several seeds, a test speaks about the choice, on other queries and with other runs; where none has,
+about these models on other queries.
 
-    score[run, query] = mean + query + factors of the run and their interactions + rest
-
-Every run has the same queries, so queries are orthogonal to the factors whatever the grid looks
-like: all sums of squares come from the mean scores of the runs, a small least-squares problem, and
-no design matrix with a column per query is needed. In a balanced grid type II and III sums of
-squares coincide; type II (each term after all that do not contain it) is the default.
-
-The rest is the variance that differs from query to query. A test against it asks what other
-queries would give, with these trained models. Where cells were run with several seeds, `p_runs`
-tests against the variance between runs of one cell instead: whether a choice does more than
-another seed does.
+Every run has the same queries, so all sums of squares come from contrasts of the runs, whatever the
+grid looks like, and no design matrix with a column per query is needed. In a balanced grid type II
+and III sums of squares coincide; type II (each term after all that do not contain it) is the
+default.
 """
 
 from analysis.factors.anova import (
@@ -21,17 +18,20 @@ from analysis.factors.anova import (
     Effect,
     Grid,
     analyse,
-    omega_squared,
     simple_effects,
 )
+from analysis.factors.errors import Error, Spread
 from analysis.factors.levels import Pair, marginal_means, tukey
+from analysis.factors.omega import omega_squared
 from analysis.factors.tables import level_of, tables
 
 __all__ = [
     "QUERY",
     "Effect",
+    "Error",
     "Grid",
     "Pair",
+    "Spread",
     "analyse",
     "level_of",
     "marginal_means",

@@ -1,4 +1,4 @@
-"""The design of a grid: columns of its terms, least squares on the runs' means."""
+"""The design of a grid: columns of its terms, and what each adds to others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from analysis.significance import FloatArray
+
+# Directions that hold less than this share of a term's columns are rounding errors.
+RANK = 1e-9
 
 
 def block(labels: Mapping[str, tuple[str, ...]], term: tuple[str, ...]) -> FloatArray:
@@ -23,12 +26,29 @@ def block(labels: Mapping[str, tuple[str, ...]], term: tuple[str, ...]) -> Float
     return columns
 
 
-def residual(means: FloatArray, blocks: Iterable[FloatArray], runs: int) -> tuple[float, int]:
-    """Residual sum of squares of the runs' means, and the rank of the design."""
-    design = np.hstack([np.ones((runs, 1)), *blocks])
-    centred = means - means.mean()  # the intercept is in the design; less is lost to rounding
-    beta, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)
-    return float(((centred - design @ beta) ** 2).sum()), int(rank)
+def added(columns: FloatArray, others: Iterable[FloatArray]) -> FloatArray:
+    """Orthonormal contrasts of runs, shape [R, r], that columns add to the mean and to others.
+
+    The sum of squares of a term is n times that of the products of its contrasts with the runs'
+    means: what least squares gains by the term.
+    """
+    runs = len(columns)
+    basis = _orthonormal(np.hstack([np.ones((runs, 1)), *others]))
+    for _ in range(2):  # once more, for what rounding left
+        columns = columns - basis @ (basis.T @ columns)
+    return _orthonormal(columns)
+
+
+def _orthonormal(columns: FloatArray) -> FloatArray:
+    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+    kept: FloatArray = left[:, sizes > RANK * max(1.0, float(sizes.max(initial=0.0)))]
+    return kept
+
+
+def cells(labels: Mapping[str, tuple[str, ...]]) -> FloatArray:
+    """Which cell each run is of, shape [R, cells], ones and zeros."""
+    each = list(zip(*labels.values(), strict=True))
+    return np.array([[float(own == cell) for cell in dict.fromkeys(each)] for own in each])
 
 
 def empty(labels: Mapping[str, tuple[str, ...]], term: tuple[str, ...]) -> bool:

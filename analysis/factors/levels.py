@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
 from analysis.factors.anova import Grid, known
-from analysis.factors.design import block
-from analysis.significance import FloatArray
+from analysis.factors.design import block, clean
+from analysis.factors.studentised import beyond, critical
+from analysis.significance import FloatArray, counted_in
 
 
 @dataclass(frozen=True)
@@ -54,40 +53,38 @@ def marginal_means(grid: Grid, factor: str) -> dict[str, float]:
 def tukey(grid: Grid, factor: str, confidence: float = 0.95) -> tuple[Pair, ...]:
     """Tukey's honestly significant differences between the levels of one factor.
 
-    Null hypothesis of each pair: both levels have the same marginal mean. All pairs of the factor
-    are corrected together by the distribution of the studentised range, with the rest of the grid
-    as error (Tukey, 1953; for unequal numbers Kramer, 1956, who is a little conservative). The
-    intervals hold together with probability `confidence`.
+    Null hypothesis of each pair: both levels have the same marginal mean, over other queries and,
+    where the grid has cells with several, other runs. All pairs of the factor are corrected
+    together by the distribution of the studentised range (Tukey 1953), each with its own error, so
+    that levels may vary unlike (Games and Howell 1976): the variance over queries of its
+    difference, with the runs counted in as for the factor. The intervals hold together with
+    probability `confidence`.
     """
     rows = _contrasts(grid, factor)
-    beta = _coefficients(grid)
-    inverse = np.linalg.pinv(_design(grid).T @ _design(grid))
+    of_runs = np.linalg.pinv(_design(grid))
     n = grid.scores.shape[1]
-    testable = grid.rest_df > 0 and grid.rest > 0
-    critical = _critical(confidence, len(rows), grid.rest_df) if testable else float("nan")
     pairs = []
     for first, second in combinations(rows, 2):
-        row = rows[first] - rows[second]
-        if not (_estimable(grid, rows[first]) and _estimable(grid, rows[second])):
-            pairs.append(Pair(factor, first, second, *(float("nan"),) * 4))
-            continue
-        difference = float(row @ beta)
-        error = math.sqrt(grid.rest / n * float(row @ inverse @ row)) if testable else float("nan")
-        half = critical * error / math.sqrt(2)
-        p = float("nan")
-        if testable:
-            studentised = abs(difference) / error * math.sqrt(2)
-            p = min(1.0, float(stats.studentized_range.sf(studentised, len(rows), grid.rest_df)))
+        if n < 2 or not (_estimable(grid, rows[first]) and _estimable(grid, rows[second])):
+            difference = float("nan")
+            error, df = difference, difference
+        else:
+            weights = (rows[first] - rows[second]) @ of_runs
+            each = weights @ grid.scores
+            difference = float(each.mean())
+            square = clean(float(each.var(ddof=1)), float((grid.scores**2).sum()))
+            variance, freedom = counted_in(
+                square / n, n - 1, grid.runs, float(weights @ weights) / n
+            )
+            error, df = float(variance) ** 0.5, float(freedom)
+        half = p = float("nan")
+        if error > 0:
+            half = critical(confidence, len(rows), df) * error / math.sqrt(2)
+            p = beyond(abs(difference) / error * math.sqrt(2), len(rows), df)
         pairs.append(
             Pair(factor, first, second, difference, difference - half, difference + half, p)
         )
     return tuple(pairs)
-
-
-@lru_cache
-def _critical(confidence: float, levels: int, df: int) -> float:
-    """Quantile of the studentised range; cached, since it takes scipy a third of a second."""
-    return float(stats.studentized_range.ppf(confidence, levels, df))
 
 
 def _contrasts(grid: Grid, factor: str) -> dict[str, FloatArray]:

@@ -169,33 +169,50 @@ def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
                     for factor, at in (effect.term, effect.term[::-1])
                     for level, simple in simple_effects(design.grid, factor, at).items()
                 ]
-    heads = ("df", "F", "p", "ω²", "95 % CI", "p (runs)")
-    repeated = any(e.p_runs == e.p_runs for d in designs.values() for e in d.grid.effects)
+    heads = ("df", "F", "df of error", "p", "ω²", "95 % CI")
     sizes = (
-        f"{name}: {counted(design.runs, 'run')} on {counted(design.queries, 'query')}, "
-        f"rest {design.grid.rest_df} df."
+        f"{name}: {counted(design.runs, 'run')} on {counted(design.queries, 'query')}."
         for name, design in designs.items()
     )
     return Table(
         label=f"{summary.spec.name}-factors",
         caption=f"Effects of {', '.join(summary.spec.factors)} on {summary.spec.figure}: analysis "
-        "of variance with queries as blocks.",
+        "of variance with queries and training runs random.",
         columns=(*words("Collection", "Effect"), *numbers(*heads)),
         rows=tuple(rows),
         notes=sentences(
             f"† = p ≤ α = {alpha:g}, not corrected over the lines. Type II sums of squares of the "
-            "per-query scores; F against the rest, so p speaks about other queries, with these "
-            "trained models. ω²: partial, the share of the variance that other lines leave; below "
-            '0 = not more than chance. "A at B=b" is the effect of one factor at one level of '
-            "another, shown where their interaction is significant.",
-            "p (runs): the same effect against the variance between training runs of one cell: "
-            "whether the choice does more than another seed."
-            if repeated
-            else "(!) 1 seed per cell: nothing here tells an effect from the luck of a training "
-            "run.",
+            "per-query scores. ω²: partial, the share of the variance of one score that the effect "
+            "explains, what queries have in common left out; below 0 = not more than chance. "
+            '"A at B=b" is the effect of one factor at one level of another, shown where their '
+            "interaction is significant. Queries are random and not tested.",
+            _claims(designs),
             *sizes,
             *(note for design in designs.values() for note in design.notes),
         ),
+    )
+
+
+def _claims(designs: Mapping[str, Design]) -> str:
+    """What the tests and intervals of a table claim, by the collections of which they do."""
+    choice = [name for name, design in designs.items() if design.grid.of_choice]
+    models = [name for name in designs if name not in choice]
+    both = bool(choice and models)
+    return " ".join(
+        sentences(
+            "Claims are about the choice"
+            + (f" ({', '.join(choice)})" if both else "")
+            + ", on other queries and with other training runs: the error is query × effect plus "
+            "runs of one cell less query × run, degrees of freedom after Satterthwaite."
+            if choice
+            else "",
+            "(!) 1 seed per cell"
+            + (f" ({', '.join(models)})" if both else "")
+            + ": claims are about these models on other queries (the error is query × effect); "
+            "nothing tells an effect from the luck of a training run."
+            if models
+            else "",
+        )
     )
 
 
@@ -205,10 +222,10 @@ def _effect_row(collection: str, name: str, effect: Effect, alpha: float) -> tup
         Entry(name),
         count(effect.df),
         number(effect.f, 2),
+        number(effect.error_df, 1),
         p_value(effect.p).flagged(*significant(effect.p <= alpha)),
         number(effect.omega),
         interval(effect.low, effect.high, sign=False),
-        p_value(effect.p_runs),
     )
 
 
@@ -241,7 +258,7 @@ def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
         notes=(
             f"† = significant at α = {alpha:g} among all pairs of one factor in one collection. "
             "Means weigh every combination of the other factors alike; p and the simultaneous "
-            "intervals come from the studentised range, with the rest of the analysis of variance "
-            "as error, so they speak about other queries, not about other training runs.",
+            "intervals come from the studentised range, each pair with its own error. "
+            + _claims(designs),
         ),
     )

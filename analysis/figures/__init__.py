@@ -25,10 +25,11 @@ MOST_LINES = 36
 MOST_WINS = 16
 
 CAPTIONS = {
-    "differences": "Difference of each row to the baseline.",
-    "lines": "Scores over the levels of the grid; 95 % intervals without what queries share.",
+    "differences": "Difference of each row to the baseline; 95 % intervals, not corrected.",
+    "lines": "Scores over the levels of the grid; 95 % intervals of these models over queries, "
+    "without what queries share.",
     "interaction": "Interactions: lines that are not parallel. Means over all else that was "
-    "crossed; 95 % intervals without what queries share.",
+    "crossed; 95 % intervals of these models over queries, without what queries share.",
     "grid": "Mean score of every cell of the grid.",
     "queries": "Difference to the baseline of every query, sorted; wins / ties / losses.",
     "efficiency": "Effectiveness against time per query.",
@@ -62,7 +63,8 @@ def sketches(summary: Summary) -> dict[str, Sketch]:
     for i, panels in enumerate(_pages(inputs.overview(summary)), 1):
         correction = CORRECTIONS[spec.correction]
         against = {"baseline": baseline, "measure": measure, "correction": correction}
-        figure = partial(overview.differences, panels, margin=spec.margin, **against)
+        apart = [title for title in panels if title not in summary.collections]
+        figure = partial(overview.differences, panels, margin=spec.margin, apart=apart, **against)
         add("differences", figure, str(i) if i > 1 else "")
     if lines := inputs.lines(summary, settings):
         add("lines", partial(curves.lines, lines, measure=measure))

@@ -12,6 +12,7 @@ from analysis.figures.grid import Conditions, by_level, crossed
 from analysis.render.figures.curves import Line
 from analysis.render.figures.maps import Wins
 from analysis.significance import FloatArray, paired_differences
+from rdx.equality import settled
 
 
 def within(
@@ -183,9 +184,9 @@ def pareto(cost: npt.ArrayLike, gain: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     Parameters
     ----------
     cost, gain : array_like, shape [n]
-        Lower cost and higher gain are better. Equals do not beat each other.
+        Lower cost and higher gain are better. Equals, up to rounding, do not beat each other.
     """
-    price, worth = np.asarray(cost, dtype=np.float64), np.asarray(gain, dtype=np.float64)
+    price, worth = settled(cost), settled(gain)
     no_worse = (price[:, None] <= price) & (worth[:, None] >= worth)
     better = (price[:, None] < price) | (worth[:, None] > worth)
     return np.asarray(~(no_worse & better).any(axis=0))
@@ -197,10 +198,9 @@ def mean_ranks(values: npt.ArrayLike) -> FloatArray:
     Parameters
     ----------
     values : array_like, shape [n, k]
-        Scores of n queries by k systems. Scores equal up to 12 decimals are ties.
+        Scores of n queries by k systems. Scores equal up to rounding are ties.
     """
-    rounded = np.round(np.asarray(values, dtype=np.float64), 12)
-    return np.asarray(stats.rankdata(-rounded, axis=1).mean(axis=0))
+    return np.asarray(stats.rankdata(-settled(values), axis=1).mean(axis=0))
 
 
 def critical_difference(systems: int, queries: int, alpha: float = 0.05) -> float:

@@ -17,7 +17,7 @@ from analysis.render.figures.overview import Point
 from analysis.render.figures.style import number
 from analysis.render.figures.systems import Cost, Ranking
 from analysis.significance import FloatArray
-from analysis.spec import REFERENCES, SECONDS
+from analysis.spec import REFERENCES, SECONDS, Row
 from analysis.summary import Summary
 from rdx import power
 from rdx.text import counted
@@ -29,14 +29,25 @@ EVERYTHING = "all collections"
 
 
 def overview(summary: Summary) -> dict[str, list[Point]]:
-    """Collection -> tested rows of the spec's `figure` measure."""
+    """Panel -> tested rows of the spec's `figure` measure; a panel per collection.
+
+    Rows that are compared on some of its queries only do not stand beside the others: they have
+    panels of their own, whose title (with the number of queries) is not a collection's name.
+    """
     panels: dict[str, list[Point]] = {}
+    parts: dict[str, list[Point]] = {}
     for collection in summary.collections:
-        for row in summary.spec.rows:
-            contrast = summary.contrasts.get((row.name, collection, summary.spec.figure))
-            if contrast is None:
-                continue
-            panels.setdefault(collection, []).append(
+        contrasts = {
+            row: summary.contrasts[row.name, collection, summary.spec.figure]
+            for row in summary.spec.rows
+            if (row.name, collection, summary.spec.figure) in summary.contrasts
+        }
+        most = max((contrast.comparison.n for contrast in contrasts.values()), default=0)
+        for row, contrast in contrasts.items():
+            n = contrast.comparison.n
+            whole = n == most
+            title = collection if whole else f"{collection}, {n} of {most} queries"
+            (panels if whole else parts).setdefault(title, []).append(
                 Point(
                     name=row.name,
                     difference=contrast.comparison.difference,
@@ -47,7 +58,7 @@ def overview(summary: Summary) -> dict[str, list[Point]]:
                     reference=row.system in REFERENCES or bool(row.imported),
                 )
             )
-    return panels
+    return panels | parts
 
 
 def lines(summary: Summary, settings: Conditions | None) -> dict[str, list[Line]]:
@@ -113,7 +124,9 @@ def wins(summary: Summary) -> dict[str, dict[str, Wins]]:
             a.queries, b.queries, assume_unique=True, return_indices=True
         )
         place = pairs.setdefault(EVERYTHING if together else collection, {})
-        place.setdefault(name, []).append((a.per_query[in_a], b.per_query[in_b]))
+        some = len(in_a) < max(len(a.queries), len(b.queries))
+        label = f"{name} ({counted(len(in_a), 'query')})" if some and not together else name
+        place.setdefault(label, []).append((a.per_query[in_a], b.per_query[in_b]))
     return {
         collection: {
             name: data.wins(*(np.concatenate(side) for side in zip(*sides, strict=True)))
@@ -139,7 +152,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
             continue
         seconds = np.mean([summary.costs[row.name, name, SECONDS].mean for name in collections])
         score = np.mean([summary.scores[row.name, name, measure].mean for name in collections])
-        timed.append((row.name, float(seconds), float(score)))
+        timed.append((_on_its_queries(summary, row, collections), float(seconds), float(score)))
         for signature in summary.signatures[row.name]:
             for name in collections:
                 if timing := single(summary.trials.facts[signature], name):
@@ -147,6 +160,21 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
     front = data.pareto([seconds for _, seconds, _ in timed], [score for *_, score in timed])
     systems = [Cost(*row, best=bool(best)) for row, best in zip(timed, front, strict=True)]
     return systems, next(iter(machines)) if len(machines) == 1 else ""
+
+
+def _on_its_queries(summary: Summary, row: Row, collections: list[str]) -> str:
+    """A row's name, with the number of queries where others have more."""
+    measure = summary.spec.figure
+    for collection in collections:
+        own = len(summary.scores[row.name, collection, measure].queries)
+        every = [
+            scores
+            for (_, c, m), scores in summary.scores.items()
+            if (c, m) == (collection, measure)
+        ]
+        if own < (most := max(len(scores.queries) for scores in every)):
+            return f"{row.name} ({own} of {most} queries)"
+    return row.name
 
 
 def ranks(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:
@@ -180,7 +208,8 @@ def ranks(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:
     note = (
         f"bars: not told apart by the all-pairs tests, {spec.correction}, α = {spec.alpha:g}"
         if tested
-        else f"bars: not told apart by Nemenyi's test, α = {spec.alpha:g}"
+        else "bars: not told apart by Nemenyi's test over queries (these models), α = "
+        f"{spec.alpha:g}"
     )
     return rankings, distances[0] if equal else None, f"mean ranks over queries, {measure}; {note}"
 
@@ -213,17 +242,22 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
 def power_curves(summary: Summary) -> dict[str, PowerCurve]:
     """Collection -> true differences and the power of one uncorrected test at each.
 
-    With the noise and the queries of `analysis.power`; runs of other seeds are not
-    drawn, which the test over queries does not see.
+    Of the same test and noise as the numbers of the power table: each curve crosses the power that
+    is asked for where the table says.
     """
     curves = {}
     for planned in sensitivities(summary)[:MOST_PANELS]:
-        n, sd = planned.queries, planned.assumption.sd
+        n, seeds, known = planned.queries, planned.seeds, planned.assumption
         if n < 2:
             continue
-        x = np.linspace(0, 4.5 * sd / np.sqrt(n), 60)
-        noise = power.Assumption(sd=sd, seed_sd=0.0)
-        y = power.power_of(x, n, 1, noise, alpha=summary.spec.alpha)
-        label = f"{planned.collection}: {counted(n, 'query')}, SD {sd:.3f}"
+        x = np.linspace(0, 1.6 * planned.detectable, 60)
+        y = power.power_of(
+            x, n, seeds, known,
+            alpha=summary.spec.alpha, trained=planned.trained, runs_df=planned.runs_df,
+        )  # fmt: skip
+        label = (
+            f"{planned.collection}: {counted(n, 'query')}, {counted(seeds, 'seed')}, SD "
+            f"{known.sd:.3f} over queries, {known.seed_sd:.4f} over runs"
+        )
         curves[label] = PowerCurve(tuple(x.tolist()), tuple(y.tolist()))
     return curves

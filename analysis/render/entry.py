@@ -14,6 +14,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from rdx.equality import printed
+
 DASH = "–"  # shown for what does not exist
 ALARM = "(!)"  # shown behind what rests on a trial that is not healthy
 MARKS = "†‡§¶‖"  # differs significantly from the first, second, … baseline
@@ -137,7 +139,7 @@ def runs(*counts: int) -> Entry:
 
 def fixed(value: float, digits: int = 3, *, sign: bool = False) -> str:
     """A number with fixed decimals and a true minus, for sentences."""
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return f"{printed(value):{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -229,13 +231,13 @@ def mark_best(
     many share the first. Missing entries and rows that do not compete get no flag. With no second
     distinct value nothing is second.
     """
-    printed = [
-        round(entry.value, digits) if compete and entry.value is not None else None
+    shown = [
+        round(printed(entry.value), digits) if compete and entry.value is not None else None
         for entry, compete in zip(entries, competes, strict=True)
     ]
-    places = sorted({value for value in printed if value is not None}, reverse=True)
+    places = sorted({value for value in shown if value is not None}, reverse=True)
     flags = dict(zip(places, (Flag.BEST, Flag.SECOND), strict=False))
     return tuple(
         entry.flagged(flags[value]) if value in flags else entry
-        for entry, value in zip(entries, printed, strict=True)
+        for entry, value in zip(entries, shown, strict=True)
     )

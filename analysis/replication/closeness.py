@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.significance import FloatArray
+from rdx.equality import same
 
 UNIONS = ("ranked", "sorted")
 
@@ -43,7 +44,7 @@ def effect_ratio(
     """
     old = float(np.mean(np.subtract(*_paired(advanced, baseline)))) if np.size(advanced) else 0.0
     new = np.subtract(*_paired(new_advanced, new_baseline))
-    return float(new.mean() / old) if old != 0 and len(new) else float("nan")
+    return float(new.mean() / old) if not same(old, 0.0) and len(new) else float("nan")
 
 
 def delta_relative_improvement(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from rdx.equality import at_most
+
 REPRODUCED = "reproduced"
 WITHIN_NOISE = "within noise"
 DIFFERS = "differs"
@@ -14,8 +16,6 @@ NOT_RUN = "not run"
 VERDICTS = (REPRODUCED, WITHIN_NOISE, DIFFERS, NOT_RUN)
 # Decimals that a table of effectiveness prints; trailing zeros do not survive in a YAML number.
 DECIMALS = 3
-# Numbers that print alike must not differ by the last bit of a float.
-EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ def verdict(
     if obtained is None or math.isnan(obtained):
         return Verdict(NOT_RUN, published, nan, nan, nan, reproduced, noisy)
     low, high = ties or (obtained, obtained)
-    if not low - EPSILON <= obtained <= high + EPSILON:
+    if not (at_most(low, obtained) and at_most(obtained, high)):
         raise ValueError(f"the tie range {low} to {high} does not hold the value {obtained}")
     gap = max(0.0, low - published, published - high)
     word = DIFFERS
-    if gap <= reproduced + EPSILON:
+    if at_most(gap, reproduced):
         word = REPRODUCED
-    elif gap <= noisy + EPSILON:
+    elif at_most(gap, noisy):
         word = WITHIN_NOISE
     return Verdict(word, published, obtained, obtained - published, gap, reproduced, noisy)
 

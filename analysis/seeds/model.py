@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-from analysis.significance import FloatArray, paired_t, score_table
+from analysis.significance import FloatArray, Runs, counted_in, paired_t, score_table, t_of
+from analysis.significance.runs import TINY
 
 METHODS = ("anova", "reml")
 AXES = "queries, runs"
 NAN = float("nan")
-# What rounding leaves of a mean square that is zero.
-TINY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,15 @@ def components(values: npt.ArrayLike) -> Components:
     """
     table = score_table(values, AXES)
     n, s = table.shape
-    query, run, rest = _mean_squares(table)
+    means = table.mean(axis=1)
+    query = s * float(means.var(ddof=1)) if n > 1 else NAN
+    query = 0.0 if query < TINY else query
     if s == 1:
         return Components(n, s, query, NAN, NAN, NAN)
     seed_sd = float(table.mean(axis=0).std(ddof=1))
     if n == 1:
         return Components(n, s, NAN, NAN, NAN, seed_sd)
+    run, rest = map(float, Runs.of(table).squares)
     estimates = {"query": (query - rest) / s, "run": (run - rest) / n}
     return Components(
         queries=n,
@@ -192,7 +193,7 @@ def difference(
     replicated = [table for table in (*sides, *further) if table.shape[1] > 1]
     if not any(trained) or not replicated or len(a) < 2:
         return plain
-    mixed = _anova(a, b, trained, plain, replicated, confidence)
+    mixed = _anova(a, b, trained, plain, Runs.pooled(replicated), confidence)
     if method == "reml":
         mixed = _reml(a, b, trained, mixed, confidence)
     if 1 in mixed.runs:
@@ -228,39 +229,25 @@ def _anova(
     b: FloatArray,
     trained: tuple[bool, bool],
     plain: Difference,
-    replicated: list[FloatArray],
+    runs: Runs,
     confidence: float,
 ) -> Difference:
-    n = len(a)
-    degrees = [t.shape[1] - 1 for t in replicated]
-    squares = [_mean_squares(t) for t in replicated]
-    pooled = sum(degrees)
-    between = sum(d * run for d, (_, run, _) in zip(degrees, squares, strict=True)) / pooled
-    rest = sum(d * r for d, (_, _, r) in zip(degrees, squares, strict=True)) / pooled
-    if between <= rest:
+    n, shares = len(a), sum(1 / t.shape[1] for t, own in zip((a, b), trained, strict=True) if own)
+    variance, df = counted_in(plain.error_queries**2, n - 1, runs, shares / n)
+    between, rest = runs.squares
+    if not between > rest:
         return replace(
             plain,
             method="anova",
             message="variance between runs estimated as 0 or less, taken as 0",
         )
-    shares = sum(1 / t.shape[1] for t, random in ((a, trained[0]), (b, trained[1])) if random)
-    parts = (plain.error_queries**2, shares * between / n, -shares * rest / n)
-    variance = sum(parts)
-    parts_df = (n - 1, pooled, (n - 1) * pooled)
-    df = variance**2 / sum(part**2 / d for part, d in zip(parts, parts_df, strict=True))
-    return replace(_t(plain, variance**0.5, df, confidence), method="anova", message="")
+    error = float(variance) ** 0.5
+    return replace(_t(plain, error, float(df), confidence), method="anova", message="")
 
 
 def _t(plain: Difference, error: float, df: float, confidence: float) -> Difference:
-    half = float(stats.t.ppf(0.5 + confidence / 2, df)) * error
-    return replace(
-        plain,
-        low=plain.difference - half,
-        high=plain.difference + half,
-        p=float(2 * stats.t.sf(abs(plain.difference) / error, df)),
-        error=error,
-        df=float(df),
-    )
+    low, high, p = map(float, t_of(plain.difference, error, df, confidence))
+    return replace(plain, low=low, high=high, p=p, error=error, df=df)
 
 
 def _reml(
@@ -301,20 +288,3 @@ def _reml(
 
 def _indicators(labels: npt.NDArray[np.int_]) -> FloatArray:
     return np.asarray(labels[:, None] == np.unique(labels)[None, :], dtype=np.float64)
-
-
-def _mean_squares(table: FloatArray) -> tuple[float, float, float]:
-    """Mean squares of rows, columns and rest; NaN where there are no degrees of freedom."""
-    n, s = table.shape
-    rows, columns, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
-    rest = table - rows[:, None] - columns[None, :] + mean
-
-    def mean_square(total: float, df: int) -> float:
-        value = total / df if df else NAN
-        return 0.0 if value < TINY else float(value)
-
-    return (
-        mean_square(s * float(((rows - mean) ** 2).sum()), n - 1),
-        mean_square(n * float(((columns - mean) ** 2).sum()), s - 1),
-        mean_square(float((rest**2).sum()), (n - 1) * (s - 1)),
-    )

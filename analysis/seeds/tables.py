@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from analysis.errors import of_the_kind
 from analysis.render.entry import (
     Entry,
     Table,
@@ -145,12 +146,11 @@ def _differences(summary: Summary) -> Table | None:
             for row, collection, d, p in lines
         ),
         notes=sentences(
-            f"† = significant at α = {summary.spec.alpha:g}, Holm within each collection. What is "
-            "tested is whether other training runs on other queries would differ as well; the "
-            "main table's test speaks about other queries only. Mixed model with random query, "
-            "query × system and run, the variance between runs pooled over all healthy rows; "
-            "variances from the mean squares, degrees of freedom after Satterthwaite. Intervals "
-            "are not corrected.",
+            f"† = significant at α = {summary.spec.alpha:g}, Holm within each collection. Claims "
+            "are about the choice: whether other training runs on other queries would differ as "
+            "well. Mixed model with random query, query × system and run, the variance between "
+            "runs pooled over all healthy rows of the kind; variances from the mean squares, "
+            "degrees of freedom after Satterthwaite. Intervals are not corrected.",
             f"(!) A single training run: {', '.join(single)}. Its variance between runs is that of "
             "other rows, or not in the test at all where no row has two seeds."
             if single
@@ -172,10 +172,10 @@ def _difference(summary: Summary, row: Row, base: Row, collection: str) -> Diffe
         for own, scores in ((row, a), (base, b))
     ]
     trained = (row.trained, base.trained)
+    healthy = [other.name for other in summary.spec.rows if summary.healthy(other)]
     others = [
         scores.values
-        for other in summary.spec.rows
-        if other.name not in (row.name, base.name) and other.trained and summary.healthy(other)
+        for other in of_the_kind(summary.spec.rows, row, base, healthy)
         if (scores := summary.scores.get((other.name, collection, summary.spec.figure))) is not None
         if scores.values.shape[1] > 1 and scores.queries == a.queries
     ]

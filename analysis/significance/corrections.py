@@ -7,6 +7,7 @@ import numpy.typing as npt
 from statsmodels.stats.multitest import multipletests
 
 from analysis.significance.differences import FloatArray
+from rdx.equality import at_most
 
 METHODS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}  # of statsmodels
 Corrected = tuple[FloatArray, npt.NDArray[np.bool_]]
@@ -35,7 +36,7 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
     adjusted : ndarray, shape [m]
         Corrected p values, at most 1; NaN where `p` is NaN.
     reject : ndarray of bool, shape [m]
-        Whether ``adjusted <= alpha``; False where `p` is NaN.
+        Whether ``adjusted <= alpha`` up to rounding; False where `p` is NaN.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
         raise ValueError("p values must lie in [0, 1]")
     if len(tested):
         adjusted[valid] = _holm(tested) if method == "holm" else _by_statsmodels(tested, method)
-    return adjusted, np.nan_to_num(adjusted, nan=np.inf) <= alpha
+    return adjusted, at_most(adjusted, alpha)
 
 
 def _by_statsmodels(p: FloatArray, method: str) -> FloatArray:

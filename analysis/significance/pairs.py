@@ -17,6 +17,7 @@ from analysis.significance.resampling import (
     tolerance,
 )
 from analysis.significance.student import t_test
+from rdx.equality import settled
 
 
 def all_pairs(
@@ -115,7 +116,7 @@ def compact_letters(different: npt.ArrayLike, means: npt.ArrayLike) -> tuple[str
     k = len(apart)
     if apart.shape != (k, k) or (apart != apart.T).any() or np.shape(means) != (k,):
         raise ValueError(f"needs a symmetric [k, k] and [k], not {apart.shape}, {np.shape(means)}")
-    order = np.argsort(-np.asarray(means, dtype=np.float64), kind="stable")
+    order = np.argsort(-settled(means), kind="stable")
     alike = ~apart[np.ix_(order, order)]
     np.fill_diagonal(alike, True)
     covered = np.zeros((k, k), dtype=np.int64)  # how many sets hold both

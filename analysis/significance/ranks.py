@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import special
 
 from analysis.significance.differences import FloatArray, rows
+from rdx.equality import same, steps
 
 EXACT = 50  # up to so many differences that are not zero, the distribution is counted out
 
@@ -32,9 +33,10 @@ def wilcoxon(differences: npt.ArrayLike) -> FloatArray:
     Notes
     -----
     Zero differences are dropped, tied ones share their mean rank (Wilcoxon 1945, *Individual
-    comparisons by ranking methods*). Up to 50 differences other than zero p is exact, given the
-    ties; above, it is the normal approximation with the variance of the tied ranks and without
-    continuity correction, as in `scipy.stats.wilcoxon`.
+    comparisons by ranking methods*); differences of one size up to rounding are tied
+    (`rdx.equality`), as .3 - .2 and .2 - .1 are. Up to 50 differences other than zero p is exact,
+    given the ties; above, it is the normal approximation with the variance of the tied ranks and
+    without continuity correction, as in `scipy.stats.wilcoxon`.
 
     Examples
     --------
@@ -44,6 +46,7 @@ def wilcoxon(differences: npt.ArrayLike) -> FloatArray:
     d, shape = rows(differences)
     if d.shape[1] == 0:
         return np.full(shape, np.nan)
+    d = np.where(same(d, 0.0), 0.0, d)
     zeros = (d == 0).sum(axis=1, keepdims=True)
     ranks, won = _ranks(d, zeros)
     total = ranks.sum(axis=1)
@@ -61,15 +64,15 @@ def _ranks(d: FloatArray, zeros: npt.NDArray[np.int_]) -> tuple[FloatArray, npt.
     """Ranks of the absolute differences, ascending, 0 for zeros; and which were positive.
 
     Sorted are integers: a positive float's bits, as an integer, are in the order of the floats, and
-    the last bit (far below `SAME_REL`) carries the sign. `scipy.stats.rankdata` takes three times
-    as long.
+    the last bit (far below what `rdx.equality` tells apart) carries the sign.
+    `scipy.stats.rankdata` takes three times as long.
     """
     m, n = d.shape
     keys = np.ascontiguousarray(np.abs(d)).view(np.int64) & ~1 | (d > 0)
     keys.sort(axis=1)
     size = keys >> 1
     first = np.ones((m, n), dtype=bool)
-    first[:, 1:] = size[:, 1:] != size[:, :-1]
+    first[:, 1:] = steps((size << 1).view(np.float64))
     last = np.ones((m, n), dtype=bool)
     last[:, :-1] = first[:, 1:]
     place = np.arange(n, dtype=np.int32)

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from analysis.significance.differences import SAME_ABS, SAME_REL, FloatArray, constant, rows
+from analysis.significance.differences import FloatArray, constant, rows
+from rdx.equality import SAME_ABS, SAME_REL
 
 RANDOMISATIONS = 10_000
 RESAMPLES = 10_000

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import special
 
 from analysis.significance.differences import FloatArray, constant, rows
+from rdx.equality import same
 
 
 def t_test(differences: npt.ArrayLike) -> FloatArray:
@@ -31,7 +32,7 @@ def t_test(differences: npt.ArrayLike) -> FloatArray:
     Student (1908), *The probable error of a mean*; for retrieval systems Smucker, Allan and
     Carterette (CIKM 2007). As `scipy.stats.ttest_1samp`, in one go for all rows.
     """
-    t, df, shape = _t(differences, 0.0)
+    t, df, shape = _t(differences)
     return np.asarray(2.0 * special.stdtr(df, -np.abs(t))).reshape(shape)
 
 
@@ -65,7 +66,7 @@ def cohens_dz(differences: npt.ArrayLike) -> FloatArray:
     -----
     Cohen (1988), *Statistical power analysis for the behavioral sciences*, §2.3.5.
     """
-    t, df, shape = _t(differences, 0.0)
+    t, df, shape = _t(differences)
     return np.asarray(t / np.sqrt(df + 1)).reshape(shape)
 
 
@@ -91,8 +92,8 @@ def non_inferiority(differences: npt.ArrayLike, margin: float) -> FloatArray:
     -----
     One-sided paired t-test shifted by the margin: Schuirmann (1987), whose first test it is.
     """
-    t, df, shape = _t(differences, -_checked(margin))
-    return np.asarray(special.stdtr(df, -t)).reshape(shape)
+    d, shape = rows(differences)
+    return margin_p(*mean_error(d), margin)[1].reshape(shape)
 
 
 def equivalence(differences: npt.ArrayLike, margin: float) -> FloatArray:
@@ -118,20 +119,52 @@ def equivalence(differences: npt.ArrayLike, margin: float) -> FloatArray:
     Schuirmann (1987), *A comparison of the two one-sided tests procedure and the power approach*,
     Journal of Pharmacokinetics and Biopharmaceutics 15.
     """
-    d = np.asarray(differences, dtype=np.float64)
-    return np.asarray(np.maximum(non_inferiority(d, margin), non_inferiority(-d, margin)))
-
-
-def _t(differences: npt.ArrayLike, mean: float) -> tuple[FloatArray, int, tuple[int, ...]]:
-    """Distance to the mean of the null hypothesis in standard errors, degrees of freedom."""
     d, shape = rows(differences)
+    return margin_p(*mean_error(d), margin)[0].reshape(shape)
+
+
+def margin_p(
+    difference: npt.ArrayLike, error: npt.ArrayLike, df: npt.ArrayLike, margin: float
+) -> tuple[FloatArray, FloatArray]:
+    """P values of `equivalence` and `non_inferiority` of differences with known standard errors.
+
+    Parameters
+    ----------
+    difference, error, df : array_like
+        Mean differences, their standard errors, and the degrees of freedom of these; NaN where
+        there are none.
+    margin : float
+        Above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin must be above 0, in units of the measure, not {margin}")
+    above = special.stdtr(df, -_distance(np.asarray(difference), -margin, error))
+    below = special.stdtr(df, -_distance(-np.asarray(difference), -margin, error))
+    return np.asarray(np.maximum(above, below)), np.asarray(above)
+
+
+def _t(differences: npt.ArrayLike) -> tuple[FloatArray, int, tuple[int, ...]]:
+    """Mean differences in standard errors, and degrees of freedom."""
+    d, shape = rows(differences)
+    means, error, df = mean_error(d)
+    return _distance(means, 0.0, error), df, shape
+
+
+def mean_error(d: FloatArray) -> tuple[FloatArray, FloatArray, int]:
+    """Means of [m, n] differences, their standard errors, degrees of freedom; NaN for n < 2."""
     n = d.shape[1]
     if n < 2:
-        return np.full(len(d), np.nan), max(1, n - 1), shape
-    distance = d.mean(axis=1) - mean
-    error = _standard_error(d)
+        return np.full(len(d), np.nan), np.full(len(d), np.nan), 1
+    return np.asarray(d.mean(axis=1)), _standard_error(d), n - 1
+
+
+def _distance(means: FloatArray, mean: float, error: npt.ArrayLike) -> FloatArray:
+    """Distance of means to that of the null hypothesis in standard errors; 0 where it is that."""
+    distance = np.where(same(means, mean), 0.0, means - mean)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((distance == 0) & (error == 0), 0.0, distance / error), n - 1, shape
+        return np.asarray(
+            np.where((distance == 0) & np.equal(error, 0), 0.0, np.divide(distance, error))
+        )
 
 
 def _standard_error(d: FloatArray) -> FloatArray:
@@ -141,9 +174,3 @@ def _standard_error(d: FloatArray) -> FloatArray:
     suspects = np.flatnonzero(error <= 1e-8 * np.abs(d[:, 0]))
     error[suspects[constant(d[suspects])]] = 0.0
     return np.asarray(error)
-
-
-def _checked(margin: float) -> float:
-    if not margin > 0:
-        raise ValueError(f"margin must be above 0, in units of the measure, not {margin}")
-    return margin

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rdx.declared import Share, settings
+from rdx.equality import at_most
 from rdx.evaluation.measures import judged, tied
 from rdx.facts import OK, Quality, Ties, TrainingFacts
 
@@ -117,9 +118,9 @@ def health(
         return "constant_scores"
     means = table[table.measure == measure].groupby(["collection", "system"]).value.mean()
     for name in table.collection.unique():
-        if means[name, "student"] < means[name, "first_stage"]:
+        if not at_most(means[name, "first_stage"], means[name, "student"]):
             return "below_first_stage"
     validation = training.validation if training is not None else None
-    if validation is not None and validation.kept < validation.start:
+    if validation is not None and not at_most(validation.start, validation.kept):
         return "below_start"
     return OK

@@ -16,6 +16,7 @@ from rdx import rankings
 from rdx.bars import bar
 from rdx.batches import micro_batches
 from rdx.collection import Collection
+from rdx.equality import settled
 from rdx.evaluation.measures import measured
 from rdx.facts import Timing
 from rdx.students import CrossEncoder
@@ -119,4 +120,4 @@ def best_weight(
         measured(interpolated(student, first_stage, w), qrels, [measure]).value.mean()
         for w in WEIGHTS
     ]
-    return WEIGHTS[int(np.argmax(np.round(means, 12)))]
+    return WEIGHTS[int(np.argmax(settled(means)))]

@@ -96,7 +96,9 @@ def power(
     systems, runs = seeds(planned)
     tests = max(1, systems - 1)
     known_sizes = {name: count for name, count in sized.items() if count is not None}
-    sensitivities = sensitivity(known_sizes, runs, known, tests=tests, wanted=wanted)
+    sensitivities = sensitivity(
+        known_sizes, runs, known, tests=tests, wanted=wanted, systems=systems
+    )
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
         f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "

@@ -13,7 +13,7 @@ from rdx.job import Parts
 from rdx.plan.history import but_for_the_seed
 from rdx.plan.plans import Plan
 from rdx.plan.stored import Past, Shelf
-from rdx.power import ASSUMED_SD, ASSUMED_SEED_SD, Assumption, pooled_seed_sd, spread
+from rdx.power import ASSUMED_SD, ASSUMED_SEED_SD, Assumption, pooled_run_sd, spread
 from rdx.store import signature
 
 MOST_TRIALS = 40  # that scores are read from; the cells of the plan come first
@@ -83,8 +83,8 @@ def assumption(systems: Mapping[str, Runs]) -> Assumption:
     Assumption
         sd: the median over all pairs of systems of the standard deviation over their common
         queries of the difference of their means over seeds; pairs that never differ say nothing.
-        seed_sd: of mean scores over seeds, pooled over the systems that have several. What no
-        trial tells is assumed, and `source` says which is which.
+        seed_sd: of mean scores over seeds, what more queries would not remove, pooled over the
+        systems that have several. What no trial tells is assumed, and `source` says which is which.
     """
     means = {name: _mean_over_seeds(runs) for name, runs in systems.items() if runs}
     spreads = []
@@ -93,12 +93,7 @@ def assumption(systems: Mapping[str, Runs]) -> Assumption:
         sd = spread([first[q] for q in common], [second[q] for q in common])
         if sd > 0:
             spreads.append(sd)
-    pooled = pooled_seed_sd(
-        [
-            [fmean(scores.values()) for scores in runs.values() if scores]
-            for runs in systems.values()
-        ]
-    )
+    pooled = pooled_run_sd([_table(runs) for runs in systems.values() if runs])
     source = (
         f"over queries of the stored trials (median of {len(spreads)} pairs of systems)"
         if spreads
@@ -111,6 +106,13 @@ def assumption(systems: Mapping[str, Runs]) -> Assumption:
         + ", over seeds "
         + ("assumed" if pooled is None else f"of the stored trials ({pooled[1]} df)"),
     )
+
+
+def _table(runs: Runs) -> list[list[float]]:
+    """A row per query that all seeds have, a column per seed."""
+    first, *others = runs.values()
+    queries = [query for query in first if all(query in run for run in others)]
+    return [[run[query] for run in runs.values()] for query in queries]
 
 
 def _mean_over_seeds(runs: Runs) -> dict[str, float]:

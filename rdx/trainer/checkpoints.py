@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
+
+from rdx.equality import settled
 
 LAST, BEST, STATE = "last.safetensors", "best.safetensors", "state.pt"
 _NAME = "checkpoint-"
@@ -67,9 +70,8 @@ class Progress:
 
     @property
     def best(self) -> int:
-        """Index of the best validation; the first of equals."""
-        values = [value for _, value in self.validations]
-        return values.index(max(values))
+        """Index of the best validation; the first of equals (see `rdx.equality`)."""
+        return int(np.argmax(settled([value for _, value in self.validations])))
 
     @property
     def waited(self) -> int:

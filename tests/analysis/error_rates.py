@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +29,9 @@ from analysis.significance import (
     t_test,
     wilcoxon,
 )
+from tests.analysis.checks import ALPHA, Check, binomial, table
+from tests.analysis.choice_rates import choice_checks
 
-ALPHA = 0.05
 SD = 0.10  # of the difference of two re-rankers over queries, as on TREC Deep Learning
 EFFECT = 0.04
 SEED_SD = 0.01
@@ -39,7 +39,6 @@ MARGIN = 0.05
 PAIRS = 10
 # Differences of the reciprocals of two ranks, 1 to 10.
 RANKS = np.array([1 / a - 1 / b for a in range(1, 10) for b in range(a + 1, 11)])
-CERTAINTY = 0.999  # of the binomial intervals; there are some thirty of them
 # Wilcoxon's test needs 1 / .955 times the queries of the t-test on normal differences.
 EFFICIENCY = {"paired t": 1.0, "randomisation": 1.0, "Wilcoxon": 3 / np.pi}
 # What holds for many queries may be off by so much for fifty.
@@ -49,37 +48,6 @@ ASYMPTOTIC = {"paired t": 0.0, "randomisation": ASYMPTOTIC_GAP, "Wilcoxon": ASYM
 FEW_QUERIES_GAP = 0.1
 MANY_QUERIES_GAP = 0.015
 TIMES = 10
-
-
-@dataclass(frozen=True)
-class Check:
-    """One promise, and how it was kept.
-
-    Attributes
-    ----------
-    scores : str
-        What was planted.
-    what : str
-        The test or interval.
-    quantity : str
-        What `rate` is the share of.
-    rate : float
-        Share of the draws.
-    low, high : float
-        Where it must lie.
-    """
-
-    scores: str
-    what: str
-    quantity: str
-    rate: float
-    low: float
-    high: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether the rate lies where it must."""
-        return self.low <= self.rate <= self.high
 
 
 def scores(
@@ -229,24 +197,6 @@ def lucky(queries: int) -> float:
     return float(2 * stats.t.sf(stats.t.ppf(1 - ALPHA / 2, queries - 1) / spread, queries - 1))
 
 
-def binomial(rate: float, draws: int) -> tuple[float, float]:
-    """Where the share of `draws` lies with a probability of `CERTAINTY`, if `rate` is true."""
-    low, high = stats.binom.interval(CERTAINTY, draws, rate)
-    return float(low) / draws, float(high) / draws
-
-
-def table(every: Sequence[Check]) -> str:
-    """Markdown, one line per check."""
-    lines = ["| planted | test | share of | seen | must lie in |", "|---|---|---|--:|:-:|"]
-    for check in every:
-        kept = "" if check.kept else " (!)"
-        lines.append(
-            f"| {check.scores} | {check.what} | {check.quantity} | {check.rate:.4f}{kept} | "
-            f"{check.low:.3f} to {check.high:.3f} |"
-        )
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a promise is broken."""
     arguments = argparse.ArgumentParser(
@@ -257,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args(argv)
     every = list(checks(options.draws, options.queries, seed=options.seed))
+    every += choice_checks(options.draws, seed=options.seed)
     print(table(every))
     return 0 if all(check.kept for check in every) else 1
 

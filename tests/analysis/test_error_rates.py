@@ -1,9 +1,13 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
 
 from analysis.significance import paired_differences
-from tests.analysis.error_rates import SD, binomial, checks, main, power, scores, table
+from tests.analysis.checks import binomial, table
+from tests.analysis.choice_rates import NULLS, choice_checks
+from tests.analysis.error_rates import SD, checks, main, power, scores
 
 
 def test_every_test_keeps_its_promise_over_a_thousand_draws():
@@ -11,6 +15,20 @@ def test_every_test_keeps_its_promise_over_a_thousand_draws():
     broken = [one for one in found if not one.kept]
     assert not broken, table(broken)
     assert len(found) >= 20
+
+
+def test_claims_about_a_choice_keep_their_promises():
+    found = list(choice_checks(draws=150, seed=2, nulls=NULLS[-1:]))
+    broken = [one for one in found if not one.kept]
+    assert not broken, table(broken)
+    assert len(found) >= 20
+
+
+@pytest.mark.slow
+def test_claims_about_a_choice_keep_their_promises_over_many_draws():
+    found = list(choice_checks(draws=1000, seed=7))
+    broken = [one for one in found if not one.kept]
+    assert not broken, table(broken)
 
 
 @pytest.mark.slow
@@ -43,6 +61,8 @@ def test_theory():
 
 def test_the_table_marks_a_broken_promise(capsys, monkeypatch):
     monkeypatch.setattr("tests.analysis.error_rates.t_test", lambda d: np.zeros(d.shape[:-1]))
+    one_null = partial(choice_checks, nulls=NULLS[-1:])
+    monkeypatch.setattr("tests.analysis.error_rates.choice_checks", one_null)
     assert main(["--draws", "20", "--queries", "10"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("| paired t | false positives | 1.0000 (!) |" in line for line in lines)

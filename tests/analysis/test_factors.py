@@ -1,13 +1,18 @@
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+import statsmodels.formula.api as smf
+from scipy import optimize, stats
 from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.anova import AnovaRM, anova_lm
 
-from analysis.factors import analyse, marginal_means, omega_squared, simple_effects, tukey
+from analysis.factors import analyse, marginal_means, simple_effects, tukey
+from analysis.factors.design import added, block
+from analysis.factors.studentised import beyond, critical
+from analysis.seeds import difference
 from analysis.significance import paired_t
 
 CELLS = [(a, b, c, s) for a in "xyz" for b in "12" for c in "uv" for s in range(2)]
@@ -24,7 +29,7 @@ def data(runs, queries=6, seed=0):
 
 @pytest.mark.parametrize("type", [2, 3])
 @pytest.mark.parametrize("dropped", [(), (0, 5, 6)], ids=["balanced", "unbalanced"])
-def test_anova_equals_statsmodels(type, dropped):
+def test_sums_of_squares_equal_statsmodels(type, dropped):
     runs = [run for i, run in enumerate(CELLS) if i not in dropped]
     scores, levels, long = data(runs)
     grid = analyse(scores, levels, type=type)
@@ -35,9 +40,104 @@ def test_anova_equals_statsmodels(type, dropped):
         line = reference.loc[name]
         assert effect.df == line["df"]
         assert effect.sum_squares == pytest.approx(line["sum_sq"], rel=1e-9, abs=1e-12)
-        assert (effect.f, effect.p) == pytest.approx((line["F"], line["PR(>F)"]), rel=1e-8)
-    assert grid.rest_df == reference.loc["Residual", "df"]
-    assert grid.rest * grid.rest_df == pytest.approx(reference.loc["Residual", "sum_sq"])
+
+
+def test_one_seed_equals_statsmodels_repeated_measures():
+    """Queries are the subjects: F = effect / (subject x effect), and p where that has one df."""
+    runs = [run for run in CELLS if run[2:] == ("u", 0)]
+    scores, levels, long = data(runs, queries=9)
+    grid = analyse(scores, {f: levels[f] for f in "ab"})
+    reference = AnovaRM(long, "y", "q", within=["a", "b"]).fit().anova_table
+    for effect, name in zip(grid.effects[:3], ["a", "b", "a:b"], strict=True):
+        f, df, error_df, p = reference.loc[name]
+        assert (effect.f, effect.df) == (pytest.approx(f), df)
+        assert effect.error_df <= error_df + 1e-9  # less where contrasts do not vary alike
+        if df == 1:
+            assert (effect.error_df, effect.p) == (error_df, pytest.approx(p))
+    assert not grid.of_choice
+
+
+def test_the_error_by_hand():
+    """F' of Clark (1973) in its form with a difference, and Satterthwaite's degrees of freedom."""
+    runs = [run for run in CELLS if run[1:3] == ("1", "u") and run[0] in "xy"]  # two of x, two of y
+    scores, levels, _ = data(runs)
+    scores += np.array([0.0, 0.4, 0.1, 0.3])[:, None]
+    grid = analyse(scores, {"a": levels["a"]})
+    n, per_level = 6, scores.reshape(2, 2, 6)
+    cells = per_level.mean(axis=1)
+    own = cells - cells.mean(axis=1)[:, None] - cells.mean(axis=0) + cells.mean()
+    crossed = 2 * (own**2).sum() / (n - 1)
+    between = n * sum(table.mean(axis=1).var(ddof=1) for table in per_level) / 2
+    rests = [t - t.mean(axis=1)[:, None] - t.mean(axis=0) + t.mean() for t in per_level]
+    rest = sum((r**2).sum() for r in rests) / (2 * (n - 1))
+    assert between > rest  # else the runs would not count
+    error = crossed + between - rest
+    df = error**2 / (crossed**2 / 5 + between**2 / 2 + rest**2 / 10)
+    effect = grid.effects[0]
+    squares = 2 * n * ((cells.mean(axis=1) - cells.mean()) ** 2).sum()
+    assert (effect.sum_squares, effect.df) == (pytest.approx(squares), 1)
+    assert (effect.error, effect.error_df) == pytest.approx((error, df))
+    assert effect.p == pytest.approx(stats.f.sf(squares / error, 1, df))
+    assert grid.of_choice
+    quiet = per_level.copy()  # the runs of a level have one mean: they count as 0
+    quiet -= (quiet.mean(axis=2) - quiet.mean(axis=(1, 2))[:, None])[:, :, None]
+    effect = analyse(quiet.reshape(4, 6), {"a": levels["a"]}).effects[0]
+    assert (effect.error, effect.error_df) == (pytest.approx(crossed), 5)
+
+
+def test_two_levels_are_the_difference_with_runs_random():
+    runs = [run for run in CELLS if run[1:3] == ("1", "u") and run[0] in "xy"]
+    runs += [("y", "1", "u", 2)]
+    scores, levels, _ = data(runs, queries=12, seed=3)
+    scores += np.array([0.0, 0.3, 0.1, 0.4, 0.2])[:, None]
+    effect = analyse(scores, {"a": levels["a"]}).effects[0]
+    test = difference(scores[:2].T, scores[2:].T)
+    assert test.error > test.error_queries
+    assert (effect.p, effect.error_df) == pytest.approx((test.p, test.df))
+    (pair,) = tukey(analyse(scores, {"a": levels["a"]}), "a")
+    assert (pair.difference, pair.low, pair.high, pair.p) == pytest.approx(
+        (test.difference, test.low, test.high, test.p), rel=1e-6
+    )
+
+
+def test_the_error_equals_a_mixed_model():
+    """REML with queries, query x factor and runs random; equal where no estimate is negative."""
+    generator = np.random.default_rng(8)
+    n, runs = 15, [(a, s) for a in "xyz" for s in range(3)]
+    own = {a: generator.normal(0, 0.2, n) for a in "xyz"}
+    hard = generator.normal(0.5, 0.3, n)
+    scores = np.stack(
+        [hard + own[a] + generator.normal(0, 0.1) + generator.normal(0, 0.1, n) for a, _ in runs]
+    )
+    long = pd.DataFrame(
+        [(a, f"{a}{s}", q, scores[i, q]) for i, (a, s) in enumerate(runs) for q in range(n)],
+        columns=["a", "r", "q", "y"],
+    )
+    parts = {"q": "0 + C(q)", "qa": "0 + C(q):C(a)", "r": "0 + C(r)"}
+    with warnings.catch_warnings(action="ignore"):
+        model = smf.mixedlm("y ~ C(a)", long, groups=np.ones(len(long)), vc_formula=parts)
+        fit = model.fit(reml=True)
+    grid = analyse(scores, {"a": [a for a, _ in runs]})
+    effect = grid.effects[0]
+    # the variance of a difference of two levels is 2 / (3 seeds x n) of the error
+    assert effect.error * 2 / (3 * n) == pytest.approx(float(fit.bse_fe.iloc[1]) ** 2, rel=2e-3)
+    between, rest = grid.runs.squares
+    assert rest == pytest.approx(fit.scale, rel=1e-3)
+    assert (between - rest) / n == pytest.approx(fit.vcomp[2], rel=1e-2)
+
+
+def test_sphericity():
+    """Of contrasts of which one varies only, half the degrees of freedom are left; 1 if alike."""
+    generator = np.random.default_rng(9)
+    one = generator.normal(0, 1, 400)
+    levels = {"a": "xyz"}
+    alike = analyse(generator.normal(0, 1, (3, 400)), levels).effects[0]
+    assert alike.sphericity == pytest.approx(1, abs=0.02)
+    effect = analyse([one, np.zeros(400), np.zeros(400)], levels).effects[0]
+    assert effect.sphericity == pytest.approx(0.5)
+    assert (effect.error_df, effect.df) == (pytest.approx(399), 2)
+    # and that is the t-test of that contrast
+    assert effect.p == pytest.approx(stats.ttest_1samp(one, 0).pvalue)
 
 
 def test_types_agree_where_balanced_and_not_elsewhere():
@@ -58,13 +158,13 @@ def test_balanced_two_by_two_by_hand():
     assert by_term["b",].sum_squares == pytest.approx(8 * 0.15**2)  # .35 and .65
     assert by_term["a", "b"].sum_squares == pytest.approx(8 * 0.05**2)
     assert by_term["query",].sum_squares == pytest.approx(8 * 0.025**2)
-    assert grid.rest_df == 3
-    assert grid.rest == pytest.approx((0.02 - 8 * 0.025**2) / 3)
-    assert math.isnan(by_term["a",].p_runs)  # no cell was repeated
+    # every contrast of the runs has (±.1, ∓.1) / 2 on the two queries: mean square .02 / 4
+    assert [by_term[t].error for t in (("a",), ("b",), ("a", "b"))] == pytest.approx([0.005] * 3)
+    assert by_term["a",].f == pytest.approx(0.32 / 0.005) and by_term["a",].error_df == 1
+    assert not grid.of_choice  # no cell was repeated
     assert marginal_means(grid, "a") == pytest.approx({"0": 0.3, "1": 0.7})
     main = analyse(scores, {"a": "0011", "b": "0101"}, order=1)
     assert [e.term for e in main.effects] == [("a",), ("b",), ("query",)]
-    assert main.rest_df == 4
 
 
 def test_two_levels_are_a_paired_t_test():
@@ -80,28 +180,27 @@ def test_two_levels_are_a_paired_t_test():
     )
 
 
-def test_p_runs_is_the_anova_of_the_runs_means():
-    runs = [run for run in CELLS if run[1:3] == ("1", "u")]
-    scores, levels, _ = data(runs)
-    effect = analyse(scores, {"a": levels["a"]}).effects[0]
-    groups = [scores.mean(axis=1)[[a == x for x in levels["a"]]] for a in "xyz"]
-    assert effect.p_runs == pytest.approx(stats.f_oneway(*groups).pvalue)
+@pytest.mark.parametrize(("means", "df"), [(2, 2.0), (3, 4.4), (3, 49.0), (7, 12.0)])
+def test_studentised_range_equals_scipy(means, df):
+    reference = stats.studentized_range
+    for far in (0.3, 2.0, 5.0):
+        assert beyond(far, means, df) == pytest.approx(reference.sf(far, means, df), abs=1e-7)
+    assert critical(0.95, means, df) == pytest.approx(reference.ppf(0.95, means, df), rel=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [(4, 4, 4), (3, 5, 2)])
-def test_tukey_equals_scipy_on_one_query(sizes):
-    # With one query nothing is blocked, and the runs are the plain observations of one factor.
-    generator = np.random.default_rng(2)
-    groups = [generator.normal(i, 1, size) for i, size in enumerate(sizes)]
-    labels = np.repeat(["x", "y", "z"], sizes)
-    grid = analyse(np.concatenate(groups)[:, None], {"a": labels})
-    reference = stats.tukey_hsd(*groups)
-    interval = reference.confidence_interval(0.9)
-    for pair, (i, j) in zip(tukey(grid, "a", 0.9), [(0, 1), (0, 2), (1, 2)], strict=True):
-        assert pair.difference == pytest.approx(reference.statistic[i, j])
-        assert pair.p == pytest.approx(reference.pvalue[i, j], abs=1e-6)
-        assert (pair.low, pair.high) == pytest.approx((interval.low[i, j], interval.high[i, j]))
-    assert grid.effects[0].p == pytest.approx(stats.f_oneway(*groups).pvalue)
+def test_tukey_by_hand():
+    """Each pair has its own paired error; corrected by the studentised range of three means."""
+    scores = np.random.default_rng(2).random((3, 12))
+    for pair, (i, j) in zip(
+        tukey(analyse(scores, {"a": "xyz"}), "a", 0.9), [(0, 1), (0, 2), (1, 2)], strict=True
+    ):
+        d = scores[i] - scores[j]
+        error = d.std(ddof=1) / math.sqrt(12)
+        assert pair.difference == pytest.approx(d.mean())
+        p = stats.studentized_range.sf(abs(d.mean()) / error * math.sqrt(2), 3, 11)
+        assert pair.p == pytest.approx(p, abs=1e-8)
+        half = stats.studentized_range.ppf(0.9, 3, 11) * error / math.sqrt(2)
+        assert (pair.low, pair.high) == pytest.approx((d.mean() - half, d.mean() + half))
 
 
 def test_marginal_means_weigh_combinations_alike():
@@ -136,27 +235,66 @@ def test_simple_effects_add_up():
     assert list(simple) == ["1", "2"]
     total = by_term["a",].sum_squares + by_term["a", "b"].sum_squares
     assert sum(e.sum_squares for e in simple.values()) == pytest.approx(total)
-    one = simple["1"]
-    assert (one.df, one.f) == (2, pytest.approx(one.sum_squares / 2 / grid.rest))
-    assert one.p == pytest.approx(stats.f.sf(one.f, 2, grid.rest_df))
+    # at one level: the error over queries is of the runs there, the runs are of the whole grid
+    here = [i for i, b in enumerate(levels["b"]) if b == "1"]
+    alone = analyse(scores[here], {"a": [levels["a"][i] for i in here]}).effects[0]
+    between, rest = grid.runs.squares
+    [own] = [e for e in (simple["1"],) if e.df == 2]
+    z = added(block({"a": tuple(levels["a"][i] for i in here)}, ("a",)), ()).T @ scores[here]
+    crossed = z.var(axis=1, ddof=1).mean()
+    assert own.sum_squares == pytest.approx(alone.sum_squares)
+    assert own.error == pytest.approx(crossed + max(0.0, float(between - rest)))
+    assert own.p == pytest.approx(stats.f.sf(own.f, 2 * own.sphericity, own.error_df))
     for factor, at, message in (("a", "a", "two factors"), ("a", "d", "'d' is not one")):
         with pytest.raises(ValueError, match=message):
             simple_effects(grid, factor, at)
 
 
-def test_omega_squared():
-    # Olejnik and Algina: (SS - df MS_rest) / (SS + (N - df) MS_rest), here with MS_rest = 1
-    omega, low, high = omega_squared(4.0, 2, 57, 60)
-    assert omega == pytest.approx((8 - 2) / (8 + 58))
-    for end, share in ((low, 0.975), (high, 0.025)):
-        noncentrality = end * 60 / (1 - end)
-        assert stats.ncf.cdf(4.0, 2, 57, noncentrality) == pytest.approx(share)
-    narrow = omega_squared(4.0, 2, 57, 60, confidence=0.5)
-    assert low < narrow[1] < omega < narrow[2] < high
-    weak = omega_squared(0.3, 2, 57, 60)
-    assert weak[0] < 0 and weak[1] == 0.0
-    assert omega_squared(0.001, 2, 57, 60)[2] == 0.0  # less than chance allows, at both ends
-    assert 0 < omega_squared(4000.0, 2, 57, 60)[1] < 1
+def steiger(f, df, rest_df, observations, share):
+    """Noncentrality l with the share of F below the observed one, as l / (l + N)."""
+    value = optimize.brentq(lambda nc: stats.ncf.cdf(f, df, rest_df, nc) - share, 0, 1e4)
+    return value / (value + observations)
+
+
+def test_omega_squared_of_one_error_is_steigers():
+    generator = np.random.default_rng(3)
+    scores = generator.normal(0, 0.1, (3, 40)) + np.array([[0.0], [0.05], [0.1]])
+    grid = analyse(scores, {"a": "xyz"})
+    effect = grid.effects[0]
+    # Olejnik and Algina: (SS - df MS_error) / (SS + (N - df) MS_error), by F
+    gain = 2 * (effect.f - 1)
+    assert effect.omega == pytest.approx(gain / (gain + 120))
+    assert effect.sphericity == 1.0
+    low, high = (steiger(effect.f, 2, 78, 120, share) for share in (0.975, 0.025))
+    assert (effect.low, effect.high) == pytest.approx((low, high), abs=2e-3)
+    narrow = analyse(scores, {"a": "xyz"}, confidence=0.5).effects[0]
+    assert effect.low < narrow.low < effect.omega < narrow.high < effect.high
+    assert math.isnan(analyse(scores, {"a": "xyz"}, confidence=None).effects[0].low)
+
+
+def test_omega_squared_of_nothing_and_of_everything():
+    generator = np.random.default_rng(4)
+    noise = generator.normal(0, 0.1, (3, 40))
+    same = noise - noise.mean(axis=1)[:, None]
+    weak = analyse(same + generator.normal(0, 1e-4, (3, 1)), {"a": "xyz"}).effects[0]
+    assert weak.omega < 0 and weak.low == weak.high == 0.0  # less than chance, at both ends
+    strong = analyse(same + np.array([[0.0], [9.0], [18.0]]), {"a": "xyz"}).effects[0]
+    assert 0.99 < strong.low < strong.omega < strong.high < 1
+
+
+def test_omega_squared_does_not_depend_on_how_much_was_run():
+    """Planted: effect variance .0004 of .0004 + .01 (query x level) + .0001 (runs) + .0025."""
+    generator = np.random.default_rng(5)
+    truth = 0.0004 / (0.0004 + 0.01 + 0.0001 + 0.0025)
+    for n, seeds in ((100, 2), (1000, 6)):
+        estimates = []
+        for _ in range(60):
+            own = generator.normal(0, 0.1, (2, 1, n)) + np.array([-0.02, 0.02])[:, None, None]
+            own = own + generator.normal(0, 0.01, (2, seeds, 1))
+            scores = (own + generator.normal(0, 0.05, (2, seeds, n))).reshape(2 * seeds, n)
+            levels = {"a": np.repeat(["x", "y"], seeds)}
+            estimates.append(analyse(scores, levels, confidence=None).effects[0].omega)
+        assert np.mean(estimates) == pytest.approx(truth, abs=4 * np.std(estimates) / 60**0.5)
 
 
 def test_null_factors_are_rejected_as_often_as_they_should():
@@ -177,8 +315,7 @@ def test_nothing_to_test():
     assert math.isnan(flat.effects[0].p) and flat.effects[0].sum_squares == 0
     assert math.isnan(tukey(flat, "a")[0].p)
     saturated = analyse([[0.1], [0.2]], {"a": "xy"})  # one query, one run per level
-    assert saturated.rest_df == 0 and math.isnan(saturated.effects[0].p)
-    assert tukey(saturated, "a")[0].difference == pytest.approx(-0.1)
+    assert math.isnan(saturated.effects[0].p) and math.isnan(tukey(saturated, "a")[0].p)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import figures
+from analysis.contrasts import run_tests
 from analysis.figures import inputs
 from analysis.power import sensitivities
 from analysis.render.figures import Sketch, curves, maps, save, systems
@@ -271,12 +272,37 @@ def test_power_rises_with_the_difference(table):
         x, y = curve.differences, curve.power
         assert x[0] == 0 and y[0] == pytest.approx(0.05) and y[-1] > 0.95, label
         assert all(a <= b + 1e-12 for a, b in zip(y, y[1:], strict=False))
-    # the noise is that of the table of power: untrained rows have no part in it
-    for one, label in zip(sensitivities(table), found, strict=True):
-        assert label == f"{one.collection}: {one.queries} queries, SD {one.assumption.sd:.3f}"
+    # test and noise are those of the table of power: the curve crosses .8 where the table says
+    for one, (label, curve) in zip(sensitivities(table), found.items(), strict=True):
+        assert label.startswith(f"{one.collection}: {one.queries} queries, {one.seeds} seed")
+        crossing = np.interp(0.8, curve.power, curve.differences)
+        assert crossing == pytest.approx(one.detectable, rel=1e-3)
+    assert any(one.assumption.seed_sd > 0 for one in sensitivities(table))
     figure = curves.power(found, measure="m", wanted=0.9)
     (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "wanted"]
     assert list(line.get_ydata()) == [0.9, 0.9]
+
+
+def test_rows_of_fewer_queries_have_a_panel_and_an_axis_of_their_own(table):
+    teacher = next(row.name for row in table.spec.rows if row.system == "teacher")
+    scores = dict(table.scores)
+    for key, own in table.scores.items():
+        if key[:2] == (teacher, "trec-dl-2019"):
+            scores[key] = replace(own, queries=own.queries[:16], values=own.values[:16])
+    places = [(c, m) for c in table.collections for m in table.spec.measures]
+    tests = run_tests(table.spec, places, scores, {row.name for row in table.spec.rows})
+    part = replace(table, scores=scores, against=tests.against)
+    panels = inputs.overview(part)
+    title = "trec-dl-2019, 16 of 43 queries"
+    assert list(panels) == ["trec-dl-2019", "trec-dl-2020", title]
+    assert [point.name for point in panels[title]] == [teacher]
+    assert teacher not in [point.name for point in panels["trec-dl-2019"]]
+    figure = figures.sketches(part)["differences"].draw()
+    first, second, last = figure.axes
+    assert first.get_xlim() == second.get_xlim() != last.get_xlim()
+    assert f"{teacher} (16 queries)" in inputs.wins(part)["trec-dl-2019"]
+    names = [inputs._on_its_queries(part, row, ["trec-dl-2019"]) for row in part.spec.rows]
+    assert f"{teacher} (16 of 43 queries)" in names and "RankNet" in names
 
 
 def test_many_panels_are_split_into_pages(monkeypatch):

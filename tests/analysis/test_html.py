@@ -126,7 +126,7 @@ def test_ids_are_unique_and_the_figures_inline(page, text):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     labels = [attrs["aria-label"] for attrs in page.of("svg")]
-    assert len(labels) == 5 and labels[0] == "Difference of each row to the baseline."
+    assert len(labels) == 5 and labels[0] == figures.CAPTIONS["differences"]
     for target in re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text):
         assert "".join(target) in ids
 

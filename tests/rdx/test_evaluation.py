@@ -262,6 +262,7 @@ def trained(change, start=0.4, kept=None):
         ({"x": (0.4, 0.5)}, SPREAD, trained(0.1), "ok"),
         ({"x": (0.4, 0.5)}, MOSTLY_SPREAD, trained(0.1), "ok"),
         ({"x": (0.4, 0.4)}, SPREAD, None, "ok"),
+        ({"x": (0.1 + 0.2, 0.3)}, SPREAD, trained(0.1, start=0.1 + 0.2, kept=0.3), "ok"),
         ({"x": (0.4, 0.5), "y": (0.4, 0.3)}, SPREAD, trained(0.1), "below_first_stage"),
         ({"x": (0.4, 0.3)}, FLAT, trained(0.1), "constant_scores"),
         ({"x": (0.4, 0.3)}, FLAT, trained(0.0), "weights_unchanged"),

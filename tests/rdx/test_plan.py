@@ -284,7 +284,7 @@ def test_power_rests_on_the_stored_trials(world, store):
     """Two systems, the first with two seeds."""
     values = {
         ("ranknet", 1): {"q1": 0.5, "q2": 0.7},
-        ("ranknet", 2): {"q1": 0.7, "q2": 0.7},
+        ("ranknet", 2): {"q1": 0.7, "q2": 0.9},
         ("adr_mse", 1): {"q1": 0.5, "q2": 0.5},
     }
     for (loss, seed), some in values.items():
@@ -297,8 +297,10 @@ def test_power_rests_on_the_stored_trials(world, store):
     assert sorted(sorted(runs) for runs in scores.values()) == [[1], [1, 2]]
     [told], lines = command.power(planned, None, 0.01, ())
     assert told["tests"] == 2 and told["seeds"] == 2 and told["queries"] == 24
-    assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.2]))
-    assert told["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.7]))
+    assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.3]))
+    # the runs differ alike on both queries, so that more queries would remove nothing of it
+    assert told["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.8]))
+    assert told["runs_df"] == 3 * (2 - 1)
     assert "median of 1 pairs of systems" in lines and "power at 0.01" in lines
     assert plan.scores(planned, "RR@10") == {}
 

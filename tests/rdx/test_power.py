@@ -11,6 +11,7 @@ from rdx.power import (
     ASSUMED_SD,
     Assumption,
     detectable,
+    pooled_run_sd,
     pooled_seed_sd,
     power_of,
     queries_needed,
@@ -75,8 +76,11 @@ def test_seeds_enter_the_standard_error():
     assert float(standard_error(50, 3, known)) == pytest.approx(by_hand)
     one_trained = float(standard_error(50, 3, known, trained=1))
     assert one_trained == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
-    ratio = detectable(50, 3, known) / detectable(50, 3, QUIET)
-    assert ratio == pytest.approx(by_hand / (0.1 / math.sqrt(50)), rel=1e-6)
+    queries, runs = 0.01 / 50, 2 * 0.0004 / 3
+    for own, runs_df in (({}, 4), ({"runs_df": 11.0}, 11)):
+        df = (queries + runs) ** 2 / (queries**2 / 49 + runs**2 / runs_df)
+        critical, far = stats.t.isf(0.025, df), detectable(50, 3, known, **own) / by_hand
+        assert stats.nct.sf(critical, df, far) == pytest.approx(0.8, abs=1e-4)
     assert detectable(50, 3, known, trained=0) == pytest.approx(detectable(50, 3, QUIET))
 
 
@@ -105,7 +109,7 @@ def test_curves_broadcast_and_grow():
 
 
 def test_needed_is_the_least_that_suffices():
-    known = Assumption(sd=0.1, seed_sd=0.01)
+    known = Assumption(sd=0.1, seed_sd=0.005)
     n = queries_needed(0.03, 3, known)
     assert power_of(0.03, n, 3, known) >= 0.8 > power_of(0.03, n - 1, 3, known)
     s = seeds_needed(0.03, 2 * n, known)
@@ -148,6 +152,18 @@ def test_spread():
     assert spread([0.1], [0.2]) == spread([], []) == spread([0.3, 1.0], [0.1 * 3, 1.0]) == 0.0
 
 
+def test_pooled_run_sd():
+    # run means .2 and .3, their sum of squares .005; rest ±.1, sum of squares .04 over two queries
+    interacting = [[0.1, 0.4], [0.3, 0.2]]
+    assert pooled_run_sd([interacting]) == (0.0, 1)  # .005 - .04 / 2 is below 0
+    plain = [[0.1, 0.2, 0.6], [0.3, 0.4, 0.8]]  # means .2, .3, .7: no rest
+    sd, df = pooled_run_sd([plain, [[0.5], [0.6]], [[0.1, 0.9]], []])
+    assert (sd, df) == (pytest.approx(math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2)), 2)
+    sd, df = pooled_run_sd([plain, interacting])
+    assert (sd, df) == (pytest.approx(math.sqrt((0.14 + 0.005 - 0.02) / 3)), 3)
+    assert pooled_run_sd([[[0.5], [0.6]]]) is None
+
+
 def test_pooled_seed_sd():
     sd, df = pooled_seed_sd([[0.1, 0.3], [0.5], [0.2, 0.2, 0.5]])
     assert (df, sd) == (3, pytest.approx(math.sqrt((0.02 + 0.06) / 3)))
@@ -177,14 +193,14 @@ def test_bad_input(call, message):
 
 def test_assumption_by_hand():
     systems = {
-        "a": {1: {"q1": 0.5, "q2": 0.7}, 2: {"q1": 0.7, "q2": 0.7}},
+        "a": {1: {"q1": 0.5, "q2": 0.7}, 2: {"q1": 0.7, "q2": 0.9}},
         "b": {1: {"q1": 0.5, "q2": 0.5, "q3": 1.0}},
         "c": {1: {"q1": 0.5, "q2": 0.4}},
     }
     known = assumption(systems)
-    # differences of a - b (.1, .2), a - c (.1, .3) and b - c (0, .1)
-    assert known.sd == pytest.approx(np.median([0.1, 0.2, 0.1]) / math.sqrt(2))
-    assert known.seed_sd == pytest.approx(0.1 / math.sqrt(2))  # of .6 and .7
+    # differences of a - b (.1, .3), a - c (.1, .4) and b - c (0, .1)
+    assert known.sd == pytest.approx(np.median([0.2, 0.3, 0.1]) / math.sqrt(2))
+    assert known.seed_sd == pytest.approx(0.2 / math.sqrt(2))  # of .6 and .8, alike on both
     assert "median of 3 pairs" in known.source and "(1 df)" in known.source
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -57,6 +57,7 @@ def differences(
     measure: str,
     correction: str = "Holm",
     margin: float | None = None,
+    apart: Collection[str] = (),
 ) -> Figure:
     """Dot plot of differences to a baseline, one panel per collection, one line per row.
 
@@ -70,6 +71,8 @@ def differences(
         For the legend.
     margin : float or None
         Equivalence margin, drawn as a band around zero.
+    apart : collection of str
+        Titles of panels with an axis of their own: what they show is of other queries.
 
     Returns
     -------
@@ -82,13 +85,18 @@ def differences(
     tall = 0.26 if max(label.count("\n") for label in labels.values()) < 2 else 0.36
     counts = [max(1, len(points)) for points in points_of.values()]
     height = sum(tall * count + 0.26 for count in counts) + 0.6
-    figure, axes = panels(height, len(points_of), sharex=True, height_ratios=counts)
+    figure, axes = panels(height + 0.16 * len(apart), len(points_of), height_ratios=counts)
+    together = [ax for ax, name in zip(axes[:, 0], points_of, strict=True) if name not in apart]
+    for ax in together[:-1]:
+        ax.sharex(together[-1])
+        ax.tick_params(labelbottom=False)
     for ax, (name, points) in zip(axes[:, 0], points_of.items(), strict=True):
         if margin is not None:
             ax.axvspan(-margin, margin, color=LIGHT, alpha=0.45, linewidth=0, gid="margin")
         _panel(ax, name, points, labels)
     axes[-1, 0].set_xlabel(
-        wrapped(f"{measure}, difference to {baseline}", 52) + "\n(mean over queries, 95 % CI)"
+        wrapped(f"{measure}, difference to {baseline}", 52)
+        + "\n(mean over queries; 95 % CI, not corrected)"
     )
     return finish(figure, _legend(points_of, correction, margin))
 

@@ -1,106 +1,20 @@
-"""Power analysis: how small a difference an experiment can find.
-
-One model throughout. Two systems are compared on the same n queries, each trained with S seeds;
-the mean difference has the standard error
-
-    sqrt(sd² / n + k · seed_sd² / S)
-
-where `sd` is the standard deviation over queries of the per-query difference (of means over
-seeds), `seed_sd` that over training runs of one system's mean score, the part that more queries do
-not remove, and k the number of sides that are trained (2, or 1 against a first stage). The test is
-a two-sided t-test with n - 1 degrees of freedom. With seed_sd = 0 this is the paired t-test
-exactly; with seed_sd > 0 its variance is taken as known, so a few seeds promise a little too much.
-Cohen (1988), *Statistical power analysis*, §2; for retrieval experiments Sakai (2016), *Statistical
-significance, power, and sample sizes*, SIGIR.
-
-Own code, since `statsmodels.stats.power.TTestPower` knows no variance between training runs, takes
-one number at a time, and gives NaN far out.
-"""
+"""The power of the t-test with queries and runs random, and what follows from it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-# What to assume of nDCG@10 where nothing is stored. Differences of re-rankers on TREC Deep Learning
-# have a standard deviation over queries of .08 to .12; the means of three training runs of 1,334
-# settings one of .0057 over seeds (median; a quarter lies above .0113).
-ASSUMED_SD = 0.10
-ASSUMED_SEED_SD = 0.0057
+from rdx.power.spreads import Assumption
+
 MOST_QUERIES = 1_000_000
 MOST_SEEDS = 1_000
-# Two scores closer than this are the same score, as in `analysis.significance`.
-SAME_REL = 1e-9
-SAME_ABS = 1e-12
 
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Assumption:
-    """What a power calculation rests on, in units of the measure.
-
-    Attributes
-    ----------
-    sd : float
-        Standard deviation over queries of the difference of two systems.
-    seed_sd : float
-        Standard deviation over training runs of one system's mean score.
-    source : str
-        Where they come from, for the reader: "assumed", or the trials.
-    """
-
-    sd: float = ASSUMED_SD
-    seed_sd: float = ASSUMED_SEED_SD
-    source: str = "assumed"
-
-    def __post_init__(self) -> None:
-        """Reject what is no standard deviation."""
-        if not (math.isfinite(self.sd) and self.sd > 0):
-            raise ValueError(f"sd must be a positive number, not {self.sd}")
-        if not (math.isfinite(self.seed_sd) and self.seed_sd >= 0):
-            raise ValueError(f"seed_sd must be zero or more, not {self.seed_sd}")
-
-
-def spread(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> float:
-    """Standard deviation over queries of the paired difference; 0 with less than two queries.
-
-    Parameters
-    ----------
-    treatment, baseline : array_like, shape [n]
-        Scores of the same n queries in the same order, means over seeds where there are several.
-        Scores that differ by rounding alone are the same.
-    """
-    a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    differences = np.where(np.isclose(a, b, rtol=SAME_REL, atol=SAME_ABS), 0.0, a - b)
-    return float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-
-
-def pooled_seed_sd(groups: Sequence[npt.ArrayLike]) -> tuple[float, int] | None:
-    """Standard deviation over runs of the mean score, pooled over systems.
-
-    Parameters
-    ----------
-    groups : sequence of array_like, shapes [S_i]
-        Mean score of every run, per system; systems with one run add nothing.
-
-    Returns
-    -------
-    (float, int) or None
-        The standard deviation and its degrees of freedom, the sum of S_i - 1; None if no system
-        has two runs.
-    """
-    arrays = [np.asarray(group, dtype=np.float64) for group in groups]
-    df = sum(max(0, len(array) - 1) for array in arrays)
-    if not df:
-        return None
-    squares = sum(float(((array - array.mean()) ** 2).sum()) for array in arrays if len(array) > 1)
-    return math.sqrt(squares / df), df
 
 
 def standard_error(
@@ -118,6 +32,24 @@ def standard_error(
     return np.asarray(np.sqrt(assumption.sd**2 / n + trained * assumption.seed_sd**2 / s))
 
 
+def _freedom(
+    queries: npt.ArrayLike,
+    seeds: npt.ArrayLike,
+    assumption: Assumption,
+    trained: int,
+    runs_df: float | None,
+) -> FloatArray:
+    """Degrees of freedom of the test, after Satterthwaite; see `rdx.power`."""
+    n, s = np.asarray(queries, dtype=np.float64), np.asarray(seeds, dtype=np.float64)
+    of_queries = assumption.sd**2 / n
+    of_runs = trained * assumption.seed_sd**2 / s
+    own_df = trained * (s - 1) if runs_df is None else np.full_like(s, runs_df)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = of_queries**2 / (n - 1) + of_runs**2 / own_df
+        both = (of_queries + of_runs) ** 2 / spread
+    return np.asarray(np.where((own_df > 0) & (of_runs > 0) & (n > 1), both, n - 1))
+
+
 def power_of(
     difference: npt.ArrayLike,
     queries: npt.ArrayLike,
@@ -127,6 +59,7 @@ def power_of(
     alpha: float = 0.05,
     tests: int = 1,
     trained: int = 2,
+    runs_df: float | None = None,
 ) -> FloatArray:
     """Probability that a true difference is found; arrays broadcast, so this draws every curve.
 
@@ -147,6 +80,9 @@ def power_of(
         Size of the family: the test is made at alpha / tests, Holm's first step.
     trained : int
         How many of the two sides are trained; against a first stage 1.
+    runs_df : float, optional
+        Degrees of freedom of the variance between runs: seeds - 1 of every system that tells how
+        far a run carries; by default of the trained sides.
 
     Returns
     -------
@@ -155,9 +91,10 @@ def power_of(
     """
     level = _level(alpha, tests)
     n = np.asarray(queries, dtype=np.float64)
-    noise = standard_error(n, seeds, assumption or Assumption(), trained)
+    known = assumption or Assumption()
+    noise = standard_error(n, seeds, known, trained)
     centrality = np.abs(np.asarray(difference, dtype=np.float64)) / noise
-    return _power(centrality, n - 1, level)
+    return _power(centrality, _freedom(n, seeds, known, trained, runs_df), level)
 
 
 def detectable(
@@ -169,6 +106,7 @@ def detectable(
     power: float = 0.8,
     tests: int = 1,
     trained: int = 2,
+    runs_df: float | None = None,
 ) -> float:
     """Smallest true difference that is found with probability `power`; NaN below two queries.
 
@@ -185,15 +123,16 @@ def detectable(
     level = _level(alpha, tests)
     if not level < power < 1:
         raise ValueError(f"power must lie between the level of the test and 1, not {power}")
-    noise = float(standard_error(queries, seeds, assumption or Assumption(), trained))
-    df = queries - 1
-    if df < 1:
+    known = assumption or Assumption()
+    noise = float(standard_error(queries, seeds, known, trained))
+    df = _freedom(queries, seeds, known, trained, runs_df)
+    if queries < 2:
         return float("nan")
     limit = 1.0
-    while _power(np.array(limit), np.array(df), level) < power:
+    while _power(np.array(limit), df, level) < power:
         limit *= 2
     centrality = optimize.brentq(
-        lambda nc: float(_power(np.array(nc), np.array(df), level)) - power, 0.0, limit, xtol=1e-10
+        lambda nc: float(_power(np.array(nc), df, level)) - power, 0.0, limit, xtol=1e-10
     )
     return float(centrality * noise)
 
@@ -207,6 +146,7 @@ def queries_needed(
     power: float = 0.8,
     tests: int = 1,
     trained: int = 2,
+    runs_df: float | None = None,
 ) -> int | None:
     """Fewest queries that find `difference` with probability `power`; None if no number does.
 
@@ -214,8 +154,15 @@ def queries_needed(
     """
     return _fewest(
         lambda n: power_of(
-            difference, n, seeds, assumption, alpha=alpha, tests=tests, trained=trained
-        ),
+            difference,
+            n,
+            seeds,
+            assumption,
+            alpha=alpha,
+            tests=tests,
+            trained=trained,
+            runs_df=runs_df,
+        ),  # fmt: skip
         power,
         2,
         MOST_QUERIES,
@@ -231,15 +178,26 @@ def seeds_needed(
     power: float = 0.8,
     tests: int = 1,
     trained: int = 2,
+    systems: float | None = None,
 ) -> int | None:
     """Fewest seeds that find `difference` with probability `power`; None if no number does.
+
+    `systems` tell together how far a run carries, by default the trained sides. One seed is enough
+    for a claim about these models only.
 
     More seeds do not remove the variance between queries, so there may be none.
     """
     return _fewest(
         lambda s: power_of(
-            difference, queries, s, assumption, alpha=alpha, tests=tests, trained=trained
-        ),
+            difference,
+            queries,
+            s,
+            assumption,
+            alpha=alpha,
+            tests=tests,
+            trained=trained,
+            runs_df=None if systems is None else systems * (s - 1),
+        ),  # fmt: skip
         power,
         1,
         MOST_SEEDS,
@@ -258,6 +216,10 @@ class Sensitivity:
         Queries, training runs per system, and tests that Holm corrects together.
     assumption : Assumption
         On what the numbers rest.
+    trained : int
+        Sides of a test that are trained.
+    runs_df : float
+        Degrees of freedom of the variance between runs.
     detectable : float
         Smallest difference found with the wanted power by one test; NaN below two queries.
     detectable_holm : float
@@ -276,6 +238,8 @@ class Sensitivity:
     seeds: int
     tests: int
     assumption: Assumption
+    trained: int
+    runs_df: float
     detectable: float
     detectable_holm: float
     wanted: float | None = None
@@ -294,6 +258,8 @@ def sensitivity(
     power: float = 0.8,
     wanted: float | None = None,
     trained: int = 2,
+    systems: int | None = None,
+    runs_df: float | None = None,
 ) -> tuple[Sensitivity, ...]:
     """What every collection of a planned experiment can show.
 
@@ -309,30 +275,44 @@ def sensitivity(
         As in `power_of` and `detectable`.
     wanted : float, optional
         A difference that should be found at Holm's first step.
+    systems : int, optional
+        Planned systems that tell together how far a run carries; by default the trained sides.
+    runs_df : float, optional
+        As in `power_of`, of an experiment that was run; by default that of `systems`.
     """
     if wanted is not None and not wanted > 0:
         raise ValueError(f"the wanted difference must be positive, not {wanted}")
+    pooled = trained if systems is None else systems
+    known_df = float(pooled * (seeds - 1)) if runs_df is None else runs_df
     sensitivities = []
     for name, queries in collections.items():
         known = (assumptions or {}).get(name, Assumption())
-        find = partial(detectable, queries, seeds, known, alpha=alpha, power=power, trained=trained)
-        here = Sensitivity(name, queries, seeds, tests, known, find(), find(tests=tests))
+        find = partial(
+            detectable, queries, seeds, known,
+            alpha=alpha, power=power, trained=trained, runs_df=known_df,
+        )  # fmt: skip
+        here = Sensitivity(
+            name, queries, seeds, tests, known, trained, known_df, find(), find(tests=tests)
+        )
         if wanted is not None:
             here = replace(
                 here,
                 wanted=wanted,
                 power_of_wanted=float(
                     power_of(
-                        wanted, queries, seeds, known, alpha=alpha, tests=tests, trained=trained
+                        wanted, queries, seeds, known,
+                        alpha=alpha, tests=tests, trained=trained, runs_df=known_df,
                     )
                 ),
                 seeds_needed=seeds_needed(
-                    wanted, queries, known, alpha=alpha, power=power, tests=tests, trained=trained
+                    wanted, queries, known,
+                    alpha=alpha, power=power, tests=tests, trained=trained, systems=pooled,
                 ),
                 queries_needed=queries_needed(
-                    wanted, seeds, known, alpha=alpha, power=power, tests=tests, trained=trained
+                    wanted, seeds, known,
+                    alpha=alpha, power=power, tests=tests, trained=trained, runs_df=known_df,
                 ),
-            )
+            )  # fmt: skip
         sensitivities.append(here)
     return tuple(sensitivities)
 
