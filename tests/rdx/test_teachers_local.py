@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rdx.teachers import local
+from rdx.teachers import engine, local
 from rdx.teachers.local import Local, complete, revision
 from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
 from rdx.teachers.parsing import read
@@ -414,8 +414,8 @@ def test_a_model_that_is_not_there_is_fatal(tmp_path):
 
 
 def test_the_event_loop_lives_while_the_model_works(llama, monkeypatch):
-    load = local.load_causal
-    monkeypatch.setattr(local, "load_causal", lambda *a: (time.sleep(0.3), load(*a))[1])
+    load = engine.load_causal
+    monkeypatch.setattr(engine, "load_causal", lambda *a: (time.sleep(0.3), load(*a))[1])
 
     async def both():
         backend, ticks = settings(llama, max_new_tokens=30).backend(), 0
