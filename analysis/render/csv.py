@@ -14,6 +14,8 @@ from io import StringIO
 
 from analysis.summary import Contrast, Summary
 
+CLAIMS = {True: "choice", False: "models"}  # what p speaks about; see `analysis.errors`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -42,6 +44,7 @@ class Line:
     p_corrected: float | None = None
     family: int | None = None
     significant: bool | None = None
+    claim: str = ""
     test: str = ""
     interval: str = ""
     correction: str = ""
@@ -130,6 +133,7 @@ def _tested(line: Line, contrast: Contrast | None, summary: Summary) -> Line:
         p_corrected=contrast.p_corrected,
         family=contrast.family,
         significant=contrast.significant,
+        claim=CLAIMS[contrast.of_choice],
         test=spec.test,
         interval=spec.interval,
         correction=spec.correction,
@@ -160,6 +164,7 @@ def _pairs(summary: Summary) -> Iterator[Line]:
                     p_corrected=pairs.p_corrected[i, j],
                     family=pairs.family,
                     significant=bool(pairs.significant[i, j]),
+                    claim=CLAIMS[bool(pairs.of_choice[i, j])],
                     test=summary.spec.test,
                     correction=summary.spec.correction,
                 )

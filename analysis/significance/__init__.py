@@ -1,8 +1,9 @@
 """Tests on paired per-query scores: arrays in, numbers out.
 
 Every function names its null hypothesis and its source, and takes one comparison ([n] differences)
-or many ([m, n]) at a time. Tests are over queries; `runs` adds training runs to their error. Nothing here knows of MLflow, tables or files. ``docs/statistics.md``
-says when to use which, and how often each errs.
+or many ([m, n]) at a time. Tests are over queries; `runs` adds training runs to their error.
+Nothing here knows of MLflow, tables or files. ``docs/statistics.md`` says when to use which, and
+how often each errs.
 
 Corrections are statsmodels' (Holm's our own, for speed). Own code is what libraries lack: tests of
 many comparisons in one go (all pairs of a hundred systems) that give 1 for equal systems where

@@ -6,6 +6,7 @@ from scipy import stats
 
 from analysis.claims import claim_note
 from analysis.contrasts import run_tests
+from analysis.render.csv import lines
 from analysis.scores import Scores
 from analysis.seeds import difference
 from analysis.significance import bca_interval, correct, paired_t, wilcoxon
@@ -153,6 +154,7 @@ def test_the_footer_says_what_is_claimed():
     of_choice = summarise(parse(SPEC), example())
     assert of_choice.contrasts["A", "c", "nDCG@10"].of_choice
     assert "about the choice" in claim_note(of_choice)
+    assert {line.claim for line in lines(of_choice) if line.row == "A"} == {"choice"}
     over_queries = summarise(parse({**SPEC, "test": "randomisation"}), example())
     assert "about these models" in claim_note(over_queries)
     untrained = {**SPEC, "rows": SPEC["rows"][:3], "comparisons": []}

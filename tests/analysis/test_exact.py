@@ -115,9 +115,12 @@ def test_mean_ranks():
 
 
 def test_pareto_front():
-    exact, floats = systems(3, (10,), many=24, queries=2)
-    costs = [system[0] for system in exact]
-    gains = [system[1] for system in exact]
+    # near one line, so that many are on the front, in pairs that only their last bits tell apart
+    counts = np.random.default_rng(3).permutation([(a, b) for a in range(9) for b in (9, 10)] * 2)
+    costs = [Fraction(int(a), 10) for a, _ in counts]
+    gains = [Fraction(int(a + b), 10) for a, b in counts]
+    floats = np.array([[a * 0.1, a / 10 + b * 0.1] for a, b in counts])
+    floats[::2] = [[a / 10, (a + b) / 10] for a, b in counts[::2]]
     points = list(zip(costs, gains, strict=True))
     expected = [
         not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points)
