@@ -190,7 +190,7 @@ def check_here(root: Any, key: str) -> None:
 
 def _check_installed(thing: Any, where: str) -> None:
     """Refuse what an optional package would have to compute that is not here."""
-    package, _ = getattr(type(thing), "requires", (None, ""))
+    package: str | None = getattr(type(thing), "requires", None)
     if package is not None and importlib.util.find_spec(package) is None:
         absent = ModuleNotFoundError(f"needs {package}", name=package)
         raise MissingFile(f"{where}: {line(absent)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -65,11 +64,6 @@ class LoRA:
     targets: Annotated[Texts, MinLen(1)] | None = None
 
     requires: ClassVar[str] = "peft"
-
-    def check(self) -> None:
-        """Raise ValueError if peft is not installed."""
-        if importlib.util.find_spec("peft") is None:
-            raise ValueError("needs peft: pip install '.[lora]'")
 
 
 @settings(frozen=True)

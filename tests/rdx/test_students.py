@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from rdx import config
+from rdx.config import ConfigError
 from rdx.students import HEADS, IMPLEMENTATIONS, Interaction, Linear, LoRA, Mean, Student
 from rdx.students.apart import refuse_mixing
 from rdx.students.heads import parts_of
@@ -603,7 +604,7 @@ def test_lora_without_peft_says_what_to_install(monkeypatch):
     from importlib import util
 
     monkeypatch.setattr(util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install '\.\[lora\]'"):
+    with pytest.raises(ConfigError, match=r"student\.lora: .*'\.\[lora\]'"):
         configured("student.lora", LoRA)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import urlparse
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,7 @@ def test_a_scorer_ignores_how_the_student_was_trained(grid, tmp_path, world):
 
     folder, _, runs = grid
     run = of_kind(runs, "trial")[0]
-    data = next(Path(run.info.artifact_uri).glob("model/data/*"))
+    data = next(Path(urlparse(run.info.artifact_uri).path).glob("model/data/*"))
     copy = shutil.copytree(data, tmp_path / "copy")
     settings = json.loads((copy / "rdx_student.json").read_text())
     settings |= {"compile": True, "lora": {"rank": 4}}
