@@ -16,6 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
+from rdx.equality import settled
 from rdx.tracking import database, models, notes
 from rdx.tracking.log import (
     ATTACHED,
@@ -264,11 +265,8 @@ class Mirror:
             address = notes.address(self.experiment_id, run_id) if run_id else ""
             score = notes.score(row.means, table.measure)
             shown.append(notes.Cell(short or row.signature, address, row.state, row.health, score))
-        best_first = sorted(
-            range(len(shown)),
-            key=lambda i: -1.0 if (score := shown[i].score) is None else score,
-            reverse=True,
-        )
+        scores = settled([-1.0 if cell.score is None else cell.score for cell in shown])
+        best_first = sorted(range(len(shown)), key=scores.__getitem__, reverse=True)
         ordered = [shown[i] for i in best_first]
         self._note(notes.of_grid(name, table.claim, ordered, table.measure))
         sound = [i for i in best_first if shown[i].score is not None and shown[i].health == "ok"]
