@@ -155,8 +155,8 @@ def program() -> None:
             f"rdx: {key}: holds a key or password, and command lines are recorded; leave it in an "
             "environment variable (docs/security.md)"
         )
+    quiet.loggers()  # and again after Hydra has set its own
     if arguments and arguments[0] in VERBS:
-        quiet.loggers()
         arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
         if not arguments:
             return

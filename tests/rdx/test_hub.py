@@ -458,7 +458,8 @@ def test_a_cell_runs_by_ids_and_again_from_the_cache(server, world, tmp_path, li
     first = run("store")
     assert first.returncode == 0, first.stderr[-3000:]
     noise = ("Loading weights", "HTTP Request", "LOAD REPORT")
-    assert not any(words in first.stdout + first.stderr for words in noise)
+    said = (first.stdout + first.stderr).splitlines()
+    assert [row for row in said if any(words in row for words in noise)] == []
     asked = len(server.asked)
     about = [request for request in server.asked if "/api/" in request]
     assert len(about) == len(set(about))
