@@ -33,9 +33,9 @@ def against(spec: Spec, members: Sequence[Cell]) -> None:
         named = (*spec.collections, *(c for mean in spec.means for c in mean.of))
         _known(named, collections, f"{where}: collections")
     for factor in spec.factors:
-        if not all(_has(cell, factor) for cell in members):
+        if not all(cell.has(factor) for cell in members):
             raise SpecError(f"{where}: factors: {factor!r} is no group or key of every cell")
-    if spec.x is not None and not any(_has(cell, spec.x) for cell in members):
+    if spec.x is not None and not any(cell.has(spec.x) for cell in members):
         raise SpecError(f"{where}: x: {spec.x!r} is no key of a cell")
 
 
@@ -52,11 +52,3 @@ def _known(names: Iterable[str], valid: Iterable[str], where: str) -> None:
     for name in names:
         if name not in known:
             raise SpecError(f"{where}: {name!r}: no cell has it; they have: {', '.join(known)}")
-
-
-def _has(cell: Cell, key: str) -> bool:
-    try:
-        cell.value(key)
-    except KeyError:
-        return False
-    return True

@@ -82,6 +82,14 @@ class Cell:
         """
         return text(self.value(key))
 
+    def has(self, key: str) -> bool:
+        """Whether the cell has a value of this key."""
+        try:
+            self.value(key)
+        except KeyError:
+            return False
+        return True
+
 
 def varied(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
     """Keys of the command lines that differ between cells: key -> its level in each of them.
@@ -92,12 +100,8 @@ def varied(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
     spelt: dict[str, str] = {}
     for key in (key_of(override) for cell in cells for override in cell.overrides):
         spelt.setdefault(key.rpartition("@")[2].replace("/", "."), key)
-    columns = {key: tuple(_level(cell, key) for cell in cells) for key in spelt.values()}
+    columns = {
+        key: tuple(cell.level(key) if cell.has(key) else "" for cell in cells)
+        for key in spelt.values()
+    }
     return {key: column for key, column in columns.items() if len(set(column)) > 1}
-
-
-def _level(cell: Cell, key: str) -> str:
-    try:
-        return cell.level(key)
-    except KeyError:
-        return ""

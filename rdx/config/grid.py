@@ -179,18 +179,10 @@ def _excluded(cell: Cell, grid: SubGrid) -> str:
 
 
 def _is_one_of(cell: Cell, key: str, values: list[Any]) -> bool:
-    if not _has(cell, key):
+    if not cell.has(key):
         return False
     value = cell.value(key)
     return any(value == option or grids.text(value) == grids.text(option) for option in values)
-
-
-def _has(cell: Cell, key: str) -> bool:
-    try:
-        cell.value(key)
-    except KeyError:
-        return False
-    return True
 
 
 def _check_exclude(grid: SubGrid, members: Sequence[Cell]) -> None:
@@ -198,7 +190,7 @@ def _check_exclude(grid: SubGrid, members: Sequence[Cell]) -> None:
     where = f"exclude of {grid.name}" if grid.name else "exclude"
     for combination in grid.exclude if members else ():
         for key, values in combination.items():
-            if not any(_has(cell, key) for cell in members):
+            if not any(cell.has(key) for cell in members):
                 valid = [f.name for f in dataclasses.fields(Root)]
                 raise ConfigError(f"{where}: {key}: no such key{near(key, valid)} in any cell")
             options = list(folders.options(key))
