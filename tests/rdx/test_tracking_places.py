@@ -131,6 +131,8 @@ def test_the_error_of_a_deleted_experiment_has_no_password():
 def test_the_best_cell_is_the_best_by_the_declared_measure(place):
     high_rr = {"a/student/RR@10": 0.9, "a/student/nDCG@10": 0.5, "a/oracle/nDCG@10": 1.0}
     high_ndcg = {"a/student/RR@10": 0.8, "a/student/nDCG@10": 0.6, "a/oracle/nDCG@10": 0.7}
+    # a tenth each, and a float above it: of equal cells the first is the best
+    high_rr["a/student/P@10"], high_ndcg["a/student/P@10"] = 0.3 - 0.2, 0.1
     # the mean over corpora counts, not that over collections
     corpora = {"a/student/nDCG@10": 0.9, "b/student/nDCG@10": 0.9, "mean/student/nDCG@10": 0.55}
     rows = [
@@ -143,6 +145,7 @@ def test_the_best_cell_is_the_best_by_the_declared_measure(place):
             pass
     for measure, best, scores in (
         ("P@1", [], []),
+        ("P@10", ["a1"], [0.1, 0.1]),
         ("nDCG@10", ["a2"], [0.6, 0.55, 0.5]),
         ("RR@10", ["a1"], [0.9, 0.8]),
     ):
