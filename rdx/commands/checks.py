@@ -10,6 +10,7 @@ from rdx.config import Cell, ConfigError
 from rdx.declared import WRITTEN
 from rdx.fetching import require
 from rdx.stages import EVALUATE, PREFINETUNE
+from rdx.store import Store
 
 
 def check(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
@@ -79,4 +80,4 @@ def _finished(cell: Cell) -> bool:
 
 
 def _stored(cell: Cell, stage: str) -> bool:
-    return Path(cell.cfg["store"], stage, cell.keys[stage]).is_dir()
+    return Store(Path(cell.cfg["store"])).folder(stage, cell.keys[stage]).is_dir()
