@@ -5,7 +5,7 @@
 Prints its figures as one line of JSON. Each library runs in the environment of PYTHON, so this file
 imports a library only where it is measured. A task is a JSON object:
 
-- "library": rdx, sentence_transformers, lightning_ir; "mode": train, score
+- "library": rdx, sentence_transformers, lightning_ir, plain (training only); "mode": train, score
 - "model": folder of an encoder with a classification head; "precision": bf16 or fp32; "attention":
   as Transformers names it, null = the library's default; "device": cpu or cuda
 - "query_length", "passage_length": tokens
@@ -13,7 +13,8 @@ imports a library only where it is measured. A task is a JSON object:
 - "options": of the library (see the functions)
 
 The clock runs from the end of one step (or group of lists that are scored together) to the end of
-the next, so tokenising counts, and loading the model and the first step do not. Tokens are counted
+the next, so tokenising counts (a step's share of it, where all texts are tokenised beforehand), and
+loading the model and the first step do not. Tokens are counted
 where they enter the encoder: twice, where a gradient cache runs a forward pass twice.
 """
 
@@ -24,6 +25,8 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ class Clock:
         self.real: Any = 0
         self.padded = 0
         self.passes = 0
+        self.beforehand = 0.0
         self.memory_before = self._peak()
 
     def watch(self, model: torch.nn.Module) -> None:
@@ -53,6 +57,13 @@ class Clock:
         self.padded += ids.numel()
         self.passes += 1
 
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Around work for all steps that is done before the first."""
+        start = time.perf_counter()
+        yield
+        self.beforehand += time.perf_counter() - start
+
     def tick(self) -> None:
         """A step is over."""
         if self.cuda:
@@ -66,7 +77,10 @@ class Clock:
 
     def facts(self) -> dict[str, Any]:
         """Seconds per interval, tokens, memory in MB: beyond the loaded model, and in all."""
-        spans = [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+        share = self.beforehand / len(self.times)
+        spans = [
+            end - start + share for start, end in zip(self.times, self.times[1:], strict=False)
+        ]
         peak = self._peak()
         return {
             "spans": spans,
@@ -84,13 +98,12 @@ def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
     from rdx.lists import TrainingList
     from rdx.trainer.budgets import computing
 
-    student, collection = _rdx(task)
-    lists, texts = [], collection.passages
-    for i, (query, passages, ranks) in enumerate(task["lists"]):
-        collection.queries[str(i)] = query
-        names = tuple(f"{i}-{j}" for j in range(len(passages)))
-        texts.update(zip(names, passages, strict=True))
-        lists.append(TrainingList(str(i), names, tuple(ranks)))
+    student = _rdx(task)
+    queries, texts, names = _named(task["lists"])
+    lists = [
+        TrainingList(query_id, tuple(own), tuple(ranks))
+        for (query_id, own), (_, _, ranks) in zip(names.items(), task["lists"], strict=True)
+    ]
     settings = trainer.Trainer(
         learning_rate=1e-5,
         batch=task["batch"],
@@ -100,12 +113,14 @@ def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
     )
     clock = Clock(task)
     clock.watch(student)
+    with clock.once():
+        tokens = student.pairs.tokens(queries, texts)
     with tempfile.TemporaryDirectory() as work:
         facts = trainer.fit(
             student,
             losses.RankNet(),
             lambda epoch: lists,
-            collection,
+            tokens,
             trainer.Epochs(1),
             settings,
             0,
@@ -166,6 +181,47 @@ def sentence_transformers_trains(task: dict[str, Any]) -> dict[str, Any]:
     return clock.facts()
 
 
+def plain_trains(task: dict[str, Any]) -> dict[str, Any]:
+    """A loop over a model of Transformers, as sentence-transformers' trainer runs its losses.
+
+    Lists in their order, `mini_batch_size` pairs (an option) at a time, padded to the longest of
+    them; one graph for a step.
+    """
+    from torch.optim import AdamW
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from rdx.losses import RankNet
+
+    options = {"attn_implementation": task["attention"]} if task["attention"] else {}
+    model = AutoModelForSequenceClassification.from_pretrained(task["model"], **options)
+    model.train().to(task["device"])
+    tokenizer = AutoTokenizer.from_pretrained(task["model"])
+    longest = task["query_length"] + task["passage_length"] + 3
+    optimiser = AdamW(model.parameters(), lr=1e-5, fused=task["device"] == "cuda")
+    size = task["options"]["mini_batch_size"]
+    clock = Clock(task)
+    clock.watch(model)
+    for group in _groups(task):
+        pairs = [(query, one) for query, passages, _ in group for one in passages]
+        scores = []
+        for start in range(0, len(pairs), size):
+            some = tokenizer(
+                pairs[start : start + size],
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            ).to(task["device"])
+            with _autocast(task):
+                scores.append(model(**some).logits[:, 0].float())
+        ranks = torch.tensor([ranks for _, _, ranks in group], device=task["device"])
+        RankNet()(torch.cat(scores).view(ranks.shape), ranks, ranks > 0).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        clock.tick()
+    return clock.facts()
+
+
 def lightning_ir_trains(task: dict[str, Any]) -> dict[str, Any]:
     """`CrossEncoderModule` under Lightning's trainer; no options."""
     import lightning
@@ -208,7 +264,7 @@ def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
 
     from rdx import evaluation, trainer
 
-    student, collection = _rdx(task)
+    student = _rdx(task)
     clock = Clock(task)
     clock.watch(student)
     settings = trainer.Trainer(precision=task["precision"], device=task["device"])
@@ -216,15 +272,12 @@ def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
     groups = _groups(task)
     clock.tick()
     for group in groups:
-        rows = []
-        for i, (query, passages, _) in enumerate(group):
-            collection.queries[str(i)] = query
-            names = [f"{i}-{j}" for j in range(len(passages))]
-            collection.passages.update(zip(names, passages, strict=True))
-            rows += [(str(i), name) for name in names]
+        queries, texts, names = _named(group)
+        rows = [(query_id, name) for query_id, own in names.items() for name in own]
         first = pd.DataFrame(rows, columns=["query_id", "doc_id"])
+        tokens = student.pairs.tokens(queries, texts)
         ranking, _ = evaluation.rerank(
-            student, first, collection, settings, task["options"]["max_tokens"]
+            student, first, tokens, settings, task["options"]["max_tokens"]
         )
         clock.tick()
         scored = ranking.set_index("doc_id").score
@@ -283,18 +336,30 @@ def _autocast(task: dict[str, Any]) -> Any:
     return torch.autocast(task["device"], dtype=torch.bfloat16, enabled=wanted)
 
 
-def _rdx(task: dict[str, Any]) -> tuple[Any, Any]:
-    from types import SimpleNamespace
-
+def _rdx(task: dict[str, Any]) -> Any:
     from rdx.students import Student
 
-    student = Student(
+    return Student(
         task["model"],
         query_length=task["query_length"],
         passage_length=task["passage_length"],
         attention_implementation=task["attention"],
     ).create(0)
-    return student, SimpleNamespace(queries={}, passages={})
+
+
+def _named(lists: list[Any]) -> tuple[dict[str, str], dict[str, str], dict[str, list[str]]]:
+    """Queries and passages by their ids, and the ids of every query's passages."""
+    queries = {str(i): query for i, (query, _, _) in enumerate(lists)}
+    names = {
+        str(i): [f"{i}-{j}" for j in range(len(passages))]
+        for i, (_, passages, _) in enumerate(lists)
+    }
+    texts = {
+        name: text
+        for own, (_, passages, _) in zip(names.values(), lists, strict=True)
+        for name, text in zip(own, passages, strict=True)
+    }
+    return queries, texts, names
 
 
 def _sentence_transformers(task: dict[str, Any]) -> Any:
@@ -329,7 +394,7 @@ def main() -> None:
     torch.manual_seed(0)
     doing = {"train": "trains", "score": "scores"}[task["mode"]]
     facts = globals()[f"{task['library']}_{doing}"](task)
-    print(json.dumps(facts))
+    print(json.dumps(facts | {"precision": task["precision"]}))
 
 
 if __name__ == "__main__":

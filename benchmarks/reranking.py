@@ -15,11 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.side_by_side import all_rows, arguments, machine, save_model, spread
+from benchmarks.side_by_side import (
+    all_rows,
+    arguments,
+    machine,
+    numerics,
+    save_model,
+    spread,
+)
 from benchmarks.texts import ranked_lists, source
 from rdx.precision import chosen
 
 QUERY_LENGTH = 32
+WAYS = ("together", "one by one")
 PEERS = {"sentence_transformers": "sentence-transformers", "lightning_ir": "Lightning IR"}
 
 
@@ -35,21 +43,19 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
     pythons = {"rdx": sys.executable, "sentence_transformers": given.sentence_transformers}
     if given.lightning_ir:
         pythons["lightning_ir"] = given.lightning_ir
-    attentions = ("eager", "sdpa") if given.device == "cpu" else ("sdpa",)
     own = chosen("auto", given.device)
-    kinds: list[tuple[str, str, str | None]] = [(own, own, a) for a in attentions]
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for way in ("together", "one by one"):
+    for way in given.way:
         # The first group warms up: all lists beforehand, or two of them.
         batch = len(lists) if way == "together" else 1
         given_lists = lists + lists if way == "together" else lists[:2] + lists
-        for label, precision, attention in [*kinds, ("defaults", "", None)]:
+        for precision, attention in [*numerics(given), (None, None)]:
+            shown = f"{precision}, {attention}" if precision else "defaults"
             for library, python in pythons.items():
                 # A library's default precision; rdx's is what the hardware computes.
                 used = precision or (own if library == "rdx" else "fp32")
                 task = base | {"library": library, "precision": used, "attention": attention}
                 task |= {"lists": given_lists, "batch": batch, "options": options(library, given)}
-                shown = f"{label}, {attention}" if attention else label
                 found[f"{PEERS.get(library, library)} | {way} | {shown}"] = (python, task)
     return found
 
@@ -111,7 +117,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--lists", type=int, default=10)
     parser.add_argument("--max-tokens", type=int, default=4096, help="of rdx, as conf/evaluation")
-    parser.add_argument("--sentence-transformers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--way", nargs="+", default=WAYS, choices=WAYS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(given.model, Path(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ElectraConfig
 
 from rdx.assets import model_path
+from rdx.precision import chosen
 
 ROOT = Path(__file__).parents[1]
 MINILM = "asset:all-MiniLM-L6-v2"
@@ -48,12 +50,24 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--model", default="minilm", choices=["minilm", *SHAPES])
     parser.add_argument("--repeat", type=int, default=3, help="times, in turn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--precision", nargs="+", choices=["bf16", "fp32"], help="of like with like; else rdx's own"
+    )
+    parser.add_argument("--attention", nargs="+", choices=["eager", "sdpa"], help="likewise")
     parser.add_argument("--passage-length", type=int, default=256, help="tokens")
     parser.add_argument(
         "--lightning-ir", metavar="PYTHON", help="python of an environment with lightning-ir"
     )
+    parser.add_argument("--sentence-transformers", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose name has a word")
     return parser
+
+
+def numerics(given: argparse.Namespace) -> list[tuple[str, str]]:
+    """Precision and attention of the rows that compare like with like."""
+    usual = ["eager", "sdpa"] if given.device == "cpu" else ["sdpa"]
+    kinds = given.precision or [chosen("auto", given.device)]
+    return list(itertools.product(kinds, given.attention or usual))
 
 
 def save_model(name: str, folder: Path, layers: int | None = None) -> str:

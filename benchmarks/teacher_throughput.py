@@ -29,6 +29,7 @@ from tokenizers import ByteLevelBPETokenizer
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
+import rdx.teachers.engine
 from benchmarks.texts import TEXTS, ranked_lists, source
 from rdx import precision
 from rdx.teachers import likelihood, local, prompts, windows
@@ -169,7 +170,7 @@ def shared_prefix(engine: local._Engine, chats: list[list[Message]]) -> float:
 
 def share_model(loaded: tuple[Any, Any]) -> None:
     """Have all ways use one model in memory."""
-    local.load_causal = likelihood.load_causal = lambda *_: loaded
+    rdx.teachers.engine.load_causal = likelihood.load_causal = lambda *_: loaded
 
 
 def report(results: list[dict[str, Any]], asked: int) -> None:

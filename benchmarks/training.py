@@ -4,6 +4,9 @@ The same model, lists, effective batch and loss (RankNet), at the same precision
 at each library's defaults. On a GPU: --model electra-base --queries 32 --depth 100. With --memory,
 peak memory of a step over the depth of the lists instead, against one graph for the whole step.
 
+A CPU without bfloat16 units is had by these variables, before the command:
+ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
 sentence-transformers: `pip install sentence-transformers datasets accelerate`, here or with
 --sentence-transformers PYTHON. Lightning IR needs an older Transformers than rdx: give it an
 environment of its own. Prints Markdown.
@@ -22,6 +25,7 @@ from benchmarks.side_by_side import (
     machine,
     matrix_peak,
     measure,
+    numerics,
     save_model,
     spread,
 )
@@ -54,28 +58,26 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
         "batch": given.queries,
         "options": {},
     }
-    kind = chosen("auto", given.device)
-    alike = base | {"precision": kind}
-    own = base | {"precision": "fp32", "attention": None}
+    usual = chosen("auto", given.device)
     tokens = {"max_tokens": 2048 if given.device == "cpu" else "auto"}  # as conf/trainer has it
     here, st = sys.executable, given.sentence_transformers
-    attentions = ("eager", "sdpa") if given.device == "cpu" else ("sdpa",)
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for attention in attentions:
-        task = alike | {"attention": attention, "library": "rdx", "options": tokens}
-        found[f"rdx, {kind}, {attention}"] = (here, task)
-    cached = {"options": tokens | {"gradient_cache": "on"}}
-    task = alike | {"attention": attentions[0], "library": "rdx"} | cached
-    found[f"rdx, {kind}, {attentions[0]}, gradient cache"] = (here, task)
-    for attention in attentions:
+    for kind, attention in numerics(given):
+        alike = base | {"precision": kind, "attention": attention}
+        mine = alike | {"library": "rdx", "options": tokens}
+        found[f"rdx, {kind}, {attention}"] = (here, mine)
+        if given.gradient_cache:
+            cached = mine | {"options": tokens | {"gradient_cache": "on"}}
+            found[f"rdx, {kind}, {attention}, gradient cache"] = (here, cached)
         for size in given.mini_batch:
-            options = {"attention": attention, "options": {"mini_batch_size": size}}
-            task = alike | {"library": "sentence_transformers"} | options
+            task = alike | {"library": "sentence_transformers"}
+            task |= {"options": {"mini_batch_size": size}}
             found[f"sentence-transformers, {kind}, {attention}, mini-batch {size}"] = (st, task)
         if given.lightning_ir:
-            task = alike | {"attention": attention, "library": "lightning_ir"}
+            task = alike | {"library": "lightning_ir"}
             found[f"Lightning IR, {kind}, {attention}"] = (given.lightning_ir, task)
-    task = alike | {"attention": None, "library": "rdx", "options": tokens}
+    own = base | {"precision": "fp32", "attention": None}
+    task = own | {"precision": usual, "library": "rdx", "options": tokens}
     found["rdx, defaults"] = (here, task)
     found["sentence-transformers, defaults"] = (st, own | {"library": "sentence_transformers"})
     if given.lightning_ir:
@@ -83,7 +85,7 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
     return found
 
 
-def report(found: dict[str, list[dict[str, Any]]], pairs: int, peak: float) -> None:
+def report(found: dict[str, list[dict[str, Any]]], pairs: int, peaks: dict[str, float]) -> None:
     """The table; ratios are of the same turn."""
     print(
         "| | pairs/s | real tokens/s | tokens per real one | memory of steps (MB) "
@@ -105,7 +107,8 @@ def report(found: dict[str, list[dict[str, Any]]], pairs: int, peak: float) -> N
         steps = len(first["spans"]) + 1
         # Tokens that count, per second: each once, however often it was run.
         tokens = [speed * first["real"] / runs / (pairs * steps) for speed in speeds[name]]
-        share = "" if not peak else f"{_middle(tokens) * found_flops(found) / peak:.0%}"
+        peak = peaks[first["precision"]]
+        share = f"{_middle(tokens) * found_flops(found) / peak:.0%}"
         print(
             f"| {name} | {spread(speeds[name], '.1f')} | {_middle(tokens):,.0f} "
             f"| {first['padded'] / first['real']:.2f} "
@@ -179,7 +182,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20, help="passages of a list")
     parser.add_argument("--steps", type=int, default=4, help="measured, after one of warming up")
     parser.add_argument("--mini-batch", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--sentence-transformers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--gradient-cache", action="store_true", help="rows of rdx with it, too")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--depths", type=int, nargs="+", default=[50, 100, 200, 400])
     parser.add_argument("--naive-depth", type=int, default=100, help="deepest single graph")
@@ -196,8 +199,9 @@ def main() -> None:
         lists = training_lists(given.queries, given.depth, given.steps + 1)
         model = save_model(given.model, Path(folder))
         found = all_rows(rows(given, model, lists), given.repeat, given.only)
-        peak = matrix_peak(given.device, chosen("auto", given.device))
-        report(found, given.queries * given.depth, peak)
+        kinds = {one["precision"] for turns in found.values() for one in turns}
+        peaks = {kind: matrix_peak(given.device, kind) for kind in kinds}
+        report(found, given.queries * given.depth, peaks)
 
 
 if __name__ == "__main__":
