@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ FP32_ERROR, BF16_ERROR = 1e-4, 0.1
 Found = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Size:
     """How large everything is.
 
@@ -93,11 +93,12 @@ class Size:
         Of the lists when memory is measured.
     queries
         That are re-ranked.
-    windows, batch
-        That the teacher answers one by one, and those that it answers together.
+    windows, batch, answer
+        That the teacher answers one by one, and those that it answers together; tokens of an
+        answer, None: as many as the permutation may have.
     """
 
-    shapes: Mapping[str, Mapping[str, int]]
+    shapes: Mapping[str, Mapping[str, float]]
     words: int
     teacher: str
     lists: int
@@ -107,6 +108,7 @@ class Size:
     queries: int
     windows: int
     batch: int
+    answer: int | None
 
 
 WHOLE = Size(
@@ -120,8 +122,10 @@ WHOLE = Size(
     queries=100,
     windows=3,
     batch=32,
+    answer=None,
 )
 SMALL = {
+    "initializer_range": 0.3,  # so that scores differ by more than their rounding
     "embedding_size": 32,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -139,6 +143,7 @@ TINY = Size(
     queries=4,
     windows=1,
     batch=2,
+    answer=8,
 )
 
 
@@ -151,7 +156,8 @@ class Report:
 
     def measure(self, section: str, name: str, seconds: float, work: Callable[[], Found]) -> Found:
         """What `work` finds, within so many seconds; what prevents it is found in its place."""
-        left = self.end - time.monotonic()
+        start = time.monotonic()
+        left = self.end - start
         if left < seconds:
             found: Found = {"left out": f"{left:.0f} s are left, {seconds:.0f} are needed"}
         else:
@@ -163,6 +169,7 @@ class Report:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        found = found | {"took (s)": short(time.monotonic() - start)}
         self.found.setdefault(section, {})[name] = found
         print(
             f"{section} | {name} | " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True
@@ -200,7 +207,7 @@ class Texts:
     lists: list[TrainingList]
 
 
-@cache
+@lru_cache(maxsize=4)
 def texts(lists: int, depth: int, words: int) -> Texts:
     """Lists of as many passages, and their queries."""
     draw = np.random.default_rng(0)
@@ -560,16 +567,16 @@ def teaching(bench: Bench) -> None:
 def random_teacher(bench: Bench) -> Found:
     """Make the model that all backends share from now on."""
     tokenizer, model = teacher_throughput.random_model(
-        bench.size.teacher, windows(), bench.precision, bench.device
+        bench.size.teacher, windows(bench.size), bench.precision, bench.device
     )
     teacher_throughput.share_model((tokenizer, model))
     return {"parameters": short(sum(p.numel() for p in model.parameters()))}
 
 
-@cache
-def windows() -> list[teacher_throughput.Window]:
-    """Of passages of at most 60 words."""
-    return teacher_throughput.texts(Path("made up"), 60)
+@lru_cache(maxsize=1)
+def windows(size: Size) -> list[teacher_throughput.Window]:
+    """Of random words, at most 60 a passage."""
+    return teacher_throughput.texts(Path("made up"), 60)[: max(size.windows, size.batch)]
 
 
 def answered(bench: Bench, count: int, batch: int, score: str = "generate") -> Found:
@@ -578,10 +585,17 @@ def answered(bench: Bench, count: int, batch: int, score: str = "generate") -> F
     Random weights never say that they are done: an answer is as long as one may be.
     """
     settings = Local(
-        "random weights", precision=bench.precision, device=bench.device, batch=batch, score=score
+        "random weights",
+        precision=bench.precision,
+        device=bench.device,
+        batch=batch,
+        score=score,
+        max_new_tokens=bench.size.answer,
     )
     prompt = prompts.load("single_turn" if score == "generate" else score)
-    asked = [(prompt.messages(query, some), len(some)) for _, query, some in windows()[:count]]
+    asked = [
+        (prompt.messages(query, some), len(some)) for _, query, some in windows(bench.size)[:count]
+    ]
     found = teacher_throughput.measured("", partial(teacher_throughput.batched, settings), asked)
     made = found["made"]
     return {
@@ -612,8 +626,9 @@ def switches(bench: Bench) -> None:
     ways: dict[str, Found] = {
         "attention eager": {"attention_implementation": "eager"},
         "attention sdpa": {"attention_implementation": "sdpa"},
-        "compiled": {"compile": True},
     }
+    if bench.device == "cuda":  # elsewhere it needs a C++ compiler
+        ways["compiled"] = {"compile": True}
     for name, options in ways.items():
         work = partial(trained, bench, shape, steps=2, **options)
         bench.report.measure("switches", f"{shape}, {name}", 100, work)
