@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from rdx.loading import ModelError, explained
+from rdx.tokens import PairForm, Table, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +53,8 @@ class Pairs:
         self.truncated: set[str] = set()
         self._padding = _agree_on_padding(self.tokenizer, encoder)
         _agree_on_inputs(self.tokenizer, encoder)
+        with explained(f"student.model={student.model}"):
+            self._form = PairForm.of(self.tokenizer, self._padding)
         self.side = side
 
     @property
@@ -66,6 +71,20 @@ class Pairs:
     def facts(self) -> dict[str, Any]:
         """What is saved beside the student."""
         return self._facts | {"padding": self.side}
+
+    @property
+    def form(self) -> PairForm:
+        """How two texts become a pair."""
+        return replace(self._form, side=self.side)
+
+    def tokens(self, queries: Mapping[str, str], passages: Mapping[str, str]) -> Tokens:
+        """Tokenise a few texts, given by their ids, in memory."""
+        query_length, passage_length = self.lengths
+        return Tokens(
+            Table.of(self.tokenizer, queries, query_length),
+            Table.of(self.tokenizer, passages, passage_length),
+            self.form,
+        )
 
     def apart(self, query_length: int, passage_length: int) -> Pairs:
         """The same with these lengths, which tells this one nothing of the texts that it cuts."""
