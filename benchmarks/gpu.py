@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from rdx.tokens import Tokens
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -46,10 +45,12 @@ from rdx.batches import scores
 from rdx.facts import TrainingFacts
 from rdx.lists import TrainingList
 from rdx.parts import Loss, OnStep
-from rdx.students import CrossEncoder, Student
+from rdx.students import CrossEncoder, Student, is_compiled
 from rdx.teachers import prompts
 from rdx.teachers.local import Local
+from rdx.tokens import Tokens
 from rdx.trainer.budgets import computing
+from rdx.trainer.step import Engine
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 465.0  # seconds of the whole call
@@ -270,6 +271,21 @@ class Bench:
             **options,
         ).create(0)
 
+    def trainer(self, given: Texts, **options: Any) -> trainer.Trainer:
+        """Settings under which all lists make one step."""
+        return trainer.Trainer(
+            **{"batch": len(given.lists), "precision": self.precision, "max_tokens": "auto"}
+            | {"device": self.device, "checkpoint_seconds": 1e9}
+            | options
+        )
+
+    def engine(self, student: CrossEncoder, given: Texts) -> Engine:
+        """What computes the steps of `fit`."""
+        tokens = student.pairs.tokens(given.queries, given.passages)
+        compiled = is_compiled(student.encoder)
+        student.cpu()
+        return Engine.begin(student, LOSSES["RankNet"], self.trainer(given), compiled, None, tokens)
+
     def fit(
         self,
         student: CrossEncoder,
@@ -280,11 +296,6 @@ class Bench:
         **options: Any,
     ) -> TrainingFacts:
         """Train on all lists in every step; options are those of `trainer.Trainer`."""
-        settings = trainer.Trainer(
-            **{"batch": len(given.lists), "precision": self.precision, "max_tokens": "auto"}
-            | {"device": self.device, "checkpoint_seconds": 1e9}
-            | options
-        )
         with tempfile.TemporaryDirectory() as work:
             return trainer.fit(
                 student,
@@ -292,7 +303,7 @@ class Bench:
                 lambda epoch: given.lists,
                 student.pairs.tokens(given.queries, given.passages),
                 trainer.Steps(steps),
-                settings,
+                self.trainer(given, **options),
                 0,
                 Path(work),
                 on_step=on_step,
@@ -407,27 +418,41 @@ def training(bench: Bench) -> None:
 
 
 def trained(bench: Bench, shape: str, steps: int | None = None, **options: Any) -> Found:
-    """Steps of a training: the first warms up, and does not count."""
+    """Steps of a training: the first warms up, and does not count.
+
+    "waiting": by how much steps of `fit` are longer than those of one that is prepared beforehand.
+    """
     size, student = bench.size, bench.student(shape, **options)
+    given = texts(size.lists, size.depth, size.words)
+    steps = 1 + (steps or size.steps)
     ticks: list[float] = []
     reset_memory()
-    facts = bench.fit(
-        student,
-        texts(size.lists, size.depth, size.words),
-        1 + (steps or size.steps),
-        on_step=lambda step, metrics: ticks.append(now()),
-    )
-    spans = np.diff(ticks)
-    tokens = facts.tokens / facts.steps / np.median(spans)
+    facts = bench.fit(student, given, steps, on_step=lambda step, metrics: ticks.append(now()))
+    memory = peak_memory()
+    span, alone = float(np.median(np.diff(ticks))), prepared_step(bench, student, given, steps)
+    tokens = facts.tokens / facts.steps / span
     return {
-        "pairs/s": short(facts.pairs / facts.steps / np.median(spans)),
-        "seconds a step": [short(span) for span in spans],
+        "pairs/s": short(facts.pairs / facts.steps / span),
+        "seconds a step": [short(one) for one in np.diff(ticks)],
+        "waiting": short(1 - alone / span),
         "real tokens/s": short(tokens),
         "share of peak": short(6 * computing(student) * tokens / bench.peak),
         "padding": short(facts.padding),
-        "memory (GB)": short(peak_memory()),
+        "memory (GB)": short(memory),
         "tokens a micro-batch": facts.max_tokens,
     }
+
+
+def prepared_step(bench: Bench, student: CrossEncoder, given: Texts, steps: int) -> float:
+    """Seconds of a step whose micro-batches are there: the median of all but the first."""
+    engine = bench.engine(student, given)
+    prepared = engine.prepare(given.lists)
+    engine.weigh(prepared)
+    ticks = []
+    for step in range(steps):
+        engine.step(prepared, 1e-5, step)
+        ticks.append(now())
+    return float(np.median(np.diff(ticks)))
 
 
 def memory(bench: Bench, shape: str, depth: int) -> Found:
@@ -621,8 +646,10 @@ def against(teacher: Found, student: Found) -> Found:
 
 
 def switches(bench: Bench) -> None:
-    """The same training with one choice made otherwise each."""
-    shape = next(iter(bench.size.shapes))
+    """What was chosen by measurement, beside what was not."""
+    shape, measure = next(iter(bench.size.shapes)), partial(bench.report.measure, "switches")
+    measure(f"{shape}, optimisers", 30, partial(optimisers, bench, shape))
+    measure(f"{shape}, casts of weights", 30, partial(casts, bench, shape))
     ways: dict[str, Found] = {
         "attention eager": {"attention_implementation": "eager"},
         "attention sdpa": {"attention_implementation": "sdpa"},
@@ -631,7 +658,50 @@ def switches(bench: Bench) -> None:
         ways["compiled"] = {"compile": True}
     for name, options in ways.items():
         work = partial(trained, bench, shape, steps=2, **options)
-        bench.report.measure("switches", f"{shape}, {name}", 100, work)
+        measure(f"{shape}, {name}", 100, work)
+
+
+def optimisers(bench: Bench, shape: str) -> Found:
+    """Seconds of a step of AdamW by itself."""
+    student = bench.student(shape).to(bench.device)
+    for parameter in student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    ways = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False}}
+    return {
+        name: short(timed(torch.optim.AdamW(student.parameters(), **way).step))
+        for name, way in ways.items()
+    }
+
+
+def casts(bench: Bench, shape: str) -> Found:
+    """Seconds of a forward and backward pass of all micro-batches, weights cast once or in each."""
+    student = bench.student(shape)
+    given = texts(bench.size.lists, bench.size.depth, bench.size.words)
+    engine = bench.engine(student, given)
+    micros = [
+        micro.to(engine.accelerator.device)
+        for group in engine.prepare(given.lists).groups
+        for micro in group.micros
+    ]
+
+    def passes(once: bool) -> None:
+        with torch.autocast(bench.device, enabled=False) if once else nullcontext():
+            for micro in micros:
+                with engine.accelerator.autocast():
+                    scores = student(micro.inputs, micro.parts)
+                scores.float().sum().backward()
+
+    found = {name: short(timed(partial(passes, name == "once"))) for name in ("once", "each time")}
+    return found | {"micro-batches": len(micros)}
+
+
+def timed(work: Callable[[], object], times: int = 3) -> float:
+    """Seconds: the median of a few, after one that warms up."""
+    ticks = []
+    for _ in range(times + 1):
+        work()
+        ticks.append(now())
+    return float(np.median(np.diff(ticks)))
 
 
 def short(value: float) -> float:

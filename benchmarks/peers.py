@@ -270,8 +270,11 @@ def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
     clock.tick()
     for group in groups:
         queries = {str(i): query for i, (query, _, _) in enumerate(group)}
-        texts = {(str(i), f"{i}-{j}"): text
-                 for i, (_, some, _) in enumerate(group) for j, text in enumerate(some)}  # fmt: skip
+        texts = {
+            (str(i), f"{i}-{j}"): text
+            for i, (_, some, _) in enumerate(group)
+            for j, text in enumerate(some)
+        }
         first = pd.DataFrame(list(texts), columns=["query_id", "doc_id"])
         tokens = student.pairs.tokens(queries, {name: text for (_, name), text in texts.items()})
         ranking, _ = evaluation.rerank(
