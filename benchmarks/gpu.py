@@ -271,7 +271,7 @@ class Bench:
             **options,
         ).create(0)
 
-    def trainer(self, given: Texts, **options: Any) -> trainer.Trainer:
+    def settings(self, given: Texts, **options: Any) -> trainer.Trainer:
         """Settings under which all lists make one step."""
         return trainer.Trainer(
             **{"batch": len(given.lists), "precision": self.precision, "max_tokens": "auto"}
@@ -284,7 +284,7 @@ class Bench:
         tokens = student.pairs.tokens(given.queries, given.passages)
         compiled = is_compiled(student.encoder)
         student.cpu()
-        return Engine.begin(student, LOSSES["RankNet"], self.trainer(given), compiled, None, tokens)
+        return Engine.begin(student, LOSSES["RankNet"], self.settings(given), compiled, None, tokens)
 
     def fit(
         self,
@@ -303,7 +303,7 @@ class Bench:
                 lambda epoch: given.lists,
                 student.pairs.tokens(given.queries, given.passages),
                 trainer.Steps(steps),
-                self.trainer(given, **options),
+                self.settings(given, **options),
                 0,
                 Path(work),
                 on_step=on_step,
