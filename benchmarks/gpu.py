@@ -167,9 +167,7 @@ class Report:
                     found = work()
             except Exception as error:  # whatever it is, the other measurements go on
                 found = {"failed": f"{type(error).__name__}: {error}"[:500]}
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        forget()
         found = found | {"took (s)": short(time.monotonic() - start)}
         self.found.setdefault(section, {})[name] = found
         print(
@@ -279,12 +277,11 @@ class Bench:
             | options
         )
 
-    def engine(self, student: CrossEncoder, given: Texts) -> Engine:
+    def engine(self, student: CrossEncoder, given: Texts, **options: Any) -> Engine:
         """What computes the steps of `fit`."""
         tokens = student.pairs.tokens(given.queries, given.passages)
-        compiled = is_compiled(student.encoder)
-        student.cpu()
-        return Engine.begin(student, LOSSES["RankNet"], self.settings(given), compiled, None, tokens)
+        settings, compiled = self.settings(given, **options), is_compiled(student.encoder)
+        return Engine.begin(student.cpu(), LOSSES["RankNet"], settings, compiled, None, tokens)
 
     def fit(
         self,
@@ -320,10 +317,12 @@ def correctness(bench: Bench) -> None:
     for name, loss in LOSSES.items():
         work = partial(against_exact, bench, given, loss)
         measure(f"{name}, fp32 against float64 on a CPU, one graph", 40, work)
-    several = {"max_tokens": 2 * (QUERY_LENGTH + PASSAGE_LENGTH)}
-    ways = {"several backward passes": {}, "gradient cache": {"gradient_cache": "on"}}
-    for name, way in ways.items():
-        work = partial(against_single_graph, bench, given, several | way)
+    ways = {
+        "a backward pass per list": {"max_tokens": 64},
+        "gradient cache": {"gradient_cache": "on", "max_tokens": 1024},
+    }
+    for name, options in ways.items():
+        work = partial(against_single_graph, bench, given, options)
         measure(f"RankNet, {name} against one graph", 40, work)
     measure("RankNet, bf16 against fp32", 40, partial(rounded, bench, given))
     measure("tests marked gpu", 60, marked_tests)
@@ -370,7 +369,9 @@ def against_exact(bench: Bench, given: Texts, loss: Loss) -> Found:
 def against_single_graph(bench: Bench, given: Texts, options: Found) -> Found:
     """How far a step in several parts is from one that keeps the graph of all pairs."""
     whole = gradients(bench, given, precision="fp32", max_tokens=10**9, gradient_cache="off")
-    return compared(gradients(bench, given, precision="fp32", **options), whole)
+    groups = bench.engine(bench.student("small"), given, **options).prepare(given.lists).groups
+    parts = {"backward passes": len(groups), "micro-batches": sum(len(g.micros) for g in groups)}
+    return parts | compared(gradients(bench, given, precision="fp32", **options), whole)
 
 
 def compared(one: tuple[float, dict[str, Tensor]], two: tuple[float, dict[str, Tensor]]) -> Found:
@@ -507,8 +508,7 @@ def peer_trained(bench: Bench, shape: str, library: str) -> Found:
             if batch == 1:
                 raise
         batch //= 2
-        gc.collect()
-        torch.cuda.empty_cache()
+        forget()
     pairs = batch * bench.size.depth
     return {
         "pairs/s": short(pairs / np.median(facts["spans"])),
@@ -714,6 +714,13 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def forget() -> None:
+    """Free the memory of a GPU that nothing needs any more."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def reset_memory() -> None:

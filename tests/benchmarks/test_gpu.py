@@ -53,6 +53,9 @@ def test_losses_and_gradients_are_right(found):
     for name, row in rows.items():
         bound = gpu.BF16_ERROR if "bf16" in name else gpu.FP32_ERROR
         assert 0 <= row["gradient error"] < bound and 0 <= row["loss error"] < bound
+    assert rows["RankNet, a backward pass per list against one graph"]["backward passes"] == 4
+    cached = rows["RankNet, gradient cache against one graph"]
+    assert cached["backward passes"] == 1 and cached["micro-batches"] > 1
 
 
 def test_numbers_are_consistent(found):
