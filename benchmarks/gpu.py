@@ -377,7 +377,8 @@ def against_single_graph(bench: Bench, given: Texts, options: Found) -> Found:
 def compared(one: tuple[float, dict[str, Tensor]], two: tuple[float, dict[str, Tensor]]) -> Found:
     """Largest errors of loss and gradients, each of the largest value of `two`."""
     largest = max(g.abs().max().item() for g in two[1].values())
-    error = max((one[1][name] - g).abs().max().item() for name, g in two[1].items()) / largest
+    both = [(one[1][name], two[1][name]) for name in one[1].keys() & two[1].keys()]
+    error = max((a - b).abs().max().item() for a, b in both) / largest
     loss_error = abs(one[0] - two[0]) / abs(two[0])
     alike = one[1].keys() == two[1].keys() and max(error, loss_error) < FP32_ERROR
     return {"ok": alike, "loss error": short(loss_error), "gradient error": short(error)}
