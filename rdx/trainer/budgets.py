@@ -14,6 +14,7 @@ from rdx.students import CrossEncoder
 from rdx.text import counted
 from rdx.tokens import Tokens
 
+
 @dataclass(frozen=True)
 class Costs:
     """What a training is going to cost, before it starts.
