@@ -17,6 +17,7 @@ from rdx.equality import settled
 from rdx.evaluation.measures import measured
 from rdx.facts import Timing
 from rdx.students import CrossEncoder
+from rdx.tokens import Tokens
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))  # of the student, tried on the dev split
 
