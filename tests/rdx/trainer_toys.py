@@ -61,7 +61,7 @@ def scores_of(student, training_list):
     """The student's scores of a list, with a graph if there is to be one."""
     query = TOY.queries[training_list.query_id]
     texts = [(query, PASSAGES[doc_id]) for doc_id in training_list.doc_ids]
-    return student(*student.pairs.pad(student.pairs.encode(texts)))
+    return student(*student.pairs.batch(texts))
 
 
 def toy_student(folder: Path, model: str = "wet", layers: int = 1, **options):
