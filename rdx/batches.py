@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from rdx.draws import generator
 from rdx.lists import Lists, TrainingList
+from rdx.tokens import PairRows, Tokens
 
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 U = TypeVar("U")
-R = TypeVar("R", bound="Rows")
 
 CHUNK = 2**14  # pairs that are cut together; more would save little padding
 DEPTH = 2  # batches that are prepared in advance
@@ -54,34 +54,6 @@ class Schedule:
         return pairs_in(self.step(step))
 
 
-class Rows(Protocol):
-    """Pairs as rows of token tables (`rdx.tokens.PairRows`)."""
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        ...
-
-    def __getitem__(self: R, chosen: IntArray) -> R:
-        """Some of the pairs."""
-        ...
-
-
-class Tokens(Protocol[R]):
-    """Tokenised texts (`rdx.tokens.Tokens`); asked from several threads."""
-
-    def rows(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> R:
-        """Where the texts of pairs lie."""
-        ...
-
-    def lengths(self, rows: R) -> IntArray:
-        """Tokens of each pair [P], special tokens included."""
-        ...
-
-    def assemble(self, rows: R) -> tuple[dict[str, Tensor], Tensor]:
-        """Model inputs [P, L] and parts [P, L], padded to the longest pair."""
-        ...
-
-
 @dataclass(frozen=True)
 class MicroBatch:
     """Some of a step's pairs, padded to the longest: where their scores belong in [B * N]."""
@@ -108,7 +80,7 @@ def pairs_in(lists: Sequence[TrainingList]) -> int:
     return sum(len(ranking.doc_ids) for ranking in lists)
 
 
-def rows_of(lists: Sequence[TrainingList], tokens: Tokens[R]) -> R:
+def rows_of(lists: Sequence[TrainingList], tokens: Tokens) -> PairRows:
     """The pairs of the lists, one list after the other."""
     query_ids = [ranking.query_id for ranking in lists for _ in ranking.doc_ids]
     return tokens.rows(query_ids, [d for ranking in lists for d in ranking.doc_ids])
@@ -153,7 +125,7 @@ def _width(lists: Sequence[TrainingList]) -> int:
 
 
 def micro_batches(
-    tokens: Tokens[R], rows: R, positions: IntArray, max_tokens: int
+    tokens: Tokens, rows: PairRows, positions: IntArray, max_tokens: int
 ) -> list[MicroBatch]:
     """Micro-batches of at most `max_tokens` tokens each, the longest pairs first (`groups`)."""
     return [
@@ -162,14 +134,16 @@ def micro_batches(
     ]
 
 
-def _micro_batch(tokens: Tokens[R], rows: R, members: IntArray, positions: IntArray) -> MicroBatch:
+def _micro_batch(
+    tokens: Tokens, rows: PairRows, members: IntArray, positions: IntArray
+) -> MicroBatch:
     return MicroBatch(*tokens.assemble(rows[members]), torch.from_numpy(positions[members]))
 
 
 def scores(
     model: Callable[[dict[str, Tensor], Tensor], Tensor],
-    tokens: Tokens[R],
-    rows: R,
+    tokens: Tokens,
+    rows: PairRows,
     device: torch.device,
     max_tokens: int,
     done: Callable[[int], object] = lambda pairs: None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,21 +68,29 @@ class Table:
         cls,
         folder: Path,
         tokenizer: PreTrainedTokenizerBase,
-        texts: Mapping[str, str],
+        texts: Iterable[tuple[str, str]],
         limit: int,
-        name: str = "tokenising",
+        total: int,
+        name: str,
     ) -> None:
         """Tokenise texts over all cores into a folder, a block at a time; `open` reads it.
 
-        `name` is that of the progress bar.
+        Parameters
+        ----------
+        texts
+            (Id, text), each id once.
+        limit
+            Tokens that are kept of each.
+        total, name
+            For the progress bar.
         """
         folder.mkdir(parents=True, exist_ok=True)
         lengths, hashes, truncated = array("q"), array("Q"), array("b")
         dtype = _type(tokenizer)
-        shown = bar(desc=name, unit="text", total=len(texts))
+        shown = bar(desc=name, unit="text", total=total)
         with (folder / _IDS).open("w+b") as file, parallel(), shown:
             _header(file, dtype, 0)
-            left = iter(texts.items())
+            left = iter(texts)
             while block := list(islice(left, BLOCK)):
                 ids, short = cut(tokenizer, [text for _, text in block], limit)
                 lengths.extend(map(len, ids))
@@ -121,6 +129,11 @@ class Table:
             unknown = list(dict.fromkeys(np.asarray(keys, dtype=object)[rows < 0]))
             raise UnknownText(f"no text with the id {unknown[0]!r} ({len(unknown)} unknown)")
         return rows
+
+    def cut(self, keys: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Of which texts [n] the beginning alone was kept, by their ids."""
+        short: npt.NDArray[np.bool_] = self.truncated[self.rows(keys)]
+        return short
 
     def lengths(self, rows: Rows) -> Rows:
         """Tokens of every text."""

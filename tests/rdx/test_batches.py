@@ -5,7 +5,6 @@ import math
 import threading
 import tracemalloc
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,7 +24,10 @@ from rdx.batches import (
     scores_of,
     targets,
 )
+from rdx.ids import Places, hash_of
 from rdx.lists import TrainingList
+from rdx.tokens import PairForm, PairRows, Table, Tokens
+from rdx.tokens.form import Piece
 
 # --- Schedule ---
 
@@ -108,48 +110,32 @@ def test_positions_put_every_pair_where_its_rank_lies():
     assert ranks.flatten()[positions].tolist() == flat
 
 
-@dataclass
-class Rows:
-    """Rows of `Words`: queries [P] and passages [P]."""
+def words(lengths, queries=1):
+    """Texts whose ids are numbers: a query is one token, passage n is `lengths[n]` times n + 1.
 
-    queries: np.ndarray
-    passages: np.ndarray
+    There is no special token, and 0 is padding.
+    """
 
-    def __len__(self):
-        return len(self.queries)
+    def table(lengths):
+        own = np.asarray(lengths, dtype=np.int64)
+        names = [hash_of(str(i)) for i in range(len(own))]
+        ids = np.repeat(np.arange(1, 1 + len(own), dtype=np.uint32), own)
+        offsets = np.concatenate([[0], own.cumsum()])
+        return Table(ids, offsets, np.zeros(len(own), dtype=bool), Places.of(names))
 
-    def __getitem__(self, chosen):
-        return Rows(self.queries[chosen], self.passages[chosen])
-
-
-class Words:
-    """Token tables in which text n has `lengths[n]` tokens, each of them n + 1; ids are numbers."""
-
-    def __init__(self, lengths):
-        self.own = np.asarray(lengths, dtype=np.int64)
-
-    def rows(self, query_ids, doc_ids):
-        return Rows(np.array(query_ids, dtype=int), np.array(doc_ids, dtype=int))
-
-    def lengths(self, rows):
-        return 1 + self.own[rows.passages]  # the query is one token
-
-    def assemble(self, rows):
-        lengths = self.lengths(rows)
-        ids = np.where(np.arange(lengths.max()) < lengths[:, None], 1 + rows.passages[:, None], 0)
-        ids[:, 0] = 1 + rows.queries
-        return {"input_ids": torch.from_numpy(ids)}, torch.from_numpy((ids > 0).astype(int))
+    form = PairForm(Piece(), Piece(), Piece(), types=None, padding=0)
+    return Tokens(table([1] * queries), table(lengths), form)
 
 
-def all_rows(words, queries=1):
-    """Every text with every query."""
-    count = len(words.own)
-    return words.rows(np.repeat(np.arange(queries), count), np.tile(np.arange(count), queries))
+def all_rows(tokens):
+    """Every passage with every query."""
+    queries, passages = len(tokens.queries), len(tokens.passages)
+    return PairRows(np.repeat(np.arange(queries), passages), np.tile(np.arange(passages), queries))
 
 
 def test_rows_are_those_of_the_lists_in_order():
     lists = [TrainingList("7", ("2", "0"), (1, 2)), TrainingList("5", ("1",), (1,))]
-    rows = rows_of(lists, Words([1, 1, 1]))
+    rows = rows_of(lists, words([1, 1, 1], queries=8))
     assert (rows.queries.tolist(), rows.passages.tolist()) == ([7, 7, 5], [2, 0, 1])
 
 
@@ -158,9 +144,10 @@ def test_rows_are_those_of_the_lists_in_order():
 
 @pytest.mark.parametrize("max_tokens", [1, 7, 12, 40, 10_000])
 def test_micro_batches_hold_every_pair_once_within_the_limit(max_tokens):
-    words = Words([3, 9, 5, 2, 7, 7, 3, 4, 11, 6])
-    lengths, positions = 1 + words.own, 100 + 3 * np.arange(10)
-    found = micro_batches(words, all_rows(words), positions, max_tokens)
+    tokens = words([3, 9, 5, 2, 7, 7, 3, 4, 11, 6])
+    rows, positions = all_rows(tokens), 100 + 3 * np.arange(10)
+    lengths = tokens.lengths(rows)
+    found = micro_batches(tokens, rows, positions, max_tokens)
     assert sorted(p for one in found for p in one.positions.tolist()) == positions.tolist()
     widths = []
     for one in found:
@@ -179,8 +166,8 @@ def test_micro_batches_hold_every_pair_once_within_the_limit(max_tokens):
 
 
 def test_micro_batches_are_filled():
-    words = Words([3] * 10)
-    found = micro_batches(words, all_rows(words), np.arange(10), 12)
+    tokens = words([3] * 10)
+    found = micro_batches(tokens, all_rows(tokens), np.arange(10), 12)
     assert [len(one.positions) for one in found] == [1, 3, 3, 3]
 
 
@@ -357,34 +344,34 @@ def summed(inputs, parts):
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 10_000])
 def test_scores_of_every_pair(max_tokens):
-    words = Words(np.random.default_rng(0).integers(1, 12, 30))
-    rows, told, widths = all_rows(words, 2), [], []
+    tokens = words(np.random.default_rng(0).integers(1, 12, 30), queries=2)
+    rows, told, widths = all_rows(tokens), [], []
 
     def model(inputs, parts):
         widths.append(parts.shape[1])
         return summed(inputs, parts)
 
-    found = scores(model, words, rows, torch.device("cpu"), max_tokens, told.append)
+    found = scores(model, tokens, rows, torch.device("cpu"), max_tokens, told.append)
     assert found.dtype == np.float32
-    expected = (1 + rows.queries) * (1 + rows.passages) * words.own[rows.passages]
+    expected = (1 + rows.queries) * (1 + rows.passages) * (tokens.lengths(rows) - 1)
     assert found.tolist() == expected.tolist()
     assert sum(told) == 60 and len(told) == len(widths)
     assert widths == sorted(widths, reverse=True)  # too little memory shows at once
 
 
 def test_scores_of_no_pairs():
-    words = Words([1])
-    nothing = words.rows([], [])
-    assert scores(summed, words, nothing, torch.device("cpu"), 10).shape == (0,)
+    tokens = words([1])
+    nothing = tokens.rows([], [])
+    assert scores(summed, tokens, nothing, torch.device("cpu"), 10).shape == (0,)
 
 
 def test_an_error_of_the_model_ends_the_thread():
     def broken(inputs, parts):
         raise torch.OutOfMemoryError
 
-    words = Words([3] * 10)
+    tokens = words([3] * 10)
     with pytest.raises(torch.OutOfMemoryError):
-        scores(broken, words, all_rows(words), torch.device("cpu"), 8)
+        scores(broken, tokens, all_rows(tokens), torch.device("cpu"), 8)
     assert living() == []
 
 
@@ -392,14 +379,14 @@ def test_an_error_of_the_model_ends_the_thread():
 def test_scores_hold_few_batches_at_a_time(queries, monkeypatch):
     """80 bytes a pair (order, positions, scores) instead of the 320 of all assembled tokens."""
     monkeypatch.setattr(batches, "CHUNK", 2**10)
-    words = Words(np.random.default_rng(0).integers(15, 25, 100))
-    rows = all_rows(words, queries)
+    tokens = words(np.random.default_rng(0).integers(15, 25, 100), queries)
+    rows = all_rows(tokens)
 
     def first(inputs, parts):
         return inputs["input_ids"][:, 0].float()
 
     tracemalloc.start()
-    found = scores(first, words, rows, torch.device("cpu"), 2**12)
+    found = scores(first, tokens, rows, torch.device("cpu"), 2**12)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.tolist() == (1 + rows.queries).tolist()
@@ -416,8 +403,8 @@ def test_a_batch_on_its_own_device_is_not_copied():
 @pytest.mark.gpu
 def test_pinned_batches_and_scores_on_a_gpu():
     device = torch.device("cuda")
-    words = Words(np.random.default_rng(0).integers(1, 12, 300))
-    rows = all_rows(words, 4)
-    assert micro_batches(words, rows, np.arange(1200), 64)[0].pinned(device).parts.is_pinned()
-    expected = scores(summed, words, rows, torch.device("cpu"), 64)
-    assert np.array_equal(scores(summed, words, rows, device, 64), expected)
+    tokens = words(np.random.default_rng(0).integers(1, 12, 300), queries=4)
+    rows = all_rows(tokens)
+    assert micro_batches(tokens, rows, np.arange(1200), 64)[0].pinned(device).parts.is_pinned()
+    expected = scores(summed, tokens, rows, torch.device("cpu"), 64)
+    assert np.array_equal(scores(summed, tokens, rows, device, 64), expected)
