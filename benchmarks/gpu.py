@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class Size:
         Of a training: lists in a step, their passages, steps that are measured.
     depths
         Of the lists when memory is measured.
+    mini_batches
+        Pairs that other libraries run at a time; sentence-transformers' default is `lists`.
     queries
         That are re-ranked.
     windows, batch, answer
@@ -106,6 +109,7 @@ class Size:
     depth: int
     steps: int
     depths: tuple[int, ...]
+    mini_batches: tuple[int, ...]
     queries: int
     windows: int
     batch: int
@@ -120,6 +124,7 @@ WHOLE = Size(
     depth=100,
     steps=5,
     depths=(50, 100, 400),
+    mini_batches=(32, 256),
     queries=100,
     windows=3,
     batch=32,
@@ -141,6 +146,7 @@ TINY = Size(
     depth=4,
     steps=2,
     depths=(2, 4),
+    mini_batches=(2,),
     queries=4,
     windows=1,
     batch=2,
@@ -470,49 +476,44 @@ def memory(bench: Bench, shape: str, depth: int) -> Found:
 
 
 def others(bench: Bench) -> None:
-    """The same steps as sentence-transformers runs them, and as a plain loop would."""
-    shape = next(iter(bench.size.shapes))
-    libraries = ["plain"]
+    """The same steps as sentence-transformers runs them, and as a plain loop does."""
+    shape, libraries = next(iter(bench.size.shapes)), ["plain"]
     if importlib.util.find_spec("sentence_transformers") is not None:
-        libraries.insert(0, "sentence_transformers")
-    for library in libraries:
-        work = partial(peer_trained, bench, shape, library)
-        bench.report.measure("other libraries", f"{shape}, {library}", 50, work)
+        loop = "" if importlib.util.find_spec("datasets") is not None else "_loop"
+        libraries.insert(0, f"sentence_transformers{loop}")
+    for library, size in product(libraries, bench.size.mini_batches):
+        work = partial(peer_trained, bench, shape, library, size)
+        name = f"{shape}, {library}, {size} pairs at a time"
+        bench.report.measure("other libraries", name, 40, work)
 
 
-def peer_trained(bench: Bench, shape: str, library: str) -> Found:
+def peer_trained(bench: Bench, shape: str, library: str, size: int) -> Found:
     """The same steps by another library; of fewer lists where memory does not hold the graph."""
     given = texts(bench.size.lists, bench.size.depth, bench.size.words)
     lists = [
         [given.queries[one.query_id], [given.passages[d] for d in one.doc_ids], one.teacher_ranks]
         for one in given.lists
     ]
-    batch = len(lists)
-    while True:
-        steps = 1 + bench.size.steps
-        task = {
-            "model": str(bench.folder / shape),
-            "device": bench.device,
-            "precision": bench.precision,
-            "attention": None,
-            "query_length": QUERY_LENGTH,
-            "passage_length": PASSAGE_LENGTH,
-            "lists": (lists * steps)[: steps * batch],
-            "batch": batch,
-            "options": {"mini_batch_size": 32},  # its default: as many pairs as lists
-        }
+    task = {
+        "model": str(bench.folder / shape),
+        "device": bench.device,
+        "precision": bench.precision,
+        "attention": None,
+        "query_length": QUERY_LENGTH,
+        "passage_length": PASSAGE_LENGTH,
+        "options": {"mini_batch_size": size},
+    }
+    for batch in (len(lists) // 2**halved for halved in range(len(lists).bit_length())):
         reset_memory()
+        train = getattr(peers, f"{library}_trains")
         try:
-            facts = getattr(peers, f"{library}_trains")(task)
+            facts = train(task | {"batch": batch, "lists": lists[:batch] * 4})
             break
         except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-        batch //= 2
+            facts = {}
         forget()
-    pairs = batch * bench.size.depth
     return {
-        "pairs/s": short(pairs / np.median(facts["spans"])),
+        "pairs/s": short(batch * bench.size.depth / np.median(facts["spans"])),
         "seconds a step": [short(span) for span in facts["spans"]],
         "lists a step": batch,
         "padding": short(1 - facts["real"] / facts["padded"]),

@@ -5,8 +5,8 @@
 Prints its figures as one line of JSON. Each library runs in the environment of PYTHON, so this file
 imports a library only where it is measured. A task is a JSON object:
 
-- "library": rdx, sentence_transformers, lightning_ir, plain (training only); "mode": train, score,
-  prepare
+- "library": rdx, sentence_transformers, lightning_ir, and to train sentence_transformers_loop, plain;
+  "mode": train, score, prepare
 - "model": folder of an encoder with a classification head; "precision": bf16 or fp32; "attention":
   as Transformers names it, null = the library's default; "device": cpu or cuda
 - "query_length", "passage_length": tokens
@@ -178,13 +178,27 @@ def sentence_transformers_trains(task: dict[str, Any]) -> dict[str, Any]:
     return clock.facts()
 
 
+def sentence_transformers_loop_trains(task: dict[str, Any]) -> dict[str, Any]:
+    """Its model and RankNetLoss without its trainer, which needs `datasets`; options: as above."""
+    from sentence_transformers.cross_encoder import losses
+
+    model = _sentence_transformers(task).train()
+    loss = losses.RankNetLoss(model, **task["options"])
+
+    def loss_of(group: list[Any]) -> torch.Tensor:
+        queries, passages, ranks = zip(*group, strict=True)
+        labels = [torch.tensor([float(len(one) - r) for r in one]) for one in ranks]
+        return loss([list(queries), list(passages)], labels)
+
+    return _loop(task, model, loss_of)
+
+
 def plain_trains(task: dict[str, Any]) -> dict[str, Any]:
-    """A loop over a model of Transformers, as sentence-transformers' trainer runs its losses.
+    """A model of Transformers, and batches as sentence-transformers' losses make them.
 
     Lists in their order, `mini_batch_size` pairs (an option) at a time, padded to the longest of
     them; one graph for a step.
     """
-    from torch.optim import AdamW
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from rdx.losses import RankNet
@@ -194,25 +208,37 @@ def plain_trains(task: dict[str, Any]) -> dict[str, Any]:
     model.train().to(task["device"])
     tokenizer = AutoTokenizer.from_pretrained(task["model"])
     longest = task["query_length"] + task["passage_length"] + 3
-    optimiser = AdamW(model.parameters(), lr=1e-5, fused=task["device"] == "cuda")
     size = task["options"]["mini_batch_size"]
-    clock = Clock(task)
-    clock.watch(model)
-    for group in _groups(task):
+
+    def loss_of(group: list[Any]) -> torch.Tensor:
         pairs = [(query, one) for query, passages, _ in group for one in passages]
         scores = []
         for start in range(0, len(pairs), size):
-            some = tokenizer(
+            inputs = tokenizer(
                 pairs[start : start + size],
                 padding=True,
                 truncation=True,
                 max_length=longest,
                 return_tensors="pt",
             ).to(task["device"])
-            with _autocast(task):
-                scores.append(model(**some).logits[:, 0].float())
+            scores.append(model(**inputs).logits[:, 0].float())
         ranks = torch.tensor([ranks for _, _, ranks in group], device=task["device"])
-        RankNet()(torch.cat(scores).view(ranks.shape), ranks, ranks > 0).backward()
+        return RankNet()(torch.cat(scores).view(ranks.shape), ranks, ranks > 0)
+
+    return _loop(task, model, loss_of)
+
+
+def _loop(
+    task: dict[str, Any], model: torch.nn.Module, loss_of: Callable[[list[Any]], torch.Tensor]
+) -> dict[str, Any]:
+    """The least that trains a model."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=task["device"] == "cuda")
+    clock = Clock(task)
+    clock.watch(model)
+    for group in _groups(task):
+        with _autocast(task):
+            loss = loss_of(group)
+        loss.backward()
         optimiser.step()
         optimiser.zero_grad()
         clock.tick()
