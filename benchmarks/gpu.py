@@ -653,8 +653,8 @@ def switches(bench: Bench) -> None:
     measure(f"{shape}, optimisers", 30, partial(optimisers, bench, shape))
     measure(f"{shape}, casts of weights", 30, partial(casts, bench, shape))
     ways: dict[str, Found] = {
-        "attention eager": {"attention_implementation": "eager"},
-        "attention sdpa": {"attention_implementation": "sdpa"},
+        f"attention {name}": {"attention_implementation": name}
+        for name in ("eager", "sdpa", "varlen")
     }
     if bench.device == "cuda":  # elsewhere it needs a C++ compiler
         ways["compiled"] = {"compile": True}
