@@ -5,8 +5,8 @@
 Prints its figures as one line of JSON. Each library runs in the environment of PYTHON, so this file
 imports a library only where it is measured. A task is a JSON object:
 
-- "library": rdx, sentence_transformers, lightning_ir; training, sentence_transformers_loop and plain,
-  too; "mode": train, score, prepare
+- "library": rdx, sentence_transformers, lightning_ir, and for training sentence_transformers_loop,
+  plain; "mode": train, score, prepare
 - "model": folder of an encoder with a classification head; "precision": bf16 or fp32; "attention":
   as Transformers names it, null = the library's default; "device": cpu or cuda
 - "query_length", "passage_length": tokens

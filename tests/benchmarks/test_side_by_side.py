@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import side_by_side, texts, training
+from benchmarks import peers, side_by_side, texts, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,39 @@ def test_rows_are_compared_with_those_of_the_same_numerics():
     assert not training._alike("rdx, bf16, sdpa, gradient cache", "Lightning IR, bf16, sdpa")
     assert training._alike("rdx, defaults", "Lightning IR, defaults")
     assert not training._alike("rdx, bf16, sdpa", "Lightning IR, defaults")
+
+
+def test_rows_compare_like_with_like():
+    given = Namespace(
+        device="cpu",
+        precision=["bf16", "fp32"],
+        attention=["eager"],
+        query_length=32,
+        passage_length=64,
+        queries=2,
+        mini_batch=[8],
+        gradient_cache=False,
+        sentence_transformers="st",
+        lightning_ir="lir",
+    )
+    assert side_by_side.numerics(given) == [("bf16", "eager"), ("fp32", "eager")]
+    rows = training.rows(given, "model", [])
+    for kind in ("bf16", "fp32"):
+        alike = {name: task for name, (_, task) in rows.items() if f", {kind}, eager" in name}
+        assert {task["library"] for task in alike.values()} == {
+            "rdx",
+            "sentence_transformers",
+            "lightning_ir",
+        }
+        assert {(t["precision"], t["attention"]) for t in alike.values()} == {(kind, "eager")}
+    own = [task for name, (_, task) in rows.items() if name.endswith("defaults")]
+    assert len(own) == 3 and {task["attention"] for task in own} == {None}
+
+
+def test_what_is_done_once_counts_in_every_step():
+    clock = peers.Clock({"device": "cpu"})
+    clock.beforehand, clock.times = 3.0, [0.0, 1.0, 4.0]
+    assert clock.facts()["spans"] == [2.0, 4.0]
 
 
 @pytest.mark.slow
