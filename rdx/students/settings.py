@@ -24,7 +24,7 @@ from rdx.draws import seed as draw_seed
 from rdx.loading import explained
 from rdx.students import probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import MASKED, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
 from rdx.students.tokenising import Pairs, load_tokenizer
@@ -37,7 +37,6 @@ HEADS = ("cls", *OWN)
 ATTENTION = ("full", "sparse")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
-MASKED = ("eager", "sdpa")
 IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3")
 
 
