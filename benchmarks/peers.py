@@ -353,24 +353,22 @@ def lightning_ir_scores(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def rdx_prepares(task: dict[str, Any]) -> dict[str, Any]:
-    """`rdx.batches`; options: max_tokens. "first": seconds of tokenising all texts, once."""
-    from rdx import batches
+    """`rdx.trainer.preparing`; options: max_tokens, limit. "first": seconds of tokenising."""
+    from rdx import losses
+    from rdx.trainer.preparing import Share, prepare
 
     student, collection = of_rdx(task)
-    lists = rdx_lists(task, collection)
-    max_tokens = task["options"]["max_tokens"]
+    lists, options = rdx_lists(task, collection), task["options"]
     start = time.process_time()
     tokens = student.pairs.tokens(collection.queries, collection.passages)
     first = time.process_time() - start
 
-    def prepare(step: int) -> list[torch.Tensor]:
+    def prepared(step: int) -> list[torch.Tensor]:
         own = lists[step * task["batch"] : (step + 1) * task["batch"]]
-        batches.targets(own)
-        rows, positions = batches.rows_of(own, tokens), batches.positions_of(own)
-        micros = batches.micro_batches(tokens, rows, positions, max_tokens)
-        return [micro.inputs["attention_mask"] for micro in micros]
+        made = prepare(own, tokens, losses.RankNet(), share=Share(), **options)
+        return [micro.inputs["attention_mask"] for group in made.groups for micro in group.micros]
 
-    return _prepared(task, prepare) | {"first": first}
+    return _prepared(task, prepared) | {"first": first}
 
 
 def sentence_transformers_prepares(task: dict[str, Any]) -> dict[str, Any]:
