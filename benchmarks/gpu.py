@@ -332,13 +332,17 @@ def correctness(bench: Bench) -> None:
     for name, options in ways.items():
         work = partial(against_single_graph, bench, given, options)
         measure(f"RankNet, {name} against one graph", 40, work)
-    measure("RankNet, bf16 against fp32", 40, partial(rounded, bench, given))
+    for attention in (None, "varlen"):
+        name = f"RankNet, bf16{', varlen attention' if attention else ''} against fp32"
+        measure(name, 40, partial(rounded, bench, given, attention))
     measure("tests marked gpu", 60, marked_tests)
 
 
-def gradients(bench: Bench, given: Texts, **options: Any) -> tuple[float, dict[str, Tensor]]:
+def gradients(
+    bench: Bench, given: Texts, attention: str | None = None, **options: Any
+) -> tuple[float, dict[str, Tensor]]:
     """The loss and the gradients of one step of `fit`, without dropout."""
-    student = bench.student("small", dropout=0.0)
+    student = bench.student("small", dropout=0.0, attention_implementation=attention)
     found: dict[str, Tensor] = {}
 
     def keep(*_: Any) -> None:
@@ -392,9 +396,10 @@ def compared(one: tuple[float, dict[str, Tensor]], two: tuple[float, dict[str, T
     return {"ok": alike, "loss error": short(loss_error), "gradient error": short(error)}
 
 
-def rounded(bench: Bench, given: Texts) -> Found:
+def rounded(bench: Bench, given: Texts, attention: str | None) -> Found:
     """How far a gradient in bfloat16 is from one in float32: length of the difference."""
-    exact, near = (gradients(bench, given, precision=precision) for precision in ("fp32", "bf16"))
+    exact = gradients(bench, given, precision="fp32")
+    near = gradients(bench, given, attention, precision="bf16")
     ours, theirs = (torch.cat([g.flatten() for g in one[1].values()]) for one in (near, exact))
     error = ((ours - theirs).norm() / theirs.norm()).item()
     loss_error = abs(near[0] - exact[0]) / abs(exact[0])

@@ -49,7 +49,7 @@ def test_every_section_measures(found):
 
 def test_losses_and_gradients_are_right(found):
     rows = {name: row for name, row in found["correctness"].items() if "ok" in row}
-    assert len(rows) == len(gpu.LOSSES) + 3 and all(row["ok"] for row in rows.values())
+    assert len(rows) == len(gpu.LOSSES) + 4 and all(row["ok"] for row in rows.values())
     for name, row in rows.items():
         bound = gpu.BF16_ERROR if "bf16" in name else gpu.FP32_ERROR
         assert 0 <= row["gradient error"] < bound and 0 <= row["loss error"] < bound
