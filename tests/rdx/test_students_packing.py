@@ -26,7 +26,7 @@ from tests.rdx import tiny
 SIZES = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
     "max_position_embeddings": 64, "vocab_size": len(tiny.SPECIAL) + len(WORDS), "num_labels": 1,
-    "pad_token_id": 0, "embedding_size": 8,
+    "pad_token_id": 0, "embedding_size": 8, "initializer_range": 0.3,
 }  # fmt: skip
 
 
@@ -38,15 +38,15 @@ def folder(tmp_path_factory):
     def of(kind):
         place = made / kind
         if not place.exists() and kind == "bert":
-            sizes = {"num_hidden_layers": 2, "num_labels": 1}
+            sizes = {"num_hidden_layers": 2, "num_labels": 1, "initializer_range": 0.3}
             tiny.bert(place, WORDS, BertForSequenceClassification, **sizes)
         elif not place.exists():
             cls, config = {
                 "electra": (
                     ElectraForSequenceClassification,
-                    ElectraConfig(embedding_size=8, **SIZES),
+                    ElectraConfig,
                 ),
-                "roberta": (RobertaForSequenceClassification, RobertaConfig(**SIZES)),
+                "roberta": (RobertaForSequenceClassification, RobertaConfig),
             }[kind]
             torch.manual_seed(0)
             cls(config(**SIZES)).save_pretrained(place)
@@ -152,8 +152,7 @@ def test_a_training_without_padding_gives_the_weights_of_one_with(folder, tmp_pa
 
 
 def test_where_tokens_are_is_known_before_the_step(folder):
-    settings = Student(folder("bert"), attention_implementation="varlen")
-    tokens = tokens_of(settings.create(0))
+    tokens = tokens_of(Student(folder("bert"), query_length=4, passage_length=16).create(0))
     made = prepare(LISTS, tokens, RankNet(), 60, 200, Share(), packs=True)
     for micro in (micro for group in made.groups for micro in group.micros):
         mask = micro.inputs["attention_mask"]
