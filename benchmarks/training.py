@@ -142,7 +142,14 @@ def _middle(values: list[float]) -> float:
 def memory(given: Any, folder: Path) -> None:
     """Peak memory of a step of `given.queries` lists over their depth."""
     model = save_model(given.model, folder, layers=given.layers)
-    print("| depth | pairs | gradient cache (MB) | one graph (MB) | share |\n|--:|--:|--:|--:|--:|")
+    ways = {
+        "groups of lists": {"gradient_cache": "off", "max_tokens": 4096},
+        "gradient cache": {"gradient_cache": "on", "max_tokens": 4096},
+        # One micro-batch of the whole step: what a loop without micro-batches does.
+        "one graph": {"gradient_cache": "off", "max_tokens": 10**9},
+    }
+    print("| depth | pairs |" + "".join(f" {way} (MB) |" for way in ways))
+    print("|--:|--:|" + "--:|" * len(ways))
     for depth in given.depths:
         lists = [
             [query, (passages * 4)[:depth], list(range(1, depth + 1))]
@@ -159,20 +166,13 @@ def memory(given: Any, folder: Path) -> None:
             "batch": given.queries,
             "precision": chosen("auto", given.device),
             "attention": None,
-            "options": {"gradient_cache": "on", "max_tokens": 4096},
         }
-        cached = measure(sys.executable, task)["memory"]
-        naive = None
-        if depth <= given.naive_depth:
-            # One micro-batch of the whole step: what a loop without micro-batches does.
-            whole = {"gradient_cache": "off", "max_tokens": 10**9}
-            naive = measure(sys.executable, task | {"options": whole})["memory"]
-        share = f"{cached / naive:.1%}" if naive else ""
-        print(
-            f"| {depth} | {depth * given.queries:,} | {cached:,.0f} "
-            f"| {f'{naive:,.0f}' if naive else ''} | {share} |",
-            flush=True,
-        )
+        print(f"| {depth} | {depth * given.queries:,} |", end="", flush=True)
+        for way, options in ways.items():
+            measured = way != "one graph" or depth <= given.naive_depth
+            found = measure(sys.executable, task | {"options": options}) if measured else {}
+            print(f" {found['memory']:,.0f} |" if found else " |", end="", flush=True)
+        print()
 
 
 def main() -> None:
