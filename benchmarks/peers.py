@@ -15,8 +15,8 @@ imports a library only where it is measured. A task is a JSON object:
 
 The clock runs from the end of one step (or group of lists that are scored together) to the end of
 the next, so tokenising counts (a step's share of it, where all texts are tokenised beforehand), and
-loading the model and the first step do not. Tokens are counted where they enter the encoder: twice,
-where a gradient cache runs a forward pass twice. Preparing runs no model: spans are seconds of
+loading the model and the first step do not. In the same time tokens are counted, where they enter the
+encoder: twice, where a gradient cache runs a forward pass twice. Preparing runs no model: spans are seconds of
 processor time, and tokens are those of the last step.
 """
 
@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Clock:
         self.memory_before = self._peak()
 
     def watch(self, model: torch.nn.Module) -> None:
-        """Count the tokens that enter a model from now on."""
+        """Count the tokens that enter a model, from the first tick on."""
         tables = [m for name, m in model.named_modules() if name.endswith("word_embeddings")]
         [table] = tables
         table.register_forward_pre_hook(self._count)
@@ -70,6 +71,8 @@ class Clock:
         """A step is over."""
         if self.cuda:
             torch.cuda.synchronize()
+        if not self.times:
+            self.real = self.padded = self.passes = 0
         self.times.append(time.perf_counter())
 
     def _peak(self) -> float:
@@ -80,9 +83,7 @@ class Clock:
     def facts(self) -> dict[str, Any]:
         """Seconds per interval, tokens, memory in MB: beyond the loaded model, and in all."""
         share = self.beforehand / len(self.times)
-        spans = [
-            end - start + share for start, end in zip(self.times, self.times[1:], strict=False)
-        ]
+        spans = [end - start + share for start, end in pairwise(self.times)]
         peak = self._peak()
         return {
             "spans": spans,

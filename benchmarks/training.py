@@ -104,7 +104,7 @@ def report(found: dict[str, list[dict[str, Any]]], pairs: int, peaks: dict[str, 
         )
         first = turns[0]
         runs = 2 if first.get("cached") else 1
-        steps = len(first["spans"]) + 1
+        steps = len(first["spans"])
         # Tokens that count, per second: each once, however often it was run.
         tokens = [speed * first["real"] / runs / (pairs * steps) for speed in speeds[name]]
         peak = peaks[first["precision"]]
