@@ -15,9 +15,9 @@ imports a library only where it is measured. A task is a JSON object:
 
 The clock runs from the end of one step (or group of lists that are scored together) to the end of
 the next, so tokenising counts (a step's share of it, where all texts are tokenised beforehand), and
-loading the model and the first step do not. In the same time tokens are counted, where they enter the
-encoder: twice, where a gradient cache runs a forward pass twice. Preparing runs no model: spans are seconds of
-processor time, and tokens are those of the last step.
+loading the model and the first step do not. Tokens are counted in the same time, where they enter
+the encoder: twice, where a gradient cache runs a forward pass twice. Preparing runs no model: spans
+are seconds of processor time, and tokens are those of the last step.
 """
 
 from __future__ import annotations
