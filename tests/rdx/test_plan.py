@@ -296,11 +296,12 @@ def test_power_rests_on_the_stored_trials(world, store):
     scores = plan.scores(planned, "nDCG@10")["files"]
     assert sorted(sorted(runs) for runs in scores.values()) == [[1], [1, 2]]
     [told], lines = command.power(planned, None, 0.01, ())
-    assert told["tests"] == 2 and told["seeds"] == 2 and told["queries"] == 24
-    assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.3]))
+    design = told["design"]
+    assert design["tests"] == 2 and design["seeds"] == 2 and design["queries"] == 24
+    assert design["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.3]))
     # the runs differ alike on both queries, so that more queries would remove nothing of it
-    assert told["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.8]))
-    assert told["runs_df"] == 3 * (2 - 1)
+    assert design["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.8]))
+    assert design["systems"] == 3 and design["trained"] == 2
     assert "median of 1 pairs of systems" in lines and "power at 0.01" in lines
     assert plan.scores(planned, "RR@10") == {}
 
@@ -308,8 +309,9 @@ def test_power_rests_on_the_stored_trials(world, store):
 def test_without_trials_the_spread_is_assumed(world, store):
     planned = plan.plan(world.overrides(store))
     [told], lines = command.power(planned, None, None, ["files=100"])
-    assert (told["queries"], told["seeds"], told["tests"]) == (100, 1, 1)
-    assert (told["assumption"]["sd"], told["assumption"]["source"]) == (0.1, "assumed")
+    design = told["design"]
+    assert (design["queries"], design["seeds"], design["tests"]) == (100, 1, 1)
+    assert (design["assumption"]["sd"], design["assumption"]["source"]) == (0.1, "assumed")
     # normal theory, two trained sides: (1.96 + .84) x sqrt(.1^2 / 100 + 2 x .0057^2)
     assert told["detectable"] == pytest.approx(2.80 * math.sqrt(1e-4 + 2 * 0.0057**2), rel=0.02)
     assert told["seeds_needed"] is None and "1 system of 1 seed or more, 1 test" in lines

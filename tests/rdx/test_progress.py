@@ -281,6 +281,10 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE), status=1)
     assert "diverged: " in done.stdout and "MemoryError: 4096 tokens" in done.stdout
     assert "2 of 3 failed" in done.stdout and "python -m rdx retry grid-" in done.stdout
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
+    assert all(line.startswith("FAILED  python -m rdx data=files") for line in failed)
+    assert all("grid=" not in line and "learning_rate=" in line for line in failed)
+    assert not list((tmp_path / "store").glob("distill/*.partial/manifest.json"))
     assert told(capsys)["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
     again = rdx(["retry"], tmp_path, module=("-c", SCARCE), status=1)
     assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2
