@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,21 @@ from torch import Tensor, nn
 from rdx.loading import ModelError
 from rdx.students.dropout import CheapDropout
 from rdx.students.folders import FACTS, HEAD
-from rdx.students.heads import first_position, sparse
+from rdx.students.heads import Linear, bias, first_position, sparse
 from rdx.students.tokenising import Pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rdx.students.settings import LoRA
+
+
+# Encoders with layers like BERT's: every token sees every token, and what classifies reads [CLS].
+LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+
+
+# How Transformers computes attention with a mask [P, 1, L, L] that is added to the logits.
+MASKED = ("eager", "sdpa")
 
 
 class CrossEncoder(nn.Module):
@@ -36,7 +44,11 @@ class CrossEncoder(nn.Module):
         mask = inputs["attention_mask"]
         if self.pairs.attention == "sparse":
             inputs = sparse(inputs, parts, self.first_position)
-        with CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext():
+        elif self._like_bert and self.encoder.config._attn_implementation in MASKED:
+            # Transformers looks whether there is padding at all, which waits for a GPU
+            inputs = {**inputs, "attention_mask": bias(mask.bool()[:, None, None])}
+        cheap = CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext()
+        with cheap, self._last_layer():
             output = self.encoder(**inputs)
         scores: Tensor
         if self.head is None:
@@ -45,6 +57,21 @@ class CrossEncoder(nn.Module):
             scores = self.head(output.last_hidden_state, mask, parts)
         return scores
 
+    def _last_layer(self) -> AbstractContextManager[object]:
+        """Within it, the last layer goes on with [CLS] alone after its attention.
+
+        Where nothing else is read of it; 9 of the 12 matrix products (of the hidden size squared)
+        per token of a layer are saved.
+        """
+        if not self._like_bert or not (self.head is None or isinstance(self.head, Linear)):
+            return nullcontext()
+        layers: Any = self.encoder.base_model.encoder.layer
+        return layers[-1].attention.output.register_forward_pre_hook(_first_token)
+
+    @property
+    def _like_bert(self) -> bool:
+        return self.encoder.config.model_type in LIKE_BERT
+
     def save(self, folder: Path) -> None:
         """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""
         merged(self.encoder).save_pretrained(folder)
@@ -52,6 +79,11 @@ class CrossEncoder(nn.Module):
         if self.head is not None:
             save_file(self.head.state_dict(), folder / HEAD)
         (folder / FACTS).write_text(json.dumps(self.pairs.facts) + "\n")
+
+
+def _first_token(module: nn.Module, vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Of token vectors [P, L, H], those of the first token [P, 1, H]."""
+    return tuple(each[:, :1] for each in vectors)
 
 
 def compile_encoder(encoder: nn.Module) -> None:
