@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import logging
-import sys
 import time
 import traceback
 from dataclasses import fields
@@ -723,14 +722,6 @@ def test_wrong_settings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"^teacher.backend.{key}") as caught:
         configured("teacher.backend", Endpoint, **({"model": "toy"} | {key: value}))
     assert KEY not in str(caught.value)
-
-
-def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    endpoint = quick("http://127.0.0.1:1/v1")
-    assert endpoint.backend().identity()["model"] == "toy"
-    with pytest.raises(Fatal, match=r"pip install 'rdx\[llm\]'"):
-        ask(endpoint)
 
 
 # --- a real server ---

@@ -36,8 +36,6 @@ from rdx.teachers.ledger import Ledger
 from rdx.teachers.parsing import VERSION
 from tests.rdx.configured import configured
 
-pytest.importorskip("openai")
-
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
 
 
