@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from string import Formatter, ascii_uppercase
 
@@ -88,13 +87,13 @@ class Prompt:
         """Chat that shows the passages in the given order, the first one as 1 or A."""
         return self.chat(self.plain(query), list(map(self.plain, passages)))
 
-    def plain(self, text: str) -> str:
-        """A query or a passage as it is shown.
+    def plain(self, text: str, words: int | None = None) -> str:
+        """A query or a passage as it is shown, or the first words of it.
 
         White space is collapsed, and what looks like an identifier is written with round brackets,
         as in rank_llm: "[3]" becomes "(3)".
         """
-        text = " ".join(text.split())
+        text = collapsed(text) if words is None else shorten(text, words)
         return IDENTIFIER[self.identifiers].sub(r"(\1)", text) if "[" in text else text
 
     def chat(self, query: str, passages: Sequence[str]) -> list[Message]:
@@ -112,21 +111,19 @@ class Prompt:
         ]
         bodies = [_filled(self.body, passage) for passage in shown]
         prefix, suffix = _filled(self.prefix, known), _filled(self.suffix, known)
-        chat = [Message(role="system", content=self.system_message)]
+        chat: list[Message] = [{"role": "system", "content": self.system_message}]
         if self.method == "singleturn_listwise":
-            chat.append(Message(role="user", content=prefix + "".join(bodies) + suffix))
+            chat.append({"role": "user", "content": prefix + "".join(bodies) + suffix})
             return [message for message in chat if message["content"]]
-        chat.append(Message(role="user", content=prefix))
-        chat.append(Message(role="assistant", content=_filled(self.prefix_assistant, known)))
+        chat.append({"role": "user", "content": prefix})
+        chat.append({"role": "assistant", "content": _filled(self.prefix_assistant, known)})
         if self.body_assistant:
             for body, passage in zip(bodies, shown, strict=True):
-                chat.append(Message(role="user", content=body))
-                chat.append(
-                    Message(role="assistant", content=_filled(self.body_assistant, passage))
-                )
-            chat.append(Message(role="user", content=suffix))
+                chat.append({"role": "user", "content": body})
+                chat.append({"role": "assistant", "content": _filled(self.body_assistant, passage)})
+            chat.append({"role": "user", "content": suffix})
         else:
-            chat.append(Message(role="user", content="".join(bodies) + suffix))
+            chat.append({"role": "user", "content": "".join(bodies) + suffix})
         return [message for message in chat if message["content"]]
 
     def canonical(self, text: str) -> str:
@@ -187,7 +184,15 @@ def shorten(text: str, words: int) -> str:
     """Return the first words of a text, split at white space."""
     if words < 1:
         raise ValueError(f"words={words}: must be at least 1")
-    return " ".join(text.split(maxsplit=words)[:words])
+    text = collapsed(text)
+    return text if text.count(" ") < words else " ".join(text.split(" ", words)[:words])
+
+
+def collapsed(text: str) -> str:
+    """Return a text with one space wherever it has white space, and none at its ends."""
+    if text.isprintable() and "  " not in text:  # most texts; splitting takes five times as long
+        return text.strip(" ")
+    return " ".join(text.split())
 
 
 def _rank_llm_file(name: str) -> tuple[Path, str]:
@@ -309,13 +314,7 @@ def _places(text: str) -> set[str]:
 
 def _filled(template: str, values: dict[str, str]) -> str:
     """Fill a template in; braces in the values are text."""
-    return "".join([text + (values[place] if place else "") for text, place in _pieces(template)])
-
-
-@cache
-def _pieces(template: str) -> list[tuple[str, str | None]]:
-    """Texts of a template, and the place after each of them."""
-    return [(text, place) for text, place, _, _ in Formatter().parse(template)]
+    return template.format_map(values)
 
 
 def _names(identifiers: str, size: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from rdx.bars import bar, tell
@@ -28,7 +29,7 @@ from rdx.teachers.messages import (
     Message,
 )
 from rdx.teachers.parsing import Parsed, read
-from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.teachers.prompts import Prompt, load
 from rdx.teachers.requests import Requests
 from rdx.teachers.standing import FAILURES, Standing
 from rdx.teachers.tables import COLUMNS
@@ -56,8 +57,8 @@ class Lists:
 
     Attributes
     ----------
-    queries
-        Query id of each list.
+    queries, lengths
+        Query id and number of passages of each list.
     """
 
     def __init__(self, candidates: pd.DataFrame) -> None:
@@ -65,23 +66,27 @@ class Lists:
         order = np.lexsort((candidates["rank"].to_numpy(), codes))
         self.queries = [str(query_id) for query_id in query_ids]
         self._table = candidates[["query_id", "doc_id"]].iloc[order].reset_index(drop=True)
-        self._ends = np.cumsum(np.bincount(codes, minlength=len(self.queries)))
+        self._doc_ids = pa.array(self._table.doc_id.astype(str), pa.string())
+        self.lengths = np.bincount(codes, minlength=len(self.queries))
+        self._starts = np.cumsum(self.lengths) - self.lengths
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def __getitem__(self, number: int) -> list[str]:
         """The doc ids of a list."""
-        start = self._ends[number - 1] if number else 0
-        doc_ids: list[str] = self._table.doc_id.iloc[start : self._ends[number]].tolist()
+        doc_ids: list[str] = self._doc_ids.slice(
+            self._starts[number], self.lengths[number]
+        ).to_pylist()
         return doc_ids
 
     def ranked(self, ranks: Sequence[Sequence[int]], states: Sequence[str]) -> pd.DataFrame:
         """A teacher ranking without scores: ranks of the passages of each list, and its state."""
-        lengths = np.diff(self._ends, prepend=0)
         teacher_rank = np.concatenate([np.empty(0, np.int32), *map(np.int32, ranks)])
         return self._table.assign(
-            teacher_rank=teacher_rank, score=np.float32("nan"), state=np.repeat(states, lengths)
+            teacher_rank=teacher_rank,
+            score=np.float32("nan"),
+            state=np.repeat(states, self.lengths),
         )[COLUMNS]
 
 
@@ -189,7 +194,7 @@ class Session:
 
         @cache
         def text(doc_id: str, words: int) -> str:
-            return self.prompt.plain(shorten(self.collection.passages[doc_id], words))
+            return self.prompt.plain(self.collection.passages[doc_id], words)
 
         query_id = self.lists.queries[place]
         return _Shown(query_id, self.prompt.plain(self.collection.queries[query_id]), text)
@@ -274,14 +279,11 @@ class Session:
         finish = "within a thought" if ends_in_thought(text or "") else finish
         return read(answer, finish, size, self.teacher.parse, self.prompt.identifiers)
 
-    def _spans(self) -> Iterator[tuple[int, list[str]]]:
-        """Number of a list, and the passages of a window of it, of all lists."""
-        for number in range(len(self.lists)):
-            doc_ids = self.lists[number]
-            for start, end in windows.positions(
-                len(doc_ids), self.teacher.window, self.teacher.stride
-            ):
-                yield number, doc_ids[start:end]
+    def _spans(self) -> Iterator[tuple[int, int, int]]:
+        """Number of a list, and where a window of it starts and ends, of all windows of a pass."""
+        for number, length in enumerate(self.lists.lengths.tolist()):
+            for span in windows.positions(length, self.teacher.window, self.teacher.stride):
+                yield number, *span
 
     def _announce(self) -> None:
         """Say before the first request what all of them may cost."""
@@ -289,15 +291,18 @@ class Session:
         spans = sum(1 for _ in self._spans())
         if not spans:
             return
-        some = list(islice(self._spans(), 0, None, max(1, spans // 50)))
+        some = [
+            (self._shown(number), self.lists[number][start:end])
+            for number, start, end in islice(self._spans(), 0, None, max(1, spans // 50))
+        ]
         prompts = [
-            tokens.of_chat(self._messages(self._shown(number), shown, teacher.passage_words))
-            for number, shown in some
+            tokens.of_chat(self._messages(shown, doc_ids, teacher.passage_words))
+            for shown, doc_ids in some
         ]
         estimate = self.meter.estimate(
             spans * teacher.passes * teacher.shuffles,
             sum(prompts) / len(prompts),
-            sum(len(shown) for _, shown in some) / len(some),
+            sum(len(doc_ids) for _, doc_ids in some) / len(some),
         )
         before = self.requests.before
         spent = f"; {counted(before, 'answer')} from before" if before else ""
