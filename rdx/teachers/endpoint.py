@@ -167,7 +167,8 @@ class _Client:
     def __init__(self, settings: Endpoint) -> None:
         self._settings = settings
         self._session: ClientSession | None = None
-        self._url, self._proxy = "", None
+        self._url = ""
+        self._proxy: str | None = None
         self._key = ""
         self._reached = False
         self._closed = False

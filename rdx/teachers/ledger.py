@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -326,8 +327,12 @@ class _Writer:
 
 def request_key(identity: Identity, messages: list[Message]) -> str:
     """Content hash of a request: 32 hex digits of the sha256 of canonical JSON."""
-    request = {"identity": identity, "messages": messages}
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    asked = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # As `json.dumps` writes them, in half the time; a session that goes on hashes all it asked.
+    said = ",".join(
+        [f'{{"content":{_text(m["content"])},"role":{_text(m["role"])}}}' for m in messages]
+    )
+    text = f'{{"identity":{asked},"messages":[{said}]}}'
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from string import Formatter, ascii_uppercase
 
@@ -103,7 +104,7 @@ class Prompt:
         known = {
             "query": query,
             "num": str(len(passages)),
-            "psg_ids": "[" + ", ".join(f"PASSAGE{i + 1}" for i in range(len(passages))) + "]",
+            "psg_ids": _placeholders(len(passages)),
         }
         names = _names(self.identifiers, len(passages))
         shown = [
@@ -317,6 +318,12 @@ def _filled(template: str, values: dict[str, str]) -> str:
     return template.format_map(values)
 
 
+@cache
+def _placeholders(size: int) -> str:
+    return "[" + ", ".join(f"PASSAGE{i + 1}" for i in range(size)) + "]"
+
+
+@cache
 def _names(identifiers: str, size: int) -> list[str]:
     if identifiers == "numbers":
         return [str(i + 1) for i in range(size)]

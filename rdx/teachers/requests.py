@@ -112,7 +112,8 @@ class Requests:
                 return known
             self.standing.answered(before=True)
             # The answer is what was stored; the rule that reads it may have changed.
-            return replace(known, state=self._state(known))
+            state = self._state(known)
+            return known if state == known.state else replace(known, state=state)
         longest = self._backend.longest(size)
         ticket = await self._meter.admit(tokens.of_chat(messages), size, longest)
         entry = replace(self._blank, key=key, attempt=attempt, query_id=query_id, size=size)

@@ -80,9 +80,9 @@ class Lists:
         ).to_pylist()
         return doc_ids
 
-    def ranked(self, ranks: Sequence[Sequence[int]], states: Sequence[str]) -> pd.DataFrame:
-        """A teacher ranking without scores: ranks of the passages of each list, and its state."""
-        teacher_rank = np.concatenate([np.empty(0, np.int32), *map(np.int32, ranks)])
+    def ranked(self, ranks: Sequence[np.ndarray], states: Sequence[str]) -> pd.DataFrame:
+        """A teacher ranking without scores: [n] ranks of the passages of each list, its state."""
+        teacher_rank = np.concatenate([np.empty(0, np.int64), *ranks]).astype(np.int32)
         return self._table.assign(
             teacher_rank=teacher_rank,
             score=np.float32("nan"),
