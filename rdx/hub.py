@@ -164,7 +164,7 @@ def cached(model: str, revision: str | None = None) -> Path | None:
     """
     name = revision or MAIN
     known = name if COMMIT.fullmatch(name) else _cached_commit(model, name)
-    return known and _folder(model, known)
+    return None if known is None else _folder(model, known)
 
 
 def remember(model: str, commit: str) -> None:

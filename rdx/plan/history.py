@@ -1,8 +1,8 @@
 """Estimate time and size of stages from comparable stored results.
 
-Times are of one device: those of another say nothing about it. A result of equal work took what the
-next will take. For other work, the part of a result that grows with the work, its pace, is told from
-the part that does not (`_Measured`).
+Times are of one device: those of another say nothing about it. A result of equal work took what
+the next will take. For other work, the part of a result that grows with the work, its pace, is told
+from the part that does not (`_Measured`).
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ class _Measured:
         if not units:
             return None
         if pace is not None and pace.seconds >= LEAST_PACE:
-            return max(seconds - pace.seconds, 0.0), pace.seconds / (pace.share * units)
+            of_all = pace.seconds / pace.share
+            # how much of it was done before an interruption, nothing tells
+            done_here = pace.seconds if self.manifest.resumed else of_all
+            return max(seconds - done_here, 0.0), of_all / units
         if pace is None and self.whole is not None and self.whole >= LEAST_WHOLE:
             return 0.0, self.whole / units
         return None

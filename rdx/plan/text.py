@@ -149,7 +149,9 @@ def _source(source: Source) -> str:
         return f"too short or interrupted to extrapolate, {results}{on}"
     missing = f"no measurement for {source.device or 'this'}"
     if source.how == How.ELSEWHERE:
-        places = " and ".join(place or "a device that was not recorded" for place in source.elsewhere)
+        places = " and ".join(
+            place or "a device that was not recorded" for place in source.elsewhere
+        )
         missing += f" ({results} on {places})"
     return missing
 
