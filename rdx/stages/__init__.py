@@ -116,11 +116,11 @@ def _candidates(parts: Parts, role: str) -> JsonValue:
 
 def _device(thing: object) -> str:
     """What an object computes on, or what it works by; the CPU where it has no choice."""
-    by = getattr(thing, "sampler", None)
-    backend = getattr(thing, "backend", None)
-    if by is not None:
-        return _device(by)
-    return getattr(thing, "device", CPU) if backend is None else getattr(backend, "device", "auto")
+    if (sampler := getattr(thing, "sampler", None)) is not None:
+        return _device(sampler)
+    if (backend := getattr(thing, "backend", None)) is not None:
+        return getattr(backend, "device", "auto")
+    return getattr(thing, "device", CPU)
 
 
 def _ranking(like: JsonValue, parts: Parts, role: str) -> Work:
@@ -133,7 +133,7 @@ def _search(parts: Parts, role: str) -> Work:
         "data": config.identity(parts.data),
         "sampler": config.identity(parts.sampler),
     }
-    return _ranking(like, parts, TRAINING)
+    return replace(_ranking(like, parts, TRAINING), units=parts.depth.queries)
 
 
 def _collection_and_index(parts: Parts, role: str) -> Sequence[Step]:

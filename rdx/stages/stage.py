@@ -43,7 +43,8 @@ class Work:
         What results took the same time for equal work on one device; their seconds a unit are
         compared.
     units
-        Pairs to train on, passages to rank; None if the configuration does not tell.
+        Pairs to train on, passages to rank, queries to search for; None if the configuration does
+        not tell.
     size
         What results of other work are as large on disk; None: nothing but those that are `like`.
     device

@@ -357,6 +357,7 @@ def test_the_work_of_a_stage(world, store):
         role = "test files" if stage == "reference" else ""
         return work(Parts(edited(cell, *more)), Step(stage, role)).units
 
+    assert of("candidates") == 8 and of("candidates", "depth.queries=4") == 4
     assert of("teach") == 8 * 5 and of("teach", "depth.pool=9") == 8 * 9
     assert of("teach", "depth.pool=9", "depth.mode=relabel") == 8 * 5
     assert of("teach", "depth.queries=null") is None
