@@ -78,7 +78,8 @@ class How(StrEnum):
     SCALED
         From the pace of results of a larger or smaller model, by floating-point operations.
     SHORT
-        Results of other work were too short, or interrupted, to tell their pace.
+        Results of other work were too short, or interrupted, to tell their pace, or their models
+        are too far in size.
     ELSEWHERE
         Results were made on other devices, or an older version of rdx did not record on which.
     NOTHING
@@ -223,9 +224,9 @@ class History:
                 return Estimate(_span(told), Source(How.PACE, label, len(told)))
             if (estimate := _scaled(work, others, label)) is not None:
                 return estimate
-        if here:
-            return Estimate(None, Source(How.SHORT, label, len(here)))
-        elsewhere = comparable or ([] if others else scaling)
+        if here or others:
+            return Estimate(None, Source(How.SHORT, label, len(here or others)))
+        elsewhere = comparable or scaling
         if elsewhere:
             devices = dict.fromkeys(str(r.manifest.device or "") for r in elsewhere)
             source = Source(How.ELSEWHERE, label, len(elsewhere), tuple(devices))

@@ -146,7 +146,7 @@ def _source(source: Source) -> str:
             f"of a model of {_millions(source.of)}{on}"
         )
     if source.how == How.SHORT:
-        return f"too short or interrupted to extrapolate, {results}{on}"
+        return f"too short, interrupted or far in size to extrapolate, {results}{on}"
     missing = f"no measurement for {source.device or 'this'}"
     if source.how == How.ELSEWHERE:
         places = " and ".join(

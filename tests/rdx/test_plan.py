@@ -306,11 +306,12 @@ def test_another_size_is_scaled_by_operations(world, store, tmp_path):
     [source] = [b.source for s in planned.stages for b in s.bases if s.stage == "distill"]
     assert (source.how, source.model, source.of) == (plan.How.SCALED, 4752, 2528)
     # the evaluation took 4 s, too short; the texts of other lengths are other work
-    assert basis(planned, "evaluate") == (plan.How.NOTHING, 0)
+    assert basis(planned, "evaluate") == (plan.How.SHORT, 1)
     planned = plan.plan(overrides(2, "student.passage_length=12"))
     assert span(planned, "distill") == (0, 0, 0, 0)
+    assert basis(planned, "distill") == (plan.How.NOTHING, 0)
     # more than ten times as large
-    assert span(plan.plan(overrides(30)), "distill") == (0, 0, 0, 0)
+    assert basis(plan.plan(overrides(30)), "distill") == (plan.How.SHORT, 1)
     # the nearer of two
     finish(overrides(30), {**TOOK, "distill": 600.0}, paces={"distill": Pace(0.5, 300)})
     planned = plan.plan(overrides(30, "student.layers=9"))
