@@ -50,10 +50,16 @@ def plan(arguments: Sequence[str]) -> None:
         metavar="COLLECTION=N",
         help="test queries, where neither the configuration nor the store tells",
     )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="tell the times of results of the store that were made on this device, as a plan "
+        "names it, e.g. 'NVIDIA H200'; default: this machine",
+    )
     options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
         with tables.checked(options.overrides):
-            planned = make_plan(options.overrides)
+            planned = make_plan(options.overrides, options.device)
         if options.why is not None:
             cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))
