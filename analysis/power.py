@@ -11,6 +11,7 @@ from analysis.summary import Summary
 from rdx.power import (
     ASSUMED_SEED_SD,
     Assumption,
+    Design,
     Sensitivity,
     pooled_run_sd,
     sensitivity,
@@ -36,11 +37,11 @@ def table(summary: Summary) -> Table | None:
         rows=tuple(
             (
                 Entry(power.collection),
-                count(power.queries),
-                runs(power.seeds),
-                number(power.assumption.sd),
-                number(power.assumption.seed_sd, 4),
-                count(power.tests),
+                count(power.design.queries),
+                runs(power.design.seeds),
+                number(power.design.assumption.sd),
+                number(power.design.assumption.seed_sd, 4),
+                count(power.design.tests),
                 number(power.detectable),
                 number(power.detectable_holm),
             )
@@ -71,16 +72,16 @@ def sensitivities(summary: Summary) -> tuple[Sensitivity, ...]:
         trained = int(any(row.trained for row in chosen)) + int(base is not None and base.trained)
         seeds = min((count for count in counts if count), default=1)
         known = _runs(summary, collection)
-        powers += sensitivity(
-            {collection: min(len(own.queries) for own in scores.values())},
+        design = Design(
+            min(len(own.queries) for own in scores.values()),
             seeds,
-            {collection: assumption},
-            runs_df=float(known[1]) if known else None,
-            tests=len(tested),
+            assumption,
             alpha=spec.alpha,
-            power=POWER,
+            tests=len(tested),
             trained=trained,
+            runs_df=float(known[1]) if known else None,
         )
+        powers.append(sensitivity(collection, design, POWER))
     return tuple(powers)
 
 

@@ -130,6 +130,15 @@ def model_path(model: str, revision: str | None = None) -> str:
     return str(folder)
 
 
+def at_hand(model: str, revision: str | None = None) -> Path | None:
+    """The folder of a model's files, if it is on this machine; fetches nothing and asks nobody."""
+    if model.startswith(PREFIX):
+        folder: Path | None = cache() / model.removeprefix(PREFIX)
+    else:
+        folder = hub.cached(model, revision) if hub.is_id(model) else Path(model)
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def _named(model: str) -> str:
     """Refuse what is neither an asset nor can be a folder or an id of the Hub."""
     if model.startswith(PREFIX) and model.removeprefix(PREFIX) not in ASSETS:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from rdx.text import counted
+
 VERSION = 1  # of all records together; a file of another version is not read
 OK = "ok"  # the health of a trial with which nothing is wrong
 
@@ -594,15 +596,63 @@ class TrialFacts:
 # --- the store ---
 
 
+@dataclass(frozen=True)
+class Device:
+    """What computes, by the name that people know it by, and how many of it.
+
+    Attributes
+    ----------
+    name
+        Of the GPU or the processor.
+    gpu
+        Whether it is a GPU.
+    count
+        GPUs; or cores that are computed on. Of all processes together.
+    """
+
+    name: str
+    gpu: bool
+    count: int = 1
+
+    def __str__(self) -> str:
+        """As in "NVIDIA H200", "2 x NVIDIA H200" and "AMD EPYC 9645, 2 cores"."""
+        if self.gpu:
+            return self.name if self.count == 1 else f"{self.count} x {self.name}"
+        return f"{self.name}, {counted(self.count, 'core')}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast work went on: its share that was done in so many seconds, without the start."""
+
+    share: float
+    seconds: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A stored result: what was signed, the sha256 of its files, and the seconds it took."""
+    """A stored result.
+
+    Attributes
+    ----------
+    signed, files
+        What was signed; the sha256 of its files.
+    seconds
+        That it took; if it was `resumed`, those since then.
+    resumed
+        Whether a process that was killed or failed had begun it.
+    device, pace
+        What it was made on, and how fast after its start; None where that was not recorded.
+    """
 
     stage: str
     signature: str
     signed: JsonValue
     files: dict[str, str]
     seconds: float
+    resumed: bool = False
+    device: Device | None = None
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -616,7 +666,8 @@ class Holder:
     since, stage_since, now
         Unix times: when it began, when its present stage began, when this was written.
     stage, first_step, step, steps
-        The stage; its first step here, steps done and steps of all; None where it counts none.
+        The stage; its first step here, which begins its time anew, steps done and steps of all;
+        None where it counts none.
     """
 
     host: str
@@ -628,6 +679,14 @@ class Holder:
     step: int | None = None
     steps: int | None = None
     now: float = 0.0
+
+    @property
+    def pace(self) -> Pace | None:
+        """Of the stage's steps after the first that was done here; None where there is none."""
+        first, step = self.first_step, self.step
+        if not self.steps or step is None or first is None or step <= first:
+            return None
+        return Pace((step - first) / self.steps, max(self.now - self.stage_since, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)

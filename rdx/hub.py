@@ -157,6 +157,16 @@ def snapshot(model: str, revision: str | None = None) -> Path:
     return folder
 
 
+def cached(model: str, revision: str | None = None) -> Path | None:
+    """The folder in the cache of what a revision was when it was downloaded; the Hub is not asked.
+
+    None if the cache does not know the revision.
+    """
+    name = revision or MAIN
+    known = name if COMMIT.fullmatch(name) else _cached_commit(model, name)
+    return None if known is None else _folder(model, known)
+
+
 def remember(model: str, commit: str) -> None:
     """Note in the cache which names, such as "main", stand for a commit: for times without the Hub.
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from rdx import devices, rankings
 from rdx import evaluation as ev
-from rdx import rankings
 from rdx.artifacts import Artifact, Evaluated, Ranking, TeacherRanking
 from rdx.collection import Collection
 from rdx.config import Cell, ConfigError
-from rdx.facts import Audit, TrialFacts
+from rdx.facts import Audit, Device, TrialFacts
 from rdx.faults import Diverged
 from rdx.job import STAGE_1, Job, source, test_role
 from rdx.stages import (
@@ -128,12 +128,22 @@ class _Walk:
             if not anew and (folder := store.recheck(stage.name, key)) is not None:
                 return folder
             make = self._work(stage, step)
-            return store.make(stage.name, key, self.signatures.signed(step), make, lock, anew)
+            return store.make(
+                *(stage.name, key, self.signatures.signed(step), make, lock, anew),
+                device=_device(self.job, stage, step.role),
+            )
 
     def _work(self, stage: Stage[Artifact], step: Step) -> Callable[[Path], None]:
         """What makes a step, once everything is there that it needs."""
         folders = {need: self.folder(need) for need in stage.inputs(self.job.parts, step.role)}
         return partial(_make, self.job, step, folders)
+
+
+def _device(job: Job, stage: Stage[Artifact], role: str) -> Device | None:
+    """What a stage is made on; None if that is not this machine."""
+    asked = stage.work(job.parts, role).device
+    count = processes.count() if stage.together else 1
+    return None if asked is None else devices.device(asked, count)
 
 
 def _make(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> None:

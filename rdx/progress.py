@@ -25,6 +25,7 @@ from rdx.artifacts import TRIAL
 from rdx.config import Cell
 from rdx.facts import Failure, Grid, GridCell, Holder, Manifest, TrialFacts
 from rdx.faults import Diverged
+from rdx.stages import LAST, STAGES
 from rdx.store import MANIFEST, Unreadable
 from rdx.store.locks import lives, note_of, read_note
 from rdx.text import counted
@@ -60,7 +61,8 @@ class Standing:
     health
         Of a finished one.
     seconds
-        That a finished one took.
+        That the stages of a finished one took which no other cell shares; None if one of them was
+        interrupted, so that nothing tells.
     """
 
     state: str
@@ -149,8 +151,8 @@ def standing(root: Path, signature: str) -> Standing:
 def _standing(folder: Path) -> Standing:
     if (folder / MANIFEST).exists():
         facts = store.read(TrialFacts, folder / TRIAL)
-        manifest = store.read(Manifest, folder / MANIFEST)
-        return Standing("finished", health=facts.health, seconds=manifest.seconds)
+        evaluated = store.read(Manifest, folder / MANIFEST)
+        return Standing("finished", health=facts.health, seconds=_took(folder, facts, evaluated))
     holder = read_note(note_of(folder))
     if holder is not None:
         return _begun(holder, lives(holder.host, holder.pid, folder.with_suffix(".held")))
@@ -158,6 +160,22 @@ def _standing(folder: Path) -> Standing:
     if failure is not None and failure.state in TO_RETRY:
         return Standing(failure.state, failure.cause, failure.log, failure.where)
     return Standing("waiting")
+
+
+def _took(folder: Path, facts: TrialFacts, evaluated: Manifest) -> float | None:
+    """Seconds of the stages that every cell makes itself; None if one was interrupted, or is gone.
+
+    `plan` tells the time of one more cell from the same records.
+    """
+    before = {s.name: facts.signatures.get(s.name) for s in STAGES.values() if s.again}
+    before.pop(LAST.stage)
+    paths = [folder.parents[1] / stage / key / MANIFEST for stage, key in before.items() if key]
+    try:
+        manifests = [evaluated, *(store.read(Manifest, path) for path in paths)]
+    except FileNotFoundError:
+        return None
+    whole = not any(manifest.resumed for manifest in manifests)
+    return sum(manifest.seconds for manifest in manifests) if whole else None
 
 
 def _failure_of(folder: Path) -> Failure | None:
@@ -181,11 +199,10 @@ def _begun(holder: Holder, alive: bool) -> Standing:
 
 def _left(holder: Holder) -> float | None:
     """Seconds to the last step of a stage, at the pace since its first note."""
-    step, first = holder.step, holder.first_step
-    if not holder.steps or step is None or first is None or step <= first:
+    pace = holder.pace
+    if pace is None or not holder.steps:
         return None
-    pace = max(holder.now - holder.stage_since, 0.0) / (step - first)
-    return pace * (holder.steps - step)
+    return pace.seconds / pace.share * (1 - (holder.step or 0) / holder.steps)
 
 
 # --- grids ---

@@ -8,10 +8,7 @@ import re
 import sys
 
 # Libraries that tell every request or step at the level of information, which Hydra shows.
-CHATTY = (
-    *("filelock", "fontTools", "git", "httpcore", "httpx", "huggingface_hub", "matplotlib"),
-    *("openai", "urllib3"),
-)
+CHATTY = "filelock fontTools git httpcore httpx huggingface_hub matplotlib urllib3".split()
 RETRIES = "urllib3.connectionpool"  # warns at every one; what fails in the end, rdx tells itself
 # Read by the libraries when they are imported, also in processes that this one starts.
 DEFAULTS = {

@@ -17,7 +17,7 @@ LAYERS = (
     {"__init__"},
     {"hub", "collection"},
     {"parts"},
-    {"rankings", "losses", "assets", "draws", "power", "precision", "bars", "ids"},
+    {"rankings", "losses", "assets", "draws", "power", "precision", "devices", "bars", "ids"},
     {"lists", "accounting", "loading"},
     {"tokens"},
     {"data", "samplers", "teachers", "batches", "students"},

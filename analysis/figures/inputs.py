@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,6 @@ from analysis.render.figures.systems import Cost, Ranking
 from analysis.significance import FloatArray
 from analysis.spec import REFERENCES, SECONDS, Row
 from analysis.summary import Summary
-from rdx import power
 from rdx.text import counted
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
@@ -247,17 +247,15 @@ def power_curves(summary: Summary) -> dict[str, PowerCurve]:
     """
     curves = {}
     for planned in sensitivities(summary)[:MOST_PANELS]:
-        n, seeds, known = planned.queries, planned.seeds, planned.assumption
-        if n < 2:
+        design, known = planned.design, planned.design.assumption
+        if design.queries < 2:
             continue
         x = np.linspace(0, 1.6 * planned.detectable, 60)
-        y = power.power_of(
-            x, n, seeds, known,
-            alpha=summary.spec.alpha, trained=planned.trained, runs_df=planned.runs_df,
-        )  # fmt: skip
+        y = replace(design, tests=1).power(x)
         label = (
-            f"{planned.collection}: {counted(n, 'query')}, {counted(seeds, 'seed')}, SD "
-            f"{known.sd:.3f} over queries, {known.seed_sd:.4f} over runs"
+            f"{planned.collection}: {counted(design.queries, 'query')}, "
+            f"{counted(design.seeds, 'seed')}, SD {known.sd:.3f} over queries, "
+            f"{known.seed_sd:.4f} over runs"
         )
         curves[label] = PowerCurve(tuple(x.tolist()), tuple(y.tolist()))
     return curves

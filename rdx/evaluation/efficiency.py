@@ -19,6 +19,7 @@ import torch
 
 from rdx.batches import scores
 from rdx.collection import Collection
+from rdx.devices import processor
 from rdx.evaluation.reranking import Runtime
 from rdx.facts import Energy, Hardware, Latency, Peak, QueryTiming
 from rdx.students import CrossEncoder
@@ -148,20 +149,11 @@ def hardware(device: torch.device) -> Hardware:
     """What the work ran on: device, processor, cores that may be used, threads of torch."""
     return Hardware(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        cpu=_cpu(),
+        cpu=processor(),
         cores=len(psutil.Process().cpu_affinity()) if platform.system() == "Linux" else None,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
     )
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    model = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return model.group(1) if model else platform.machine()
 
 
 def watch_memory(device: torch.device) -> Callable[[], Peak]:

@@ -4,8 +4,8 @@ Times and sizes are those of comparable results in the store; what was never don
 """
 
 from rdx.plan.evidence import queries, scores, seeds
-from rdx.plan.history import Span
-from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, CellPlan, Plan, StagePlan, plan
+from rdx.plan.history import How, Source, Span
+from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, Basis, CellPlan, Plan, StagePlan, plan
 from rdx.plan.services import Service
 from rdx.plan.text import as_json, text
 
@@ -13,9 +13,12 @@ __all__ = [
     "FINISHED",
     "TO_RUN",
     "UNRECORDED",
+    "Basis",
     "CellPlan",
+    "How",
     "Plan",
     "Service",
+    "Source",
     "Span",
     "StagePlan",
     "as_json",

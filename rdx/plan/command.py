@@ -17,7 +17,7 @@ from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as make_plan
 from rdx.plan.text import as_json, text
-from rdx.power import Sensitivity, sensitivity
+from rdx.power import Assumption, Design, Sensitivity, sensitivity
 from rdx.text import aligned, counted, duration
 
 
@@ -50,10 +50,16 @@ def plan(arguments: Sequence[str]) -> None:
         metavar="COLLECTION=N",
         help="test queries, where neither the configuration nor the store tells",
     )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="tell the times of results of the store that were made on this device, as a plan "
+        "names it, e.g. 'NVIDIA H200'; default: this machine",
+    )
     options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
         with tables.checked(options.overrides):
-            planned = make_plan(options.overrides)
+            planned = make_plan(options.overrides, options.device)
         if options.why is not None:
             cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))
@@ -96,9 +102,14 @@ def power(
     systems, runs = seeds(planned)
     tests = max(1, systems - 1)
     known_sizes = {name: count for name, count in sized.items() if count is not None}
-    sensitivities = sensitivity(
-        known_sizes, runs, known, tests=tests, wanted=wanted, systems=systems
-    )
+    sensitivities = [
+        sensitivity(
+            name,
+            Design(n, runs, known.get(name, Assumption()), tests=tests, systems=systems),
+            wanted=wanted,
+        )
+        for name, n in known_sizes.items()
+    ]
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
         f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
@@ -119,9 +130,9 @@ def power(
 def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> str:
     """What the needed seeds take beyond those that are planned; "" if there are enough."""
     needed = [s.seeds_needed for s in sensitivities if s.seeds_needed is not None]
-    if not needed or max(needed) <= sensitivities[0].seeds:
+    seeds_planned = sensitivities[0].design.seeds
+    if not needed or max(needed) <= seeds_planned:
         return ""
-    seeds_planned = sensitivities[0].seeds
     more = systems * (max(needed) - seeds_planned)
     outlook = (
         f"{counted(max(needed), 'seed')} in place of {seeds_planned}: {counted(more, 'cell')} more"
@@ -141,9 +152,9 @@ def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
         head += [f"power at {wanted:g}", "seeds needed", "queries needed"]
     lines = [head]
     for row in sensitivities:
-        known = row.assumption
-        line = [row.collection, str(row.queries), str(row.seeds), f"{known.sd:.3f}"]
-        line += [f"{known.seed_sd:.4f}", str(row.tests)]
+        design, known = row.design, row.design.assumption
+        line = [row.collection, str(design.queries), str(design.seeds), f"{known.sd:.3f}"]
+        line += [f"{known.seed_sd:.4f}", str(design.tests)]
         line += [_number(row.detectable), _number(row.detectable_holm)]
         if wanted is not None:
             line += [
@@ -153,7 +164,8 @@ def report(sensitivities: Sequence[Sensitivity], cost: str = "") -> str:
             ]
         lines.append(line)
     sources = [
-        f"{s.collection}: SD over queries and seeds {s.assumption.source}." for s in sensitivities
+        f"{s.collection}: SD over queries and seeds {s.design.assumption.source}."
+        for s in sensitivities
     ]
     return "\n".join([aligned(lines), *sources, *([cost] if cost else [])])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,20 @@ from pathlib import Path
 from rdx import config, folders, stages
 from rdx.config import Cell
 from rdx.job import Parts
-from rdx.plan.history import History, Span, but_for_the_seed, work
+from rdx.plan.history import History, Source, Span, but_for_the_seed, work
 from rdx.plan.services import Service, services
 from rdx.plan.stored import MOST, Shelf
 from rdx.stages import DISTILL, EVALUATE, LAST, STAGES, Step
 
 FINISHED, UNRECORDED, TO_RUN = "finished", "stored, not recorded", "to run"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Where the times of so many results that are to be made come from."""
+
+    source: Source
+    results: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,9 @@ class StagePlan:
     seconds
         Of what is to be made and can be estimated.
     unknown
-        How many of those to be made have nothing comparable in the store.
+        How many of those to be made cannot.
+    bases
+        What the estimates come from, or why there are none.
     bytes
         On disk of what is to be made; None if something has nothing comparable in the store.
     """
@@ -43,6 +54,7 @@ class StagePlan:
     compute: int
     seconds: Span = field(default_factory=Span)
     unknown: int = 0
+    bases: tuple[Basis, ...] = ()
     bytes: int | None = 0
 
 
@@ -109,13 +121,19 @@ class Plan:
         return _total(stage.bytes for stage in self.stages)
 
 
-def plan(overrides: Sequence[str]) -> Plan:
+def plan(overrides: Sequence[str], device: str | None = None) -> Plan:
     """Find out what the cells of a command line would take; nothing is run, nothing written.
+
+    Parameters
+    ----------
+    device
+        Whose times are told, as a plan names it; None: this machine's.
 
     Raises
     ------
     ConfigError
-        On what `rdx.config.split` refuses or, in a cell that is not finished, `rdx.config.check`.
+        On what `rdx.config.split` refuses or, in a cell that is not finished, `rdx.config.check`;
+        and if no stored result was made on the device.
     """
     possible, left_out = stages.split(overrides)
     cells = stages.distinct(possible)
@@ -124,7 +142,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     lacking = _lacking(waiting)
     done = [cell for cell in cells if shelf.has(cell)][:MOST]
     past = [*shelf.finished(done), *(shelf.others(cells) if waiting else ())]
-    history = History(past, shelf)
+    history = History(past, shelf, device)
     parts = {cell.signature: Parts(cell.cfg) for cell in cells}
     planned = _cells(cells, parts, shelf)
     to_make = [(parts[plan.cell.signature], step) for plan in planned for step in plan.steps]
@@ -200,15 +218,17 @@ def _stage(
                 named.add(cell.keys[str(step)])
                 stored |= {cell.keys[str(step)]} if shelf.has(cell, step) else set()
     amounts = [work(objects, step) for objects, step in to_make if step.stage == stage]
-    spans = [history.seconds(amount) for amount in amounts]
-    known = [span for span in spans if span is not None]
+    estimates = [history.estimate(amount) for amount in amounts]
+    known = [estimate.span for estimate in estimates if estimate.span is not None]
+    bases = Counter(estimate.source for estimate in estimates)
     return StagePlan(
         stage=stage,
         distinct=len(named),
         stored=len(stored),
         compute=len(amounts),
         seconds=sum(known, Span()),
-        unknown=len(spans) - len(known),
+        unknown=len(estimates) - len(known),
+        bases=tuple(Basis(source, results) for source, results in bases.items()),
         bytes=_total(history.bytes(amount) for amount in amounts),
     )
 
@@ -242,8 +262,11 @@ def _one_more(parts_of_cells: list[Parts], history: History) -> Span | None:
     systems = {but_for_the_seed(parts): parts for parts in parts_of_cells if parts.loss is not None}
     known = []
     for parts in systems.values():
-        spans = [history.seconds(work(parts, Step(stage.name))) for stage in (DISTILL, EVALUATE)]
-        both = [span for span in spans if span is not None]
+        both = [
+            span
+            for stage in (DISTILL, EVALUATE)
+            if (span := history.estimate(work(parts, Step(stage.name))).span) is not None
+        ]
         if len(both) == 2:
             known.append(both[0] + both[1])
     return sum(known, Span()).scaled(1 / len(known)) if known else None

@@ -19,9 +19,9 @@ MOST = 200  # finished cells of the plan that are looked into; likewise others, 
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored result: the seconds that making it took, and its bytes on disk."""
+    """A stored result: its manifest, and its bytes on disk."""
 
-    seconds: float
+    manifest: Manifest
     bytes: int
 
 
@@ -94,7 +94,7 @@ def _entry(folder: Path) -> Entry | None:
         if error.denied:
             raise
         return None
-    return Entry(manifest.seconds, held)
+    return Entry(manifest, held)
 
 
 def _past(folder: Path) -> Past | None:

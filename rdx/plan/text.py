@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rdx.plan.history import Span
+from rdx.plan.history import How, Source, Span
 from rdx.plan.plans import FINISHED, TO_RUN, UNRECORDED, Plan
 from rdx.plan.services import Service
 from rdx.text import aligned, amount, counted, duration
@@ -90,6 +91,7 @@ def _totals(planned: Plan) -> str:
     lines = []
     if planned.count(TO_RUN):
         lines.append(f"time  {_whole_time(planned)}")
+        lines += [f"      {line}" for line in _bases(planned)]
         need = "unknown: no stored result to take sizes from"
         if planned.bytes is not None:
             need = f"{amount(planned.bytes)} in {planned.store}"
@@ -114,14 +116,49 @@ def _whole_time(planned: Plan) -> str:
     whole = planned.seconds
     unknown = [f"{s.stage} {s.unknown}" for s in planned.stages if s.unknown]
     if not whole.observed:
-        return "no stored trial to estimate from"
-    shown = (
-        f"{duration(whole.value)} ({duration(whole.low)} to {duration(whole.high)}), one cell "
-        "after the other, where the stored ones ran"
-    )
-    if unknown:
-        shown += f"; without what no stored trial tells: {', '.join(unknown)}"
-    return shown
+        return "unknown"
+    shown = f"{duration(whole.value)} ({duration(whole.low)} to {duration(whole.high)})"
+    shown += ", one cell after the other"
+    return f"{shown}; without what is unknown: {', '.join(unknown)}" if unknown else shown
+
+
+def _bases(planned: Plan) -> Iterator[str]:
+    """A line for each source of times: what it is, and the stages that it tells of."""
+    stages: dict[Source, list[str]] = defaultdict(list)
+    for stage in planned.stages:
+        for basis in stage.bases:
+            count = f" {basis.results}" if basis.results > 1 else ""
+            stages[basis.source].append(f"{stage.stage}{count}")
+    for source, told in stages.items():
+        yield f"{_source(source)}: {', '.join(told)}"
+
+
+def _source(source: Source) -> str:
+    results = counted(source.results, "result")
+    on = f" on {source.device}" if source.device else ""
+    if source.how == How.EQUAL:
+        return f"from {results} of equal work{on}"
+    if source.how == How.PACE:
+        return f"by the pace of {results}{on}"
+    if source.how == How.SCALED:
+        return (
+            f"scaled by FLOPs to a model of {_millions(source.model)} from the pace of {results} "
+            f"of a model of {_millions(source.of)}{on}"
+        )
+    if source.how == How.SHORT:
+        return f"too short, interrupted or far in size to extrapolate, {results}{on}"
+    missing = f"no measurement for {source.device or 'this'}"
+    if source.how == How.ELSEWHERE:
+        places = " and ".join(
+            place or "a device that was not recorded" for place in source.elsewhere
+        )
+        missing += f" ({results} on {places})"
+    return missing
+
+
+def _millions(parameters: int) -> str:
+    """Parameters that compute, as in "10.6 M"."""
+    return f"{parameters / 1e6:.3g} M"
 
 
 def _service(service: Service) -> str:

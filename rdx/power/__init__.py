@@ -20,15 +20,7 @@ Own code, since `statsmodels.stats.power.TTestPower` knows no variance between t
 one number at a time, and gives NaN far out.
 """
 
-from rdx.power.model import (
-    Sensitivity,
-    detectable,
-    power_of,
-    queries_needed,
-    seeds_needed,
-    sensitivity,
-    standard_error,
-)
+from rdx.power.model import Design, Sensitivity, sensitivity
 from rdx.power.spreads import (
     ASSUMED_SD,
     ASSUMED_SEED_SD,
@@ -42,14 +34,10 @@ __all__ = [
     "ASSUMED_SD",
     "ASSUMED_SEED_SD",
     "Assumption",
+    "Design",
     "Sensitivity",
-    "detectable",
     "pooled_run_sd",
     "pooled_seed_sd",
-    "power_of",
-    "queries_needed",
-    "seeds_needed",
     "sensitivity",
     "spread",
-    "standard_error",
 ]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -34,6 +35,7 @@ from rdx.artifacts import (
     Tokenised,
 )
 from rdx.config import Cell
+from rdx.devices import CPU
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
 from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of, tokens_of
 from rdx.store import signature
@@ -64,6 +66,10 @@ __all__ = [
     "split",
     "steps",
 ]
+
+if TYPE_CHECKING:
+    from rdx.students import Student
+    from rdx.trainer.sizes import Size
 
 SCHEMA = 5  # raise it when the meaning of a stored result changes
 
@@ -111,8 +117,26 @@ def _candidates(parts: Parts, role: str) -> JsonValue:
     }
 
 
+def _device(thing: object) -> str:
+    """What an object computes on, or what it works by; the CPU where it has no choice."""
+    if (sampler := getattr(thing, "sampler", None)) is not None:
+        return _device(sampler)
+    if (backend := getattr(thing, "backend", None)) is not None:
+        return getattr(backend, "device", "auto")
+    return getattr(thing, "device", CPU)
+
+
+def _ranking(like: JsonValue, parts: Parts, role: str) -> Work:
+    sampler = source(parts, role).sampler
+    return Work(like, device=_device(sampler), precision=getattr(sampler, "precision", ""))
+
+
 def _search(parts: Parts, role: str) -> Work:
-    return Work({"data": config.identity(parts.data), "sampler": config.identity(parts.sampler)})
+    like: JsonValue = {
+        "data": config.identity(parts.data),
+        "sampler": config.identity(parts.sampler),
+    }
+    return replace(_ranking(like, parts, TRAINING), units=parts.depth.queries)
 
 
 def _collection_and_index(parts: Parts, role: str) -> Sequence[Step]:
@@ -132,7 +156,7 @@ INDEX = Stage(
     decides=_index,
     make=_late("retrieval", "index"),
     reads=lambda parts, role: (collection_of(role),),
-    work=lambda parts, role: Work(_index(parts, role)),
+    work=lambda parts, role: _ranking(_index(parts, role), parts, role),
 )
 RETRIEVE = Stage(
     "retrieve",
@@ -140,7 +164,7 @@ RETRIEVE = Stage(
     decides=_retrieval,
     make=_late("retrieval", "retrieve"),
     reads=_collection_and_index,
-    work=lambda parts, role: Work(_retrieval(parts, role)),
+    work=lambda parts, role: _ranking(_retrieval(parts, role), parts, role),
 )
 CANDIDATES = Stage(
     "candidates",
@@ -185,8 +209,14 @@ TOKENS = Stage(
 def _labels(parts: Parts, role: str) -> Work:
     queries, teacher = parts.depth.queries, config.identity(parts.teacher)
     if queries is None:
-        return _open_ended(parts, teacher)
-    return Work(teacher, queries * parts.depth.asked)
+        return _of_teacher(parts, _open_ended(parts, teacher))
+    return _of_teacher(parts, Work(teacher, queries * parts.depth.asked))
+
+
+def _of_teacher(parts: Parts, work: Work) -> Work:
+    """Work of the teacher: behind a service, it takes as long from wherever that is asked."""
+    served = getattr(parts.teacher, "service", "")
+    return replace(work, device=None if served else _device(parts.teacher))
 
 
 def _open_ended(parts: Parts, like: JsonValue) -> Work:
@@ -202,7 +232,7 @@ def _reference(parts: Parts, role: str) -> JsonValue:
 
 def _test_labels(parts: Parts, role: str) -> Work:
     units = parts.evaluation.teacher_queries * source(parts, role).k
-    return Work(config.identity(parts.teacher), units)
+    return _of_teacher(parts, Work(config.identity(parts.teacher), units))
 
 
 TEACH = Stage(
@@ -266,17 +296,41 @@ def _stage_2_needs(parts: Parts, role: str) -> Sequence[Step]:
     return (Step("teach"), Step("select"), Step("prefinetune"), *dev)
 
 
-def _training(parts: Parts, kind: str, pairs: float | None) -> Work:
-    student = config.identity(parts.student)
-    like: JsonValue = [kind, student, parts.trainer.precision]
+def _training(parts: Parts, kind: JsonValue, pairs: float | None) -> Work:
+    student, texts = config.identity(parts.student), config.identity(parts.data, config.PASSAGES)
+    like: JsonValue = [kind, student, texts]
     work = Work(like, pairs) if pairs is not None else _open_ended(parts, like)
-    return replace(work, size=student)
+    return _of_student(parts, replace(work, size=student), [kind, texts])
+
+
+def _of_student(parts: Parts, work: Work, other: JsonValue) -> Work:
+    """Work of the student, which takes time in proportion to its size where all else is equal."""
+    student = config.identity(parts.student)
+    assert isinstance(student, dict)
+    rest = {key: value for key, value in student.items() if key not in _SIZES}
+    return replace(
+        work,
+        device=parts.trainer.device,
+        precision=parts.trainer.precision,
+        scales=[rest, other],
+        model=lambda: _size(parts.student),
+    )
+
+
+_SIZES = ("model", "revision", "layers")  # what of a student decides its size
+
+
+def _size(student: Student) -> Size | None:
+    from rdx.trainer.sizes import size
+
+    return size(student)
 
 
 def _stage_1_work(parts: Parts, role: str) -> Work:
     stage = parts.prefinetune
     if stage is None:
-        return _training(parts, "saved as it comes", 1)
+        student = config.identity(parts.student)
+        return Work(["saved as it comes", student], size=student)
     lists = None if stage.queries is None else stage.queries * stage.epochs
     return _training(parts, STAGE_1, None if lists is None else lists * (1 + stage.negatives))
 
@@ -284,7 +338,7 @@ def _stage_1_work(parts: Parts, role: str) -> Work:
 def _stage_2_work(parts: Parts, role: str) -> Work:
     depth = parts.depth
     if depth.queries is None:
-        return _training(parts, "stage 2", None)
+        return _training(parts, ["stage 2", config.identity(parts.budget)], None)
     length = parts.budget.length(depth.queries, depth.k, parts.trainer.batch)
     return _training(parts, "stage 2", length.pairs)
 
@@ -345,8 +399,9 @@ def _evaluation_reads(parts: Parts, role: str) -> Sequence[Step]:
 
 
 def _evaluation_work(parts: Parts, role: str) -> Work:
-    student, evaluation = config.identity(parts.student), config.identity(parts.evaluation)
-    return Work([student, parts.trainer.precision, evaluation])
+    evaluation = config.identity(parts.evaluation)
+    work = Work([config.identity(parts.student), evaluation])
+    return _of_student(parts, work, ["evaluation", evaluation])
 
 
 EVALUATE = Stage(

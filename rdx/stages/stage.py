@@ -19,11 +19,13 @@ from rdx.artifacts import (
     TeacherRanking,
     Tokenised,
 )
+from rdx.devices import CPU
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, test_role
 
 if TYPE_CHECKING:
     from rdx.students import CrossEncoder
     from rdx.tokens import Tokens
+    from rdx.trainer.sizes import Size
 
 A = TypeVar("A", bound=Artifact)
 A_co = TypeVar("A_co", bound=Artifact, covariant=True)
@@ -48,16 +50,31 @@ class Work:
     Attributes
     ----------
     like
-        What results took the same time for equal work; their seconds a unit are compared.
+        What results took the same time for equal work on one device; their seconds a unit are
+        compared.
     units
-        Pairs to train on, passages to rank; None if the configuration does not tell.
+        Pairs to train on, passages to rank, queries to search for; None if the configuration does
+        not tell.
     size
         What results of other work are as large on disk; None: nothing but those that are `like`.
+    device
+        What it asks for: "cpu", or a name of torch, or "auto"; None: it is not done by this
+        machine, and takes as long whatever that is.
+    precision
+        Of what is computed; "" where there is no choice.
+    scales
+        What results took time in proportion to the parameters of their students; None: none did.
+    model
+        The size of the student; None where nothing here tells.
     """
 
     like: JsonValue
     units: float | None = 1
     size: JsonValue = None
+    device: str | None = CPU
+    precision: str = ""
+    scales: JsonValue = None
+    model: Callable[[], Size | None] = lambda: None
 
 
 def collection_of(role: str) -> Step:

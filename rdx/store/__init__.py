@@ -11,13 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from rdx import facts
-from rdx.facts import FactsError, Manifest, Record
+from rdx.facts import Device, FactsError, Manifest, Record
 from rdx.store.locks import Lock
 
 MANIFEST = "manifest.json"
@@ -135,6 +135,7 @@ class Store:
         write: Callable[[Path], None],
         lock: Lock,
         anew: bool = False,
+        device: Device | None = None,
     ) -> Path:
         """Make a result under its lock; returns its folder.
 
@@ -146,18 +147,31 @@ class Store:
         ----------
         signed
             What the key is the signature of, for ``plan --why``.
+        device
+            What it is made on, for estimates.
         """
         folder = self.folder(stage, key)
         partial = folder.with_suffix(".partial")
         if anew:
             shutil.rmtree(partial, ignore_errors=True)
+        resumed = partial.exists()
         partial.mkdir(exist_ok=True)
         for temporary in [p for p in partial.rglob("*.tmp*") if _TEMPORARY.search(p.name)]:
             temporary.unlink()  # of a process that was killed while it wrote
         start = time.perf_counter()
         write(partial)
         seconds = round(time.perf_counter() - start, 3)
-        _seal(partial, stage, key, signed, seconds)
+        record = Manifest(
+            stage=stage,
+            signature=key,
+            signed=signed,
+            files={},
+            seconds=seconds,
+            resumed=resumed,
+            device=device,
+            pace=lock.pace,
+        )
+        _seal(partial, record)
         lock.check()
         _replace(partial, folder)
         self.log[f"{stage}/{key}"] = "computed"
@@ -251,17 +265,14 @@ def share(folder: Path, like: Path) -> None:
                 path.chmod(wanted)
 
 
-def _seal(folder: Path, stage: str, key: str, signed: JsonValue, seconds: float) -> None:
-    """Write the manifest of a whole result, and let others read it."""
+def _seal(folder: Path, record: Manifest) -> None:
+    """Write the manifest of a whole result, its files included, and let others read it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     digests = {str(p.relative_to(folder)): _sha256(p) for p in files}
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    write(
-        folder / MANIFEST,
-        Manifest(stage=stage, signature=key, signed=signed, files=digests, seconds=seconds),
-    )
+    write(folder / MANIFEST, replace(record, files=digests))
     share(folder, folder / MANIFEST)
 
 

@@ -19,7 +19,7 @@ import psutil
 from filelock import SoftFileLease, Timeout
 
 from rdx import facts
-from rdx.facts import FactsError, Holder
+from rdx.facts import FactsError, Holder, Pace
 from rdx.faults import Mendable
 
 LEASE = 120.0
@@ -60,17 +60,24 @@ class Lock:
     def tell(self, stage: str, step: int | None = None, steps: int | None = None) -> None:
         """Note what is being made and how far it is; where that cannot be written, it is left."""
         begins = stage != self._holder.stage
-        if not begins and time.monotonic() - self._noted < NOTES:
-            return
-        self._noted = time.monotonic()
         now = time.time()
         if begins or self._holder.first_step is None:
             self._holder = replace(self._holder, stage=stage, stage_since=now, first_step=step)
         self._holder = replace(self._holder, step=step, steps=steps, now=now)
+        if begins or time.monotonic() - self._noted >= NOTES:
+            self._noted = time.monotonic()
+            self._note()
+
+    def _note(self) -> None:
         temporary = self.note.with_name(f"{self.note.name}.tmp{os.getpid()}")
         with suppress(OSError):
             temporary.write_text(facts.dump(self._holder))
             os.replace(temporary, self.note)
+
+    @property
+    def pace(self) -> Pace | None:
+        """How fast the result itself is made, which the lock is of."""
+        return self._holder.pace if self._holder.stage == self.stage else None
 
     def check(self) -> None:
         """Refuse to go on without the lock.

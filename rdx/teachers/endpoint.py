@@ -7,6 +7,7 @@ is not in any representation, identity, message or log.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from annotated_types import MinLen
 
@@ -40,8 +43,7 @@ from rdx.teachers.replies import Kind, Tokens
 from rdx.text import counted
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-    from openai.resources.chat.completions.completions import AsyncCompletionsWithRawResponse
+    from aiohttp import ClientSession
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,11 @@ log = logging.getLogger(__name__)
 TOKENS_PER_PASSAGE = 8
 TOKENS_AROUND = 16
 
+OPENAI = "https://api.openai.com/v1"  # where no other address is given
+# Of connections that wait: less than the 5 s after which servers such as vLLM's close them.
+KEEP_ALIVE = 4.0
+# Environment variables that OpenAI's own client sends as headers.
+ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 RESERVED = ("model", "messages", "stream", "n")  # of the body; `extra` may not set them
 LIMITS = ("max_tokens", "max_completion_tokens")  # of the body: tokens of the longest answer
 
@@ -62,8 +69,8 @@ class Endpoint:
     model
         Name of the model, as the service knows it.
     base_url
-        Address up to and with "/v1"; None: $OPENAI_BASE_URL, or else the `openai` client's own. It
-        is not part of the identity, so that a server may move: say what it runs by the next two.
+        Address up to and with "/v1"; None: $OPENAI_BASE_URL, or else OpenAI's. It is not part of
+        the identity, so that a server may move: say what it runs by the next two.
     revision, engine
         What else decides the answers and the name does not say, such as a commit or "vllm 0.11";
         not sent, but part of the identity.
@@ -102,7 +109,6 @@ class Endpoint:
     max_wait: Annotated[From0, SCHEDULES] = 60.0
     patience: Annotated[From0, SCHEDULES] = 3600.0
 
-    requires: ClassVar[str] = "openai"
     paid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -160,7 +166,9 @@ class _Client:
 
     def __init__(self, settings: Endpoint) -> None:
         self._settings = settings
-        self._openai: AsyncOpenAI | None = None
+        self._session: ClientSession | None = None
+        self._url = ""
+        self._proxy: str | None = None
         self._key = ""
         self._reached = False
         self._closed = False
@@ -205,17 +213,17 @@ class _Client:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._openai is not None:
-            await self._openai.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def _ask(self, messages: list[Message], size: int, lost: Lost | None) -> Answer:
-        s, completions = self._settings, self._connected()
-        body = s.body(messages, size)
+        s, session = self._settings, self._connected()
+        body = json.dumps(s.body(messages, size), separators=(",", ":"), allow_nan=False).encode()
         start = time.perf_counter()
         trouble = _Trouble(Failed("not asked"))
         for number in range(1, s.tries + 1):
             await self._opened()
-            outcome = await self._try(completions, body, size)
+            outcome = await self._try(session, body, messages, size)
             if isinstance(outcome, Answer):
                 return replace(outcome, latency=time.perf_counter() - start)
             trouble = outcome
@@ -243,56 +251,50 @@ class _Client:
             await asyncio.sleep(wait)
 
     async def _try(
-        self, completions: AsyncCompletionsWithRawResponse, body: dict[str, Any], size: int
+        self, session: ClientSession, body: bytes, messages: list[Message], size: int
     ) -> Answer | _Trouble:
         """Send one request.
 
         Errors are returned, not raised while another one is handled: a chained traceback would
         show the client's own error, and with it the header that holds the key.
         """
-        import openai
+        import aiohttp
 
-        messages: list[Message] = body["messages"]
-        more = {name: value for name, value in body.items() if name not in ("model", "messages")}
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                reply = await completions.create(
-                    model=body["model"], messages=body["messages"], extra_body=more
-                )
-        except openai.APIStatusError as error:
-            self._reached = True
-            status, response = error.status_code, error.response
-            trouble = self._refusal(status, response.headers, response.text)
-            return trouble._replace(taken=_sent(messages) if replies.worked(status) else None)
-        except (TimeoutError, openai.APITimeoutError):
+            async with (
+                asyncio.timeout(self._settings.timeout),
+                session.post(self._url, data=body, proxy=self._proxy) as response,
+            ):
+                content = await response.read()
+        except TimeoutError:
             late = f"no answer within {self._settings.timeout:g} s"
             return _again(late, taken=_sent(messages))
-        except openai.APIConnectionError as error:
-            cause = error.__cause__
-            # By name: the client's HTTP library differs between its versions.
-            unreached = type(cause).__name__ == "ConnectError"
-            what = self._clean(f"{type(cause).__name__}: {cause}")
-            address = self._settings.base_url or "the default address"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            unreached = isinstance(error, aiohttp.ClientConnectorError)
+            what = self._clean(f"{type(error).__name__}: {error}")
             taken = None if unreached else _sent(messages)
+            address = self._settings.base_url or "the default address"
             return _again(f"connection to {address}: {what}", unreached=unreached, taken=taken)
         self._reached = True
+        if not response.ok or response.status >= 300:
+            trouble = self._refusal(response.status, response.headers, content)
+            taken = _sent(messages) if replies.worked(response.status) else None
+            return trouble._replace(taken=taken)
         try:
-            answer = replies.read(reply.content, messages, self._settings.longest(size))
+            answer = replies.read(content, messages, self._settings.longest(size))
         except ValueError as error:
-            took = replies.taken(reply.content, messages)
+            took = replies.taken(content, messages)
             return _again(self._clean(str(error)), taken=took)
         # A server may repeat what it was sent, and the ledger keeps what it says.
         texts = (answer.text, answer.finish, answer.served, answer.thoughts)
         text, finish, served, thoughts = map(self._without_key, texts)
         return replace(answer, text=text, finish=finish, served=served, thoughts=thoughts)
 
-    def _connected(self) -> AsyncCompletionsWithRawResponse:
-        """Return what sends requests; the client is made when first needed."""
-        if self._openai is None:
-            try:
-                import openai
-            except ImportError as error:
-                raise Fatal("the package openai is missing: pip install 'rdx[llm]'") from error
+    def _connected(self) -> ClientSession:
+        """Return what sends requests; it is made when first needed."""
+        if self._session is None:
+            from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
             s = self._settings
             self._key = os.environ.get(s.key_variable, "").strip()
             if not re.fullmatch(r"[!-~]*", self._key):
@@ -300,14 +302,23 @@ class _Client:
             own = s.base_url or os.environ.get("OPENAI_BASE_URL")
             if not self._key and not own:
                 raise Fatal(f"no key: the environment variable {s.key_variable} is not set")
-            # The tries and the clock are ours: they cover the whole answer, not only single reads.
-            self._openai = openai.AsyncOpenAI(
-                api_key=self._key or "none", base_url=s.base_url, max_retries=0, timeout=None
+            self._url = (own or OPENAI).rstrip("/") + "/chat/completions"
+            self._proxy = _proxy(self._url)
+            headers = {"Content-Type": "application/json"}
+            headers |= {ACCOUNT[name]: os.environ[name] for name in ACCOUNT if name in os.environ}
+            if self._key:
+                headers["Authorization"] = f"Bearer {self._key}"
+            # The clock is ours, since it covers all of a try, and so is the number of connections.
+            self._session = ClientSession(
+                connector=TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+                timeout=ClientTimeout(total=None, sock_connect=None),
+                headers=headers,
             )
-        return self._openai.chat.completions.with_raw_response
+        return self._session
 
-    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> _Trouble:
+    def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> _Trouble:
         """What an HTTP error means."""
+        text = content.decode("utf-8", "replace")
         variable, (code, reason) = self._settings.key_variable, replies.code_and_message(text)
         message = f"HTTP {status}: {self._clean(reason)}"
         match replies.kind(status, text):
@@ -352,3 +363,16 @@ def _again(
 def _sent(messages: list[Message]) -> Tokens:
     """What a try costs that was sent and not answered."""
     return Tokens(tokens.of_chat(messages), 0, estimated=True)
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy for an address, as the environment (HTTPS_PROXY, NO_PROXY, ...) says."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        raise Fatal(f"the environment's proxy for {parts.scheme}:// must be one that speaks HTTP")
+    return proxy

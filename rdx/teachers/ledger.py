@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -20,8 +21,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:  # the module stands alone, so that a writer of a test starts without torch
     from pydantic import JsonValue
@@ -121,6 +123,11 @@ def parse(line: str | bytes) -> Entry:
     return Entry(**own, identity=plain)
 
 
+def _line(entry: Entry) -> bytes:
+    text = json.dumps(entry.plain(), separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"
+
+
 class Place(NamedTuple):
     """Where an entry is, and whether it gives way to another one."""
 
@@ -132,20 +139,26 @@ class Place(NamedTuple):
 class Ledger:
     """The answers in a folder, and a file there for new ones.
 
-    In memory is an index only (see benchmarks/ledger.py). Safe to use from several threads.
+    In memory is an index only (see benchmarks/ledger.py). Safe to use from several threads: who
+    looks something up does not wait for who writes.
 
     Parameters
     ----------
     folder
         Made when first written to.
+    fresh
+        Seconds before `find` looks again for what other processes have added.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fresh: float = 0.0) -> None:
         self.folder = Path(folder)
+        self._fresh, self._read_at = fresh, -math.inf
         self._index: dict[tuple[str, int], Place] = {}
         self._seen: dict[str, tuple[int, int]] = {}  # per file: offset read up to, size then
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the index
+        self._writing = threading.RLock()
         self._writer: _Writer | None = None
+        self._reader: tuple[str, BinaryIO] | None = None  # the file that was last read from
 
     def find(self, key: str, attempt: int) -> Entry | None:
         """Return the entry of an attempt, also one that another process has just added, or None.
@@ -155,32 +168,34 @@ class Ledger:
         """
         with self._lock:
             place = self._index.get((key, attempt))
-            if place is None or place.open:
+            stale = time.monotonic() - self._read_at >= self._fresh
+            if stale and (place is None or place.open):
                 self._read()
                 place = self._index.get((key, attempt))
-        return None if place is None else next(self._at([place]))
+            return None if place is None else self._entry(place)
 
-    def add(self, entry: Entry) -> None:
-        """Append an entry; it is on the disk when this returns."""
-        plain = entry.plain()
-        line = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        with self._lock:
-            if self._writer is None or self._writer.pid != os.getpid():  # forked: not our file
-                self._writer = _Writer(self.folder)
-            writer = self._writer
+    def add(self, *entries: Entry) -> None:
+        """Append entries; they are on the disk when this returns, and are not found before."""
+        lines = list(map(_line, entries))
+        with self._writing:
+            writer = self._own()
+            if writer is None:
+                writer = self._writer = _Writer(self.folder)
             try:
-                offset = writer.append(line)
+                offset = writer.append(b"".join(lines))
             except BaseException:
                 self.close()  # there may be half a line at its end: never write after that
                 raise
-            self._seen[writer.name] = (writer.end, writer.end)
-            self._note(entry, writer.name, offset)
+            with self._lock:
+                self._seen[writer.name] = (writer.end, writer.end)
+                for entry, line in zip(entries, lines, strict=True):
+                    self._note(entry, writer.name, offset)
+                    offset += len(line)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, one writer after the other, also those that others take precedence of."""
-        for name in self._files():
-            for _, _, entry in self._scan(name, 0):
-                yield entry
+        for name, size in self._files().items():
+            yield from self._indexed(name, 0, size)
 
     def answers(self) -> Iterator[Entry]:
         """Every entry that counts: those that `find` returns."""
@@ -191,10 +206,28 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file that was written to; the next `add` begins a new one."""
-        with self._lock:
+        with self._writing, self._lock:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+            if self._reader is not None:
+                self._reader[1].close()
+                self._reader = None
+
+    def _own(self) -> _Writer | None:
+        """The file that this process writes to; not that of the process that forked it."""
+        writer = self._writer
+        return writer if writer is not None and writer.pid == os.getpid() else None
+
+    def _entry(self, place: Place) -> Entry:
+        """Read an entry; its file stays open, for the next one is mostly there too."""
+        if self._reader is None or self._reader[0] != place.file:
+            if self._reader is not None:
+                self._reader[1].close()
+            self._reader = (place.file, (self.folder / place.file).open("rb"))
+        lines = self._reader[1]
+        lines.seek(place.offset)
+        return parse(lines.readline())
 
     def _at(self, places: list[Place]) -> Iterator[Entry]:
         for file, group in groupby(places, key=lambda place: place.file):
@@ -204,14 +237,28 @@ class Ledger:
                     yield parse(lines.readline())
 
     def _read(self) -> None:
-        """Index what was appended since the last time."""
+        """Index what others have appended since the last time."""
         for name, size in self._files().items():
             done, size_then = self._seen.get(name, (0, 0))
             if size != size_then:
-                for offset, end, entry in self._scan(name, done):
-                    self._note(entry, name, offset)
-                    done = end
-                self._seen[name] = (done, size)
+                for _ in self._indexed(name, done, size):
+                    pass
+        self._read_at = time.monotonic()
+
+    def _indexed(self, name: str, done: int, size: int) -> Iterator[Entry]:
+        """Entries of a file of so many bytes from an offset on, indexed.
+
+        What this process writes is indexed when it is on the disk, not when it can be read.
+        """
+        own = self._own()
+        others = own is None or own.name != name
+        for offset, end, entry in self._scan(name, done):
+            if others:
+                self._note(entry, name, offset)
+            done = end
+            yield entry
+        if others:
+            self._seen[name] = (done, size)
 
     def _files(self) -> dict[str, int]:
         """Size of every file, in the order of the writers' starts."""
@@ -242,9 +289,10 @@ class Ledger:
             )
 
     def _note(self, entry: Entry, file: str, offset: int) -> None:
-        known = self._index.get((entry.key, entry.attempt))
-        if known is None or (known.open and not entry.open):
-            self._index[entry.key, entry.attempt] = Place(file, offset, entry.open)
+        with self._lock:
+            known = self._index.get((entry.key, entry.attempt))
+            if known is None or (known.open and not entry.open):
+                self._index[entry.key, entry.attempt] = Place(file, offset, entry.open)
 
 
 class _Writer:
@@ -264,13 +312,13 @@ class _Writer:
         finally:
             os.close(parent)
 
-    def append(self, line: bytes) -> int:
-        """Write a line, wait until it is on the disk, and return its offset."""
-        start, rest = self.end, memoryview(line)
+    def append(self, lines: bytes) -> int:
+        """Write lines, wait until they are on the disk, and return their offset."""
+        start, rest = self.end, memoryview(lines)
         while rest:
             rest = rest[os.write(self.file, rest) :]
         os.fsync(self.file)
-        self.end += len(line)
+        self.end += len(lines)
         return start
 
     def close(self) -> None:
@@ -279,8 +327,12 @@ class _Writer:
 
 def request_key(identity: Identity, messages: list[Message]) -> str:
     """Content hash of a request: 32 hex digits of the sha256 of canonical JSON."""
-    request = {"identity": identity, "messages": messages}
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    asked = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # As `json.dumps` writes them, in half the time; a session that goes on hashes all it asked.
+    said = ",".join(
+        [f'{{"content":{_text(m["content"])},"role":{_text(m["role"])}}}' for m in messages]
+    )
+    text = f'{{"identity":{asked},"messages":[{said}]}}'
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

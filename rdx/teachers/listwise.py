@@ -13,7 +13,7 @@ import pandas as pd
 from annotated_types import MinLen
 from pydantic import JsonValue
 
-from rdx import folders, rankings
+from rdx import folders
 from rdx.collection import Collection
 from rdx.declared import (
     SCHEDULES,
@@ -37,7 +37,8 @@ from rdx.teachers.messages import (
 )
 from rdx.teachers.parsing import RULES, VERSION
 from rdx.teachers.prompts import RANK_LLM, load
-from rdx.teachers.session import FEWEST_WORDS, Session
+from rdx.teachers.session import FEWEST_WORDS, Lists, Session
+from rdx.teachers.window_table import WindowTable
 
 ORDERS = ("first_stage", "shuffled")
 BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
@@ -174,14 +175,11 @@ class Listwise:
         Fatal
             If the LLM refuses to answer at all (key, model, address).
         """
-        lists = {
-            str(q): [str(d) for d in rows.sort_values("rank").doc_id]
-            for q, rows in candidates.groupby("query_id", sort=False)
-        }
-        session = Session(self, collection, work.name.partition(".")[0])
-        try:
-            asyncio.run(session.run(lists))
-        finally:
-            session.ledger.close()
-        rankings.write_parquet(session.table(lists), work / WINDOWS)
-        return session.ranking(lists)
+        lists = Lists(candidates)
+        with WindowTable(work / WINDOWS) as table:
+            session = Session(self, collection, work.name.partition(".")[0], lists, table)
+            try:
+                asyncio.run(session.run())
+            finally:
+                session.ledger.close()
+        return session.ranking()

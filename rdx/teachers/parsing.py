@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -112,6 +113,8 @@ def parse(
         a strict answer must begin with its chain, and the chain be complete.
     """
     _check(size, rule, identifiers)
+    if (order := _as_asked(text, size, identifiers)) is not None:
+        return Parsed(order, "ok")
     if rule == "lenient":
         return _lenient(without_thoughts(text), size, identifiers)
     text = html.unescape(text).translate(STAND_FOR)
@@ -224,6 +227,25 @@ def _check(size: int, rule: str, identifiers: str) -> None:
         raise ValueError(f"identifiers={identifiers!r}: must be 'numbers' or 'letters'")
     if size < 1 or (identifiers == "letters" and size > len(LETTERS)):
         raise ValueError(f"a window of {size} passages with {identifiers} as identifiers")
+
+
+def _as_asked(text: str, size: int, identifiers: str) -> tuple[int, ...] | None:
+    """Order of an answer that is a whole chain and nothing else; None if it is another.
+
+    Both rules read it so. Most answers are of this form, and read thirty times as fast.
+    """
+    if text[:1] != "[" or text[-1:] != "]":
+        return None
+    known = _positions(size, identifiers)
+    order = tuple(known.get(name, -1) for name in text[1:-1].split("] > ["))
+    return order if len(order) == size and set(order) == set(known.values()) else None
+
+
+@cache
+def _positions(size: int, identifiers: str) -> dict[str, int]:
+    """Position of each identifier of a window."""
+    names = LETTERS if identifiers == "letters" else map(str, range(1, size + 1))
+    return {name: position for position, name in zip(range(size), names, strict=False)}
 
 
 def _answer(text: str) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from string import Formatter, ascii_uppercase
 
@@ -21,7 +22,9 @@ from rdx.teachers.messages import Message
 RANK_LLM = "rank_llm:"
 
 METHODS = ("singleturn_listwise", "multiturn_listwise")
-IDENTIFIERS = ("numbers", "letters")
+# What looks like an identifier in a text.
+IDENTIFIER = {"numbers": re.compile(r"\[(\d+)\]"), "letters": re.compile(r"\[(\d+|[A-Z])\]")}
+IDENTIFIERS = tuple(IDENTIFIER)
 
 # What may be filled in, by part; the system message is taken as it is.
 PLACES = {
@@ -82,40 +85,46 @@ class Prompt:
     source: str = ""
 
     def messages(self, query: str, passages: Sequence[str]) -> list[Message]:
-        """Chat that shows the passages in the given order, the first one as 1 or A.
+        """Chat that shows the passages in the given order, the first one as 1 or A."""
+        return self.chat(self.plain(query), list(map(self.plain, passages)))
 
-        White space of query and passages is collapsed, and what looks like an identifier in them
-        is written with round brackets, as in rank_llm: "[3]" becomes "(3)".
+    def plain(self, text: str, words: int | None = None) -> str:
+        """A query or a passage as it is shown, or the first words of it.
+
+        White space is collapsed, and what looks like an identifier is written with round brackets,
+        as in rank_llm: "[3]" becomes "(3)".
         """
+        text = collapsed(text) if words is None else shorten(text, words)
+        return IDENTIFIER[self.identifiers].sub(r"(\1)", text) if "[" in text else text
+
+    def chat(self, query: str, passages: Sequence[str]) -> list[Message]:
+        """As `messages`, of texts that are `plain`: a window shows most of those of another one."""
         if not passages:
             raise ValueError("a prompt needs at least one passage")
         known = {
-            "query": self._defused(query),
+            "query": query,
             "num": str(len(passages)),
-            "psg_ids": "[" + ", ".join(f"PASSAGE{i + 1}" for i in range(len(passages))) + "]",
+            "psg_ids": _placeholders(len(passages)),
         }
         names = _names(self.identifiers, len(passages))
         shown = [
-            {"rank": name, "candidate": self._defused(text)}
-            for name, text in zip(names, passages, strict=True)
+            {"rank": name, "candidate": text} for name, text in zip(names, passages, strict=True)
         ]
         bodies = [_filled(self.body, passage) for passage in shown]
         prefix, suffix = _filled(self.prefix, known), _filled(self.suffix, known)
-        chat = [Message(role="system", content=self.system_message)]
+        chat: list[Message] = [{"role": "system", "content": self.system_message}]
         if self.method == "singleturn_listwise":
-            chat.append(Message(role="user", content=prefix + "".join(bodies) + suffix))
+            chat.append({"role": "user", "content": prefix + "".join(bodies) + suffix})
             return [message for message in chat if message["content"]]
-        chat.append(Message(role="user", content=prefix))
-        chat.append(Message(role="assistant", content=_filled(self.prefix_assistant, known)))
+        chat.append({"role": "user", "content": prefix})
+        chat.append({"role": "assistant", "content": _filled(self.prefix_assistant, known)})
         if self.body_assistant:
             for body, passage in zip(bodies, shown, strict=True):
-                chat.append(Message(role="user", content=body))
-                chat.append(
-                    Message(role="assistant", content=_filled(self.body_assistant, passage))
-                )
-            chat.append(Message(role="user", content=suffix))
+                chat.append({"role": "user", "content": body})
+                chat.append({"role": "assistant", "content": _filled(self.body_assistant, passage)})
+            chat.append({"role": "user", "content": suffix})
         else:
-            chat.append(Message(role="user", content="".join(bodies) + suffix))
+            chat.append({"role": "user", "content": "".join(bodies) + suffix})
         return [message for message in chat if message["content"]]
 
     def canonical(self, text: str) -> str:
@@ -139,10 +148,6 @@ class Prompt:
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return {"version": self.version, "sha256": digest}
-
-    def _defused(self, text: str) -> str:
-        names = r"\d+" if self.identifiers == "numbers" else r"\d+|[A-Z]"
-        return re.sub(rf"\[({names})\]", r"(\1)", " ".join(text.split()))
 
 
 def load(name: str) -> Prompt:
@@ -180,7 +185,15 @@ def shorten(text: str, words: int) -> str:
     """Return the first words of a text, split at white space."""
     if words < 1:
         raise ValueError(f"words={words}: must be at least 1")
-    return " ".join(text.split(maxsplit=words)[:words])
+    text = collapsed(text)
+    return text if text.count(" ") < words else " ".join(text.split(" ", words)[:words])
+
+
+def collapsed(text: str) -> str:
+    """Return a text with one space wherever it has white space, and none at its ends."""
+    if text.isprintable() and "  " not in text:  # most texts; splitting takes five times as long
+        return text.strip(" ")
+    return " ".join(text.split())
 
 
 def _rank_llm_file(name: str) -> tuple[Path, str]:
@@ -302,10 +315,15 @@ def _places(text: str) -> set[str]:
 
 def _filled(template: str, values: dict[str, str]) -> str:
     """Fill a template in; braces in the values are text."""
-    pieces = Formatter().parse(template)
-    return "".join(text + (values[place] if place else "") for text, place, _, _ in pieces)
+    return template.format_map(values)
 
 
+@cache
+def _placeholders(size: int) -> str:
+    return "[" + ", ".join(f"PASSAGE{i + 1}" for i in range(size)) + "]"
+
+
+@cache
 def _names(identifiers: str, size: int) -> list[str]:
     if identifiers == "numbers":
         return [str(i + 1) for i in range(size)]

@@ -10,6 +10,7 @@ from rdx.bars import tell
 from rdx.rankings import USABLE
 from rdx.teachers import tokens
 from rdx.teachers.budget import Meter, Stopped, Ticket
+from rdx.teachers.commits import Commits
 from rdx.teachers.ledger import (
     FAILED,
     REFUSED,
@@ -78,6 +79,7 @@ class Requests:
         self.halted: Exception | None = None
         self.before = self.fresh = self.unusable = 0
         self._backend, self._ledger, self._meter = backend, ledger, meter
+        self._commits = Commits(ledger)
         self._blank, self._answered, self._state = blank, answered, state
         self._estimates = False  # whether it was said that tokens are estimated
 
@@ -110,7 +112,8 @@ class Requests:
                 return known
             self.standing.answered(before=True)
             # The answer is what was stored; the rule that reads it may have changed.
-            return replace(known, state=self._state(known))
+            state = self._state(known)
+            return known if state == known.state else replace(known, state=state)
         longest = self._backend.longest(size)
         ticket = await self._meter.admit(tokens.of_chat(messages), size, longest)
         entry = replace(self._blank, key=key, attempt=attempt, query_id=query_id, size=size)
@@ -120,20 +123,24 @@ class Requests:
             if not await self.standing.answers_others():
                 raise fault
         # Kept also without an answer; one to the same request takes precedence in the ledger.
-        self._ledger.add(entry)
+        await self._commits.add(entry)
         if isinstance(fault, Stopped):
             raise fault
         self.fresh += 1
         self.unusable += entry.state not in USABLE
         return entry
 
-    def were_too_long(self, entries: list[Entry]) -> None:
+    async def were_too_long(self, entries: list[Entry]) -> None:
         """Note of requests that were rejected that they are unfit: a shorter one is answered."""
         for entry in entries:
             if entry.state == REJECTED:
                 # the first entry has counted what it cost
                 uncounted = replace(entry, cost=0.0, lost_input=0, lost_output=0)
-                self._ledger.add(replace(uncounted, state=UNFIT))
+                await self._commits.add(replace(uncounted, state=UNFIT))
+
+    async def written(self) -> None:
+        """Wait until all answers are on the disk, also those that nobody waits for any more."""
+        await self._commits.end()
 
     async def _asked(
         self, entry: Entry, messages: list[Message], ticket: Ticket

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from rdx.bars import bar, tell
@@ -25,82 +29,105 @@ from rdx.teachers.messages import (
     Message,
 )
 from rdx.teachers.parsing import Parsed, read
-from rdx.teachers.prompts import Prompt, load, shorten
+from rdx.teachers.prompts import Prompt, load
 from rdx.teachers.requests import Requests
 from rdx.teachers.standing import FAILURES, Standing
 from rdx.teachers.tables import COLUMNS
 from rdx.teachers.thoughts import ends_in_thought, thinking_tokens, without_thoughts
+from rdx.teachers.window_table import Outcome, Window, WindowTable
 from rdx.text import counted
 
 if TYPE_CHECKING:
     from rdx.teachers.listwise import Listwise
 
+FRESH = 1.0  # seconds before the ledger is looked through again for answers of other processes
 FEWEST_WORDS = 16  # of a passage that is shortened because a window does not fit the context
 # Share of the words kept at each step: where the service says that the window is too long, and
 # where it may only mean that.
 STEPS = {TOO_LONG: 3 / 4, REJECTED: 1 / 2, UNFIT: 1 / 2}
-# Of the table of windows (`rdx.teachers.audit.audit` explains them).
-PLACE = ["query_id", "shuffle", "pass", "start", "end"]
-OUTCOME = [
-    "state",
-    "tries",
-    "words",
-    "key",
-    "shortened",
-    "estimated",
-    "lost",
-    "thinking",
-    "shown",
-    "given",
-]
+
+
+class Lists:
+    """Candidates query by query, numbered from 0 on, each list from rank 1 on.
+
+    Parameters
+    ----------
+    candidates
+        [query_id, doc_id, rank].
+
+    Attributes
+    ----------
+    queries, lengths
+        Query id and number of passages of each list.
+    """
+
+    def __init__(self, candidates: pd.DataFrame) -> None:
+        codes, query_ids = pd.factorize(candidates.query_id)
+        order = np.lexsort((candidates["rank"].to_numpy(), codes))
+        self.queries = [str(query_id) for query_id in query_ids]
+        self._table = candidates[["query_id", "doc_id"]].iloc[order].reset_index(drop=True)
+        self._doc_ids = pa.array(self._table.doc_id.astype(str), pa.string())
+        self.lengths = np.bincount(codes, minlength=len(self.queries))
+        self._starts = np.cumsum(self.lengths) - self.lengths
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, number: int) -> list[str]:
+        """The doc ids of a list."""
+        doc_ids: list[str] = self._doc_ids.slice(
+            self._starts[number], self.lengths[number]
+        ).to_pylist()
+        return doc_ids
+
+    def ranked(self, ranks: Sequence[np.ndarray], states: Sequence[str]) -> pd.DataFrame:
+        """A teacher ranking without scores: [n] ranks of the passages of each list, its state."""
+        teacher_rank = np.concatenate([np.empty(0, np.int64), *ranks]).astype(np.int32)
+        return self._table.assign(
+            teacher_rank=teacher_rank,
+            score=np.float32("nan"),
+            state=np.repeat(states, self.lengths),
+        )[COLUMNS]
 
 
 class _Order(NamedTuple):
-    """What became of one input order of a list: doc ids, best first."""
+    """What became of one input order of a list: positions in it, best first."""
 
-    doc_ids: list[str]
+    positions: list[int]
     state: str = "ok"
 
 
-class _Outcome(NamedTuple):
-    """What became of a window; all but the permutation as in the table of windows."""
-
-    permutation: tuple[int, ...] | None
-    state: str
-    tries: int
-    words: int
-    key: str
-    shortened: bool
-    estimated: int
-    lost: int
-    thinking: int
-
-
-class _Window(NamedTuple):
-    """A window that was asked, its place first: the windows of a pass go from the back forward."""
+class _Shown(NamedTuple):
+    """A list as it is shown: its query, and a text by doc id and number of words kept of it."""
 
     query_id: str
-    shuffle: int
-    turn: int
-    start: int
-    end: int
-    shown: list[str]
-    outcome: _Outcome
-
-    def row(self) -> list[object]:
-        """Values of `PLACE` and `OUTCOME`."""
-        permutation, *facts = self.outcome
-        return [*self[:5], *facts, self.shown, [self.shown[i] for i in permutation or ()]]
+    query: str
+    text: Callable[[str, int], str]
 
 
 class Session:
-    """One go at all lists of a teacher ranking."""
+    """One go at all lists of a teacher ranking.
 
-    def __init__(self, teacher: Listwise, collection: Collection, owner: str) -> None:
-        self.teacher, self.collection, self.owner = teacher, collection, owner
+    Parameters
+    ----------
+    owner
+        Of the ledger's entries.
+    table
+        Of the windows that are asked.
+    """
+
+    def __init__(
+        self,
+        teacher: Listwise,
+        collection: Collection,
+        owner: str,
+        lists: Lists,
+        table: WindowTable,
+    ) -> None:
+        self.teacher, self.collection, self.lists, self.table = teacher, collection, lists, table
         self.prompt: Prompt = load(teacher.prompt)
         self.backend: Backend = teacher.backend.backend()
-        self.ledger = Ledger(Path(teacher.ledger))
+        self.ledger = Ledger(Path(teacher.ledger), fresh=FRESH)
         self.meter = Meter(teacher.caps, teacher.prices)
         failures = teacher.failures or max(FAILURES, 2 * teacher.concurrency)
         self.identity: Identity = {"prompt": self.prompt.identity(), **self.backend.identity()}
@@ -108,32 +135,32 @@ class Session:
             *(self.backend, self.ledger, self.meter, Standing(failures, self.meter)),
             *(Entry("", 0, owner, identity=self.identity), self._answered, self._state),
         )
-        self.orders: dict[tuple[str, int], _Order] = {}
-        self.windows: list[_Window] = []
+        self.orders: dict[tuple[int, int], _Order] = {}
+        # An answer is read when it comes, and once more when its window is put in order.
+        self._parsed = lru_cache(4 * teacher.concurrency)(self._read)
 
-    async def run(self, lists: Mapping[str, list[str]]) -> None:
+    async def run(self) -> None:
         """Let `concurrency` workers take one list after the other."""
         self.requests.count_before()
-        jobs = [(q, n) for q in lists for n in range(self.teacher.shuffles)]
-        self._announce(lists)
-        waiting = iter(jobs)
+        self._announce()
+        jobs = list(product(range(len(self.lists)), range(self.teacher.shuffles)))
+        waiting = iter(enumerate(jobs))
         with bar(total=len(jobs), desc="teaching", unit="list", smoothing=0.1) as progress:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.teacher.concurrency, len(jobs))):
-                        group.create_task(self._work(waiting, lists, progress))
+                        group.create_task(self._work(waiting, progress))
             finally:
+                await self.requests.written()
                 await self.backend.close()
         if self.requests.halted is not None:
             raise self.requests.halted
         self.requests.standing.end()
 
-    async def _work(
-        self, waiting: Iterator[tuple[str, int]], lists: Mapping[str, list[str]], progress: tqdm
-    ) -> None:
-        for query_id, number in waiting:
+    async def _work(self, waiting: Iterator[tuple[int, tuple[int, int]]], progress: tqdm) -> None:
+        for number, (place, shuffle) in waiting:
             try:
-                self.orders[query_id, number] = await self._list(query_id, number, lists[query_id])
+                self.orders[place, shuffle] = await self._list(number, place, shuffle)
             except (Stopped, Fatal) as error:
                 # The others end after the answer that they wait for: it is paid for.
                 self.requests.halted = self.requests.halted or error
@@ -141,35 +168,48 @@ class Session:
                 return
             progress.update()
             progress.set_postfix_str(self._rates(progress), refresh=False)
+            await asyncio.sleep(0)  # where the ledger has all answers, nothing was waited for
 
-    async def _list(self, query_id: str, number: int, doc_ids: list[str]) -> _Order:
-        """All passes over one list, from one input order."""
-        teacher = self.teacher
-        first = number + (teacher.order == "shuffled")
-        shuffle = windows.shuffled(len(doc_ids), teacher.seed, query_id, first)
-        order, state = [doc_ids[i] for i in shuffle], "ok"
+    async def _list(self, number: int, place: int, shuffle: int) -> _Order:
+        """All passes over one list, from one input order; the windows go into the table."""
+        teacher, asked = self.teacher, list[Window]()
+        doc_ids, shown = self.lists[place], self._shown(place)
+        first = shuffle + (teacher.order == "shuffled")
+        order, state = windows.shuffled(len(doc_ids), teacher.seed, shown.query_id, first), "ok"
         for turn in range(teacher.passes):
             for start, end in windows.positions(len(order), teacher.window, teacher.stride):
-                shown = order[start:end]
-                outcome = await self._window(query_id, shown)
-                self.windows.append(_Window(query_id, number, turn, start, end, shown, outcome))
+                window = [doc_ids[position] for position in order[start:end]]
+                outcome = await self._window(shown, window)
+                asked.append(Window(shown.query_id, shuffle, turn, start, end, window, outcome))
                 if outcome.permutation is None:
-                    return _Order(doc_ids, outcome.state)
+                    self.table.add(number, asked)
+                    return _Order(list(range(len(doc_ids))), outcome.state)
                 order = windows.applied(order, start, outcome.permutation)
                 state = "repaired" if outcome.state == "repaired" else state
+        self.table.add(number, asked)
         return _Order(order, state)
 
-    async def _window(self, query_id: str, shown: list[str]) -> _Outcome:
+    def _shown(self, place: int) -> _Shown:
+        """A list whose texts are looked up and cut once, not for every window."""
+
+        @cache
+        def text(doc_id: str, words: int) -> str:
+            return self.prompt.plain(self.collection.passages[doc_id], words)
+
+        query_id = self.lists.queries[place]
+        return _Shown(query_id, self.prompt.plain(self.collection.queries[query_id]), text)
+
+    async def _window(self, shown: _Shown, doc_ids: list[str]) -> Outcome:
         """Ask until there is a permutation, or tries or words are used up."""
         words = self.teacher.passage_words
         attempt, entries = 0, list[Entry]()
         while True:
-            messages = self._messages(query_id, shown, words)
-            entry = await self.requests.answer(query_id, messages, len(shown), attempt)
+            messages = self._messages(shown, doc_ids, words)
+            entry = await self.requests.answer(shown.query_id, messages, len(doc_ids), attempt)
             before = entries[-1].answer if entries else None
             entries.append(entry)
             if entry.state in STEPS:
-                fewer = self._fewer(query_id, shown, words, STEPS[entry.state])
+                fewer = self._fewer(doc_ids, words, STEPS[entry.state])
                 if fewer is not None:
                     words = fewer
                     continue
@@ -179,14 +219,14 @@ class Session:
                     self.requests.standing.failed(entry.error)
                 entry = replace(entry, state=REFUSED if entry.state == REFUSED else FAILED)
             elif attempt == 1:
-                self.requests.were_too_long(entries)
+                await self.requests.were_too_long(entries)
             if entry.state in USABLE:
-                permutation = self._parsed(entry.answer, entry.finish, len(shown)).order
+                permutation = self._parsed(entry.answer, entry.finish, len(doc_ids)).order
                 return self._outcome(permutation, entry.state, attempt, words, entries)
             if entry.answer in (None, before) or attempt == self.teacher.tries:
                 return self._outcome(None, entry.state, attempt, words, entries)
 
-    def _fewer(self, query_id: str, shown: list[str], words: int, share: float) -> int | None:
+    def _fewer(self, shown: list[str], words: int, share: float) -> int | None:
         """Words of a passage that make a shorter request; None if it is as short as it may be."""
         longest = max(len(self.collection.passages[doc_id].split()) for doc_id in shown)
         while words > FEWEST_WORDS:
@@ -202,9 +242,9 @@ class Session:
         tries: int,
         words: int,
         entries: list[Entry],
-    ) -> _Outcome:
+    ) -> Outcome:
         last = entries[-1]
-        return _Outcome(
+        return Outcome(
             *(permutation, state, tries, words, last.key),
             shortened=last.answer is not None and words < self.teacher.passage_words,
             estimated=sum(e.input_tokens + e.output_tokens for e in entries if e.estimated),
@@ -231,37 +271,42 @@ class Session:
         """What the answer of an entry is by the rule of now."""
         return self._parsed(entry.answer, entry.finish, entry.size).state
 
-    def _messages(self, query_id: str, doc_ids: Sequence[str], words: int) -> list[Message]:
-        texts = [shorten(self.collection.passages[doc_id], words) for doc_id in doc_ids]
-        return self.prompt.messages(self.collection.queries[query_id], texts)
+    def _messages(self, shown: _Shown, doc_ids: Sequence[str], words: int) -> list[Message]:
+        return self.prompt.chat(shown.query, [shown.text(doc_id, words) for doc_id in doc_ids])
 
-    def _parsed(self, text: str | None, finish: str, size: int) -> Parsed:
+    def _read(self, text: str | None, finish: str, size: int) -> Parsed:
         answer = self.prompt.canonical(without_thoughts(text or ""))
         finish = "within a thought" if ends_in_thought(text or "") else finish
         return read(answer, finish, size, self.teacher.parse, self.prompt.identifiers)
 
-    def _announce(self, lists: Mapping[str, list[str]]) -> None:
+    def _spans(self) -> Iterator[tuple[int, int, int]]:
+        """Number of a list, and where a window of it starts and ends, of all windows of a pass."""
+        for number, length in enumerate(self.lists.lengths.tolist()):
+            for span in windows.positions(length, self.teacher.window, self.teacher.stride):
+                yield number, *span
+
+    def _announce(self) -> None:
         """Say before the first request what all of them may cost."""
         teacher = self.teacher
-        spans = [
-            (q, d[start:end])
-            for q, d in lists.items()
-            for start, end in windows.positions(len(d), teacher.window, teacher.stride)
-        ]
+        spans = sum(1 for _ in self._spans())
         if not spans:
             return
-        some = spans[:: max(1, len(spans) // 50)]
+        some = [
+            (self._shown(number), self.lists[number][start:end])
+            for number, start, end in islice(self._spans(), 0, None, max(1, spans // 50))
+        ]
         prompts = [
-            tokens.of_chat(self._messages(q, shown, teacher.passage_words)) for q, shown in some
+            tokens.of_chat(self._messages(shown, doc_ids, teacher.passage_words))
+            for shown, doc_ids in some
         ]
         estimate = self.meter.estimate(
-            len(spans) * teacher.passes * teacher.shuffles,
+            spans * teacher.passes * teacher.shuffles,
             sum(prompts) / len(prompts),
-            sum(len(shown) for _, shown in some) / len(some),
+            sum(len(doc_ids) for _, doc_ids in some) / len(some),
         )
         before = self.requests.before
         spent = f"; {counted(before, 'answer')} from before" if before else ""
-        tell(f"teaching {counted(len(lists), 'list')}: {estimate}{spent}")
+        tell(f"teaching {counted(len(self.lists), 'list')}: {estimate}{spent}")
 
     def _rates(self, progress: tqdm) -> str:
         elapsed = max(progress.format_dict["elapsed"], 1e-9)
@@ -273,27 +318,18 @@ class Session:
             rates.append(f"cost {self.meter.cost:.2f}")
         return ", ".join(rates)
 
-    def table(self, lists: Iterable[str]) -> pd.DataFrame:
-        """All windows, one row each, in the order of (query, shuffle, pass, window)."""
-        place = {query_id: i for i, query_id in enumerate(lists)}
-        in_order = sorted(
-            self.windows, key=lambda w: (place[w.query_id], w.shuffle, w.turn, -w.start)
-        )
-        return pd.DataFrame([window.row() for window in in_order], columns=[*PLACE, *OUTCOME])
-
-    def ranking(self, lists: Mapping[str, list[str]]) -> pd.DataFrame:
+    def ranking(self) -> pd.DataFrame:
         """The teacher ranking: per list the merged orders, or without a usable one its own."""
-        rows = []
-        for query_id, doc_ids in lists.items():
-            orders = [self.orders[query_id, n] for n in range(self.teacher.shuffles)]
+        ranks, states = [], []
+        for place in range(len(self.lists)):
+            orders = [self.orders[place, shuffle] for shuffle in range(self.teacher.shuffles)]
             state = _worst([order.state for order in orders])
-            merged = doc_ids
+            merged = list(range(len(orders[0].positions)))
             if state in USABLE:
-                merged = windows.merged([order.doc_ids for order in orders], self.teacher.merge)
-            ranks = {doc_id: rank for rank, doc_id in enumerate(merged, start=1)}
-            rows += [(query_id, d, ranks[d], float("nan"), state) for d in doc_ids]
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        return table.astype({"teacher_rank": "int32", "score": "float32"})
+                merged = windows.merged([order.positions for order in orders], self.teacher.merge)
+            ranks.append(np.argsort(merged) + 1)
+            states.append(state)
+        return self.lists.ranked(ranks, states)
 
 
 def _worst(states: Sequence[str]) -> str:

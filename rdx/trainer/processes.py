@@ -94,6 +94,11 @@ def several() -> bool:
     return running() and dist.get_world_size() > 1
 
 
+def count() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if running() else 1
+
+
 def is_main() -> bool:
     """Whether this is the main process, or the only one."""
     return not running() or dist.get_rank() == 0

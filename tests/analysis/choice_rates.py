@@ -22,7 +22,7 @@ from analysis.scores import Scores
 from analysis.seeds import difference
 from analysis.significance import FloatArray
 from analysis.spec import parse
-from rdx.power import Assumption, detectable, pooled_seed_sd
+from rdx.power import Assumption, Design, pooled_seed_sd
 from tests.analysis.checks import ALPHA, Check, binomial
 
 QUERIES = 50
@@ -147,7 +147,7 @@ def _main_table(generator: np.random.Generator, null: Null, draws: int) -> Itera
     hits: dict[str, list[bool]] = {"against": [], "declared": [], "pairs": [], "one seed": []}
     margins: dict[str, list[bool]] = {"same": [], "no worse": [], "held": [], "found": []}
     sd = float(np.sqrt(2 * (null.crossed**2 + REST_SD**2 / 3)))
-    least = detectable(QUERIES, 3, Assumption(sd, null.run), runs_df=6)
+    least = Design(QUERIES, 3, Assumption(sd, null.run), runs_df=6.0).detectable()
     for _ in range(draws):
         tests = _tests(systems(generator, null, (3, 3, 3), np.zeros(3)))
         hits["against"].append(tests.against[0].comparison.p <= ALPHA)

@@ -274,10 +274,12 @@ def test_power_rises_with_the_difference(table):
         assert all(a <= b + 1e-12 for a, b in zip(y, y[1:], strict=False))
     # test and noise are those of the table of power: the curve crosses .8 where the table says
     for one, (label, curve) in zip(sensitivities(table), found.items(), strict=True):
-        assert label.startswith(f"{one.collection}: {one.queries} queries, {one.seeds} seed")
+        assert label.startswith(
+            f"{one.collection}: {one.design.queries} queries, {one.design.seeds} seed"
+        )
         crossing = np.interp(0.8, curve.power, curve.differences)
         assert crossing == pytest.approx(one.detectable, rel=1e-3)
-    assert any(one.assumption.seed_sd > 0 for one in sensitivities(table))
+    assert any(one.design.assumption.seed_sd > 0 for one in sensitivities(table))
     figure = curves.power(found, measure="m", wanted=0.9)
     (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "wanted"]
     assert list(line.get_ydata()) == [0.9, 0.9]

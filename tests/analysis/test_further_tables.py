@@ -15,7 +15,7 @@ from analysis.significance import correct, paired_t
 from analysis.spec import parse
 from analysis.summary import summarise
 from analysis.trials import Trials
-from rdx.power import ASSUMED_SEED_SD, detectable
+from rdx.power import ASSUMED_SEED_SD, Design
 from tests.analysis import facts as records
 
 QUERIES = 40
@@ -285,16 +285,18 @@ def test_power():
         for n in GRID
     ]
     assert known.sd == pytest.approx(np.median(spreads))
-    assert (one.queries, one.seeds, one.tests) == (QUERIES, 1, 5)
-    assert one.detectable == pytest.approx(detectable(QUERIES, 1, known, trained=1))
-    assert one.detectable_holm == pytest.approx(detectable(QUERIES, 1, known, tests=5, trained=1))
+    assert (one.design.queries, one.design.seeds, one.design.tests) == (QUERIES, 1, 5)
+    assert one.detectable == pytest.approx(Design(QUERIES, 1, known, trained=1).detectable())
+    assert one.detectable_holm == pytest.approx(
+        Design(QUERIES, 1, known, tests=5, trained=1).detectable()
+    )
     assert column(table, "First Holm step") == [f"{one.detectable_holm:.3f}"]
     assert column(table, "Seeds") == ["1 seed"]
     assert "median of 5 rows" in " ".join(table.notes)
     (both,) = power.sensitivities(summary(baseline="RankNet 100"))
     other = power.assumptions(summary(baseline="RankNet 100"))["c"]
-    assert both.tests == 5  # the first stage is tested too, though its spread is not used
-    assert both.detectable == pytest.approx(detectable(QUERIES, 1, other, trained=2))
+    assert both.design.tests == 5  # the first stage is tested too, though its spread is not used
+    assert both.detectable == pytest.approx(Design(QUERIES, 1, other, trained=2).detectable())
     strict = dataclasses.replace(numbers, spec=dataclasses.replace(numbers.spec, alpha=0.001))
     assert power.sensitivities(strict)[0].detectable > one.detectable
 

@@ -97,7 +97,8 @@ def test_help_loads_nothing_heavy():
 def test_out_and_no_models(uri, tmp_path):
     """Cells are signed by their classes, some of which need torch; nothing else that is heavy."""
     code = (
-        "import sys; from analysis.__main__ import main\n"
+        "import sys; from analysis import figures; from analysis.__main__ import main\n"
+        "figures.sketches = lambda _: {}  # slow, and seen above\n"
         f"assert main(['demo', '--tracking-uri', {uri!r}, '--out', {str(tmp_path)!r}]) == 0\n"
         "assert not {'sentence_transformers', 'bm25s', 'peft'} & set(sys.modules)"
     )

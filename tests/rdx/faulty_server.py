@@ -212,6 +212,8 @@ class FaultyServer:
         Digest of a body -> times that a whole, good answer to it was sent.
     busy, peak
         Requests being served now, and at most.
+    connections
+        Made so far.
     """
 
     def __init__(self, behave: Behaviour = always(ranking())) -> None:  # noqa: B008 (a function)
@@ -219,7 +221,7 @@ class FaultyServer:
         self.url = ""
         self.asked: list[Asked] = []
         self.answered: Counter[str] = Counter()
-        self.busy = self.peak = 0
+        self.busy = self.peak = self.connections = 0
         self._repeats: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -255,6 +257,7 @@ class FaultyServer:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
+        self.connections += 1
         try:
             while await self._exchange(reader, writer):
                 pass

@@ -15,8 +15,6 @@ from rdx.config import ROOT, ConfigError
 from rdx.faults import line
 from rdx.teachers import Fatal
 
-pytest.importorskip("openai")
-
 TEXTS = {f"d{i}": f"stone number {i} of the {'garden' if i % 2 else 'river'}" for i in range(12)}
 QUERIES = {"q1": "river stone", "q2": "garden stone", "q3": "stone"}
 

@@ -142,7 +142,7 @@ def test_optional_packages():
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("openai", "llm"), ("peft", "lora"), ("fast_plaid", "plaid"), ("numpy", ""), ("no_such", "")],
+    [("peft", "lora"), ("fast_plaid", "plaid"), ("numpy", ""), ("no_such", "")],
 )
 def test_the_extra_of_a_package_is_read_from_the_metadata(module, extra):
     assert faults.extra_of(module) == extra

@@ -206,6 +206,7 @@ def test_a_sweep_over_all_options_and_a_quoted_value(place, monkeypatch):
     assert cell.cfg["data"]["name"] == "Käse, (b"
 
 
+@pytest.mark.slow
 def test_the_table_of_a_grid_tells_the_same(place, rdx, tmp_path):
     line = [*place.overrides("store"), "data.corpus=bad.jsonl,twice.tsv"]
     done = rdx(["-m", *line], tmp_path)

@@ -12,7 +12,8 @@ import pytest
 from rdx import config, plan
 from rdx import store as stores
 from rdx.artifacts import Evaluated
-from rdx.facts import Manifest
+from rdx.devices import device
+from rdx.facts import Device, Manifest, Pace
 from rdx.job import Parts
 from rdx.plan import command, why
 from rdx.plan.history import work
@@ -20,11 +21,13 @@ from rdx.stages import Signatures, Step, cells, steps
 from rdx.store import MANIFEST, Store, signature
 from rdx.text import duration
 from tests import records
+from tests.rdx import tiny
 from tests.rdx.configured import edited
 
 # Seconds per stage: 8 queries x 5 candidates are 40 passages to rank and 40 pairs to distil.
 TOOK = {"candidates": 2.0, "teach": 8.0, "prefinetune": 6.0, "distill": 10.0, "evaluate": 4.0}
 FREE = ("collection", "index", "retrieve", "tokens", "select")  # took no time
+OTHER = Device("NVIDIA H200", True)
 
 
 @pytest.fixture
@@ -36,16 +39,20 @@ def five_bytes(folder):
     (folder / "file").write_bytes(b"12345")
 
 
-def write(folder, stage, key, seconds, fill=five_bytes, signed=None):
-    """A result of the real store, with the seconds that the test wants."""
+def write(folder, stage, key, seconds, fill=five_bytes, signed=None, **record):
+    """A result of the real store, with the seconds that the test wants; of this CPU by default."""
     stored = Store(folder).cached(stage, key, fill, signed=signed)
     manifest = stores.read(Manifest, stored / MANIFEST)
-    stores.write(stored / MANIFEST, replace(manifest, seconds=seconds))
+    record = {"seconds": seconds, "device": device("cpu"), **record}
+    stores.write(stored / MANIFEST, replace(manifest, **record))
     return stored
 
 
-def finish(overrides, took=TOOK, values=None):
-    """Store a cell as if it had been run, in so many seconds; returns it."""
+def finish(overrides, took=TOOK, values=None, paces=(), **record):
+    """Store a cell as if it had been run, in so many seconds; returns it.
+
+    `paces` are those of stages by name; `record` is more of all manifests.
+    """
     [cell] = cells(overrides)
     values = values or {"q1": 0.5, "q2": 0.25}
 
@@ -60,7 +67,8 @@ def finish(overrides, took=TOOK, values=None):
     for step in steps(signatures.parts):
         fill = {"fill": evaluated} if step.stage == "evaluate" else {}
         seconds = took.get(step.stage, 0.0)
-        more = {"signed": signatures.signed(step), **fill}
+        pace = dict(paces).get(step.stage)
+        more = {"signed": signatures.signed(step), **fill, "pace": pace, **record}
         write(Path(cell.cfg["store"]), step.stage, cell.keys[str(step)], seconds, **more)
     return cell
 
@@ -77,6 +85,12 @@ def computes(planned):
 def span(planned, stage):
     [seconds] = [s.seconds for s in planned.stages if s.stage == stage]
     return (seconds.value, seconds.low, seconds.high, seconds.observed)
+
+
+def basis(planned, stage):
+    """How the one kind of results that a stage is to make is estimated, and from how many."""
+    [[only]] = [s.bases for s in planned.stages if s.stage == stage]
+    return (only.source.how, only.source.results)
 
 
 # --- cells and shared stages ---
@@ -156,6 +170,9 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
         for stage in ("distill", "evaluate")
     }
     assert span(planned, "distill") == pytest.approx((*[own["distill"]] * 3, 1))
+    made = stores.read(Manifest, store / "distill" / cell.keys["distill"] / MANIFEST)
+    assert made.device == device("cpu") and not made.resumed
+    assert made.pace.share == (4 - 1) / 4 and 0 < made.pace.seconds < made.seconds
     assert planned.seconds.value == pytest.approx(sum(own.values()))
     [power] = command.power(planned, None, None, ())[0]
     assert power["queries"] == 24
@@ -165,27 +182,148 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
 # --- time and disk ---
 
 
-def test_times_are_scaled_to_the_work(world, store):
-    finish(world.overrides(store))
+def test_the_start_is_not_multiplied(world, store):
+    """40 pairs in 50 s: three quarters of the steps in 30 s, so that the start takes 10."""
+    paced = {"took": {**TOOK, "teach": 80.0, "distill": 50.0}, "paces": {"distill": Pace(0.75, 30)}}
+    finish(world.overrides(store), **paced)
     planned = plan.plan(world.overrides(store, "seed=1,2", "budget.epochs=1,2"))
-    # three distillations: 40, 80 and 80 pairs at 10 s for 40; three evaluations
-    assert span(planned, "distill") == (50.0, 50.0, 50.0, 1)
+    # three distillations: 40, 80 and 80 pairs; three evaluations
+    assert span(planned, "distill") == (50 + 2 * (10 + 80), 230, 230, 1)
     assert span(planned, "evaluate") == (12.0, 12.0, 12.0, 1)
-    assert planned.seconds.value == 62.0
-    assert (planned.one_more.value, planned.one_more.observed) == ((14 + 24) / 2, 1)
-    # a list twice as deep: twice the passages for the teacher, twice the pairs, the same search
+    assert planned.seconds.value == 242.0
+    assert (planned.one_more.value, planned.one_more.observed) == ((54 + 94) / 2, 1)
+    # a list twice as deep: twice the passages for the teacher, twice the pairs, the same search;
+    # how long the teacher's start took, nothing tells: a minute is long enough to be most of it
     planned = plan.plan(world.overrides(store, "depth.k=10"))
-    assert span(planned, "candidates")[0] == 2 and span(planned, "teach")[0] == 16
-    assert span(planned, "distill")[0] == 20 and span(planned, "prefinetune") == (0, 0, 0, 0)
+    assert span(planned, "candidates")[0] == 2 and span(planned, "teach")[0] == 160
+    assert span(planned, "distill")[0] == 90 and span(planned, "prefinetune") == (0, 0, 0, 0)
+    assert basis(planned, "candidates") == (plan.How.EQUAL, 1)
+    assert basis(planned, "teach") == basis(planned, "distill") == (plan.How.PACE, 1)
+
+
+def test_two_steps_tell_nothing_of_many(world, store):
+    """Two steps of ten pairs took 12 s, nearly all of it to begin: not 6.9 days for 100,000."""
+    plain = [o for o in world.overrides(store) if o != "budget.epochs=1"]
+    steps = [*plain, "budget=steps"]
+    finish([*steps, "budget.steps=2"], {**TOOK, "distill": 12.0}, paces={"distill": Pace(0.5, 0.9)})
+    planned = plan.plan([*steps, "budget.steps=100000"])
+    assert span(planned, "distill") == (0, 0, 0, 0) and planned.seconds.value == 4
+    assert basis(planned, "distill") == (plan.How.SHORT, 1)
+    assert [s.stage for s in planned.stages if s.unknown] == ["distill"]
+    # equal work takes as long again, however short it is
+    planned = plan.plan([*steps, "budget.steps=2", "seed=2"])
+    assert span(planned, "distill") == (12, 12, 12, 1)
+
+
+@pytest.mark.parametrize(("whole", "paced"), [(59.9, None), (500.0, Pace(0.5, 9.9))])
+def test_what_is_too_short_is_not_extrapolated(world, store, whole, paced):
+    took = {**TOOK, "distill": whole}
+    finish(world.overrides(store), took, paces={"distill": paced})
+    planned = plan.plan(world.overrides(store, "budget.epochs=2"))
+    assert basis(planned, "distill") == (plan.How.SHORT, 1)
 
 
 def test_the_median_of_comparable_results_with_least_and_most(world, store):
-    for seed, seconds in ((1, 10.0), (2, 14.0), (3, 30.0)):
+    for seed, seconds in ((1, 75.0), (2, 61.0), (3, 100.0)):
         finish(world.overrides(store, f"seed={seed}"), {**TOOK, "distill": seconds})
     # cells of the same store that are not of this plan count as well
+    planned = plan.plan(world.overrides(store, "seed=4"))
+    assert span(planned, "distill") == (75, 61, 100, 3)
     planned = plan.plan(world.overrides(store, "seed=4", "budget.epochs=2"))
-    assert span(planned, "distill") == (28.0, 20.0, 60.0, 3)
-    assert "28 s (20 s to 60 s)" in plan.text(planned)
+    assert span(planned, "distill") == (150.0, 122.0, 200.0, 3)
+    assert "150 s" not in plan.text(planned) and "2 min (2 min to 3 min)" in plan.text(planned)
+
+
+def test_another_device_tells_nothing(world, store):
+    """Its results change no estimate, and are named where there is no other."""
+    paced = {"took": {**TOOK, "distill": 5.0}, "paces": {"distill": Pace(0.5, 100)}}
+    finish(world.overrides(store, "seed=1"), **paced, device=OTHER)
+    planned = plan.plan(world.overrides(store, "seed=2", "budget.epochs=2"))
+    assert planned.seconds.value == 0 and basis(planned, "distill") == (plan.How.ELSEWHERE, 1)
+    [source] = [b.source for s in planned.stages for b in s.bases if s.stage == "distill"]
+    assert source.elsewhere == ("NVIDIA H200",) and source.device == f"{device('cpu')}, fp32"
+    for seed in (3, 4):
+        finish(world.overrides(store, f"seed={seed}"), {**TOOK, "distill": 60.0 + seed})
+    alone = plan.plan(world.overrides(store, "seed=2", "budget.epochs=1,2"))
+    assert span(alone, "distill") == (63.5 + 127, 63 + 126, 64 + 128, 2)
+    finish(world.overrides(store, "seed=5"), **paced, device=OTHER)
+    finish(world.overrides(store, "seed=6"), **paced, device=replace(device("cpu"), count=99))
+    again = plan.plan(world.overrides(store, "seed=2", "budget.epochs=1,2"))
+    assert again.stages == alone.stages
+
+
+def test_a_named_device_takes_the_place_of_this_one(world, store):
+    more = {"paces": {"distill": Pace(0.5, 100)}, "took": {**TOOK, "distill": 210.0}}
+    finish(world.overrides(store, "trainer.device=auto"), **more, device=OTHER)
+    overrides = world.overrides(store, "trainer.device=auto", "seed=2", "budget.epochs=2")
+    planned = plan.plan(overrides, "NVIDIA H200")
+    assert span(planned, "distill") == (10 + 400, 410, 410, 1)
+    assert span(planned, "evaluate") == (4, 4, 4, 1)
+    with pytest.raises(config.ConfigError, match=r"--device H100: .*'NVIDIA H200'"):
+        plan.plan(overrides, "H100")
+
+
+def test_results_of_an_unknown_device_are_not_used(world, store):
+    cell = finish(world.overrides(store))
+    for stage in ("distill", "evaluate"):
+        path = store / stage / cell.keys[stage] / MANIFEST
+        plain = json.loads(path.read_text())
+        for name in ("device", "pace", "resumed"):  # as older versions wrote it
+            del plain[name]
+        path.write_text(json.dumps(plain))
+    planned = plan.plan(world.overrides(store, "seed=2"))
+    assert planned.seconds.value == 0
+    [source] = [b.source for s in planned.stages for b in s.bases if s.stage == "distill"]
+    assert (source.how, source.elsewhere) == (plan.How.ELSEWHERE, ("",))
+    assert planned.bytes is not None  # files are as large on any
+
+
+def test_interrupted_results_tell_their_pace_alone(world, store):
+    finish(world.overrides(store), {**TOOK, "distill": 70.0}, resumed=True)
+    planned = plan.plan(world.overrides(store, "seed=2"))
+    assert basis(planned, "distill") == (plan.How.SHORT, 1) and planned.seconds.value == 0
+    # 20 of 40 pairs in 30 s, after 40 s in which the model was loaded and the checkpoint read
+    half = {"distill": Pace(0.5, 30.0)}
+    finish(world.overrides(store, "seed=3"), {**TOOK, "distill": 70.0}, paces=half, resumed=True)
+    planned = plan.plan(world.overrides(store, "seed=2", "budget.epochs=1,2"))
+    assert span(planned, "distill") == (100 + 160, 260, 260, 1)
+
+
+def test_another_size_is_scaled_by_operations(world, store, tmp_path):
+    """A layer of these BERTs has 2,224 parameters, the pooler 272, the embeddings' norm 32."""
+    folders = {
+        layers: tiny.bert(tmp_path / f"bert{layers}", ["river"], num_hidden_layers=layers)
+        for layers in (1, 2, 30)
+    }
+
+    def overrides(layers, *more):
+        return world.overrides(store, f"student.model={folders[layers]}", *more)
+
+    finish(overrides(1), {**TOOK, "distill": 50.0}, paces={"distill": Pace(0.75, 30)})
+    planned = plan.plan(overrides(2, "budget.epochs=3"))
+    expected = 10 + 120 * (2 * 2224 + 304) / (2224 + 304)
+    assert span(planned, "distill") == pytest.approx((*[expected] * 3, 1))
+    [source] = [b.source for s in planned.stages for b in s.bases if s.stage == "distill"]
+    assert (source.how, source.model, source.of) == (plan.How.SCALED, 4752, 2528)
+    # the evaluation took 4 s, too short; the texts of other lengths are other work
+    assert basis(planned, "evaluate") == (plan.How.SHORT, 1)
+    planned = plan.plan(overrides(2, "student.passage_length=12"))
+    assert span(planned, "distill") == (0, 0, 0, 0)
+    assert basis(planned, "distill") == (plan.How.NOTHING, 0)
+    # more than ten times as large
+    assert basis(plan.plan(overrides(30)), "distill") == (plan.How.SHORT, 1)
+    # the nearer of two
+    finish(overrides(30), {**TOOK, "distill": 600.0}, paces={"distill": Pace(0.5, 300)})
+    planned = plan.plan(overrides(30, "student.layers=9"))
+    assert span(planned, "distill")[0] == pytest.approx(600 * (9 * 2224 + 304) / (30 * 2224 + 304))
+
+
+def test_a_service_takes_as_long_from_anywhere(world, store):
+    base = [o for o in world.overrides(store) if o != "teacher=oracle"]
+    paid = [*base, "teacher=rankgpt", "teacher.backend.model=m"]
+    finish(paid, {**TOOK, "teach": 80.0}, device=OTHER)
+    planned = plan.plan([*paid, "depth.queries=4"])
+    assert span(planned, "teach") == (40, 40, 40, 1) and planned.services[0].requests == 4
 
 
 def test_another_student_tells_nothing(world, store):
@@ -220,6 +358,7 @@ def test_the_work_of_a_stage(world, store):
         role = "test files" if stage == "reference" else ""
         return work(Parts(edited(cell, *more)), Step(stage, role)).units
 
+    assert of("candidates") == 8 and of("candidates", "depth.queries=4") == 4
     assert of("teach") == 8 * 5 and of("teach", "depth.pool=9") == 8 * 9
     assert of("teach", "depth.pool=9", "depth.mode=relabel") == 8 * 5
     assert of("teach", "depth.queries=null") is None
@@ -296,11 +435,12 @@ def test_power_rests_on_the_stored_trials(world, store):
     scores = plan.scores(planned, "nDCG@10")["files"]
     assert sorted(sorted(runs) for runs in scores.values()) == [[1], [1, 2]]
     [told], lines = command.power(planned, None, 0.01, ())
-    assert told["tests"] == 2 and told["seeds"] == 2 and told["queries"] == 24
-    assert told["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.3]))
+    design = told["design"]
+    assert design["tests"] == 2 and design["seeds"] == 2 and design["queries"] == 24
+    assert design["assumption"]["sd"] == pytest.approx(stdev([0.1, 0.3]))
     # the runs differ alike on both queries, so that more queries would remove nothing of it
-    assert told["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.8]))
-    assert told["runs_df"] == 3 * (2 - 1)
+    assert design["assumption"]["seed_sd"] == pytest.approx(stdev([0.6, 0.8]))
+    assert design["systems"] == 3 and design["trained"] == 2
     assert "median of 1 pairs of systems" in lines and "power at 0.01" in lines
     assert plan.scores(planned, "RR@10") == {}
 
@@ -308,8 +448,9 @@ def test_power_rests_on_the_stored_trials(world, store):
 def test_without_trials_the_spread_is_assumed(world, store):
     planned = plan.plan(world.overrides(store))
     [told], lines = command.power(planned, None, None, ["files=100"])
-    assert (told["queries"], told["seeds"], told["tests"]) == (100, 1, 1)
-    assert (told["assumption"]["sd"], told["assumption"]["source"]) == (0.1, "assumed")
+    design = told["design"]
+    assert (design["queries"], design["seeds"], design["tests"]) == (100, 1, 1)
+    assert (design["assumption"]["sd"], design["assumption"]["source"]) == (0.1, "assumed")
     # normal theory, two trained sides: (1.96 + .84) x sqrt(.1^2 / 100 + 2 x .0057^2)
     assert told["detectable"] == pytest.approx(2.80 * math.sqrt(1e-4 + 2 * 0.0057**2), rel=0.02)
     assert told["seeds_needed"] is None and "1 system of 1 seed or more, 1 test" in lines

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +11,11 @@ from rdx.plan.evidence import assumption
 from rdx.power import (
     ASSUMED_SD,
     Assumption,
-    detectable,
+    Design,
     pooled_run_sd,
     pooled_seed_sd,
-    power_of,
-    queries_needed,
-    seeds_needed,
     sensitivity,
     spread,
-    standard_error,
 )
 
 QUIET = Assumption(sd=0.1, seed_sd=0.0)
@@ -29,11 +26,12 @@ QUIET = Assumption(sd=0.1, seed_sd=0.0)
 def test_equal_to_statsmodels_without_seeds(n, tests):
     reference = TTestPower()
     how = {"nobs": n, "alpha": 0.05 / tests}
-    assert detectable(n, 1, QUIET, tests=tests) == pytest.approx(
+    design = Design(n, 1, QUIET, tests=tests)
+    assert design.detectable() == pytest.approx(
         0.1 * reference.solve_power(power=0.8, **how), rel=1e-5
     )
     for effect in (0.0, 0.02, 0.03):  # beyond that, statsmodels gives NaN for 300 queries
-        assert float(power_of(effect, n, 1, QUIET, tests=tests)) == pytest.approx(
+        assert float(Design(n, 1, QUIET, tests=tests).power(effect)) == pytest.approx(
             reference.power(effect / 0.1, **how), abs=1e-9
         )
 
@@ -53,7 +51,9 @@ def test_equal_to_the_integral(n, effect, tests):
         return tails * 2 * u * df * stats.chi2.pdf(u * u * df, df)
 
     expected = integrate.quad(density, 0, 8, points=[0.5, 0.9, 1, 1.1, 2], epsabs=1e-12)[0]
-    assert float(power_of(effect, n, 1, QUIET, tests=tests)) == pytest.approx(expected, abs=1e-7)
+    assert float(Design(n, 1, QUIET, tests=tests).power(effect)) == pytest.approx(
+        expected, abs=1e-7
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,82 +66,87 @@ def test_published_numbers_are_the_normal_approximation(n, tests, published):
     z = stats.norm.isf(0.05 / tests / 2) + stats.norm.ppf(0.8)
     for sd, number in zip((0.08, 0.12), published, strict=True):
         assert z * sd / math.sqrt(n) == pytest.approx(number, abs=0.00051)
-        exact = detectable(n, 1, Assumption(sd, 0.0), tests=tests)
+        exact = Design(n, 1, Assumption(sd, 0.0), tests=tests).detectable()
         assert 1.0 < exact / (z * sd / math.sqrt(n)) < 1.06
 
 
 def test_seeds_enter_the_standard_error():
     known = Assumption(sd=0.1, seed_sd=0.02)
+    design = Design(50, 3, known)
     by_hand = math.sqrt(0.01 / 50 + 2 * 0.0004 / 3)
-    assert float(standard_error(50, 3, known)) == pytest.approx(by_hand)
-    one_trained = float(standard_error(50, 3, known, trained=1))
-    assert one_trained == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
+    assert design.standard_error == pytest.approx(by_hand)
+    one_trained = Design(50, 3, known, trained=1)
+    assert one_trained.standard_error == pytest.approx(math.sqrt(0.01 / 50 + 0.0004 / 3))
     queries, runs = 0.01 / 50, 2 * 0.0004 / 3
-    for own, runs_df in (({}, 4), ({"runs_df": 11.0}, 11)):
+    for own, runs_df in ((design, 4), (replace(design, runs_df=11.0), 11)):
         df = (queries + runs) ** 2 / (queries**2 / 49 + runs**2 / runs_df)
-        critical, far = stats.t.isf(0.025, df), detectable(50, 3, known, **own) / by_hand
+        critical, far = stats.t.isf(0.025, df), own.detectable() / by_hand
         assert stats.nct.sf(critical, df, far) == pytest.approx(0.8, abs=1e-4)
-    assert detectable(50, 3, known, trained=0) == pytest.approx(detectable(50, 3, QUIET))
+    untrained = Design(50, 3, known, trained=0)
+    assert untrained.detectable() == pytest.approx(Design(50, 3, QUIET).detectable())
 
 
 def test_power_of_what_is_detectable():
     for how in ({}, {"tests": 5}, {"alpha": 0.01}, {"trained": 1}):
-        least = detectable(30, 2, power=0.9, **how)
-        assert float(power_of(least, 30, 2, **how)) == pytest.approx(0.9)
+        design = Design(30, 2, **how)
+        assert float(design.power(design.detectable(0.9))) == pytest.approx(0.9)
 
 
 def test_simulated_power():
     generator = np.random.default_rng(0)
     draws = generator.normal(0.04, 0.1, (4000, 43))
     significant = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
-    assert significant == pytest.approx(float(power_of(0.04, 43, 1, QUIET)), abs=0.025)
+    assert significant == pytest.approx(float(Design(43, 1, QUIET).power(0.04)), abs=0.025)
 
 
-def test_curves_broadcast_and_grow():
-    curve = power_of(0.03, np.arange(2, 400), 3)
-    assert curve.shape == (398,) and (np.diff(curve) > 0).all()
-    by_seed = power_of(0.03, 100, [1, 2, 3, 10])
-    assert (np.diff(by_seed) > 0).all()
-    assert power_of([0.01, 5.0, 50.0], 43)[1:] == pytest.approx([1, 1])
-    assert float(power_of(0.0, 43)) == pytest.approx(0.05)
-    assert float(power_of(-0.03, 43)) == pytest.approx(float(power_of(0.03, 43)))
-    assert math.isnan(power_of(0.03, 1)) and math.isnan(detectable(1))
+def test_power_grows():
+    by_queries = [float(Design(n, 3).power(0.03)) for n in range(2, 400)]
+    assert (np.diff(by_queries) > 0).all()
+    by_seeds = [float(Design(100, s).power(0.03)) for s in (1, 2, 3, 10)]
+    assert (np.diff(by_seeds) > 0).all()
+    design = Design(43)
+    assert design.power([0.01, 5.0, 50.0])[1:] == pytest.approx([1, 1])
+    assert float(design.power(0.0)) == pytest.approx(0.05)
+    assert float(design.power(-0.03)) == pytest.approx(float(design.power(0.03)))
+    assert math.isnan(Design(1).power(0.03)) and math.isnan(Design(1).detectable())
 
 
 def test_needed_is_the_least_that_suffices():
     known = Assumption(sd=0.1, seed_sd=0.005)
-    n = queries_needed(0.03, 3, known)
-    assert power_of(0.03, n, 3, known) >= 0.8 > power_of(0.03, n - 1, 3, known)
-    s = seeds_needed(0.03, 2 * n, known)
-    assert power_of(0.03, 2 * n, s, known) >= 0.8
+    n = Design(2, 3, known).queries_needed(0.03)
+    assert Design(n, 3, known).power(0.03) >= 0.8 > Design(n - 1, 3, known).power(0.03)
+    s = Design(2 * n, 1, known).seeds_needed(0.03)
+    assert Design(2 * n, s, known).power(0.03) >= 0.8
     noisy = Assumption(sd=0.1, seed_sd=0.03)
-    s = seeds_needed(0.03, 200, noisy)
-    assert s > 1 and power_of(0.03, 200, s, noisy) >= 0.8 > power_of(0.03, 200, s - 1, noisy)
-    assert queries_needed(0.03, 3, Assumption(0.1, 0.03)) is None  # the runs alone drown it
-    assert seeds_needed(0.03, 20, known) is None  # and here the queries do
-    assert seeds_needed(0.03, 1, known) is None  # no test at all
+    s = Design(200, 1, noisy).seeds_needed(0.03)
+    assert s > 1
+    assert Design(200, s, noisy).power(0.03) >= 0.8 > Design(200, s - 1, noisy).power(0.03)
+    drowned = Design(2, 3, Assumption(0.1, 0.03))
+    assert drowned.queries_needed(0.03) is None  # the runs alone drown it
+    assert Design(20, 1, known).seeds_needed(0.03) is None  # and here the queries do
+    assert Design(1, 1, known).seeds_needed(0.03) is None  # no test at all
     reference = TTestPower().solve_power(effect_size=0.3, power=0.8, alpha=0.05)
-    assert queries_needed(0.03, 1, QUIET) == math.ceil(reference)
+    assert Design(2, 1, QUIET).queries_needed(0.03) == math.ceil(reference)
 
 
 def test_sensitivities():
     stored = Assumption(0.08, 0.004, "of the stored trials")
-    plans = sensitivity({"a": 43, "b": 97}, 3, {"b": stored}, tests=14, wanted=0.03)
-    a, b = plans
-    assert (a.assumption.sd, a.assumption.source) == (ASSUMED_SD, "assumed")
-    assert b.assumption is stored
-    assert b.detectable == pytest.approx(detectable(97, 3, stored))
-    assert b.detectable_holm == pytest.approx(detectable(97, 3, stored, tests=14))
-    assert b.power_of_wanted == pytest.approx(float(power_of(0.03, 97, 3, stored, tests=14)))
-    assert b.seeds_needed == seeds_needed(0.03, 97, stored, tests=14)
-    assert b.queries_needed == queries_needed(0.03, 3, stored, tests=14)
-    assert sensitivity({"a": 43}, 3)[0].wanted is None
-    lines = report(plans, cost="About 3 GPU-hours.").splitlines()
+    design = Design(97, 3, stored, tests=14)
+    a = sensitivity("a", Design(43, 3, tests=14), wanted=0.03)
+    b = sensitivity("b", design, wanted=0.03)
+    assert (a.design.assumption.sd, a.design.assumption.source) == (ASSUMED_SD, "assumed")
+    assert b.detectable == pytest.approx(Design(97, 3, stored).detectable())
+    assert b.detectable_holm == pytest.approx(design.detectable())
+    assert b.power_of_wanted == pytest.approx(float(design.power(0.03)))
+    assert b.seeds_needed == design.seeds_needed(0.03)
+    assert b.queries_needed == design.queries_needed(0.03)
+    assert sensitivity("a", Design(43, 3)).wanted is None
+    lines = report([a, b], cost="About 3 GPU-hours.").splitlines()
     assert lines[0].split()[-7:] == ["power", "at", "0.03", "seeds", "needed", "queries", "needed"]
     assert lines[2].split()[:8] == ["b", "97", "3", "0.080", "0.0040", "14", f"{b.detectable:.3f}",
                                     f"{b.detectable_holm:.3f}"]  # fmt: skip
     assert lines[-1] == "About 3 GPU-hours."
-    tiny = report(sensitivity({"tiny": 1}, 1)).splitlines()
+    tiny = report([sensitivity("tiny", Design(1))]).splitlines()
     assert tiny[0].split()[-1] == "Holm" and tiny[1].split()[-2:] == ["–", "–"]
 
 
@@ -175,12 +180,12 @@ def test_pooled_seed_sd():
     [
         (lambda: Assumption(sd=0.0), "sd"),
         (lambda: Assumption(seed_sd=-1.0), "seed_sd"),
-        (lambda: detectable(43, 0), "seeds"),
-        (lambda: detectable(43, trained=3), "trained"),
-        (lambda: detectable(43, tests=0), "tests"),
-        (lambda: detectable(43, power=0.01), "power"),
-        (lambda: power_of(0.1, 43, alpha=1.5), "alpha"),
-        (lambda: sensitivity({"a": 43}, 1, wanted=0.0), "wanted"),
+        (lambda: Design(43, 0), "seeds"),
+        (lambda: Design(43, trained=3), "trained"),
+        (lambda: Design(43, tests=0), "tests"),
+        (lambda: Design(43).detectable(0.01), "power"),
+        (lambda: Design(43, alpha=1.5), "alpha"),
+        (lambda: sensitivity("a", Design(43), wanted=0.0), "wanted"),
     ],
 )
 def test_bad_input(call, message):

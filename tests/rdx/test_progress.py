@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from rdx.commands import VERBS
 from rdx.config import Cell
 from rdx.facts import Grid, GridCell, Holder
 from rdx.faults import Diverged
-from rdx.store import Store, Unreadable, damage
+from rdx.store import MANIFEST, Store, Unreadable, damage
 from rdx.store.locks import LEASE
 from tests.rdx.conftest import gone
 from tests.records import trial
@@ -32,9 +33,9 @@ def fail(root, error, cfg=CFG):
         raise error
 
 
-def finish(root, key="key", health="ok"):
+def finish(root, key="key", health="ok", **more):
     def make(folder):
-        stores.write(folder / "trial.json", trial(key, health=health))
+        stores.write(folder / "trial.json", trial(key, health=health, **more))
 
     Store(root).cached("evaluate", key, make)
 
@@ -58,6 +59,20 @@ def test_a_finished_cell_has_its_health_and_seconds(tmp_path):
     stood = progress.standing(tmp_path, "key")
     assert (stood.state, stood.health) == ("finished", "constant_scores")
     assert stood.seconds == pytest.approx(0, abs=1)
+
+
+def test_a_finished_cell_took_what_no_other_shares(tmp_path):
+    keys = {"teach": "t", "distill": "d", "evaluate": "key"}
+    finish(tmp_path, signatures=keys)
+    assert progress.standing(tmp_path, "key").seconds is None  # its training is gone
+    for (stage, key), seconds in zip(keys.items(), (100.0, 20.0, 3.0), strict=True):
+        folder = Store(tmp_path).cached(stage, key, lambda folder: None)
+        manifest = stores.read(facts.Manifest, folder / MANIFEST)
+        stores.write(folder / MANIFEST, replace(manifest, seconds=seconds))
+    assert progress.standing(tmp_path, "key").seconds == 23
+    interrupted = replace(manifest, seconds=3.0, resumed=True)
+    stores.write(tmp_path / "evaluate" / "key" / MANIFEST, interrupted)
+    assert progress.standing(tmp_path, "key").seconds is None
 
 
 def spoil(path, how):
@@ -281,6 +296,10 @@ def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch,
     done = rdx(["-m", *arguments], tmp_path, module=("-c", SCARCE), status=1)
     assert "diverged: " in done.stdout and "MemoryError: 4096 tokens" in done.stdout
     assert "2 of 3 failed" in done.stdout and "python -m rdx retry grid-" in done.stdout
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED  ")]
+    assert all(line.startswith("FAILED  python -m rdx data=files") for line in failed)
+    assert all("grid=" not in line and "learning_rate=" in line for line in failed)
+    assert not list((tmp_path / "store").glob("distill/*.partial/manifest.json"))
     assert told(capsys)["counts"] == {"finished": 1, "out of memory": 1, "diverged": 1}
     again = rdx(["retry"], tmp_path, module=("-c", SCARCE), status=1)
     assert len([line for line in again.stdout.splitlines() if line.startswith("== ")]) == 2

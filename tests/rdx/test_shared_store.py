@@ -41,8 +41,8 @@ def test_every_file_has_the_permissions_of_the_umask(finished):
 READS = """
 import sys
 from analysis import trials
-from rdx import config
-print(len(trials.collect(config.cells(sys.argv[2:]), sys.argv[1]).frame), "values")
+from rdx import stages
+print(len(trials.collect(stages.cells(sys.argv[2:]), sys.argv[1]).frame), "values")
 """
 
 

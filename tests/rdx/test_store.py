@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdx import store as stores
-from rdx.facts import Count, Manifest
+from rdx.facts import Count, Device, Manifest
 from rdx.store import MANIFEST, Store, Unreadable, damage, share, signature, write_atomic
 from tests.rdx.conftest import ROOT
 
@@ -98,6 +98,27 @@ def test_a_manifest_keeps_what_was_signed(tmp_path):
     assert (manifest.stage, manifest.signature) == ("stage", "key")
     assert manifest.signed == {"k": [1, None]}
     assert manifest.seconds >= 0
+    assert (manifest.resumed, manifest.device, manifest.pace) == (False, None, None)
+
+
+def test_a_manifest_says_how_fast_it_was_made_and_on_what(tmp_path):
+    store, cpu = Store(tmp_path), Device("A CPU", False, 2)
+
+    def make(folder):
+        for step in (6, 7, 10):  # of a training that goes on after step 5
+            store.tell(step, 10)
+
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "key.partial").mkdir()
+    with store.lock("stage", "key") as lock:
+        folder = store.make("stage", "key", None, make, lock, device=cpu)
+    manifest = stores.read(Manifest, folder / MANIFEST)
+    assert (manifest.resumed, manifest.device) == (True, cpu)
+    assert manifest.pace.share == (10 - 6) / 10
+    assert 0 <= manifest.pace.seconds <= manifest.seconds + 0.001
+    with store.lock("stage", "key") as lock:
+        store.make("stage", "key", None, lambda folder: None, lock, anew=True)
+    assert not stores.read(Manifest, folder / MANIFEST).resumed
 
 
 def test_the_manifest_lists_every_file_with_its_sha256(stored):

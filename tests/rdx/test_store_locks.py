@@ -162,7 +162,8 @@ def test_the_note_says_who_and_how_far(folder):
         held.tell("distill", 3, 10)
         note = read_note(held.note)
         assert (note.host, note.pid) == (socket.gethostname(), os.getpid())
-        assert (note.stage, note.first_step, note.step, note.steps) == ("distill", 3, 3, 10)
+        assert (note.stage, note.first_step, note.step, note.steps) == ("distill", 1, 3, 10)
+        assert note.pace.share == (3 - 1) / 10 and note.pace.seconds >= 0
         who = f"{socket.gethostname()}:{os.getpid()}"
         assert re.fullmatch(rf"{who} .* \d\d:\d\d:\d\d, distill: .*3 of 10", held_by(held.note))
 

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import logging
-import sys
 import time
 import traceback
 from dataclasses import fields
@@ -594,7 +593,47 @@ def test_the_address_may_come_from_the_environment(monkeypatch):
         assert ask(Endpoint("toy", key_variable=VARIABLE)).text == ranked_answer(MESSAGES)
 
 
+def test_a_proxy_may_come_from_the_environment(monkeypatch):
+    endpoint = quick("http://teacher.invalid/v1")
+    with FaultyServer() as server:
+        proxy = server.url.removesuffix("/v1")
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "other.invalid")
+        assert ask(endpoint).text == ranked_answer(MESSAGES)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "teacher.invalid")
+        with pytest.raises(Denied, match="teacher.invalid"):
+            ask(endpoint)
+        assert len(server.asked) == 1
+
+
+def test_a_proxy_that_does_not_speak_http_stops_the_teacher(monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", f"socks5://me:{KEY}@127.0.0.1:1")
+    with pytest.raises(Fatal, match="proxy") as caught:
+        ask(quick("http://teacher.invalid/v1"))
+    assert KEY not in str(caught.value)
+
+
 # --- many at once, and the end ---
+
+
+def test_there_are_as_many_connections_as_requests_in_flight():
+    async def go(server):
+        backend = quick(server, timeout=30).backend()
+        for i in range(9):
+            await backend.ask(prompt(f"text {i}"), 1)
+        assert server.connections == 1
+        for _ in range(2):
+            await asyncio.gather(*(backend.ask(prompt(f"more {i}"), 1) for i in range(150)))
+        await backend.close()
+
+    with FaultyServer(lambda asked: ranking(delay=1.0 if 9 <= asked.number < 159 else 0)) as server:
+        asyncio.run(go(server))
+        assert len(server.asked) == 9 + 300
+        assert 100 < server.peak <= server.connections <= 150
 
 
 def test_mixed_faults_lose_nothing_and_ask_nothing_twice():
@@ -723,14 +762,6 @@ def test_wrong_settings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"^teacher.backend.{key}") as caught:
         configured("teacher.backend", Endpoint, **({"model": "toy"} | {key: value}))
     assert KEY not in str(caught.value)
-
-
-def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    endpoint = quick("http://127.0.0.1:1/v1")
-    assert endpoint.backend().identity()["model"] == "toy"
-    with pytest.raises(Fatal, match=r"pip install 'rdx\[llm\]'"):
-        ask(endpoint)
 
 
 # --- a real server ---

@@ -190,6 +190,16 @@ def test_what_others_append_meanwhile_is_found(tmp_path):
         assert reader.find(str(i), 0) == entry(str(i))
 
 
+def test_how_often_others_are_looked_at_may_be_limited(tmp_path):
+    rare, often, writer = Ledger(tmp_path, fresh=3600), Ledger(tmp_path), Ledger(tmp_path)
+    writer.add(entry("a"))
+    assert rare.find("a", 0) == often.find("a", 0) == entry("a")
+    writer.add(entry("b"), entry("c"))
+    assert rare.find("b", 0) is None and often.find("b", 0) == entry("b")
+    assert [line.key for line in rare.entries()] == ["a", "b", "c"]
+    assert rare.find("c", 0) == entry("c")  # reading all has made it known
+
+
 def test_threads_share_a_ledger(tmp_path):
     ledger = Ledger(tmp_path)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
@@ -35,8 +36,6 @@ from rdx.teachers import Caps, Endpoint, Fatal, Listwise, Prices, Stopped
 from rdx.teachers.ledger import Ledger
 from rdx.teachers.parsing import VERSION
 from tests.rdx.configured import configured
-
-pytest.importorskip("openai")
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
 
@@ -535,12 +534,42 @@ def test_killed_twenty_times_it_asks_no_more_than_what_was_in_flight(tmp_path):
             time.sleep(chance.uniform(0, 0.4))
             client.send_signal(signal.SIGKILL)
             client.wait()
+            # a list's next window is asked once the answer before it is in the ledger
+            kept = Counter(entry.query_id for entry in Ledger(tmp_path / "ledger").entries())
+            asked = {asked.digest: query_of(asked) for asked in server.asked}
+            for query, windows in Counter(asked.values()).items():
+                assert windows <= kept[f"q{query}"] + 1
         assert not (tmp_path / "out.parquet").exists()
         subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
     taught = rankings.read_parquet(tmp_path / "out.parquet")
     assert orders(taught) == expected(queries, depth) and set(taught.state) == {"ok"}
     extra = len(server.asked) - queries * 4
     assert 0 < extra <= kills * concurrency
+
+
+@pytest.mark.slow
+def test_killed_when_all_but_one_are_answered_it_asks_for_that_one(tmp_path):
+    queries, depth = 30, 10
+    (tmp_path / "work").mkdir()
+    settings = {"ledger": str(tmp_path / "ledger"), "work": str(tmp_path / "work")}
+    settings |= {"out": str(tmp_path / "out.parquet"), "tests": str(__file__).rsplit("/", 1)[0]}
+    last = hang()
+    with FaultyServer(lambda asked: last if query_of(asked) == 17 else ranking()) as server:
+        code = CLIENT.format(
+            url=server.url, queries=queries, depth=depth, concurrency=16, **settings
+        ).replace("timeout=5", "timeout=600")
+        client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+        while len(list(Ledger(tmp_path / "ledger").entries())) < (queries - 1) * 4:
+            assert client.poll() is None
+            time.sleep(0.05)
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        asked = len(server.asked)
+        assert asked == (queries - 1) * 4 + 1
+        server.behave = per_body()
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    assert len(server.asked) - asked == 4  # the list of which nothing was answered
+    assert orders(rankings.read_parquet(tmp_path / "out.parquet")) == expected(queries, depth)
 
 
 # --- settings ---

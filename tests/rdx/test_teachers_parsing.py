@@ -379,6 +379,26 @@ MARKED = [
 ]
 
 
+@given(
+    st.integers(1, 26).flatmap(lambda n: st.permutations(range(n))),
+    st.sampled_from(["", "twice", "out of range", "missing"]),
+    st.sampled_from(["numbers", "letters"]),
+    st.sampled_from(["strict", "lenient"]),
+    st.booleans(),
+)
+def test_a_chain_alone_is_read_as_one_among_white_space(order, wrong, identifiers, rule, truncated):
+    """Which takes the long way."""
+    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if identifiers == "letters" else range(1, 99)
+    links = [f"[{names[i]}]" for i in order]
+    links += {"twice": links[:1], "out of range": ["[99]"]}.get(wrong, [])
+    text = " > ".join(links[1:] if wrong == "missing" else links)
+    options = {"identifiers": identifiers, "truncated": truncated}
+    parsed = parse(text, len(order), rule, **options)
+    assert parsed == parse(f" {text}", len(order), rule, **options)
+    if not wrong:
+        assert parsed == (tuple(order), "ok")
+
+
 @pytest.mark.parametrize("marked", MARKED)
 def test_thoughts_are_no_answer(marked):
     text = marked.format(THOUGHT, THOUGHT)

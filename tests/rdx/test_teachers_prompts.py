@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdx import folders
-from rdx.teachers.prompts import load, shorten
+from rdx.teachers.prompts import collapsed, load, shorten
 
 FILES = folders.options(folders.PROMPTS)
 NAMES = list(FILES)
@@ -132,6 +132,26 @@ def test_there_are_26_letters():
 @given(st.text(), st.integers(1, 40))
 def test_shorten_keeps_the_first_words(text, words):
     assert shorten(text, words).split() == text.split()[:words]
+
+
+def test_every_kind_of_white_space_becomes_one_space():
+    for space in filter(str.isspace, map(chr, range(sys.maxunicode + 1))):
+        for text in (
+            f"a{space}b",
+            f"{space}a b",
+            f"a b{space}",
+            f"a {space} b",
+            f"a{space}{space}b",
+        ):
+            assert collapsed(text) == shorten(text, 2) == shorten(f"{text} c", 2) == "a b"
+    assert collapsed("") == collapsed(" ") == shorten("  ", 1) == ""
+    assert collapsed("a\u200bb a\u00adb") == "a\u200bb a\u00adb"  # not printable, and no space
+
+
+@given(TEXT, st.integers(1, 9))
+def test_a_plain_text_may_be_cut_at_once(text, words):
+    prompt = load("first_token")
+    assert prompt.plain(text, words) == prompt.plain(shorten(text, words))
 
 
 def test_shorten_needs_a_word():

@@ -30,8 +30,6 @@ from rdx.teachers.ledger import Ledger
 from rdx.teachers.messages import Answer
 from rdx.teachers.tokens import of_chat
 
-pytest.importorskip("openai")
-
 
 @pytest.fixture
 def taught(tmp_path):

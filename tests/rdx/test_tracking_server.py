@@ -144,7 +144,7 @@ class TestPostgres:
         assert alias.run_id in {run.info.run_id for run in found}
 
     def test_a_killed_trial_is_closed_and_taken_up_again(self, cell, server, rdx, tmp_path):
-        command = cell("killed", "budget.epochs=20")
+        command = cell("killed", "budget.epochs=200")
         process = rdx(command, tmp_path, popen=True)
         end = time.monotonic() + 120
         while not (running := trials(server, "killed", "attributes.status = 'RUNNING'")):
