@@ -141,24 +141,33 @@ def waiting(lists: list[TrainingList], tokens: Any, given: Any) -> list[str]:
     def made(step: int) -> Prepared:
         return prepare(lists, tokens, RankNet(), share=Share(), **limits("gpu"))
 
-    def share(prepared: Iterable[Any]) -> float:
-        start = time.perf_counter()
+    def share(prepared: Iterable[object]) -> float:
+        start, busy = time.perf_counter(), 0.0
         for _ in prepared:
-            time.sleep(pairs / given.rate)
-        busy = given.steps * pairs / given.rate
+            busy += work(pairs)
+        return waited(start, busy)
+
+    def work(pairs: int) -> float:
+        """Sleep as long as a device works; gives how long that was."""
+        start = time.perf_counter()
+        time.sleep(pairs / given.rate)
+        return time.perf_counter() - start
+
+    def waited(start: float, busy: float) -> float:
         return 1 - busy / (time.perf_counter() - start)
 
     def model(inputs: dict[str, torch.Tensor], parts: torch.Tensor) -> torch.Tensor:
-        time.sleep(len(parts) / given.rate)
+        worked.append(work(len(parts)))
         return torch.zeros(len(parts))
 
     in_line = share(map(made, range(given.steps)))
     with closing(batches.ahead(range(given.steps), made)) as prepared:
         background = share(prepared)
     many = batches.rows_of(lists * given.steps, tokens)
+    worked: list[float] = []
     start = time.perf_counter()
     batches.scores(model, tokens, many, torch.device("cpu"), BUDGETS["gpu"])
-    scoring = 1 - len(many) / given.rate / (time.perf_counter() - start)
+    scoring = waited(start, sum(worked))
     return [
         f"| a device of {given.rate:,} pairs/s waits | share of the time |",
         "|---|--:|",
@@ -175,7 +184,6 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=100, help="passages of a list")
     parser.add_argument("--steps", type=int, default=6, help="epochs of one step")
     parser.add_argument("--mini-batch", type=int, nargs="+", default=[32, 512])
-    parser.add_argument("--sentence-transformers", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--rate", type=int, default=8000, help="pairs/s of a device")
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # and so for the processes that are started

@@ -296,20 +296,19 @@ def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
     groups = _groups(task)
     clock.tick()
     for group in groups:
-        queries = {str(i): query for i, (query, _, _) in enumerate(group)}
-        texts = {
-            (str(i), f"{i}-{j}"): text
-            for i, (_, some, _) in enumerate(group)
-            for j, text in enumerate(some)
-        }
-        first = pd.DataFrame(list(texts), columns=["query_id", "doc_id"])
-        tokens = student.pairs.tokens(queries, {name: text for (_, name), text in texts.items()})
+        rows, texts = [], {}
+        for i, (_, passages, _) in enumerate(group):
+            names = [f"{i}-{j}" for j in range(len(passages))]
+            texts.update(zip(names, passages, strict=True))
+            rows += [(str(i), name) for name in names]
+        first = pd.DataFrame(rows, columns=["query_id", "doc_id"])
+        tokens = student.pairs.tokens({str(i): one[0] for i, one in enumerate(group)}, texts)
         ranking, _ = evaluation.rerank(
             student, first, tokens, settings, task["options"]["max_tokens"]
         )
         clock.tick()
         scored = ranking.set_index("doc_id").score
-        found.append([float(scored[name]) for _, name in texts])
+        found.append([float(scored[name]) for _, name in rows])
     return clock.facts() | {"scores": [one for some in found for one in some]}
 
 
