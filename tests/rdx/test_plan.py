@@ -175,7 +175,7 @@ def test_a_real_cell_is_finished_and_nothing_is_written(world, store):
     assert made.pace.share == (4 - 1) / 4 and 0 < made.pace.seconds < made.seconds
     assert planned.seconds.value == pytest.approx(sum(own.values()))
     [power] = command.power(planned, None, None, ())[0]
-    assert power["queries"] == 24
+    assert power["design"]["queries"] == 24
     assert {p: p.stat().st_mtime_ns for p in store.parent.rglob("*")} == before
 
 
@@ -483,7 +483,7 @@ def test_the_command_prints_the_plan(world, store, capsys):
     command.plan([*world.overrides(store, "seed=1,2"), "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert [cell["state"] for cell in printed["cells"]] == ["finished", "to run"]
-    assert printed["seconds"]["value"] == 14 and printed["power"][0]["queries"] == 24
+    assert printed["seconds"]["value"] == 14 and printed["power"][0]["design"]["queries"] == 24
 
 
 def test_many_cells_are_cut(world, store, capsys):
