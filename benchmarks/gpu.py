@@ -538,13 +538,13 @@ def peer_trained(bench: Bench, shape: str, library: str, size: int) -> Found:
 def reranking(bench: Bench) -> None:
     """Speed and memory of re-ranking, all queries together and one by one."""
     for shape in bench.size.shapes:
-        student = bench.student(shape).to(bench.device).eval()
         for way, work in (("together", together), ("one by one", one_by_one)):
-            bench.report.measure("re-ranking", f"{shape}, {way}", 40, partial(work, bench, student))
+            bench.report.measure("re-ranking", f"{shape}, {way}", 40, partial(work, bench, shape))
 
 
-def together(bench: Bench, student: CrossEncoder) -> Found:
+def together(bench: Bench, shape: str) -> Found:
     """All pairs in one stream, after as many that warm up."""
+    student = bench.student(shape).to(bench.device).eval()
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
     tokens = student.pairs.tokens(given.queries, given.passages)
     for _ in range(2):
@@ -555,8 +555,9 @@ def together(bench: Bench, student: CrossEncoder) -> Found:
     return {"pairs/s": short(scored / seconds), "memory (GB)": short(peak_memory())}
 
 
-def one_by_one(bench: Bench, student: CrossEncoder) -> Found:
+def one_by_one(bench: Bench, shape: str) -> Found:
     """Query by query, as a service would: tokenising counts; three queries warm up."""
+    student = bench.student(shape).to(bench.device).eval()
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
     spans = []
     reset_memory()
