@@ -44,14 +44,13 @@ from transformers import AutoModelForSequenceClassification, ElectraConfig, PreT
 import benchmarks.stand_ins  # noqa: F401  before rdx
 from benchmarks import peers, side_by_side, teacher_throughput
 from rdx import losses, trainer
-from rdx.batches import scores
+from rdx.batches import rows_of, scores
 from rdx.facts import TrainingFacts
 from rdx.lists import TrainingList
 from rdx.parts import Loss, OnStep
 from rdx.students import CrossEncoder, Student, is_compiled
 from rdx.teachers import prompts
 from rdx.teachers.local import Local
-from rdx.tokens import Tokens
 from rdx.trainer.budgets import computing
 from rdx.trainer.step import Engine
 
@@ -542,49 +541,61 @@ def reranking(bench: Bench) -> None:
             bench.report.measure("re-ranking", f"{shape}, {way}", 40, partial(work, bench, shape))
 
 
+@contextmanager
+def scoring(bench: Bench, shape: str) -> Iterator[Callable[[Texts], int]]:
+    """Scores all pairs of texts, and gives their number; tokenising counts."""
+    settings = bench.settings(texts(1, 1, bench.size.words))
+    accelerator = settings.accelerator()
+    device, student = accelerator.device, bench.student(shape)
+    student = student.to(device).eval()
+    max_tokens = settings.tokens(device.type)
+
+    def score(given: Texts) -> int:
+        tokens = student.pairs.tokens(given.queries, given.passages)
+        return len(scores(student, tokens, rows_of(given.lists, tokens), device, max_tokens))
+
+    with torch.inference_mode(), accelerator.autocast():
+        yield score
+
+
 def together(bench: Bench, shape: str) -> Found:
-    """All pairs in one stream, after as many that warm up."""
-    student = bench.student(shape).to(bench.device).eval()
+    """All pairs in one stream, tokenising included, after as many that warm up."""
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
-    tokens = student.pairs.tokens(given.queries, given.passages)
-    for _ in range(2):
+    with scoring(bench, shape) as score:
+        score(given)
         reset_memory()
         start = now()
-        scored = score(bench, student, tokens, given.lists)
+        scored = score(given)
         seconds = now() - start
     return {"pairs/s": short(scored / seconds), "memory (GB)": short(peak_memory())}
 
 
 def one_by_one(bench: Bench, shape: str) -> Found:
-    """Query by query, as a service would: tokenising counts; three queries warm up."""
-    student = bench.student(shape).to(bench.device).eval()
+    """Query by query, as a service would, tokenising included; three queries warm up."""
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
+    alone = [
+        Texts(
+            {one.query_id: given.queries[one.query_id]},
+            {doc_id: given.passages[doc_id] for doc_id in one.doc_ids},
+            [one],
+        )
+        for one in given.lists
+    ]
     spans = []
-    reset_memory()
-    for one in [*given.lists[:3], *given.lists]:
-        start = now()
-        queries = {one.query_id: given.queries[one.query_id]}
-        tokens = student.pairs.tokens(queries, {d: given.passages[d] for d in one.doc_ids})
-        score(bench, student, tokens, [one])
-        spans.append(now() - start)
-    spans = spans[3:]
+    with scoring(bench, shape) as score:
+        for one in alone[:3]:
+            score(one)
+        reset_memory()
+        for one in alone:
+            start = now()
+            score(one)
+            spans.append(now() - start)
     return {
         "p50 (s)": short(np.quantile(spans, 0.5)),
         "p95 (s)": short(np.quantile(spans, 0.95)),
         "pairs/s": short(bench.size.depth * len(spans) / sum(spans)),
         "memory (GB)": short(peak_memory()),
     }
-
-
-def score(bench: Bench, student: CrossEncoder, tokens: Tokens, lists: list[TrainingList]) -> int:
-    """Score the pairs of lists; gives their number."""
-    pairs = [(one.query_id, doc_id) for one in lists for doc_id in one.doc_ids]
-    rows = tokens.rows(*map(list, zip(*pairs, strict=True)))
-    settings = trainer.Trainer(precision=bench.precision, device=bench.device, max_tokens="auto")
-    accelerator = settings.accelerator()
-    device = accelerator.device
-    with torch.inference_mode(), accelerator.autocast():
-        return len(scores(student, tokens, rows, device, settings.tokens(device.type)))
 
 
 # teachers
