@@ -32,6 +32,7 @@ from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ from rdx.teachers import prompts
 from rdx.teachers.local import Local
 from rdx.tokens import Tokens
 from rdx.trainer.budgets import computing
+from rdx.trainer.preparing import MICROS
 from rdx.trainer.step import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -538,17 +540,20 @@ def peer_trained(bench: Bench, shape: str, library: str, size: int) -> Found:
 def reranking(bench: Bench) -> None:
     """Speed and memory of re-ranking, all queries together and one by one."""
     for shape in bench.size.shapes:
-        for way, work in (("together", together), ("one by one", one_by_one)):
-            bench.report.measure("re-ranking", f"{shape}, {way}", 40, partial(work, bench, shape))
+        for attention, (way, work) in product((None, "varlen"), WAYS.items()):
+            name = f"{shape}, {way}{', varlen attention' if attention else ''}"
+            bench.report.measure("re-ranking", name, 40, partial(work, bench, shape, attention))
 
 
 @contextmanager
-def scoring(bench: Bench, shape: str) -> Iterator[tuple[Pairs, Callable[[Tokens, Texts], int]]]:
+def scoring(
+    bench: Bench, shape: str, attention: str | None
+) -> Iterator[tuple[Pairs, Callable[[Tokens, Texts], int]]]:
     """A student's tokeniser, and what scores all pairs of texts and gives their number."""
     settings = bench.settings(texts(1, 1, bench.size.words))
     accelerator = settings.accelerator()
-    device, student = accelerator.device, bench.student(shape)
-    student = student.to(device).eval()
+    device = accelerator.device
+    student = bench.student(shape, attention_implementation=attention).to(device).eval()
     max_tokens = settings.tokens(device.type)
 
     def score(tokens: Tokens, given: Texts) -> int:
@@ -558,10 +563,10 @@ def scoring(bench: Bench, shape: str) -> Iterator[tuple[Pairs, Callable[[Tokens,
         yield student.pairs, score
 
 
-def together(bench: Bench, shape: str) -> Found:
+def together(bench: Bench, shape: str, attention: str | None) -> Found:
     """All pairs in one stream, tokenised beforehand, after as many that warm up."""
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
-    with scoring(bench, shape) as (pairs, score):
+    with scoring(bench, shape, attention) as (pairs, score):
         tokens = pairs.tokens(given.queries, given.passages)
         score(tokens, given)
         reset_memory()
@@ -571,7 +576,7 @@ def together(bench: Bench, shape: str) -> Found:
     return {"pairs/s": short(scored / seconds), "memory (GB)": short(peak_memory())}
 
 
-def one_by_one(bench: Bench, shape: str) -> Found:
+def one_by_one(bench: Bench, shape: str, attention: str | None) -> Found:
     """Query by query, as a service would, tokenising included; three queries warm up."""
     given = texts(bench.size.queries, bench.size.depth, bench.size.words)
     alone = [
@@ -583,7 +588,7 @@ def one_by_one(bench: Bench, shape: str) -> Found:
         for one in given.lists
     ]
     spans = []
-    with scoring(bench, shape) as (pairs, score):
+    with scoring(bench, shape, attention) as (pairs, score):
         reset_memory()
         for one in [*alone[:3], *alone]:
             start = now()
@@ -596,6 +601,9 @@ def one_by_one(bench: Bench, shape: str) -> Found:
         "pairs/s": short(bench.size.depth * len(spans) / sum(spans)),
         "memory (GB)": short(peak_memory()),
     }
+
+
+WAYS = {"together": together, "one by one": one_by_one}
 
 
 # teachers
@@ -679,11 +687,20 @@ def switches(bench: Bench) -> None:
         f"attention {name}": {"attention_implementation": name}
         for name in ("eager", "sdpa", "varlen")
     }
-    if bench.device == "cuda":  # elsewhere it needs a C++ compiler
-        ways["compiled"] = {"compile": True}
     for name, options in ways.items():
-        work = partial(trained, bench, shape, steps=2, **options)
-        measure(f"{shape}, {name}", 100, work)
+        measure(f"{shape}, {name}", 40, partial(trained, bench, shape, steps=2, **options))
+    for micros in (2, 4):
+        work = partial(grouped, bench, shape, micros)
+        measure(f"{shape}, lists of {micros} micro-batches together", 40, work)
+    if bench.device == "cuda":  # elsewhere it needs a C++ compiler
+        work = partial(trained, bench, shape, steps=2, compile=True)
+        measure(f"{shape}, compiled", 100, work)
+
+
+def grouped(bench: Bench, shape: str, micros: int) -> Found:
+    """Training with larger groups of lists, which have less padding and take more memory."""
+    with patch.dict(MICROS, dict.fromkeys(MICROS, micros)):
+        return trained(bench, shape, steps=2)
 
 
 def optimisers(bench: Bench, shape: str) -> Found:
