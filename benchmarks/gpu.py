@@ -131,7 +131,7 @@ WHOLE = Size(
     steps=5,
     depths=(50, 100, 400),
     mini_batches=(32, 256),
-    queries=100,
+    queries=43,
     windows=3,
     batch=32,
     answer=None,
@@ -520,7 +520,7 @@ def peer_trained(bench: Bench, shape: str, library: str, size: int) -> Found:
         reset_memory()
         train = getattr(peers, f"{library}_trains")
         try:
-            facts = train(task | {"batch": batch, "lists": lists[:batch] * 4})
+            facts = train(task | {"batch": batch, "lists": lists[:batch] * 3})
             break
         except torch.OutOfMemoryError:
             facts = {}
