@@ -142,7 +142,7 @@ class Engine:
             trainer=trainer,
             trained=trained,
             accelerator=accelerator,
-            optimiser=grouping.adamw(groups, trainer.learning_rate, device),
+            optimiser=torch.optim.AdamW(groups, lr=trainer.learning_rate, fused=True),
             scaler=accelerator.scaler or torch.amp.GradScaler(device.type, enabled=False),
             max_tokens=trainer.tokens(device.type),
             tokens=tokens,

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from trainer_toys import LISTS, WORDS, tokens_of, trained
+from trainer_toys import LISTS, WORDS, parameters, tokens_of, trained
 from transformers import (
     BertForSequenceClassification,
     ElectraConfig,
@@ -136,19 +136,18 @@ def test_packed_attention_by_jagged_tensors():
     torch.testing.assert_close(results[0][0][2:5], alone.transpose(0, 1))
 
 
-def test_a_training_without_padding_gives_the_weights_of_one_with(folder, tmp_path):
-    """Where nothing is dropped."""
+def test_a_training_without_padding_gives_the_weights_of_one_with(folder, tmp_path, monkeypatch):
+    """Where nothing is dropped; by plain descent, as Adam makes a step of what is rounding."""
+    monkeypatch.setattr(torch.optim, "AdamW", torch.optim.SGD)
     settings = Student(folder("bert"), dropout=0.0, query_length=4, passage_length=16)
+    after = {}
     for name in ("eager", "varlen"):
         student = replace(settings, attention_implementation=name).create(0)
-        trained(tmp_path, student=student, work=name, budget=Steps(3), max_tokens=60)
-        after = torch.nn.utils.parameters_to_vector(student.parameters()).detach()
-        if name == "eager":
-            expected = after
-    start = torch.nn.utils.parameters_to_vector(settings.create(0).parameters()).detach()
-    # Adam makes a step of the rounding of what has no gradient
-    moved = (expected - start).abs() > 1e-6
-    assert (after - expected)[moved].norm() < 0.02 * (expected - start).norm()
+        options = {"budget": Steps(3), "max_tokens": 60, "learning_rate": 0.1}
+        trained(tmp_path, student=student, work=name, **options)
+        after[name] = parameters(student)
+    moved = after["eager"] - parameters(settings.create(0))
+    assert (after["varlen"] - after["eager"]).norm() < 1e-4 * moved.norm()
 
 
 def test_where_tokens_are_is_known_before_the_step(folder):
