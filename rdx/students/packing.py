@@ -66,7 +66,7 @@ class Packing:
         """[T, ...] to [P, L, ...], zero at padding."""
         places, length = self.shape
         flat = packed.new_zeros(places * length, *packed.shape[1:])
-        return flat.index_copy(0, self.real, packed).unflatten(0, self.shape)
+        return flat.index_copy(0, self.real, packed).view(*self.shape, *packed.shape[1:])
 
     @contextmanager
     def around(self, layers: nn.ModuleList, first_only: bool) -> Iterator[None]:
@@ -107,11 +107,8 @@ class Packing:
                 return self.jagged(query, key, value, dropout, scale)
             return self.flash(query, key, value)
         real = self.unpack(torch.ones_like(self.real, dtype=torch.bool))
-        padded = (self.unpack(each).transpose(1, 2) for each in (query, key, value))
-        allowed = real[:, None, None]
-        mixed = scaled_dot_product_attention(
-            *padded, attn_mask=allowed, dropout_p=dropout, scale=scale
-        )
+        q, k, v = (self.unpack(each).transpose(1, 2) for each in (query, key, value))
+        mixed = scaled_dot_product_attention(q, k, v, real[:, None, None], dropout, scale=scale)
         return self.pack(mixed.transpose(1, 2))
 
     def flash(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -153,9 +150,9 @@ def attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as Transformers calls it, [1, heads, T, size] to [1, T, heads, size]."""
-    rows = (each[0].transpose(0, 1) for each in (query, key, value))
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _current.get().attend(*rows, dropout, scale).unsqueeze(0), None
+    return _current.get().attend(q, k, v, dropout, scale).unsqueeze(0), None
 
 
 def register() -> None:
