@@ -494,7 +494,7 @@ def main() -> None:
     torch.manual_seed(0)
     doing = {"train": "trains", "score": "scores", "prepare": "prepares"}[task["mode"]]
     facts = globals()[f"{task['library']}_{doing}"](task)
-    print(json.dumps(facts | {"precision": task["precision"]}))
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

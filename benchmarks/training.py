@@ -86,7 +86,7 @@ def rows(given: Any, model: str, lists: list[Any]) -> dict[str, tuple[str, dict[
 
 
 def report(found: dict[str, list[dict[str, Any]]], pairs: int, peaks: dict[str, float]) -> None:
-    """The table; ratios are of the same turn."""
+    """The table; ratios are of the same turn, `peaks` of the precision of each row."""
     print(
         "| | pairs/s | real tokens/s | tokens per real one | memory of steps (MB) "
         "| share of peak | rdx is faster by |\n|---|--:|--:|--:|--:|--:|--:|"
@@ -107,8 +107,7 @@ def report(found: dict[str, list[dict[str, Any]]], pairs: int, peaks: dict[str, 
         steps = len(first["spans"])
         # Tokens that count, per second: each once, however often it was run.
         tokens = [speed * first["real"] / runs / (pairs * steps) for speed in speeds[name]]
-        peak = peaks[first["precision"]]
-        share = f"{_middle(tokens) * found_flops(found) / peak:.0%}"
+        share = f"{_middle(tokens) * found_flops(found) / peaks[name]:.0%}"
         print(
             f"| {name} | {spread(speeds[name], '.1f')} | {_middle(tokens):,.0f} "
             f"| {first['padded'] / first['real']:.2f} "
@@ -198,10 +197,12 @@ def main() -> None:
             return
         lists = training_lists(given.queries, given.depth, given.steps + 1)
         model = save_model(given.model, Path(folder))
-        found = all_rows(rows(given, model, lists), given.repeat, given.only)
-        kinds = {one["precision"] for turns in found.values() for one in turns}
-        peaks = {kind: matrix_peak(given.device, kind) for kind in kinds}
-        report(found, given.queries * given.depth, peaks)
+        asked = rows(given, model, lists)
+        found = all_rows(asked, given.repeat, given.only)
+        kinds = {name: asked[name][1]["precision"] for name in found}
+        peaks = {kind: matrix_peak(given.device, kind) for kind in set(kinds.values())}
+        pairs = given.queries * given.depth
+        report(found, pairs, {name: peaks[kind] for name, kind in kinds.items()})
 
 
 if __name__ == "__main__":
