@@ -17,7 +17,7 @@ LAYERS = (
     {"__init__"},
     {"hub", "collection"},
     {"parts"},
-    {"rankings", "losses", "assets", "draws", "power", "precision", "bars"},
+    {"rankings", "losses", "assets", "draws", "power", "precision", "bars", "memory"},
     {"lists", "accounting", "loading"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},

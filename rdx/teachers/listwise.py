@@ -40,7 +40,7 @@ from rdx.teachers.prompts import RANK_LLM, load
 from rdx.teachers.session import FEWEST_WORDS, Session
 
 ORDERS = ("first_stage", "shuffled")
-BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
+BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local", "rdx.teachers.VLLM")
 
 
 def _template(prompt: str) -> JsonValue:
@@ -69,7 +69,7 @@ class Listwise:
     Parameters
     ----------
     backend
-        `Endpoint` or `Local`: who answers.
+        `Endpoint`, `Local` or `VLLM`: who answers.
     prompt
         Name of a prompt of rdx (``single_turn``, ``multi_turn``, ``first_token``), the path of a
         YAML file, or ``rank_llm:NAME`` for a template of an installed rank-llm.

@@ -83,7 +83,7 @@ class Trainer:
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
         memory limited setup"). "off": keep the graph of every micro-batch, which saves the second
         forward pass, a quarter of the work. "auto": keep them as long as they take no more than a
-        quarter of the memory that is free at the start (`rdx.trainer.memory`). Not part of the
+        quarter of the memory that is free at the start (`rdx.memory`). Not part of the
         identity: the gradient is the same.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.

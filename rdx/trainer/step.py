@@ -29,14 +29,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from rdx import batches
+from rdx import batches, memory
 from rdx.bars import tell
 from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
 from rdx.lists import TrainingList
 from rdx.parts import Loss
 from rdx.students import CrossEncoder, compile_encoder, is_compiled
-from rdx.trainer import memory, processes, sharding
+from rdx.trainer import processes, sharding
 from rdx.trainer import optimiser as grouping
 from rdx.trainer.checkpoints import CheckpointState
 from rdx.trainer.settings import Trainer

@@ -9,9 +9,10 @@ import pytest
 import torch
 from trainer_toys import LISTS, equal, parameters, scores_of, stopped, toy_student
 
+from rdx import memory
 from rdx.lists import TrainingList, fixed
 from rdx.losses import ADRMSE, RankNet
-from rdx.trainer import Epochs, Steps, Trainer, memory
+from rdx.trainer import Epochs, Steps, Trainer
 
 
 @pytest.fixture
