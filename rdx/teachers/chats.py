@@ -1,4 +1,4 @@
-"""Chats as the tokens that a causal language model of this process reads, and its answers as text."""
+"""Chats as the tokens that a model of this process reads, and its answers as text."""
 
 from __future__ import annotations
 

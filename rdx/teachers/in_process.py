@@ -34,7 +34,7 @@ class Engine(Protocol):
         """Of the rows that wait, the oldest first, those to be answered now, the oldest too."""
 
     def answers(self, rows: Sequence[Row], stop: threading.Event) -> Sequence[Outcome]:
-        """One answer, its latency left open, or what prevents it, per row; in haste once stopped."""
+        """One answer, its latency left open, or an error per row; soon, once `stop` is set."""
 
 
 class Loaded(Protocol):

@@ -12,20 +12,11 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, ClassVar
 
+from annotated_types import Le
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from rdx.assets import Model, check_model
-from rdx.declared import (
-    SCHEDULES,
-    Above0,
-    From0,
-    Positive,
-    Seed,
-    Share,
-    one_of,
-    settings,
-    version,
-)
+from rdx.declared import SCHEDULES, Above0, From0, Positive, Seed, one_of, settings, version
 from rdx.teachers.chats import Chats, Row, end_tokens
 from rdx.teachers.in_process import InProcess
 from rdx.teachers.messages import Answer, Identity, Message
@@ -76,7 +67,7 @@ class VLLM:
     chat_variables: dict[str, Any] = field(default_factory=dict)
     batch: Annotated[Positive, SCHEDULES] = 256
     tensor_parallel_size: Annotated[Positive, SCHEDULES] = 1
-    gpu_memory_utilization: Annotated[Share, Above0, SCHEDULES] = 0.9
+    gpu_memory_utilization: Annotated[Above0, Le(1), SCHEDULES] = 0.9
     enforce_eager: Annotated[bool, SCHEDULES] = False
 
     requires: ClassVar[str] = "vllm"

@@ -36,8 +36,8 @@ from rdx.draws import seed as draw_seed
 from rdx.lists import TrainingList
 from rdx.parts import Loss
 from rdx.students import CrossEncoder, compile_encoder, is_compiled
-from rdx.trainer import processes, sharding
 from rdx.trainer import optimiser as grouping
+from rdx.trainer import processes, sharding
 from rdx.trainer.checkpoints import CheckpointState
 from rdx.trainer.settings import Trainer
 
