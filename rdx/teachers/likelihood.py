@@ -228,7 +228,7 @@ class _Scorer:
         owners: Tensor,
         queries: list[list[int]],
     ) -> list[float]:
-        """Scores of queries [B], each after the passage of its owner, whose mask and logits are given."""
+        """Scores of queries [B], each after its passage, whose mask and logits are given."""
         lengths = torch.tensor([len(query) for query in queries], device=mask.device)
         width = max(map(len, queries))
         padded = [query + [0] * (width - len(query)) for query in queries]
