@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 from collections.abc import Sequence
@@ -105,7 +104,6 @@ class InProcess:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self._thread = self._engine = None
-        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

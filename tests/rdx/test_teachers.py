@@ -310,8 +310,9 @@ def test_a_passage_is_read_once_for_all_its_queries(llama, tmp_path, monkeypatch
 
     # the same as each pair alone, and as chunks, batches and models that cannot share
     expected = alone(llama)
-    order = {q: sorted(places, key=places.get) for q, places in ranks(shared).items()}
-    assert order == {q: sorted(docs, key=lambda d, s=docs: -s[d]) for q, docs in expected.items()}
+    for query_id, places in ranks(shared).items():
+        best = [expected[query_id][d] for d in sorted(places, key=places.get)]
+        assert all(one > two - 1e-5 for one, two in zip(best, best[1:], strict=False))
     everywhere = [likelihoods(tmp_path)]
     for name, changed in {"POSITIONS": 3, "BATCH": 2, "_keeps": lambda *_: False}.items():
         monkeypatch.setattr(likelihood, name, changed)
