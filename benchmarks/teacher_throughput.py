@@ -175,7 +175,7 @@ def shared_prefix(loaded: Engine, chats: list[list[Message]]) -> float:
 def padding(loaded: Engine, given: list[Window], batch: int, flight: int) -> tuple[float, float]:
     """Share of padding among the tokens that go through the model: like length, and as they come.
 
-    Windows of a list are asked one after the other, `flight` lists at a time.
+    Windows of a list are asked one after the other, `flight` lists at a time; every list thrice.
     """
     prompt = prompts.load("single_turn")
     lengths: dict[str, list[int]] = {}
@@ -184,7 +184,7 @@ def padding(loaded: Engine, given: list[Window], batch: int, flight: int) -> tup
         lengths.setdefault(query_id, []).append(row.length)
 
     def share(pick: Callable[[list[int]], list[int]]) -> float:
-        lists = [list(one) for one in lengths.values()]
+        lists = [list(one) for _ in range(3) for one in lengths.values()]
         waiting, rest = lists[:flight], lists[flight:]
         padded = real = 0
         while waiting:

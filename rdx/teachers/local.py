@@ -37,7 +37,8 @@ class Local:
     device
         "auto", "cpu", "cuda", ...
     batch
-        Windows answered at a time, at most. Halved when the device's memory does not suffice.
+        Windows answered at a time, at most; fewer where half of the free memory does not hold the
+        keys and values of more. Halved when the device's memory does not suffice.
     score
         "generate": the model writes the permutation, and is stopped when it is complete.
         "first_token": one forward pass; the passages in the order of the logits of their letters
