@@ -13,6 +13,7 @@ from rdx.teachers.listwise import Listwise
 from rdx.teachers.local import Local
 from rdx.teachers.messages import Fatal
 from rdx.teachers.recorded import Recorded
+from rdx.teachers.vllm import VLLM
 
 __all__ = [
     "Caps",
@@ -28,4 +29,5 @@ __all__ = [
     "Recorded",
     "Shuffled",
     "Stopped",
+    "VLLM",
 ]

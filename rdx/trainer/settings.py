@@ -89,7 +89,7 @@ class Trainer:
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
         memory limited setup"). "off": keep the graphs of a group, which saves the second forward
         pass, a quarter of the work. "auto": keep them as long as they take no more than a quarter
-        of the memory that is free at the start (`rdx.trainer.memory`), or than those of one
+        of the memory that is free at the start (`rdx.memory`), or than those of one
         micro-batch. Not part of the identity: the gradient is the same, bit for bit.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.

@@ -31,6 +31,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rdx import memory
 from rdx.bars import tell
 from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
@@ -39,8 +40,8 @@ from rdx.losses.combined import weighted
 from rdx.parts import Loss
 from rdx.students import CrossEncoder, compile_encoder, is_compiled
 from rdx.tokens import Tokens
-from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping
+from rdx.trainer import processes, sharding
 from rdx.trainer.checkpoints import CheckpointState
 from rdx.trainer.preparing import MICROS, Group, Prepared, Share, prepare
 from rdx.trainer.settings import Trainer, kind

@@ -21,6 +21,7 @@ from trainer_toys import (
     toy_student,
 )
 
+from rdx import memory
 from rdx.batches import Schedule
 from rdx.faults import Diverged
 from rdx.lists import TrainingList, fixed
@@ -38,7 +39,7 @@ from rdx.losses import (
     RankNet,
     Sum,
 )
-from rdx.trainer import Epochs, Steps, Trainer, memory
+from rdx.trainer import Epochs, Steps, Trainer
 from rdx.trainer.preparing import Share, _together, prepare
 from rdx.trainer.step import Engine
 
