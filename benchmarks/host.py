@@ -31,8 +31,10 @@ from benchmarks.texts import source
 from benchmarks.training import QUERY_LENGTH, training_lists
 from rdx import batches
 from rdx.lists import TrainingList
+from rdx.losses import RankNet
+from rdx.trainer.preparing import MICROS, Prepared, Share, prepare
 
-BUDGETS = {"a GPU's": 65_536, "a CPU's": 4096}  # tokens of a micro-batch
+BUDGETS = {"gpu": 65_536, "cpu": 4096}  # tokens of a micro-batch
 
 
 def rows(given: Any, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -49,9 +51,12 @@ def rows(given: Any, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
         "options": {},
     }
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for whose, budget in BUDGETS.items():
-        task = base | {"library": "rdx", "options": {"max_tokens": budget}}
-        found[f"rdx, {whose} micro-batches ({budget:,} tokens)"] = (sys.executable, task)
+    for device, budget in BUDGETS.items():
+        task = base | {"library": "rdx", "options": limits(device)}
+        found[f"rdx, as for a {device.upper()}: {budget:,} tokens at a time"] = (
+            sys.executable,
+            task,
+        )
     for size in given.mini_batch:
         task = base | {"library": "sentence_transformers", "options": {"mini_batch_size": size}}
         found[f"sentence-transformers, {size} pairs at a time"] = (
@@ -62,6 +67,11 @@ def rows(given: Any, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
         task = base | {"library": "lightning_ir"}
         found["Lightning IR, a step at a time"] = (given.lightning_ir, task)
     return found
+
+
+def limits(device: str) -> dict[str, int]:
+    """Tokens of a micro-batch, and of lists that are sorted together."""
+    return {"max_tokens": BUDGETS[device], "limit": BUDGETS[device] * MICROS[device]}
 
 
 def preparing(found: dict[str, list[dict[str, Any]]], pairs: int) -> list[str]:
@@ -92,7 +102,8 @@ def parts(lists: list[TrainingList], tokens: Any) -> list[str]:
     positions = batches.positions_of(lists)
     lengths = tokens.lengths(found)
     ordered = sorted(lengths.tolist(), reverse=True)
-    lines = [f"| µs a pair | {' | '.join(BUDGETS)} |", f"|---|{'--:|' * len(BUDGETS)}"]
+    heads = [f"{budget:,} tokens" for budget in BUDGETS.values()]
+    lines = [f"| µs a pair, all lists together | {' | '.join(heads)} |", "|---|--:|--:|"]
     works: dict[str, Callable[[int], object]] = {
         "rows of the texts": lambda budget: batches.rows_of(lists, tokens),
         "ranks, mask, positions": lambda budget: (
@@ -125,32 +136,38 @@ def processor(work: Callable[[int], object], budget: int, turns: int = 10) -> fl
 
 def waiting(lists: list[TrainingList], tokens: Any, given: Any) -> list[str]:
     """The share of time that a consumer of so many pairs a second waits."""
-    budget = BUDGETS["a GPU's"]
     pairs = batches.pairs_in(lists)
 
-    def prepare(step: int) -> list[batches.MicroBatch]:
-        batches.targets(lists)
-        found, positions = batches.rows_of(lists, tokens), batches.positions_of(lists)
-        return batches.micro_batches(tokens, found, positions, budget)
+    def made(step: int) -> Prepared:
+        return prepare(lists, tokens, RankNet(), share=Share(), **limits("gpu"))
 
-    def share(prepared: Iterable[Any]) -> float:
-        start = time.perf_counter()
+    def share(prepared: Iterable[object]) -> float:
+        start, busy = time.perf_counter(), 0.0
         for _ in prepared:
-            time.sleep(pairs / given.rate)
-        busy = given.steps * pairs / given.rate
+            busy += work(pairs)
+        return waited(start, busy)
+
+    def work(pairs: int) -> float:
+        """Sleep as long as a device works; gives how long that was."""
+        start = time.perf_counter()
+        time.sleep(pairs / given.rate)
+        return time.perf_counter() - start
+
+    def waited(start: float, busy: float) -> float:
         return 1 - busy / (time.perf_counter() - start)
 
     def model(inputs: dict[str, torch.Tensor], parts: torch.Tensor) -> torch.Tensor:
-        time.sleep(len(parts) / given.rate)
+        worked.append(work(len(parts)))
         return torch.zeros(len(parts))
 
-    in_line = share(map(prepare, range(given.steps)))
-    with closing(batches.ahead(range(given.steps), prepare)) as prepared:
+    in_line = share(map(made, range(given.steps)))
+    with closing(batches.ahead(range(given.steps), made)) as prepared:
         background = share(prepared)
     many = batches.rows_of(lists * given.steps, tokens)
+    worked: list[float] = []
     start = time.perf_counter()
-    batches.scores(model, tokens, many, torch.device("cpu"), budget)
-    scoring = 1 - len(many) / given.rate / (time.perf_counter() - start)
+    batches.scores(model, tokens, many, torch.device("cpu"), BUDGETS["gpu"])
+    scoring = waited(start, sum(worked))
     return [
         f"| a device of {given.rate:,} pairs/s waits | share of the time |",
         "|---|--:|",

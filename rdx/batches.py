@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ def scores(
     return found.cpu().numpy()
 
 
-def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Iterator[U]:
+def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Generator[U]:
     """Make `make(item)` of every item, in order, up to `depth` in advance in another thread.
 
     Items are iterated in that thread, too. An error of either is raised where its item would have

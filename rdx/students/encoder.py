@@ -15,6 +15,7 @@ from rdx.loading import ModelError
 from rdx.students.dropout import CheapDropout
 from rdx.students.folders import FACTS, HEAD
 from rdx.students.heads import Linear, bias, first_position, sparse
+from rdx.students.packing import PLACES, Packing, packs
 from rdx.students.tokenising import Pairs
 
 if TYPE_CHECKING:
@@ -40,15 +41,25 @@ class CrossEncoder(nn.Module):
         self.first_position = first_position(encoder)
 
     def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
-        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
+        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Tokens` gives it."""
         mask = inputs["attention_mask"]
+        layers: AbstractContextManager[object] = nullcontext()
         if self.pairs.attention == "sparse":
             inputs = sparse(inputs, parts, self.first_position)
-        elif self._like_bert and self.encoder.config._attn_implementation in MASKED:
-            # Transformers looks whether there is padding at all, which waits for a GPU
-            inputs = {**inputs, "attention_mask": bias(mask.bool()[:, None, None])}
+        if packs(self.encoder):
+            packing = Packing.of(inputs)
+            layers = packing.around(self._layers, self._reads_cls)
+            inputs = {name: each for name, each in inputs.items() if name not in PLACES}
+        elif self.like_bert:
+            plain = inputs["attention_mask"] is mask
+            if plain and self.encoder.config._attn_implementation in MASKED:
+                # Transformers looks whether there is padding at all, which waits for a GPU
+                inputs = {**inputs, "attention_mask": bias(mask.bool()[:, None, None])}
+            if self._reads_cls:
+                last = self._layers[-1].attention.output
+                layers = last.register_forward_pre_hook(_first_token)
         cheap = CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext()
-        with cheap, self._last_layer():
+        with cheap, layers:
             output = self.encoder(**inputs)
         scores: Tensor
         if self.head is None:
@@ -57,20 +68,23 @@ class CrossEncoder(nn.Module):
             scores = self.head(output.last_hidden_state, mask, parts)
         return scores
 
-    def _last_layer(self) -> AbstractContextManager[object]:
-        """Within it, the last layer goes on with [CLS] alone after its attention.
-
-        Where nothing else is read of it; 9 of the 12 matrix products (of the hidden size squared)
-        per token of a layer are saved.
-        """
-        if not self._like_bert or not (self.head is None or isinstance(self.head, Linear)):
-            return nullcontext()
-        layers: Any = self.encoder.base_model.encoder.layer
-        return layers[-1].attention.output.register_forward_pre_hook(_first_token)
+    @property
+    def like_bert(self) -> bool:
+        """Whether its layers are like BERT's."""
+        return self.encoder.config.model_type in LIKE_BERT
 
     @property
-    def _like_bert(self) -> bool:
-        return self.encoder.config.model_type in LIKE_BERT
+    def _layers(self) -> Any:
+        return self.encoder.base_model.encoder.layer
+
+    @property
+    def _reads_cls(self) -> bool:
+        """Whether [CLS] alone is read of the last layer.
+
+        It then goes on with [CLS] alone after its attention, which saves 9 of the 12 matrix
+        products (of the hidden size squared) per token of that layer.
+        """
+        return self.head is None or isinstance(self.head, Linear)
 
     def save(self, folder: Path) -> None:
         """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""

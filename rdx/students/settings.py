@@ -21,10 +21,10 @@ from rdx.declared import (
     settings,
 )
 from rdx.draws import seed as draw_seed
-from rdx.loading import explained
-from rdx.students import probe
+from rdx.loading import ModelError, explained
+from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import MASKED, CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import LIKE_BERT, MASKED, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
 from rdx.students.tokenising import Pairs, load_tokenizer
@@ -37,7 +37,7 @@ HEADS = ("cls", *OWN)
 ATTENTION = ("full", "sparse")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
-IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3")
+IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3", packing.VARLEN)
 
 
 @settings(frozen=True)
@@ -102,8 +102,9 @@ class Student:
         Compile the encoder with torch.compile (a C++ compiler or Triton is needed). The first
         steps take minutes; dropout draws the same numbers. Not part of the identity.
     attention_implementation
-        How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" for training
-        where there is no GPU, else the model's default. Not part of the identity.
+        How attention is computed; one of `IMPLEMENTATIONS`, as Transformers names them, or
+        "varlen": layers see no padding (`rdx.students.packing`; BERT-like encoders). None = "eager"
+        for training where there is no GPU, else the model's default. Not part of the identity.
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
@@ -130,6 +131,8 @@ class Student:
                 f"attention_implementation={self.attention_implementation!r}: takes no "
                 f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
+        if self.compile and self.attention_implementation == packing.VARLEN:
+            raise ValueError("compile=true: not with attention_implementation='varlen'")
 
     def check(self) -> None:
         """Check the files of a model that is a place on this machine; reads no weights.
@@ -217,6 +220,13 @@ class Student:
             extra["attn_implementation"] = implementation
         if self.dropout is not None:
             extra |= dict.fromkeys(dropouts(config), self.dropout)
+        if implementation == packing.VARLEN:
+            packing.register()
+            if config.model_type not in LIKE_BERT:
+                raise ModelError(
+                    f"student.attention_implementation='varlen': {name} is a model of type "
+                    f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
+                )
         encoder = read_encoder(folder, name, self.head == "cls", self.layers, fresh, **extra)
         if self.head != "cls" and getattr(encoder, "pooler", None) is not None:
             # Nothing reads it: several processes wait for its gradient, compiling makes it 0.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import side_by_side, texts, training
+from benchmarks import host, side_by_side, texts, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +43,16 @@ def test_rows_are_compared_with_those_of_the_same_numerics():
     assert not training._alike("rdx, bf16, sdpa", "Lightning IR, defaults")
 
 
+def test_first_sight_counts_tokenising_and_ratios_are_of_one_turn():
+    turn = {"spans": [0.03, 0.02, 0.01], "real": 10, "padded": 12}
+    other = {"spans": [0.5, 0.4, 0.6], "real": 10, "padded": 20}
+    table = host.preparing({"rdx": [turn | {"first": 0.07}], "other": [other]}, pairs=1000)
+    assert table[2:] == [
+        "| rdx | 100 | 10.0 | 100,000 | 1.20 |  |",
+        "| other | 500 | 400.0 | 2,500 | 2.00 | 40 × |",
+    ]
+
+
 @pytest.mark.slow
 def test_a_library_in_a_process_of_its_own(tmp_path):
     """Two steps of four pairs: every real token once, and padded ones no fewer."""
@@ -75,3 +85,12 @@ def test_the_table(tmp_path):
     sizes = ["--queries", "1", "--depth", "2", "--steps", "1", "--repeat", "1"]
     done = subprocess.run([*command, *sizes], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "| rdx, bf16, eager |" in done.stdout, json.dumps(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_data_side():
+    command = [sys.executable, "-m", "benchmarks.host", "--only", "rdx"]
+    sizes = ["--queries", "2", "--depth", "5", "--steps", "2", "--repeat", "1"]
+    done = subprocess.run([*command, *sizes], capture_output=True, text=True, cwd=ROOT, check=True)
+    rows = ["| rdx, as for a GPU", "| the cuts alone |", "| training, prepared ahead |"]
+    assert all(row in done.stdout for row in rows), done.stdout

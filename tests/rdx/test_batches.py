@@ -24,10 +24,9 @@ from rdx.batches import (
     scores_of,
     targets,
 )
-from rdx.ids import Places, hash_of
 from rdx.lists import TrainingList
-from rdx.tokens import PairForm, PairRows, Table, Tokens
-from rdx.tokens.form import Piece
+from rdx.tokens import PairRows
+from tests.rdx.small_tokens import letters
 
 # --- Schedule ---
 
@@ -111,20 +110,11 @@ def test_positions_put_every_pair_where_its_rank_lies():
 
 
 def words(lengths, queries=1):
-    """Texts whose ids are numbers: a query is one token, passage n is `lengths[n]` times n + 1.
-
-    There is no special token, and 0 is padding.
-    """
-
-    def table(lengths):
-        own = np.asarray(lengths, dtype=np.int64)
-        names = [hash_of(str(i)) for i in range(len(own))]
-        ids = np.repeat(np.arange(1, 1 + len(own), dtype=np.uint32), own)
-        offsets = np.concatenate([[0], own.cumsum()])
-        return Table(ids, offsets, np.zeros(len(own), dtype=bool), Places.of(names))
-
-    form = PairForm(Piece(), Piece(), Piece(), types=None, padding=0)
-    return Tokens(table([1] * queries), table(lengths), form)
+    """Texts whose ids are numbers: a query is one token, passage n is `lengths[n]` times n + 1."""
+    return letters(
+        {str(i): chr(1 + i) for i in range(queries)},
+        {str(i): chr(1 + i) * length for i, length in enumerate(lengths)},
+    )
 
 
 def all_rows(tokens):

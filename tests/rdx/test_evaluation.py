@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from rdx import rankings
-from rdx.collection import Collection
 from rdx.data import Files
 from rdx.evaluation import (
     WEIGHTS,
@@ -30,6 +29,7 @@ from rdx.facts import TrainingFacts, Validation
 from rdx.samplers import BM25
 from rdx.trainer import Trainer
 from tests.rdx.configured import configured
+from tests.rdx.small_tokens import letters
 
 SOURCES = (Files("corpus.tsv", "queries.tsv"), BM25())  # never read
 
@@ -320,17 +320,10 @@ def test_test_set_refuses_bad_values(settings, message):
 # --- rerank ---
 
 
-class Lengths:
-    """Tokenises to one token per letter, of the passage."""
+class Letters:
+    """What a student tokenises with: a token per letter."""
 
-    def encode(self, pairs):
-        return [{"input_ids": [1] * len(p), "parts": [0] * len(p), "q": [len(q)]} for q, p in pairs]
-
-    def pad(self, encoded):
-        width = max(len(one["input_ids"]) for one in encoded)
-        rows = [one["input_ids"] + [0] * (width - len(one["input_ids"])) for one in encoded]
-        inputs = {"input_ids": torch.tensor(rows), "q": torch.tensor([one["q"] for one in encoded])}
-        return inputs, torch.zeros(len(rows), width)
+    tokens = staticmethod(letters)
 
 
 class Counting(nn.Module):
@@ -338,34 +331,34 @@ class Counting(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.pairs, self.shapes = Lengths(), []
-        self.pairs.truncated = {"bb", "unseen"}
+        self.pairs, self.shapes = Letters(), []
 
     def forward(self, inputs, parts):
         assert not self.training and not torch.is_grad_enabled()
         self.shapes.append(tuple(inputs["input_ids"].shape))
-        return (inputs["input_ids"].sum(1) * inputs["q"][:, 0]).float()
+        return ((parts == 1).sum(1) * (parts == 2).sum(1)).float()
 
 
 @pytest.mark.parametrize("max_tokens", [1, 10, 1000])
 def test_rerank_gives_every_pair_its_own_score(max_tokens):
-    passages = {f"d{i}": "x" * (1 + (7 * i) % 10) for i in range(10)}
+    passages = {f"d{i}": "x" * (1 + (7 * i) % 10) for i in range(10)} | {"unseen": "x" * 20}
     queries = {"q1": "a", "q2": "bb"}
     first = ranking({
         "q1": {f"d{i}": float(i) for i in range(10)}, "q2": {f"d{i}": -float(i) for i in range(4)},
     })  # fmt: skip
-    texts = Collection("toy", queries, passages, QRELS)
-    student = Counting().train()
+    student, tokens = Counting().train(), letters(queries, passages, most=9)
     found, timing = rerank(
-        student, first, texts, Trainer(precision="fp32", device="cpu"), max_tokens
+        student, first, tokens, Trainer(precision="fp32", device="cpu"), max_tokens
     )
     rankings.check(found)
     assert found.set_index(["query_id", "doc_id"]).score.to_dict() == {
-        (q, d): len(passages[d]) * len(queries[q])
+        (q, d): min(len(passages[d]), 9) * len(queries[q])
         for q, d in zip(first.query_id, first.doc_id, strict=True)
     }
     assert order(found)["q2"] == ["d1", "d2", "d3", "d0"]  # of 8, 5, 2 and 1 letters
     assert all(rows * width <= max_tokens or rows == 1 for rows, width in student.shapes)
+    widths = [width for _, width in student.shapes]
+    assert widths == sorted(widths, reverse=True)  # too little memory shows at once
     assert timing.queries == 2 and timing.pairs_per_second > 0
-    # 12 texts: two queries, and passages of 1 to 10 letters; "unseen" was cut elsewhere
+    # 12 texts: two queries, and passages of 1 to 10 letters, of which 9 are kept
     assert (timing.texts, timing.texts_truncated) == (12, 1)

@@ -9,8 +9,10 @@ from functools import partial
 from statistics import fmean, pstdev
 
 import ir_measures
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rdx import rankings, stages
 from rdx import store as stores
@@ -181,6 +183,35 @@ def test_another_seed_shares_everything_before_the_distillation(cell, store, wor
     assert (first / name).read_bytes() != (second / name).read_bytes()
 
 
+def test_texts_are_tokenised_whole_where_it_is_trained_and_as_ranked_where_it_is_tested(
+    cell, store, world
+):
+    from rdx import pipeline
+    from rdx.job import TRAINING, source, test_role
+
+    job, _, _ = dev_of(world, store, "evaluation.k=1")
+    student = job.parts.student.load(folder_of(store, cell, "distill"))
+    folder = pipeline.obtain(job, stages.COLLECTION, "training").folder
+    place = source(job.parts, TRAINING)
+    whole = place.data.load("all", folder)
+    own = student.pairs.tokens(whole.queries, whole.passages)
+    training = pipeline.obtain(job, stages.TOKENS, TRAINING).tokens(student.pairs.form)
+    for made, stored in ((own.queries, training.queries), (own.passages, training.passages)):
+        np.testing.assert_array_equal(made.ids, stored.ids)
+        np.testing.assert_array_equal(made.truncated, stored.truncated)
+    role = test_role("files")
+    ranked = pipeline.obtain(job, stages.RETRIEVE, role).ranking
+    tested = pipeline.obtain(job, stages.TOKENS, role).tokens(student.pairs.form)
+    assert len(tested.passages) == ranked.doc_id.nunique() < len(training.passages)
+    assert len(tested.queries) == ranked.query_id.nunique()
+    rows = tested.rows(ranked.query_id, ranked.doc_id)
+    same = training.rows(ranked.query_id, ranked.doc_id)
+    inputs, parts = tested.assemble(rows)
+    expected, parts_too = training.assemble(same)
+    assert torch.equal(parts, parts_too)
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
 def dev_of(world, store, *more):
     """The dev queries of a cell, and what is retrieved for them."""
     from rdx import pipeline
@@ -196,6 +227,7 @@ def dev_of(world, store, *more):
 
 def test_validation_re_ranks_the_dev_queries(cell, store, world):
     from rdx import evaluation as ev
+    from rdx import pipeline
 
     validated = world.run(store, "trainer.validate_every=2")
     folder = folder_of(store, validated, "distill")
@@ -206,7 +238,8 @@ def test_validation_re_ranks_the_dev_queries(cell, store, world):
     # the stored student, measured anew
     job, dev, first_stage = dev_of(world, store, "trainer.validate_every=2")
     student = job.parts.student.load(folder)
-    ranking, _ = ev.rerank(student, first_stage, dev, job.parts.trainer, 4096)
+    tokens = pipeline.obtain(job, stages.TOKENS, "training").tokens(student.pairs.form)
+    ranking, _ = ev.rerank(student, first_stage, tokens, job.parts.trainer, 4096)
     mean = ev.measured(ranking, dev.qrels, job.parts.evaluation.measures[:1]).value.mean()
     assert training.validation.kept == pytest.approx(mean)
     fewer = ("trainer.validate_every=2", "evaluation.dev_queries=1")
@@ -312,8 +345,7 @@ def test_a_grid_computes_shared_stages_once(grid):
     assert printed[-2] == (
         "4 cells finished. Stages computed: 18 (candidates 1, collection 1, distill 4, evaluate 4, "
         "index 1, prefinetune 1, retrieve 2, select 1, teach 1, tokens 2); taken from the store: "
-        "24 "
-        "(collection 3, prefinetune 3, retrieve 6, select 3, teach 3, tokens 6)"
+        "24 (collection 3, prefinetune 3, retrieve 6, select 3, teach 3, tokens 6)"
     )
     assert len([line for line in printed if line.startswith("== ")]) == 4
     counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])

@@ -243,15 +243,21 @@ def test_what_is_kept_empty_is_scored_and_retrieved_from(jobs, world):
     """A student, and late interaction: of an empty text there are special tokens alone."""
     import torch
 
-    from rdx.evaluation.reranking import score
+    from rdx.batches import scores
     from rdx.samplers import ColBERT
 
     _, job = jobs["keep"]
     student = job.parts.student.create(0).eval()
     pairs = [("river", ""), ("", "river"), ("", ""), ("river", "\u200b"), ("river", "engine")]
+    queries = {str(i): query for i, (query, _) in enumerate(pairs)}
+    texts = student.pairs.tokens(queries, {str(i): text for i, (_, text) in enumerate(pairs)})
+    rows = texts.rows(list(queries), list(queries))
     with torch.inference_mode():
-        together = score(student, pairs, torch.device("cpu"), 999)
-        alone = [score(student, [pair], torch.device("cpu"), 999)[0] for pair in pairs]
+        together = scores(student, texts, rows, torch.device("cpu"), 999)
+        alone = [
+            scores(student, texts, rows[i : i + 1], torch.device("cpu"), 999)[0]
+            for i in range(len(pairs))
+        ]
     assert np.isfinite(together).all()
     assert together == pytest.approx(np.array(alone), abs=1e-5)
     passages = {"d1": "river", "d2": "", "d3": "engine"}
