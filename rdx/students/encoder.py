@@ -6,7 +6,7 @@ import copy
 import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def _layers(self) -> Any:
-        return self.encoder.base_model.encoder.layer
+        return cast(Any, self.encoder.base_model).encoder.layer
 
     @property
     def _reads_cls(self) -> bool:

@@ -226,9 +226,10 @@ class Engine:
                 padded += group.padded
                 again += group.padded * cached
                 first += len(group.micros)
-        value, padded, again, *used = self._waited(loss, padded, again)
+        value, all_padded, all_again, *used = self._waited(loss, padded, again)
         self._sum_gradients(used)
-        return Done(value, sum(group.tokens for group in prepared.groups), int(padded), int(again))
+        tokens = sum(group.tokens for group in prepared.groups)
+        return Done(value, tokens, int(all_padded), int(all_again))
 
     def _passed(
         self, group: Group, cached: bool, scores_of: Callable[[int, MicroBatch], Tensor]
