@@ -27,7 +27,7 @@ from rdx.declared import (
     one_of,
     settings,
 )
-from rdx.lists import Lists, SingleRelevant, drawn, labelled
+from rdx.lists import Drawn, Pools, SingleRelevant, drawn, labelled
 from rdx.parts import Loss, Sampler
 from rdx.precision import AUTO, chosen
 
@@ -36,6 +36,7 @@ SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
+BLOCK = 40_000  # queries of stage 1 whose candidates are held as a table at once
 
 
 def _tokens(value: int | str) -> int | str:
@@ -222,16 +223,27 @@ class Prefinetune:
         sample = sample_queries(judged, self.queries, self.seed, "prefinetune.queries")
         return collection.subset(sample)
 
-    def lists(self, collection: Collection, index: Path | None = None) -> Lists:
+    def lists(self, collection: Collection, index: Path | None = None) -> Drawn:
         """Training lists of a collection whose queries all have a relevant passage.
 
         `index` is the folder of the sampler's index of the collection; None makes it now.
         """
-        candidates = self.sampler.candidates(collection, self.depth, index)
-        # qrels may name passages that the collection has no text of
-        relevant = {
-            query_id: {d: grade for d, grade in grades.items() if d in collection.passages}
-            for query_id, grades in collection.relevant().items()
-        }
+        covered = self.sampler.covered(collection.queries, index)
+        pools = [
+            self._labelled(collection.subset(covered[start : start + BLOCK]), index)
+            for start in range(0, max(len(covered), 1), BLOCK)
+        ]
         picker = SingleRelevant(self.margin)
-        return drawn(labelled(candidates, relevant), picker, self.negatives + 1, self.seed)
+        return drawn(Pools.joined(pools), picker, self.negatives + 1, self.seed)
+
+    def _labelled(self, collection: Collection, index: Path | None) -> Pools:
+        """The candidates of some queries with their labels."""
+        candidates = Pools.of(self.sampler.candidates(collection, self.depth, index))
+        relevant = collection.relevant()
+        # qrels may name passages that the collection has no text of
+        doc_ids = list({doc_id for grades in relevant.values() for doc_id in grades})
+        known = dict(zip(doc_ids, collection.holds(doc_ids).tolist(), strict=True))
+        return labelled(
+            candidates,
+            {q: {d: g for d, g in grades.items() if known[d]} for q, grades in relevant.items()},
+        )
