@@ -238,7 +238,9 @@ class Prefinetune:
 
     def _labelled(self, collection: Collection, index: Path | None) -> Pools:
         """The candidates of some queries with their labels."""
-        candidates = Pools.of(self.sampler.candidates(collection, self.depth, index))
+        ranking = self.sampler.candidates(collection, self.depth, index)
+        read = ["query_id", "doc_id", *([] if self.margin is None else ["score"])]
+        candidates = Pools.of(ranking[read])
         relevant = collection.relevant()
         # qrels may name passages that the collection has no text of
         doc_ids = list({doc_id for grades in relevant.values() for doc_id in grades})
