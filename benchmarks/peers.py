@@ -5,7 +5,7 @@
 Prints its figures as one line of JSON. Each library runs in the environment of PYTHON, so this file
 imports a library only where it is measured. A task is a JSON object:
 
-- "library": rdx, sentence_transformers, lightning_ir; "mode": train, score
+- "library": rdx, sentence_transformers, lightning_ir; "mode": train, score, prepare
 - "model": folder of an encoder with a classification head; "precision": bf16 or fp32; "attention":
   as Transformers names it, null = the library's default; "device": cpu or cuda
 - "query_length", "passage_length": tokens
@@ -14,7 +14,8 @@ imports a library only where it is measured. A task is a JSON object:
 
 The clock runs from the end of one step (or group of lists that are scored together) to the end of
 the next, so tokenising counts, and loading the model and the first step do not. Tokens are counted
-where they enter the encoder: twice, where a gradient cache runs a forward pass twice.
+where they enter the encoder: twice, where a gradient cache runs a forward pass twice. Preparing
+runs no model: spans are seconds of processor time, and tokens are those of the last step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +83,10 @@ class Clock:
 def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
     """`rdx.trainer.fit`; options: those of `rdx.trainer.Trainer`."""
     from rdx import losses, trainer
-    from rdx.lists import TrainingList
     from rdx.trainer.budgets import computing
 
-    student, collection = _rdx(task)
-    lists, texts = [], collection.passages
-    for i, (query, passages, ranks) in enumerate(task["lists"]):
-        collection.queries[str(i)] = query
-        names = tuple(f"{i}-{j}" for j in range(len(passages)))
-        texts.update(zip(names, passages, strict=True))
-        lists.append(TrainingList(str(i), names, tuple(ranks)))
+    student, collection = of_rdx(task)
+    lists = rdx_lists(task, collection)
     settings = trainer.Trainer(
         learning_rate=1e-5,
         batch=task["batch"],
@@ -208,7 +204,7 @@ def rdx_scores(task: dict[str, Any]) -> dict[str, Any]:
 
     from rdx import evaluation, trainer
 
-    student, collection = _rdx(task)
+    student, collection = of_rdx(task)
     clock = Clock(task)
     clock.watch(student)
     settings = trainer.Trainer(precision=task["precision"], device=task["device"])
@@ -272,6 +268,78 @@ def lightning_ir_scores(task: dict[str, Any]) -> dict[str, Any]:
     return clock.facts() | {"scores": found}
 
 
+def rdx_prepares(task: dict[str, Any]) -> dict[str, Any]:
+    """`rdx.batches`; options: max_tokens. "first": seconds of tokenising all texts, once."""
+    from rdx import batches
+
+    student, collection = of_rdx(task)
+    lists = rdx_lists(task, collection)
+    max_tokens = task["options"]["max_tokens"]
+    start = time.process_time()
+    tokens = student.pairs.tokens(collection.queries, collection.passages)
+    first = time.process_time() - start
+
+    def prepare(step: int) -> list[torch.Tensor]:
+        own = lists[step * task["batch"] : (step + 1) * task["batch"]]
+        batches.targets(own)
+        rows, positions = batches.rows_of(own, tokens), batches.positions_of(own)
+        micros = batches.micro_batches(tokens, rows, positions, max_tokens)
+        return [micro.inputs["attention_mask"] for micro in micros]
+
+    return _prepared(task, prepare) | {"first": first}
+
+
+def sentence_transformers_prepares(task: dict[str, Any]) -> dict[str, Any]:
+    """Its collator, and what its RankNetLoss prepares; options: mini_batch_size."""
+    from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+
+    model, size = _sentence_transformers(task), task["options"]["mini_batch_size"]
+    collate = CrossEncoderDataCollator(model.preprocess)
+    groups = _groups(task)
+
+    def prepare(step: int) -> list[torch.Tensor]:
+        names = ("query", "docs", "labels")
+        batch: Any = collate([dict(zip(names, one, strict=True)) for one in groups[step]])
+        both = zip(batch["query"], batch["docs"], strict=True)
+        pairs = [(query, one) for query, passages in both for one in passages]
+        parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+        return [model.preprocess(part)["attention_mask"] for part in parts]
+
+    return _prepared(task, prepare)
+
+
+def lightning_ir_prepares(task: dict[str, Any]) -> dict[str, Any]:
+    """The collator of its data module, and what its module prepares of a batch; no options."""
+    from lightning_ir.data import LightningIRDataModule, RankSample
+
+    module, collate = _lightning_ir(task), LightningIRDataModule()._collate_fn
+    samples = [
+        RankSample(str(i), query, [str(j) for j in ranks], passages, torch.tensor(ranks))
+        for i, (query, passages, ranks) in enumerate(task["lists"])
+    ]
+
+    def prepare(step: int) -> list[torch.Tensor]:
+        batch = collate(samples[step * task["batch"] : (step + 1) * task["batch"]])
+        docs = [one for own in batch.docs for one in own]
+        made = module.prepare_input(batch.queries, docs, [len(own) for own in batch.docs])
+        return [made["encoding"]["attention_mask"]]
+
+    return _prepared(task, prepare)
+
+
+def _prepared(task: dict[str, Any], prepare: Callable[[int], list[torch.Tensor]]) -> dict[str, Any]:
+    """Prepare all steps; `prepare` gives the attention masks of a step."""
+    clock = Clock(task)
+    masks: list[torch.Tensor] = []
+    for step in range(len(task["lists"]) // task["batch"]):
+        clock.times.append(time.process_time())
+        masks = prepare(step)
+    clock.times.append(time.process_time())
+    clock.real = sum(int(mask.sum()) for mask in masks)
+    clock.padded = sum(mask.numel() for mask in masks)
+    return clock.facts()
+
+
 def _groups(task: dict[str, Any]) -> list[list[Any]]:
     """Lists that are given to a library together; the first group warms up."""
     lists, batch = task["lists"], task["batch"]
@@ -283,7 +351,8 @@ def _autocast(task: dict[str, Any]) -> Any:
     return torch.autocast(task["device"], dtype=torch.bfloat16, enabled=wanted)
 
 
-def _rdx(task: dict[str, Any]) -> tuple[Any, Any]:
+def of_rdx(task: dict[str, Any]) -> tuple[Any, Any]:
+    """The student of a task, and a collection without texts."""
     from types import SimpleNamespace
 
     from rdx.students import Student
@@ -295,6 +364,20 @@ def _rdx(task: dict[str, Any]) -> tuple[Any, Any]:
         attention_implementation=task["attention"],
     ).create(0)
     return student, SimpleNamespace(queries={}, passages={})
+
+
+def rdx_lists(task: dict[str, Any], collection: Any) -> list[Any]:
+    """The lists of a task; their texts go into the collection."""
+    from rdx.lists import TrainingList
+
+    lists, known = [], {}
+    for query, passages, ranks in task["lists"]:
+        query_id = known.setdefault(query, str(len(known)))
+        collection.queries[query_id] = query
+        names = tuple(known.setdefault(one, str(len(known))) for one in passages)
+        collection.passages.update(zip(names, passages, strict=True))
+        lists.append(TrainingList(query_id, names, tuple(ranks)))
+    return lists
 
 
 def _sentence_transformers(task: dict[str, Any]) -> Any:
@@ -327,7 +410,7 @@ def main() -> None:
     """Do what the task file says."""
     task = json.loads(Path(sys.argv[1]).read_text())
     torch.manual_seed(0)
-    doing = {"train": "trains", "score": "scores"}[task["mode"]]
+    doing = {"train": "trains", "score": "scores", "prepare": "prepares"}[task["mode"]]
     facts = globals()[f"{task['library']}_{doing}"](task)
     print(json.dumps(facts))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from rdx.collection import SPELT_OTHERWISE, Collection
@@ -145,23 +147,11 @@ def of_texts(
     }
 
 
-def of_truncation(
-    cut: set[str], total: int, selected: pd.DataFrame, queries: Mapping[str, str]
-) -> Counts:
-    """Queries and passages of which the student saw the beginning only.
-
-    Parameters
-    ----------
-    cut
-        Texts that were cut, as the tokeniser has noted them.
-    total
-        How many there were in all processes.
-    """
-    query_texts = {queries[query_id] for query_id in selected.query_id.unique()}
-    short = len(query_texts & cut)
+def of_truncation(queries: npt.NDArray[np.bool_], passages: npt.NDArray[np.bool_]) -> Counts:
+    """Queries and passages of which the student sees the beginning only, given which of all."""
     return {
-        "queries_truncated": Count(short, len(query_texts)),
-        "passages_truncated": Count(total - short, int(selected.doc_id.nunique())),
+        "queries_truncated": Count(int(queries.sum()), len(queries)),
+        "passages_truncated": Count(int(passages.sum()), len(passages)),
     }
 
 

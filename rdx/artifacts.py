@@ -28,6 +28,8 @@ from rdx.parts import WINDOWS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rdx.tokens import PairForm, Tokens
+
 TRIAL, PER_QUERY, CONFIG, RUNS = "trial.json", "per_query.parquet", "config.yaml", "runs"
 
 
@@ -125,6 +127,19 @@ class Selected(Ranking):
         """Write the files of this artifact."""
         cls.write(folder, ranking)
         store.write(folder / cls.SELECTION, selection)
+
+
+class Tokenised(Artifact):
+    """The queries and passages of a collection as a student's tokenizer cuts them."""
+
+    QUERIES, PASSAGES = "queries", "passages"
+
+    def tokens(self, form: PairForm) -> Tokens:
+        """The texts, memory-mapped, for a student whose pairs have that form."""
+        from rdx.tokens import Table, Tokens
+
+        queries, passages = self.folder / self.QUERIES, self.folder / self.PASSAGES
+        return Tokens(Table.open(queries), Table.open(passages), form)
 
 
 class Checkpoint(Artifact):

@@ -1,18 +1,30 @@
-"""The order that training lists come in, and their tokenised, length-sorted micro-batches."""
+"""Training lists in order, and length-sorted micro-batches that are prepared ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rdx.collection import Collection
 from rdx.draws import generator
 from rdx.lists import Lists, TrainingList, sizes
+from rdx.tokens import PairRows, Tokens
+
+IntArray = npt.NDArray[np.int64]
+T = TypeVar("T")
+U = TypeVar("U")
+
+CHUNK = 2**14  # pairs that are cut together; more would save little padding
+DEPTH = 2  # batches that are prepared in advance
 
 
 class Schedule:
@@ -55,18 +67,41 @@ class MicroBatch:
     parts: Tensor
     positions: Tensor
 
+    def pinned(self, device: torch.device) -> MicroBatch:
+        """The same in memory that a GPU reads by itself; as it is for other devices."""
+        return self._each(Tensor.pin_memory) if device.type == "cuda" else self
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on a device; from pinned memory nothing waits for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return MicroBatch(inputs, change(self.parts), change(self.positions))
+
 
 def pairs_in(lists: Sequence[TrainingList]) -> int:
     """Number of (query, passage) pairs."""
     return sum(len(ranking.doc_ids) for ranking in lists)
 
 
+def rows_of(lists: Sequence[TrainingList], tokens: Tokens) -> PairRows:
+    """The pairs of the lists, one list after the other."""
+    query_ids = [ranking.query_id for ranking in lists for _ in ranking.doc_ids]
+    return tokens.rows(query_ids, [d for ranking in lists for d in ranking.doc_ids])
+
+
+def positions_of(lists: Sequence[TrainingList]) -> IntArray:
+    """Where the pairs of `rows_of` lie in the flattened [B * N]."""
+    return np.flatnonzero(_mask(lists))
+
+
 def targets(lists: Sequence[TrainingList]) -> tuple[Tensor, Tensor]:
     """Teacher ranks [B, N] (0 at padding) and mask [B, N]."""
-    width = _width(lists)
-    rows = [ranking.teacher_ranks for ranking in lists]
-    ranks = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-    return ranks, ranks > 0
+    mask = _mask(lists)
+    ranks = np.zeros(mask.shape, dtype=np.int64)
+    ranks[mask] = list(chain.from_iterable(ranking.teacher_ranks for ranking in lists))
+    return torch.from_numpy(ranks), torch.from_numpy(mask)
 
 
 def scores_of(lists: Sequence[TrainingList]) -> Tensor | None:
@@ -76,26 +111,17 @@ def scores_of(lists: Sequence[TrainingList]) -> Tensor | None:
     """
     if all(ranking.teacher_scores is None for ranking in lists):
         return None
-    width = _width(lists)
-    rows = [ranking.teacher_scores or () for ranking in lists]
-    return torch.tensor([[*row, *[float("nan")] * (width - len(row))] for row in rows])
+    scores = np.full((len(lists), _width(lists)), np.nan, dtype=np.float32)
+    for row, ranking in zip(scores, lists, strict=True):
+        if ranking.teacher_scores is not None:
+            row[: len(ranking.teacher_scores)] = ranking.teacher_scores
+    return torch.from_numpy(scores)
 
 
-def pairs_of(lists: Sequence[TrainingList], collection: Collection) -> list[tuple[str, str]]:
-    """The (query, passage) texts of the lists, one list after the other."""
-    return [
-        (collection.queries[ranking.query_id], collection.passages[doc_id])
-        for ranking in lists
-        for doc_id in ranking.doc_ids
-    ]
-
-
-def positions_of(lists: Sequence[TrainingList]) -> list[int]:
-    """Where the pairs of `pairs_of` lie in the flattened [B * N]."""
-    width = _width(lists)
-    return [
-        row * width + i for row, ranking in enumerate(lists) for i in range(len(ranking.doc_ids))
-    ]
+def _mask(lists: Sequence[TrainingList]) -> npt.NDArray[np.bool_]:
+    """Whether there is a pair at [B, N]."""
+    sizes = np.array([len(ranking.doc_ids) for ranking in lists])
+    return np.arange(_width(lists)) < sizes[:, None]
 
 
 def _width(lists: Sequence[TrainingList]) -> int:
@@ -103,43 +129,101 @@ def _width(lists: Sequence[TrainingList]) -> int:
     return max(len(ranking.doc_ids) for ranking in lists)
 
 
-class Tokeniser(Protocol):
-    """What turns texts into inputs of a student (`rdx.students.Pairs`)."""
-
-    def encode(self, pairs: list[tuple[str, str]]) -> list[dict[str, list[int]]]:
-        """Token ids (and whatever the model wants beside) of every pair, unpadded."""
-        ...
-
-    def pad(self, encoded: list[dict[str, list[int]]]) -> tuple[dict[str, Tensor], Tensor]:
-        """Pad to the longest; gives model inputs [P, L] and parts [P, L]."""
-        ...
-
-
 def micro_batches(
-    pairs: list[tuple[str, str]], positions: Sequence[int], tokenise: Tokeniser, max_tokens: int
+    tokens: Tokens, rows: PairRows, positions: IntArray, max_tokens: int
 ) -> list[MicroBatch]:
-    """Sort pairs by length and cut them so that no micro-batch has more than `max_tokens`.
+    """Micro-batches of at most `max_tokens` tokens each, the longest pairs first (`groups`)."""
+    return [
+        _micro_batch(tokens, rows, members, positions)
+        for members in groups(tokens.lengths(rows), max_tokens)
+    ]
 
-    Padding counts; a single pair that is longer still is a micro-batch of its own. The cuts
-    (`cuts`) are those with the least padding.
+
+def _micro_batch(
+    tokens: Tokens, rows: PairRows, members: IntArray, positions: IntArray
+) -> MicroBatch:
+    return MicroBatch(*tokens.assemble(rows[members]), torch.from_numpy(positions[members]))
+
+
+def scores(
+    model: Callable[[dict[str, Tensor], Tensor], Tensor],
+    tokens: Tokens,
+    rows: PairRows,
+    device: torch.device,
+    max_tokens: int,
+    done: Callable[[int], object] = lambda pairs: None,
+) -> npt.NDArray[np.float32]:
+    """Scores [P] of pairs, the longest first, so that too little memory shows at once.
+
+    Batches are prepared ahead, a few at a time; scores stay on the device until all are known.
+
+    Parameters
+    ----------
+    model
+        Gives the scores of a micro-batch, as a student does; it is on `device`.
+    done
+        Told how many more pairs were given to the model.
     """
-    encoded = tokenise.encode(pairs)
-    order = sorted(range(len(pairs)), key=lambda i: (-len(encoded[i]["input_ids"]), i))
-    lengths = [len(encoded[i]["input_ids"]) for i in order]
-    micros = []
-    for start, end in cuts(lengths, max_tokens):
-        members = order[start:end]
-        inputs, parts = tokenise.pad([encoded[i] for i in members])
-        micros.append(MicroBatch(inputs, parts, torch.tensor([positions[i] for i in members])))
-    return micros
+    found = torch.zeros(len(rows), device=device)
+    places = np.arange(len(rows))
+
+    def prepared(members: IntArray) -> MicroBatch:
+        return _micro_batch(tokens, rows, members, places).pinned(device)
+
+    with closing(ahead(groups(tokens.lengths(rows), max_tokens), prepared)) as micros:
+        for micro in micros:
+            inputs = micro.to(device)
+            found[inputs.positions] = model(inputs.inputs, inputs.parts).float()
+            done(len(inputs.positions))
+    return found.cpu().numpy()
 
 
-def cuts(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
+def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Iterator[U]:
+    """Make `make(item)` of every item, in order, up to `depth` in advance in another thread.
+
+    Items are iterated in that thread, too. An error of either is raised where its item would have
+    come. Close the iterator (`contextlib.closing`) where not all of it may be taken: this ends the
+    thread, after what it is making.
+    """
+    remaining = iter(items)
+
+    def one() -> list[U]:
+        return [make(item) for item in islice(remaining, 1)]
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        waiting: deque[Future[list[U]]] = deque(thread.submit(one) for _ in range(depth))
+        while made := waiting.popleft().result():
+            waiting.append(thread.submit(one))
+            yield made.pop()
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def groups(lengths: IntArray, max_tokens: int) -> Iterator[IntArray]:
+    """Which pairs make a micro-batch of at most `max_tokens`, the longest pairs first.
+
+    Padding counts; a single pair that is longer still is a group of its own. Of equal lengths the
+    first pair comes first. The cuts (`cuts`) are those with the least padding.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    for first in range(0, len(order), CHUNK):
+        chunk = order[first : first + CHUNK]
+        for start, end in cuts(lengths[chunk], max_tokens):
+            yield chunk[start:end]
+
+
+def cuts(lengths: Sequence[int] | IntArray, max_tokens: int) -> list[tuple[int, int]]:
     """Where to cut falling lengths into groups, so that computing them costs least.
 
     A group costs its number of members times its first (largest) length, at most `max_tokens` if it
     has several members; and, so that there are not too many, a sixteenth of `max_tokens` beside.
-    Of equal ways the one with the largest groups at the end. Dynamic programming over the ends.
+    Of equal ways the one with the largest groups at the end.
+
+    Dynamic programming over the ends. What a group costs that begins at a start is a line over the
+    ends, up to the last that it may have. Lengths fall, so a later start that was once the better
+    stays so (the cost is Monge), and a queue holds the starts in the order in which they become the
+    best: O(n). Galil and Park, "Dynamic programming with convexity, concavity and sparsity", 1992.
 
     Returns
     -------
@@ -147,18 +231,34 @@ def cuts(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
         In order, `end` excluded; [] without lengths.
     """
     widths = np.asarray(lengths, dtype=np.int64)
-    best, starts = np.zeros(len(widths) + 1), np.zeros(len(widths) + 1, dtype=np.int64)
-    for end in range(1, len(widths) + 1):
-        first = max(end - max(max_tokens // max(widths[end - 1], 1), 1), 0)
-        size = widths[first:end] * (end - np.arange(first, end))
-        fits = size <= max_tokens
-        fits[-1] = True  # a pair alone
-        costs = np.where(fits, best[first:end] + size + max_tokens / 16, np.inf)
-        starts[end] = first + int(costs.argmin())
-        best[end] = costs.min()
-    groups: list[tuple[int, int]] = []
-    end = len(widths)
+    most = np.maximum(max_tokens // np.maximum(widths, 1), 1)  # members, if one begins here
+    expiry = (np.arange(len(widths)) + most + 1).tolist()  # the first end it may not have
+    slopes = (16 * widths).tolist()  # costs are in sixteenths of a token: exact
+    heights: list[int] = []  # of the lines: cost of start `i` at end `e` = height + slope * e
+    chosen: list[int] = []  # the best start of every end
+    queue: deque[tuple[int, int]] = deque()  # starts, and from which end on they are the best
+    cost = 0  # of the best way to cut what comes before `start`
+    for start, slope in enumerate(slopes):
+        height, since = cost + max_tokens - slope * start, 0
+        heights.append(height)
+        while queue:
+            other, others = queue[-1]
+            since = expiry[other]
+            if steeper := slopes[other] - slope:
+                since = min(since, (height - heights[other]) // steeper + 1)
+            if since > others:
+                break
+            queue.pop()
+        queue.append((start, since if queue else 0))
+        end = start + 1
+        while len(queue) > 1 and queue[1][1] <= end:
+            queue.popleft()
+        best = queue[0][0]
+        chosen.append(best)
+        cost = heights[best] + slopes[best] * end
+    found: list[tuple[int, int]] = []
+    end = len(chosen)
     while end:
-        groups.append((int(starts[end]), end))
-        end = int(starts[end])
-    return groups[::-1]
+        found.append((chosen[end - 1], end))
+        end = chosen[end - 1]
+    return found[::-1]

@@ -17,8 +17,9 @@ LAYERS = (
     {"__init__"},
     {"hub", "collection"},
     {"parts"},
-    {"rankings", "losses", "assets", "draws", "power", "precision", "bars"},
+    {"rankings", "losses", "assets", "draws", "power", "precision", "bars", "ids"},
     {"lists", "accounting", "loading"},
+    {"tokens"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"artifacts"},
@@ -44,7 +45,7 @@ BASE = {
     "stopping",
     "text",
 }  # everybody may use them
-LEAF_USERS = set().union(*LAYERS[7:])
+LEAF_USERS = set().union(*LAYERS[8:])
 RDX = LEAVES.union(BASE, *LAYERS)
 
 ANALYSIS_MAY_USE = {

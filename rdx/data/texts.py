@@ -7,7 +7,6 @@ on, so that it takes disk, not memory.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import zlib
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
+from rdx import ids
 from rdx.data.blank import blank
 from rdx.rankings import FormatError, one_word
 
@@ -29,7 +29,7 @@ ENDINGS = tuple(f"{form}{packed}" for form in (".jsonl", ".tsv") for packed in P
 BLOCK = 10_000
 _ID_FIELDS = ("_id", "docid", "id")
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
-_TEXTS, _HASHES, _PLACES = "texts.arrow", "hashes.npy", "places.npy"
+_TEXTS = "texts.arrow"
 
 
 @dataclass
@@ -120,8 +120,8 @@ def store_texts(
             if nothing:
                 odd.blank[key] = number
             else:
-                texts.append(_hash(text))
-            (dropped if nothing and drop else hashes).append(_hash(key))
+                texts.append(ids.hash_of(text))
+            (dropped if nothing and drop else hashes).append(ids.hash_of(key))
             if not (nothing and drop):
                 yield key, text
 
@@ -133,9 +133,7 @@ def store_texts(
     if not hashes:
         raise FormatError(f"{path}: {'no passage has a text' if dropped else 'the file is empty'}")
     values = np.array(hashes, dtype=np.uint64)
-    order = np.argsort(values, kind="stable")
-    np.save(folder / _HASHES, values[order])
-    np.save(folder / _PLACES, order.astype(np.int64))
+    ids.Places.of(values).save(folder)
     _refuse_repeats(path, np.sort(np.append(values, np.array(dropped, dtype=np.uint64))))
     odd.repeated = len(texts) - len(np.unique(np.array(texts, dtype=np.uint64)))
     return odd
@@ -153,8 +151,7 @@ class StoredTexts(Mapping[str, str]):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._table = pa.ipc.open_file(pa.memory_map(str(folder / _TEXTS))).read_all()
-        self._hashes = np.load(folder / _HASHES, mmap_mode="r")
-        self._places = np.load(folder / _PLACES, mmap_mode="r")
+        self._places = ids.Places.open(folder)
 
     def __reduce__(self) -> tuple[type[StoredTexts], tuple[Path]]:
         """Let another process map the same files."""
@@ -185,14 +182,9 @@ class StoredTexts(Mapping[str, str]):
         return _Items(self)
 
     def _place(self, key: str) -> int | None:
-        wanted = np.uint64(_hash(key))
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            place = int(self._places[at])
-            if self._table["id"][place].as_py() == key:
-                return place
-            at += 1
-        return None
+        column = self._table["id"]
+        possible = self._places.possible(key)
+        return next((place for place in possible if column[place].as_py() == key), None)
 
 
 class _Items(ItemsView[str, str]):
@@ -211,7 +203,7 @@ def _refuse_repeats(path: str, ordered: np.ndarray) -> None:
     for number, key, _ in _read(path) if suspects else ():
         if key in seen:
             repeats.append((number, key))
-        if _hash(key) in suspects:
+        if ids.hash_of(key) in suspects:
             seen.add(key)
     _refuse_again(path, repeats)
 
@@ -222,11 +214,6 @@ def _refuse_again(path: str, lines: list[tuple[int, str]]) -> None:
         number, key = lines[0]
         more = f" ({len(lines):,} such lines)" if len(lines) > 1 else ""
         raise FormatError(f"{path}:{number}: id {key!r} occurs a second time{more}")
-
-
-def _hash(text: str) -> int:
-    """64 bits, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _read(path: str) -> Iterator[tuple[int, str, str]]:

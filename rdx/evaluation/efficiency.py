@@ -17,8 +17,9 @@ import pandas as pd
 import psutil
 import torch
 
+from rdx.batches import scores
 from rdx.collection import Collection
-from rdx.evaluation.reranking import Runtime, score
+from rdx.evaluation.reranking import Runtime
 from rdx.facts import Energy, Hardware, Latency, Peak, QueryTiming
 from rdx.students import CrossEncoder
 
@@ -56,25 +57,25 @@ def timed(
     seconds: dict[str, list[float]] = {query_id: [] for query_id in lists}
     with torch.inference_mode(), accelerator.autocast():
         peak = watch_memory(device)
-        for pairs in list(lists.values())[:WARM_UP]:
-            score(student, pairs, device, max_tokens)
+        for texts in list(lists.values())[:WARM_UP]:
+            _score(student, texts, device, max_tokens)
         energy = watch_energy(device)
         for _ in range(repetitions):
-            for query_id, pairs in lists.items():
+            for query_id, texts in lists.items():
                 start = time.perf_counter()
-                score(student, pairs, device, max_tokens)
+                _score(student, texts, device, max_tokens)
                 seconds[query_id].append(time.perf_counter() - start)
         per_query, memory = energy(repetitions * len(lists)), peak()
     medians = np.array([np.median(times) for times in seconds.values()])
     return QueryTiming(
         seconds={query_id: tuple(times) for query_id, times in seconds.items()},
-        pairs={query_id: len(pairs) for query_id, pairs in lists.items()},
+        pairs={query_id: len(passages) for query_id, (_, passages) in lists.items()},
         latency=Latency(
             p50=float(np.quantile(medians, 0.5)),
             p95=float(np.quantile(medians, 0.95)),
             mean=float(medians.mean()),
         ),
-        pairs_per_second=sum(map(len, lists.values())) / float(medians.sum()),
+        pairs_per_second=sum(len(p) for _, p in lists.values()) / float(medians.sum()),
         peak_memory=memory,
         energy=per_query,
         hardware=hardware(device),
@@ -87,13 +88,27 @@ def timed(
 
 def _texts(
     candidates: pd.DataFrame, collection: Collection, queries: int
-) -> dict[str, list[tuple[str, str]]]:
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Query id -> its text and those of its passages."""
     chosen = list(dict.fromkeys(candidates.query_id))[:queries]
     rows = candidates[candidates.query_id.isin(chosen)]
     return {
-        str(query_id): [(collection.queries[query_id], collection.passages[d]) for d in own.doc_id]
+        str(query_id): (
+            collection.queries[query_id],
+            {d: collection.passages[d] for d in own.doc_id},
+        )
         for query_id, own in rows.groupby("query_id", sort=False)
     }
+
+
+def _score(
+    student: CrossEncoder, texts: tuple[str, dict[str, str]], device: torch.device, max_tokens: int
+) -> None:
+    """Score the passages of a query, from their texts on."""
+    query, passages = texts
+    tokens = student.pairs.tokens({"": query}, passages)
+    rows = tokens.rows([""] * len(passages), list(passages))
+    scores(student, tokens, rows, device, max_tokens)
 
 
 def ratio(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from accelerate import Accelerator
 
 from rdx import rankings
 from rdx.bars import bar
-from rdx.batches import micro_batches
-from rdx.collection import Collection
+from rdx.batches import scores
 from rdx.equality import settled
 from rdx.evaluation.measures import measured
 from rdx.facts import Timing
 from rdx.students import CrossEncoder
+from rdx.tokens import Tokens
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))  # of the student, tried on the dev split
 
@@ -38,7 +36,7 @@ class Runtime(Protocol):
 def rerank(
     student: CrossEncoder,
     candidates: pd.DataFrame,
-    collection: Collection,
+    tokens: Tokens,
     runtime: Runtime,
     max_tokens: int,
     name: str = "re-ranking",
@@ -51,44 +49,26 @@ def rerank(
     accelerator = runtime.accelerator()
     student = student.to(accelerator.device).eval()
     query_ids, doc_ids = list(candidates.query_id), list(candidates.doc_id)
-    pairs = [
-        (collection.queries[q], collection.passages[d])
-        for q, d in zip(query_ids, doc_ids, strict=True)
-    ]
     start = time.perf_counter()
+    rows = tokens.rows(query_ids, doc_ids)
     with (
         torch.inference_mode(),
         accelerator.autocast(),
-        bar(total=len(pairs), desc=name, unit="pair") as progress,
+        bar(total=len(rows), desc=name, unit="pair") as progress,
     ):
-        scores = score(student, pairs, accelerator.device, max_tokens, progress.update)
+        found = scores(student, tokens, rows, accelerator.device, max_tokens, progress.update)
     seconds = time.perf_counter() - start
-    texts = {text for pair in pairs for text in pair}
+    queries, passages = np.unique(rows.queries), np.unique(rows.passages)
     timing = Timing(
         seconds=seconds,
-        pairs_per_second=len(pairs) / max(seconds, 1e-9),
+        pairs_per_second=len(rows) / max(seconds, 1e-9),
         queries=int(candidates.query_id.nunique()),
-        texts=len(texts),
-        texts_truncated=len(texts & student.pairs.truncated),
+        texts=len(queries) + len(passages),
+        texts_truncated=int(
+            tokens.queries.truncated[queries].sum() + tokens.passages.truncated[passages].sum()
+        ),
     )
-    return rankings.rank(query_ids, doc_ids, scores), timing
-
-
-def score(
-    student: CrossEncoder,
-    pairs: list[tuple[str, str]],
-    device: torch.device,
-    max_tokens: int,
-    done: Callable[[int], object] = lambda pairs: None,
-) -> npt.NDArray[np.float32]:
-    """Scores of (query, passage) texts; `done` is told how many more have one."""
-    scores = np.zeros(len(pairs), dtype=np.float32)
-    for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
-        inputs = {key: value.to(device) for key, value in micro.inputs.items()}
-        values = student(inputs, micro.parts.to(device)).float().cpu()  # waits for the device
-        scores[micro.positions.numpy()] = values.numpy()
-        done(len(micro.positions))
-    return scores
+    return rankings.rank(query_ids, doc_ids, found), timing
 
 
 def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:

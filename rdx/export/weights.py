@@ -82,7 +82,7 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
 @torch.inference_mode()
 def _check(student: CrossEncoder, model: PreTrainedModel) -> None:
     """Compare what was written with the student."""
-    inputs, parts = student.pairs.pad(student.pairs.encode(PROBES))
+    inputs, parts = student.pairs.batch(PROBES)
     expected: Tensor = student(inputs, parts)
     scores = model(**inputs).logits.squeeze(1)
     if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):

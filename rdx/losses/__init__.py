@@ -13,10 +13,14 @@ The attribute ``needs`` says what a loss reads of the teacher:
 - "ranks": any order; ties are allowed, and tied passages are not told apart;
 - "labels": a split into relevant (the best rank of a list) and not (any other), as labels make it;
 - "scores": its scores as well; without them the call is a ValueError.
+
+What a loss is divided by (pairs, passages or lists) follows from ranks and mask alone, so that each
+is `Divisible`: the loss of a step is made up of those of groups of its lists. A loss without the
+method ``denominator`` is one too, and takes the gradient cache where memory is short.
 """
 
 from rdx.losses.approximate import ADRMSE, ApproxMRR, ApproxNDCG
-from rdx.losses.combined import Loss, Sum
+from rdx.losses.combined import Divisible, Loss, Sum
 from rdx.losses.labelled import BCE, LCE
 from rdx.losses.listwise import KL, ListMLE, ListNet
 from rdx.losses.pairwise import LambdaRank, MarginMSE, RankNet
@@ -28,6 +32,7 @@ __all__ = [
     "LCE",
     "ApproxMRR",
     "ApproxNDCG",
+    "Divisible",
     "LambdaRank",
     "ListMLE",
     "ListNet",

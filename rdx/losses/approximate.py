@@ -15,15 +15,14 @@ from rdx.losses.lists import (
     dense_ranks,
     gains,
     ideal_dcg,
-    mean,
     ordered_pairs,
-    prepare,
     real_pairs,
 )
+from rdx.losses.means import Mean
 
 
 @settings(frozen=True)
-class ADRMSE:
+class ADRMSE(Mean):
     r"""ADR-MSE: approximate, discounted rank mean squared error.
 
     ``mean_i (1 + sum_{j != i} sigmoid((s_j - s_i) / T) - r_i)^2 / log2(r_i + 1)``, r teacher ranks
@@ -61,26 +60,19 @@ class ADRMSE:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         target = dense_ranks(ranks, real_pairs(mask), self.ties).to(scores.dtype)  # 1 = best
         error = (approximate_ranks(scores, mask, self.temperature) - target) ** 2
         if self.discount == "log2":
             error = error / torch.log2(target.clamp(min=1) + 1)
-        lengths = mask.sum(1)
-        per_list = torch.where(mask, error, 0).sum(1) / lengths.clamp(min=1)
-        return mean(per_list, lengths > 0)
+        return torch.where(mask, error, 0).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        return mask.any(1)
 
 
 @settings(frozen=True)
-class ApproxNDCG:
+class ApproxNDCG(Mean):
     r"""ApproxNDCG: one minus nDCG at approximate ranks.
 
     ``1 - (1 / Z) sum_i G_i / log2(1 + a_i),   a_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / T)``
@@ -122,24 +114,15 @@ class ApproxNDCG:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         ordered = ordered_pairs(ranks, mask)
         gain = gains(ordered, mask, self.gain, scores.dtype)
         places = approximate_ranks(scores, mask, self.temperature)
-        ndcg = (gain / ideal_dcg(gain) / torch.log2(1 + places)).sum(1)
-        return mean(1 - ndcg, ordered.any(2).any(1))
+        return 1 - (gain / ideal_dcg(gain) / torch.log2(1 + places)).sum(1)
 
 
 @settings(frozen=True)
-class ApproxMRR:
+class ApproxMRR(Mean):
     r"""ApproxMRR: one minus the reciprocal approximate rank of the first relevant passage.
 
     ``1 - max over relevant i of 1 / a_i,   a_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / T)``
@@ -170,17 +153,7 @@ class ApproxMRR:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
-        ordered = ordered_pairs(ranks, mask)
-        relevant = mask & ~ordered.any(1)  # nobody is ranked before it
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        relevant = mask & ~ordered_pairs(ranks, mask).any(1)  # nobody is ranked before it
         reciprocal = 1 / approximate_ranks(scores, mask, self.temperature)
-        first = torch.where(relevant, reciprocal, 0).amax(1)
-        return mean(1 - first, ordered.any(2).any(1))
+        return 1 - torch.where(relevant, reciprocal, 0).amax(1)

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rdx.declared import Above0, settings
-from rdx.losses.lists import against_worse, mean, ordered_pairs, prepare
+from rdx.losses.lists import against_worse, ordered_pairs
+from rdx.losses.means import Mean
 
 
 @settings(frozen=True)
-class LCE:
+class LCE(Mean):
     r"""Localized contrastive estimation: cross-entropy of the best passages against the rest.
 
     For every passage i at the best rank of its list:
@@ -42,22 +43,17 @@ class LCE:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        _, worse = _split(ranks, mask)
+        return against_worse(scores / self.temperature, worse.unsqueeze(1))
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
         best, worse = _split(ranks, mask)
-        values = against_worse(scores / self.temperature, worse.unsqueeze(1))
-        return mean(values, best & worse.any(1, keepdim=True))
+        return best & worse.any(1, keepdim=True)
 
 
 @settings(frozen=True)
-class BCE:
+class BCE(Mean):
     r"""Binary cross-entropy: every passage by itself, relevant or not.
 
     ``-c_i (y_i ln sigmoid(s_i / T) + (1 - y_i) ln(1 - sigmoid(s_i / T)))``
@@ -94,19 +90,15 @@ class BCE:
 
     needs: ClassVar[str] = "labels"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         best, worse = _split(ranks, mask)
         logits = scores / self.temperature
-        values = best * self.positive_weight * logsigmoid(logits) + worse * logsigmoid(-logits)
-        return mean(-values, mask & worse.any(1, keepdim=True))
+        relevant = best * self.positive_weight * logsigmoid(logits)
+        return -(relevant + worse * logsigmoid(-logits))
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        _, worse = _split(ranks, mask)
+        return mask & worse.any(1, keepdim=True)
 
 
 def _split(ranks: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,13 +24,13 @@ def prepare(scores: Tensor, ranks: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
     return torch.where(mask, scores, 0), torch.where(mask, ranks, 0)
 
 
-def teachers(teacher_scores: Tensor | None, mask: Tensor, like: Tensor, loss: object) -> Tensor:
-    """The teacher's scores in the precision of the student's, zero at padding.
+def teachers(teacher_scores: Tensor | None, mask: Tensor, loss: object) -> Tensor:
+    """The teacher's scores, zero at padding.
 
     Raises
     ------
     ValueError
-        If there are none, or not for every passage.
+        If there are none, or (looked up on CPUs only) not for every passage.
     """
     name = type(loss).__name__
     if teacher_scores is None:
@@ -40,13 +40,13 @@ def teachers(teacher_scores: Tensor | None, mask: Tensor, like: Tensor, loss: ob
             f"teacher_scores must be [B, N] like mask, {tuple(mask.shape)}; "
             f"got {tuple(teacher_scores.shape)}"
         )
-    missing = int((mask & ~torch.isfinite(teacher_scores)).sum())
-    if missing:
+    missing = mask & ~torch.isfinite(teacher_scores)
+    if missing.device.type == "cpu" and missing.any():
         raise ValueError(
             f"{name} learns from teacher scores, and this teacher gives no scores (NaN or infinite)"
-            f" for {missing} of {int(mask.sum())} passages"
+            f" for {int(missing.sum())} of {int(mask.sum())} passages"
         )
-    return torch.where(mask, teacher_scores.to(like.dtype), 0)
+    return torch.where(mask, teacher_scores, 0)
 
 
 def real_pairs(mask: Tensor) -> Tensor:

@@ -8,18 +8,12 @@ import torch
 from torch import Tensor
 
 from rdx.declared import Above0, one_of, settings
-from rdx.losses.lists import (
-    against_worse,
-    log_softmax,
-    mean,
-    ordered_pairs,
-    prepare,
-    teachers,
-)
+from rdx.losses.lists import against_worse, log_softmax, ordered_pairs
+from rdx.losses.means import Mean
 
 
 @settings(frozen=True)
-class ListNet:
+class ListNet(Mean):
     r"""ListNet: cross-entropy of the probabilities of being first, top-one approximation.
 
     ``-sum_i p_i ln q_i,   p = softmax(w / T_teacher),   q = softmax(s / T)``
@@ -54,24 +48,15 @@ class ListNet:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
-        ordered = ordered_pairs(ranks, mask)
-        below = ordered.sum(2).to(scores.dtype)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        below = ordered_pairs(ranks, mask).sum(2).to(scores.dtype)
         target = log_softmax(below / self.teacher_temperature, mask).exp()
         student = log_softmax(scores / self.temperature, mask)  # 0 at padding
-        return mean(-(target * student).sum(1), ordered.any(2).any(1))
+        return -(target * student).sum(1)
 
 
 @settings(frozen=True)
-class ListMLE:
+class ListMLE(Mean):
     r"""ListMLE and p-ListMLE: likelihood of the teacher's order under Plackett and Luce.
 
     ``-sum_i a_i ln( exp(s_i / T) / (exp(s_i / T) + sum over j ranked worse of exp(s_j / T)) )``
@@ -108,24 +93,16 @@ class ListMLE:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         ordered = ordered_pairs(ranks, mask)
         values = against_worse(scores / self.temperature, ordered)  # 0 at padding
         if self.position == "exponential":
             values = values * _exponential(ordered.sum(2).to(scores.dtype))
-        return mean(values.sum(1), ordered.any(2).any(1))
+        return values.sum(1)
 
 
 @settings(frozen=True)
-class KL:
+class KL(Mean):
     r"""Kullback-Leibler divergence from the teacher's softmax to the student's.
 
     ``sum_i p_i (ln p_i - ln q_i),   p = softmax(t / T_teacher),   q = softmax(s / T)``
@@ -159,26 +136,10 @@ class KL:
 
     needs: ClassVar[str] = "scores"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N].
-
-        Raises
-        ------
-        ValueError
-            If the teacher gives no scores.
-        """
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
-        teacher = teachers(teacher_scores, mask, scores, self)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         target = log_softmax(teacher / self.teacher_temperature, mask)
         student = log_softmax(scores / self.temperature, mask)
-        divergence = (target.exp() * (target - student)).sum(1)  # padding: 1 * (0 - 0)
-        return mean(divergence, ordered_pairs(ranks, mask).any(2).any(1))
+        return (target.exp() * (target - student)).sum(1)  # padding: 1 * (0 - 0)
 
 
 def _exponential(below: Tensor) -> Tensor:

@@ -13,16 +13,14 @@ from rdx.losses.lists import (
     GAINS,
     gains,
     ideal_dcg,
-    mean,
     ordered_pairs,
-    prepare,
     real_pairs,
-    teachers,
 )
+from rdx.losses.means import Mean
 
 
 @settings(frozen=True)
-class RankNet:
+class RankNet(Mean):
     r"""RankNet: logistic loss on every pair that the teacher orders.
 
     ``mean over pairs with teacher_rank_i < teacher_rank_j of ln(1 + exp(-(s_i - s_j) / T))``
@@ -51,21 +49,16 @@ class RankNet:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
-        return mean(-logsigmoid(difference), ordered_pairs(ranks, mask))
+        return -logsigmoid(difference)
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        return ordered_pairs(ranks, mask)
 
 
 @settings(frozen=True)
-class LambdaRank:
+class LambdaRank(Mean):
     r"""LambdaRank and NDCG-Loss2++: RankNet with every pair weighed by what it does to nDCG.
 
     ``sum over pairs with teacher_rank_i < teacher_rank_j of w_ij ln(1 + exp(-(s_i - s_j) / T))``
@@ -119,22 +112,18 @@ class LambdaRank:
 
     needs: ClassVar[str] = "ranks"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N]; teacher scores are ignored."""
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         ordered = ordered_pairs(ranks, mask)
         difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
         values = -logsigmoid(difference) * self._weights(scores.detach(), ranks, mask, ordered)
         if self.reduction == "pairs":
-            return mean(values, ordered)
-        per_list = torch.where(ordered, values, 0).sum((1, 2))
-        return mean(per_list, ordered.any(2).any(1))
+            return values
+        return torch.where(ordered, values, 0).sum((1, 2))
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        if self.reduction == "pairs":
+            return ordered_pairs(ranks, mask)
+        return super()._counted(ranks, mask)
 
     def _weights(self, scores: Tensor, ranks: Tensor, mask: Tensor, ordered: Tensor) -> Tensor:
         """Weights of the pairs [B, N, N]; of use where `ordered` only."""
@@ -150,7 +139,7 @@ class LambdaRank:
 
 
 @settings(frozen=True)
-class MarginMSE:
+class MarginMSE(Mean):
     r"""Margin-MSE: the student's score differences shall be the teacher's.
 
     ``mean over pairs with teacher_rank_i < teacher_rank_j of ((s_i - s_j) - (t_i - t_j) / T)^2``
@@ -184,27 +173,16 @@ class MarginMSE:
 
     needs: ClassVar[str] = "scores"
 
-    def __call__(
-        self,
-        student_scores: Tensor,
-        teacher_ranks: Tensor,
-        mask: Tensor,
-        teacher_scores: Tensor | None = None,
-    ) -> Tensor:
-        """Return the scalar loss of a batch [B, N].
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        # the difference of margins is that of errors
+        error = scores - teacher / self.teacher_temperature
+        return (error.unsqueeze(2) - error.unsqueeze(1)) ** 2
 
-        Raises
-        ------
-        ValueError
-            If the teacher gives no scores.
-        """
-        scores, ranks = prepare(student_scores, teacher_ranks, mask)
-        teacher = teachers(teacher_scores, mask, scores, self) / self.teacher_temperature
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
         pairs = ordered_pairs(ranks, mask)
         if self.pairs == "best":
             pairs = pairs & ~pairs.any(1).unsqueeze(2)  # nobody is ranked before i
-        error = scores - teacher  # the difference of margins is that of errors
-        return mean((error.unsqueeze(2) - error.unsqueeze(1)) ** 2, pairs)
+        return pairs
 
 
 def _positions(scores: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
     collection -> index -> candidates -> teach -> select -> distill -> evaluate
                         -> prefinetune ---------------------^          ^
                         -> retrieve --> reference ---------------------^
+               -> tokens: read by prefinetune, distill and evaluate
 
 A cell is a few of these stages, some of them once for each of its collections (the *role*,
 `rdx.job`). A step's signature covers what the stage's `decides` gives and the signatures of what it
@@ -30,10 +31,11 @@ from rdx.artifacts import (
     Ranking,
     Selected,
     TeacherRanking,
+    Tokenised,
 )
 from rdx.config import Cell
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
-from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of
+from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of, tokens_of
 from rdx.store import signature
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "SELECT",
     "STAGES",
     "TEACH",
+    "TOKENS",
     "Inputs",
     "Signatures",
     "Stage",
@@ -148,6 +151,34 @@ CANDIDATES = Stage(
     work=_search,
 )
 
+# --- tokens ---
+
+
+def _tokens(parts: Parts, role: str) -> JsonValue:
+    """Of the student, what decides its tokens: not what is trained, nor how."""
+    student = config.identity(parts.student)
+    assert isinstance(student, dict)
+    return {
+        "data": _layout(parts, role),
+        "student": {name: student.get(name) for name in parts.student.tokenised_by},
+    }
+
+
+def _ranked(parts: Parts, role: str) -> Sequence[Step]:
+    """The ranking whose passages are tokenised; none: the collection is, whole."""
+    return () if role == TRAINING else (Step("retrieve", role),)
+
+
+TOKENS = Stage(
+    "tokens",
+    Tokenised,
+    decides=_tokens,
+    make=_late("tokenising", "tokenise"),
+    needs=_ranked,
+    reads=lambda parts, role: (collection_of(role),),
+    work=lambda parts, role: Work(["tokens", _layout(parts, role), parts.student.model]),
+)
+
 # --- labels ---
 
 
@@ -227,7 +258,7 @@ def _tests(parts: Parts) -> list[Step]:
 def _stage_1_reads(parts: Parts, role: str) -> Sequence[Step]:
     if parts.prefinetune is None:
         return ()
-    return (*_collection_and_index(parts, STAGE_1), *_tests(parts))
+    return (*_collection_and_index(parts, STAGE_1), tokens_of(STAGE_1), *_tests(parts))
 
 
 def _stage_2_needs(parts: Parts, role: str) -> Sequence[Step]:
@@ -282,7 +313,7 @@ DISTILL = Stage(
     decides=_stage_2,
     make=_late("training", "distill"),
     needs=_stage_2_needs,
-    reads=lambda parts, role: (collection_of(TRAINING),),
+    reads=lambda parts, role: (collection_of(TRAINING), tokens_of(TRAINING)),
     work=_stage_2_work,
     again=True,
     together=True,
@@ -309,8 +340,8 @@ def _evaluation_needs(parts: Parts, role: str) -> Sequence[Step]:
 
 
 def _evaluation_reads(parts: Parts, role: str) -> Sequence[Step]:
-    dev = [collection_of(DEV)] if parts.evaluation.interpolate else []
-    return (*dev, *_tests(parts))
+    dev = [collection_of(DEV), tokens_of(DEV)] if parts.evaluation.interpolate else []
+    return (*dev, *_tests(parts), *map(tokens_of, test_roles(parts)))
 
 
 def _evaluation_work(parts: Parts, role: str) -> Work:
@@ -330,7 +361,7 @@ EVALUATE = Stage(
 )
 
 _TABLE: tuple[Stage[Artifact], ...] = (
-    *(COLLECTION, INDEX, RETRIEVE, CANDIDATES, TEACH, SELECT),
+    *(COLLECTION, INDEX, RETRIEVE, TOKENS, CANDIDATES, TEACH, SELECT),
     *(PREFINETUNE, DISTILL, REFERENCE, EVALUATE),
 )
 STAGES = {stage.name: stage for stage in _TABLE}

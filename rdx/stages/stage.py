@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pandas as pd
 from pydantic import JsonValue
 
-from rdx.artifacts import Artifact, Candidates, Checkpoint, Ranking, Selected, TeacherRanking
+from rdx.artifacts import (
+    Artifact,
+    Candidates,
+    Checkpoint,
+    Ranking,
+    Selected,
+    TeacherRanking,
+    Tokenised,
+)
 from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, test_role
+
+if TYPE_CHECKING:
+    from rdx.students import CrossEncoder
+    from rdx.tokens import Tokens
 
 A = TypeVar("A", bound=Artifact)
 A_co = TypeVar("A_co", bound=Artifact, covariant=True)
@@ -53,6 +65,11 @@ def collection_of(role: str) -> Step:
     return Step("collection", TRAINING if role in (STAGE_1, DEV) else role)
 
 
+def tokens_of(role: str) -> Step:
+    """The texts in a role as token ids: those of the training share all."""
+    return Step("tokens", collection_of(role).role)
+
+
 class Inputs:
     """The artifacts that a stage gets, and the role that it works in."""
 
@@ -75,6 +92,10 @@ class Inputs:
     def first_stage(self, role: str) -> pd.DataFrame:
         """What was retrieved in a role."""
         return self._of(Ranking, "retrieve", role).ranking
+
+    def tokens(self, role: str, student: CrossEncoder) -> Tokens:
+        """The texts in a role, for a student."""
+        return self._of(Tokenised, "tokens", tokens_of(role).role).tokens(student.pairs.form)
 
     @property
     def candidates(self) -> Candidates:

@@ -38,7 +38,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         accounting.warn(test)
         accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval)
         ranking, timing[name] = ev.rerank(
-            *(student, first_stage, test, parts.trainer),
+            *(student, first_stage, inputs.tokens(role, student), parts.trainer),
             *(evaluation.max_tokens, f"re-ranking {name}"),
         )
         job.report(f"re-ranking {name}", accounting.of_tested(name, timing[name]), test.counts)
@@ -92,7 +92,7 @@ def _dev_weight(job: Job, inputs: Inputs, student: CrossEncoder) -> float:
     queries = judged(job, inputs, DEV)
     first_stage = inputs.first_stage(DEV)
     ranking, _ = ev.rerank(
-        *(student, first_stage, queries, job.parts.trainer),
+        *(student, first_stage, inputs.tokens(DEV, student), job.parts.trainer),
         *(evaluation.max_tokens, "re-ranking dev"),
     )
     return ev.best_weight(ranking, first_stage, queries.qrels, evaluation.measures[0])

@@ -39,7 +39,7 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
             student,
             stage.loss,
             lists,
-            queries,
+            inputs.tokens(STAGE_1, student),
             budget,
             settings,
             stage.seed,
@@ -87,19 +87,16 @@ def distill(job: Job, inputs: Inputs, folder: Path) -> None:
     student = parts.student.load(inputs.start.folder, parts.seed)
     assert parts.loss is not None  # without one, there is no such stage
     steps = parts.budget.count(Schedule(lists, parts.trainer.batch, parts.seed))
+    tokens = inputs.tokens(TRAINING, student)
     training = trainer.fit(
-        *(student, parts.loss, lists, queries, parts.budget, parts.trainer, parts.seed, folder),
+        *(student, parts.loss, lists, tokens, parts.budget, parts.trainer, parts.seed, folder),
         on_step=job.on_step(steps, "distill"),
         name="distilling",
         validate=_validation(job, inputs),
     )
     used = [query_id for query_id, fate in selection.fates.items() if fate == accounting.USED]
-    cut = accounting.of_truncation(
-        student.pairs.truncated,
-        training.truncated_texts,
-        selected[selected.query_id.isin(used)],
-        queries.queries,
-    )
+    doc_ids = selected.doc_id[selected.query_id.isin(used)].unique()
+    cut = accounting.of_truncation(tokens.queries.cut(used), tokens.passages.cut(doc_ids))
     states = labels.ranking.state.value_counts()
     facts = CheckpointFacts(
         training=training,
@@ -126,7 +123,8 @@ def _validation(job: Job, inputs: Inputs) -> Callable[[CrossEncoder], float] | N
 
     def score(student: CrossEncoder) -> float:
         ranking, _ = ev.rerank(
-            student, first_stage, queries, settings, evaluation.max_tokens, "validating"
+            *(student, first_stage, inputs.tokens(DEV, student), settings),
+            *(evaluation.max_tokens, "validating"),
         )
         return float(ev.measured(ranking, queries.qrels, evaluation.measures[:1]).value.mean())
 

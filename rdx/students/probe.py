@@ -82,7 +82,7 @@ def _check_tokens(pairs: Pairs, encoder: PreTrainedModel, name: str) -> None:
     added = tokenizer.added_tokens_decoder
     # Special tokens come of no text, but around the texts, and in place of what is unknown.
     special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
-    used = set(pairs.encode([("a", "b")])[0]["input_ids"]) | {tokenizer.unk_token_id}
+    used = set(pairs.batch([("a", "b")])[0]["input_ids"][0].tolist()) | {tokenizer.unk_token_id}
     beyond = {
         i: token
         for token, i in tokenizer.get_vocab().items()
@@ -175,7 +175,7 @@ def _as_it_scores(student: CrossEncoder) -> Iterator[None]:
 @torch.no_grad()
 def _scores(student: CrossEncoder, pairs: Pairs, texts: list[tuple[str, str]]) -> Tensor:
     """Scores [P] of pairs that are padded to the longest."""
-    scores: Tensor = student(*pairs.pad(pairs.encode(texts)))
+    scores: Tensor = student(*pairs.batch(texts))
     return scores
 
 
@@ -228,7 +228,7 @@ def _check_sight(
         if isinstance(module, nn.Embedding) and module.weight is table.weight
     ]
     hooks = [module.register_forward_hook(keep) for module in tied]
-    inputs, parts = pairs.pad(pairs.encode([pair]))
+    inputs, parts = pairs.batch([pair])
     try:
         with torch.enable_grad():
             score = student(inputs, parts)[0]

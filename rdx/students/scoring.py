@@ -29,7 +29,7 @@ class Scorer:
         """Scores [P] (float32) of the pairs in the columns "query" and "passage"."""
         pairs = list(zip(frame["query"], frame["passage"], strict=True))
         scores = [
-            self.student(*self.student.pairs.pad(self.student.pairs.encode(pairs[i : i + BATCH])))
+            self.student(*self.student.pairs.batch(pairs[i : i + BATCH]))
             for i in range(0, len(pairs), BATCH)
         ]
         return torch.cat(scores).numpy() if scores else np.empty(0, np.float32)

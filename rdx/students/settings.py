@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from annotated_types import MinLen
@@ -27,8 +27,11 @@ from rdx.students.apart import refuse_mixing
 from rdx.students.encoder import CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
-from rdx.students.tokenising import Pairs
+from rdx.students.tokenising import Pairs, load_tokenizer
 from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 HEADS = ("cls", *OWN)
 ATTENTION = ("full", "sparse")
@@ -118,6 +121,9 @@ class Student:
     attention_implementation: Annotated[str, one_of(*IMPLEMENTATIONS), SCHEDULES] | None = None
     revision: str | None = None
 
+    # What of a student decides how texts are tokenised.
+    tokenised_by: ClassVar = ("model", "revision", "query_length", "passage_length")
+
     def __post_init__(self) -> None:
         """Check values together."""
         if self.attention == "sparse" and self.attention_implementation not in (None, *MASKED):
@@ -148,6 +154,18 @@ class Student:
             As `create`.
         """
         _verify(self)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer alone.
+
+        Raises
+        ------
+        ModelError, FileNotFoundError, AssetError, HubError
+            As `create`.
+        """
+        return load_tokenizer(
+            str(model_path(self.model, self.revision)), f"student.model={self.model}"
+        )
 
     def create(self, seed: int) -> CrossEncoder:
         """The student as it comes, to be trained; `seed` decides freshly drawn weights.

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from rdx import parts
-from rdx.batches import Schedule, pairs_of
-from rdx.collection import Collection
+from rdx.batches import Schedule, rows_of
 from rdx.declared import Positive, settings
 from rdx.parts import Length
 from rdx.students import CrossEncoder
 from rdx.text import counted
-
-SAMPLE = 512  # pairs that are tokenised to estimate the length of all
+from rdx.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Costs:
     pairs
         Those of the first epoch, continued.
     tokens, flops
-        An estimate from the first `SAMPLE` pairs, without padding.
+        An estimate from the first step, without padding.
     """
 
     steps: int
@@ -97,24 +95,23 @@ def _pairs(steps: int, queries: int, k: int, batch: int) -> int:
     return k * (steps // epoch * queries + min(steps % epoch * batch, queries))
 
 
-def flops(parameters: int, tokens: int, cached: bool) -> int:
+def flops(parameters: int, tokens: float, again: float = 0) -> int:
     """Floating-point operations of training on tokens, padding counted.
 
     ``6 * parameters * tokens`` (2 for the forward pass, 4 for the backward pass), and
-    ``8 * parameters * tokens`` where the gradient cache runs the forward pass twice. The attention
-    matrix itself (quadratic in the length) is left out, as in Kaplan et al. (2020), section 2.1.
-    With frozen weights (LoRA) this is an upper bound: they need no gradient of their own.
+    ``2 * parameters * again`` for those of them that the gradient cache runs forward twice. The
+    attention matrix itself (quadratic in the length) is left out, as in Kaplan et al. (2020),
+    section 2.1. With frozen weights (LoRA) this is an upper bound: they need no gradient of their
+    own.
 
     Parameters
     ----------
     parameters
         Of the student, embedding tables left out (`computing`).
-    tokens
-        Through the student in forward passes that count, padding included.
-    cached
-        Whether the gradient cache was in use.
+    tokens, again
+        Through the student in forward passes that count, and in those before, padding included.
     """
-    return (8 if cached else 6) * parameters * tokens
+    return round(parameters * (6 * tokens + 2 * again))
 
 
 def computing(student: nn.Module) -> int:
@@ -124,24 +121,23 @@ def computing(student: nn.Module) -> int:
 
 
 def plan(
-    student: CrossEncoder, schedule: Schedule, steps: int, collection: Collection, kept: float
+    student: CrossEncoder, schedule: Schedule, steps: int, tokens: Tokens, again: float
 ) -> Costs:
     """What a training is going to cost.
 
-    `kept`: tokens of a step up to which graphs are kept; beyond, the gradient cache is used.
+    `again`: the share of the tokens that the gradient cache runs forward twice.
     """
     epoch = [schedule.pairs(i) for i in range(schedule.steps_per_epoch)]
     epochs, rest = divmod(steps, len(epoch))
     pairs = epochs * sum(epoch) + sum(epoch[:rest])
-    encoded = student.pairs.encode(pairs_of(schedule.step(0), collection)[:SAMPLE])
-    tokens = round(pairs * sum(len(pair["input_ids"]) for pair in encoded) / len(encoded))
+    mean = tokens.lengths(rows_of(schedule.step(0), tokens)).mean()
     return Costs(
         steps=steps,
         batch=min(schedule.batch, schedule.size),
         batch_pairs=max(epoch),
         pairs=pairs,
-        tokens=tokens,
-        flops=flops(computing(student), tokens, tokens / steps > kept),
+        tokens=round(pairs * mean),
+        flops=flops(computing(student), pairs * mean, pairs * mean * again),
     )
 
 

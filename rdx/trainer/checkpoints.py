@@ -54,7 +54,7 @@ class Progress:
     validations
         [steps done, value].
     truncated
-        Texts that were cut.
+        Rows of passages seen that were cut when they were tokenised, and ~row of queries.
     """
 
     max_tokens: int
@@ -66,7 +66,7 @@ class Progress:
     curve: list[float] = field(default_factory=list)
     start: float | None = None
     validations: list[list[float]] = field(default_factory=list)
-    truncated: list[str] = field(default_factory=list)
+    truncated: list[int] = field(default_factory=list)
 
     @property
     def best(self) -> int:

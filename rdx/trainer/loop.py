@@ -6,23 +6,25 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from rdx.bars import bar, tell
-from rdx.batches import Schedule, pairs_in, pairs_of
-from rdx.collection import Collection
+from rdx.batches import Schedule, ahead, pairs_in
 from rdx.draws import seed as draw_seed
 from rdx.facts import TrainingFacts, Validation
 from rdx.faults import Diverged
-from rdx.lists import Lists, TrainingList
+from rdx.lists import Lists
 from rdx.parts import Budget, Loss, OnStep
 from rdx.students import CrossEncoder, is_compiled
+from rdx.tokens import Tokens
 from rdx.trainer import checkpoints, processes
 from rdx.trainer.budgets import announcement, computing, flops, plan
 from rdx.trainer.checkpoints import CheckpointState, Progress
+from rdx.trainer.preparing import Prepared
 from rdx.trainer.processes import by_main
 from rdx.trainer.settings import Trainer
 from rdx.trainer.step import Done, Engine
@@ -39,7 +41,7 @@ def fit(
     student: CrossEncoder,
     loss: Loss,
     lists: Lists,
-    collection: Collection,
+    tokens: Tokens,
     budget: Budget,
     trainer: Trainer,
     seed: int,
@@ -62,6 +64,8 @@ def fit(
 
     Parameters
     ----------
+    tokens
+        Of the texts of all lists, for this student.
     loss
         Called as ``loss(scores, ranks, mask)``, all [B, N], scores in float32; with a fourth
         argument, the teacher's scores (NaN at padding), where some list of a step has any.
@@ -79,10 +83,10 @@ def fit(
     schedule = Schedule(lists, trainer.batch, seed)
     steps = budget.count(schedule)
     before = {n: p.detach().clone() for n, p in _probe(student).items()}
-    engine, progress = _begin(student, loss, trainer, work)
-    first = schedule.step(progress.step)
-    engine.weigh(first, pairs_of(first, collection))
-    by_main(partial(_announce, name, engine, schedule, steps, collection))
+    engine, progress = _begin(student, loss, trainer, work, tokens)
+    first = engine.prepare(schedule.step(progress.step))
+    engine.weigh(first)
+    by_main(partial(_announce, name, engine, schedule, steps, engine.again(first)))
     validates = by_main(lambda: validate is not None and trainer.validate_every is not None)
     if validates and progress.start is None:
         progress.start = _validated(validate, engine, name)
@@ -98,29 +102,32 @@ def fit(
         on_step(step, metrics)
         return time.monotonic() - saved >= trainer.checkpoint_seconds
 
-    while progress.step < steps and not _waited_enough(progress, trainer):
-        step = progress.step
-        batch, rate = schedule.step(step), trainer.rate(step, steps)
-        texts = pairs_of(batch, collection)
-        done = engine.step(batch, texts, rate, draw_seed(seed, step, "dropout"))
-        if not math.isfinite(done.loss):  # in all processes: each has all scores
-            by_main(partial(_diverge, f"{name}: the loss is {done.loss} at step {step}"))
-        _count(progress, done, batch, engine)
-        metrics = {"loss": done.loss, "lr": rate}
-        due = validates and _due(progress.step, steps, trainer)
-        if due:
-            metrics["validation"] = _validated(validate, engine, name)
-            progress.validations.append([progress.step, metrics["validation"]])
-        late = by_main(partial(report, step, metrics))
-        if due or (late and progress.step < steps):
-            _checkpoint(work, engine, progress)
-            saved = time.monotonic()
+    def prepare(step: int) -> Prepared:
+        return engine.prepare(schedule.step(step))
+
+    with closing(ahead(range(progress.step, steps), prepare)) as coming:
+        while progress.step < steps and not _waited_enough(progress, trainer):
+            step, prepared = progress.step, next(coming)
+            rate = trainer.rate(step, steps)
+            done = engine.step(prepared, rate, draw_seed(seed, step, "dropout"))
+            if not math.isfinite(done.loss):  # in all processes: each has all scores
+                by_main(partial(_diverge, f"{name}: the loss is {done.loss} at step {step}"))
+            _count(progress, done, prepared, engine)
+            metrics = {"loss": done.loss, "lr": rate}
+            due = validates and _due(progress.step, steps, trainer)
+            if due:
+                metrics["validation"] = _validated(validate, engine, name)
+                progress.validations.append([progress.step, metrics["validation"]])
+            late = by_main(partial(report, step, metrics))
+            if due or (late and progress.step < steps):
+                _checkpoint(work, engine, progress)
+                saved = time.monotonic()
     shown.close()
     return _finish(work, engine, progress, before, schedule)
 
 
 def _begin(
-    student: CrossEncoder, loss: Loss, trainer: Trainer, work: Path
+    student: CrossEncoder, loss: Loss, trainer: Trainer, work: Path, tokens: Tokens
 ) -> tuple[Engine, Progress]:
     """Start, or continue from the newest checkpoint."""
 
@@ -130,35 +137,33 @@ def _begin(
     student.cpu()
     compiled, state = by_main(load)
     processes.share_weights(student)
-    engine = Engine.begin(student, loss, trainer, compiled, state)
+    engine = Engine.begin(student, loss, trainer, compiled, state, tokens)
     if state is None:
         return engine, Progress(engine.max_tokens)
     progress = Progress(**state["progress"])
-    student.pairs.truncated.update(progress.truncated)
+    engine.truncated.update(progress.truncated)
     return engine, progress
 
 
-def _announce(
-    name: str, engine: Engine, schedule: Schedule, steps: int, collection: Collection
-) -> None:
+def _announce(name: str, engine: Engine, schedule: Schedule, steps: int, again: float) -> None:
     """Print what the training is going to cost."""
-    num_processes = engine.accelerator.num_processes
-    costs = plan(engine.student, schedule, steps, collection, engine.kept * num_processes)
-    tell(announcement(name, costs, num_processes))
+    costs = plan(engine.student, schedule, steps, engine.tokens, again)
+    tell(announcement(name, costs, engine.accelerator.num_processes))
 
 
 def _diverge(message: str) -> None:
     raise Diverged(message)
 
 
-def _count(progress: Progress, done: Done, batch: list[TrainingList], engine: Engine) -> None:
+def _count(progress: Progress, done: Done, prepared: Prepared, engine: Engine) -> None:
     progress.step += 1
-    progress.pairs += pairs_in(batch)
+    progress.pairs += pairs_in(prepared.lists)
     progress.tokens += done.tokens
     progress.padded += done.padded
-    progress.flops += flops(computing(engine.student), done.padded, done.cached)
+    progress.flops += flops(computing(engine.student), done.padded, done.again)
     progress.curve.append(done.loss)
     progress.max_tokens = engine.max_tokens
+    engine.truncated |= prepared.truncated
 
 
 def _due(done: int, steps: int, trainer: Trainer) -> bool:
@@ -187,10 +192,9 @@ def _validated(validate: Validate | None, engine: Engine, name: str) -> float:
 
 
 def _checkpoint(work: Path, engine: Engine, progress: Progress) -> None:
-    """Write a checkpoint, with the texts that were cut."""
+    """Write a checkpoint."""
     engine.gather()
-    engine.gather_truncated()
-    progress.truncated = sorted(engine.student.pairs.truncated)
+    progress.truncated = sorted(engine.truncated)
     by_main(partial(checkpoints.save, work, engine.student, engine.state(), progress))
 
 
@@ -208,7 +212,6 @@ def _finish(
         checkpoints.remove(work)
 
     engine.gather()
-    engine.gather_truncated()
     by_main(tidy)
     student.eval()
     return TrainingFacts(
@@ -219,7 +222,7 @@ def _finish(
         padding=1 - progress.tokens / progress.padded,
         flops=progress.flops,
         max_tokens=progress.max_tokens,
-        truncated_texts=len(student.pairs.truncated),
+        truncated_texts=len(engine.truncated),
         last_loss=progress.curve[-1],
         weight_change=_change(student, before),
         validation=_validation(progress, best),

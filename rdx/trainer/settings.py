@@ -39,6 +39,11 @@ AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
 BLOCK = 40_000  # queries of stage 1 whose candidates are held as a table at once
 
 
+def kind(device: str) -> str:
+    """The kind of a type of device: "cpu" or "gpu"."""
+    return "cpu" if device == "cpu" else "gpu"
+
+
 def _tokens(value: int | str) -> int | str:
     if value != "auto" and (isinstance(value, str) or value < 1):
         raise ValueError("must be a number of tokens, at least 1, or 'auto'")
@@ -79,13 +84,14 @@ class Trainer:
     device
         "auto", "cpu" or "cuda". Not part of the identity.
     gradient_cache
-        "on": score all pairs without a graph, take the loss's gradient at the scores, and then pass
+        A step goes through groups of its lists, one after the other (`rdx.trainer.preparing`).
+        "on": score a group without a graph, take the loss's gradient at the scores, and then pass
         it back micro-batch by micro-batch, each run again with the same dropout: memory is that of
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
-        memory limited setup"). "off": keep the graph of every micro-batch, which saves the second
-        forward pass, a quarter of the work. "auto": keep them as long as they take no more than a
-        quarter of the memory that is free at the start (`rdx.trainer.memory`). Not part of the
-        identity: the gradient is the same.
+        memory limited setup"). "off": keep the graphs of a group, which saves the second forward
+        pass, a quarter of the work. "auto": keep them as long as they take no more than a quarter
+        of the memory that is free at the start (`rdx.trainer.memory`), or than those of one
+        micro-batch. Not part of the identity: the gradient is the same, bit for bit.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.
     layer_decay
@@ -154,8 +160,8 @@ class Trainer:
 
     def tokens(self, device: str) -> int:
         """Tokens of a micro-batch to begin with, on a kind of device."""
-        kind = "cpu" if device == "cpu" else "gpu"
-        return AUTO_TOKENS[kind] if isinstance(self.max_tokens, str) else self.max_tokens
+        auto = isinstance(self.max_tokens, str)
+        return AUTO_TOKENS[kind(device)] if auto else self.max_tokens
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdx import ids
 from rdx.data import Collection, Files, IrDatasets, catalogue, sample_queries, split_of
 from rdx.data import texts as module
 from rdx.data.irds import Passages
@@ -242,7 +243,7 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
     for bits in (8, 2, 64):  # few bits: ids collide
         monkeypatch.setattr(module, "BLOCK", bits)
         whole = hashed(bits)
-        monkeypatch.setattr(module, "_hash", whole)
+        monkeypatch.setattr(ids, "hash_of", whole)
         assert store_texts(str(path), tmp_path).repeated >= 93
         found = StoredTexts(tmp_path)
         assert list(found) == list(texts) and len(found) == 100
@@ -252,7 +253,7 @@ def test_passages_are_mapped_and_looked_up(tmp_path, monkeypatch):
         with pytest.raises(KeyError):
             found["d100"]
     path.write_text("a\tb\nc\td\n\na\tx\n")
-    monkeypatch.setattr(module, "_hash", hashed(1))
+    monkeypatch.setattr(ids, "hash_of", hashed(1))
     with pytest.raises(FormatError, match=f"{path}:4: id 'a' occurs a second time"):
         store_texts(str(path), tmp_path)
 

@@ -25,6 +25,7 @@ from rdx.losses import (
     RankNet,
     Sum,
 )
+from rdx.losses.combined import divided, divisible, weighted
 from tests.rdx.configured import check_refused
 
 ORDINAL = ADRMSE(1.0, "log2", "ordinal")
@@ -412,7 +413,7 @@ def test_every_argument_changes_the_value(cls, change):
 def test_no_argument_was_forgotten():
     arguments = {cls: {field.name for field in dataclasses.fields(cls)} for cls in map(type, ALL)}
     assert {cls: set(names) for cls, names in OTHER.items()} == arguments
-    assert {cls.__name__ for cls in arguments} | {"Loss"} == set(rdx.losses.__all__)
+    assert {cls.__name__ for cls in arguments} | {"Divisible", "Loss"} == set(rdx.losses.__all__)
 
 
 WARM = [RankNet, LambdaRank, ListNet, ListMLE, KL, ADRMSE, ApproxNDCG, ApproxMRR, LCE, BCE]
@@ -591,3 +592,80 @@ def test_listwise_losses_weigh_lists_equally(loss):
     assert value(loss, [SHORT]) != pytest.approx(mean)
     assert value(loss, [SHORT, LONG]) == close(mean)
     assert value(loss, [SHORT, LONG, ([], [], [])]) == close(mean)
+
+
+# --- in groups of lists ---
+
+
+def in_groups(loss, scores, *lists, groups):
+    """The value of a loss, and its gradient, from one group of lists after the other."""
+    scores = scores.detach().clone().requires_grad_()
+    taught = [[tensor[group] for tensor in lists] for group in groups]
+    total = 0.0
+    for group, targets, parts in zip(groups, taught, divided(loss, lists, taught), strict=True):
+        value = weighted(parts, scores[group], *targets)
+        value.backward()
+        total += value.item()
+    return total, scores.grad
+
+
+@EVERY
+def test_groups_of_lists_make_up_the_batch(loss):
+    """With a list that is tied throughout, one of one passage, and an empty one."""
+    odd = [([3.0, -1.0], [4, 4]), ([2.0], [1]), ([], [])]
+    for ties in (False, True):
+        batch = padded([*drawn(ties=ties)[:3], *odd])
+        expected, whole = with_gradient(loss, *batch)
+        for groups in ([range(6)], [[3], [5, 0, 4], [1, 2]], [[i] for i in range(6)]):
+            value, gradient = in_groups(loss, *batch, groups=groups)
+            assert value == close(expected.item())
+            torch.testing.assert_close(gradient, whole, rtol=1e-12, atol=1e-14)
+
+
+@EVERY
+def test_groups_without_anything_to_learn(loss):
+    ranks = torch.tensor([[1, 0], [1, 0]])
+    batch = torch.ones(2, 2), ranks, ranks > 0, -ranks.float()
+    value, gradient = in_groups(loss, *batch, groups=[[0], [1]])
+    assert value == 0 and (gradient == 0).all()
+
+
+def test_denominators():
+    """Lists of 4, 3, 2 and 1; relevant are the first two of the second; the third is tied."""
+    ranks = torch.tensor([[1, 2, 3, 4], [1, 1, 2, 0], [4, 4, 0, 0], [1, 0, 0, 0]])
+    counts = {
+        RankNet(): 6 + 2,
+        LambdaRank(reduction="pairs"): 6 + 2,
+        MarginMSE(): 6 + 2,
+        MarginMSE(pairs="best"): 3 + 2,
+        LCE(): 1 + 2,
+        BCE(): 4 + 3,
+        ADRMSE(): 4,
+        **dict.fromkeys([LambdaRank(), ListNet(), ListMLE(), KL(), ApproxNDCG(), ApproxMRR()], 2),
+    }
+    assert {type(loss) for loss in counts} | {Sum} == set(map(type, ALL))
+    for loss, count in counts.items():
+        assert loss.denominator(ranks, ranks > 0, -ranks.float()).item() == count
+        assert divisible(loss)
+    wide = torch.nn.functional.pad(ranks, (0, 1), value=3)
+    mask = torch.nn.functional.pad(ranks > 0, (0, 1))
+    for loss, count in counts.items():
+        assert loss.denominator(wide, mask, -wide.float()).item() == count
+
+
+def test_a_loss_without_a_denominator_is_not_divided():
+    def plain(scores, ranks, mask):
+        return scores.sum()
+
+    assert not divisible(plain) and not divisible(Sum([RankNet(), Whole()], [1, 1]))
+    scores, *lists = padded(drawn())
+    assert in_groups(Whole(), scores, *lists, groups=[range(len(scores))])[0] == scores.max().item()
+
+
+class Whole:
+    """A loss that no group of lists tells anything of."""
+
+    needs = "ranks"
+
+    def __call__(self, student_scores, teacher_ranks, mask, teacher_scores=None):
+        return student_scores.max()

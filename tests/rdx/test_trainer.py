@@ -7,9 +7,9 @@ import math
 import pandas as pd
 import pytest
 import torch
-from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, scores_of, toy_student
+from trainer_toys import FAST, LISTS, PASSAGES, TOY, equal, scores_of, tokens_of, toy_student
 
-from rdx.batches import Schedule
+from rdx.batches import Schedule, rows_of
 from rdx.collection import Collection
 from rdx.faults import Diverged
 from rdx.lists import TrainingList
@@ -239,11 +239,8 @@ def test_facts(train, tmp_path):
 
 def test_tokens_padding_and_flops_are_counted(train, tmp_path):
     student = toy_student(tmp_path)
-    lengths = [
-        len(student.pairs.encode([(TOY.queries[one.query_id], PASSAGES[d])])[0]["input_ids"])
-        for one in LISTS
-        for d in one.doc_ids
-    ]
+    tokens = tokens_of(student)
+    lengths = tokens.lengths(rows_of(LISTS, tokens)).tolist()
     # 41 weights of 16: query, key, value, output; two matrices of 32; biases, norms, pooler, head
     tables = sum(m.weight.numel() for m in student.modules() if isinstance(m, torch.nn.Embedding))
     assert tables == (15 + 32 + 2) * 16
@@ -259,7 +256,7 @@ def test_tokens_padding_and_flops_are_counted(train, tmp_path):
     assert single.flops == 8 * multiplied * single.tokens
     uncached = train(batch=7, budget=Epochs(2), max_tokens=1, work="b", gradient_cache="off")[1]
     assert uncached.flops == 6 * multiplied * single.tokens
-    assert flops(10, 7, False) == 420 and flops(10, 7, True) == 560
+    assert flops(10, 7) == 420 and flops(10, 7, again=7) == 560 and flops(10, 7, 2) == 460
 
 
 def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
@@ -269,13 +266,13 @@ def test_the_plan_is_printed_before_the_training(train, tmp_path, capsys):
     assert lines[1:] == [f"step {i}" for i in range(6)]
     schedule = Schedule(lambda epoch: LISTS, 3, 0)
     student = toy_student(tmp_path)
-    costs = plan(student, schedule, 7, TOY, kept=0)
+    costs = plan(student, schedule, 7, tokens_of(student), again=1)
     first = [sum(len(one.doc_ids) for one in schedule.step(i)) for i in range(3)]
     assert costs.pairs == 2 * 23 + first[0] and costs.batch_pairs == max(first)
     assert costs.tokens == pytest.approx(facts.tokens * costs.pairs / 46, rel=0.3)
-    assert costs.flops == 8 * computing(student) * costs.tokens
-    never = plan(student, schedule, 7, TOY, kept=math.inf)
-    assert never.flops == 6 * computing(student) * costs.tokens
+    assert costs.flops == pytest.approx(8 * computing(student) * costs.tokens, rel=0.01)
+    half = plan(student, schedule, 7, tokens_of(student), again=0.5)
+    assert half.flops == pytest.approx(7 * computing(student) * costs.tokens, rel=0.01)
     assert "over 4 processes" in announcement("x", costs, 4)
 
 

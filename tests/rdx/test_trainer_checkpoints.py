@@ -27,7 +27,6 @@ from trainer_toys import (
     toy_student,
 )
 
-from rdx.collection import Collection
 from rdx.facts import Validation
 from rdx.lists import TrainingList
 from rdx.losses import RankNet
@@ -61,7 +60,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
 
 
 def test_texts_cut_before_an_interruption_are_counted(tmp_path):
-    long = Collection("toy", TOY.queries, {d: "river " * 300 + d for d in PASSAGES}, TOY.qrels)
+    long = {d: "river " * 300 + d for d in PASSAGES}
 
     def run(work, on_step=lambda step, metrics: None):
         student = toy_student(tmp_path, "dry", passage_length=3)
@@ -69,7 +68,8 @@ def test_texts_cut_before_an_interruption_are_counted(tmp_path):
         folder.mkdir(exist_ok=True)
         settings = Trainer(**FAST | {"batch": 1}, checkpoint_seconds=0)
         lists = lambda epoch: LISTS  # noqa: E731
-        return fit(student, RankNet(), lists, long, Steps(7), settings, 0, folder, on_step)
+        tokens = student.pairs.tokens(TOY.queries, long)
+        return fit(student, RankNet(), lists, tokens, Steps(7), settings, 0, folder, on_step)
 
     facts = run("whole")
     stopped(run, 5)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_model
 from torch.distributed.tensor import DTensor
-from trainer_toys import Stop, TOY, bert, toy_student, trained
+from trainer_toys import Stop, TOY, bert, tokens_of, toy_student, trained
 from rdx import losses
 from rdx.facts import dump
 from rdx.evaluation import rerank
@@ -67,10 +67,11 @@ def with_scaler(self, plain=Trainer.accelerator):
     return scaled
 
 
-def overflowing(self, *arguments, plain=Engine._backward):
-    plain(self, *arguments)
+def overflowing(self, *arguments, plain=Engine._passed):
+    loss = plain(self, *arguments)
     gradient = next(p.grad for p in self.trained.parameters() if p.grad is not None)
     (gradient.to_local() if isinstance(gradient, DTensor) else gradient).fill_(torch.inf)
+    return loss
 
 
 torch.optim.AdamW = descent_above
@@ -80,7 +81,7 @@ if "SMALL" in os.environ and RANK > 0:
 if "SCALED" in os.environ:
     Trainer.accelerator = with_scaler
 if os.environ.get("SCALED") == "overflow" and RANK > 0:
-    Engine._backward = overflowing
+    Engine._passed = overflowing
 
 
 def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **settings):
@@ -92,7 +93,8 @@ def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **set
 
     def validate(student):
         first = rank(["q0"] * 20, list(TOY.passages), range(20))
-        found, _ = rerank(student, first, TOY, Trainer(device="cpu", precision="fp32"), 64)
+        runtime = Trainer(device="cpu", precision="fp32")
+        found, _ = rerank(student, first, tokens_of(student), runtime, 64)
         return float(found.score[0])
 
     def on_step(step, metrics):
@@ -175,6 +177,7 @@ JOBS = {
         "one micro-batch": {"max_tokens": 100_000},
         "cached": CACHED,
         "kept": {"max_tokens": 20, "gradient_cache": "off"},
+        "groups": {"max_tokens": 4, "batch": 7},
         "lists of two": {"batch": 1, "clip": 0.1, "max_tokens": 8},  # one pair per process
     }.items()
 } | {

@@ -1,17 +1,46 @@
 """One optimiser step: exact gradients whatever fits into memory, and the same dropout."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import pytest
 import torch
-from trainer_toys import LISTS, equal, parameters, scores_of, stopped, toy_student
+from torch.utils._python_dispatch import TorchDispatchMode
+from trainer_toys import (
+    LISTS,
+    PASSAGES,
+    TOY,
+    equal,
+    parameters,
+    scores_of,
+    stopped,
+    tokens_of,
+    toy_student,
+)
 
+from rdx.batches import Schedule
+from rdx.faults import Diverged
 from rdx.lists import TrainingList, fixed
-from rdx.losses import ADRMSE, RankNet
+from rdx.losses import (
+    ADRMSE,
+    BCE,
+    KL,
+    LCE,
+    ApproxMRR,
+    ApproxNDCG,
+    LambdaRank,
+    ListMLE,
+    ListNet,
+    MarginMSE,
+    RankNet,
+    Sum,
+)
 from rdx.trainer import Epochs, Steps, Trainer, memory
+from rdx.trainer.preparing import Share, _together, prepare
+from rdx.trainer.step import Engine
 
 
 @pytest.fixture
@@ -28,25 +57,148 @@ def gradient(train, tmp_path, monkeypatch):
     return descend
 
 
-def naive(student, loss) -> torch.Tensor:
+def naive(student, loss, lists=LISTS) -> torch.Tensor:
     """The gradient of all lists from one graph, list by list, without any of the machinery."""
-    rows = [scores_of(student, training_list) for training_list in LISTS]
-    ranks = [torch.tensor(training_list.teacher_ranks) for training_list in LISTS]
-    scores, ranks = (torch.nn.utils.rnn.pad_sequence(x, batch_first=True) for x in (rows, ranks))
-    loss(scores, ranks, ranks > 0).backward()
+    rows = [scores_of(student, training_list) for training_list in lists]
+    ranks = [torch.tensor(training_list.teacher_ranks) for training_list in lists]
+    known = [torch.tensor(one.teacher_scores) for one in lists if one.teacher_scores]
+    scores, ranks, *teacher = (
+        torch.nn.utils.rnn.pad_sequence(x, batch_first=True) for x in (rows, ranks, known) if x
+    )
+    loss(scores, ranks, ranks > 0, *teacher).backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in student.parameters()]
     return torch.nn.utils.parameters_to_vector(grads).double()
 
 
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Groups of as many tokens as a micro-batch may have: one or two of the toy lists for 40."""
+    monkeypatch.setattr("rdx.trainer.step.MICROS", {"cpu": 1})
+
+
 @pytest.mark.parametrize("cache", ["on", "off", "auto"])
 @pytest.mark.parametrize("loss", [RankNet(), ADRMSE()], ids=str)
+@pytest.mark.usefixtures("small_groups")
 def test_the_gradient_is_that_of_one_graph(gradient, tmp_path, loss, cache):
     expected = naive(toy_student(tmp_path, "dry", head="interaction"), loss)
     assert expected.norm() > 0.1
-    for tokens in (1, 25, 100_000):
+    for tokens in (1, 40, 100_000):
         settings = {"max_tokens": tokens, "gradient_cache": cache, "batch": 7}
         difference = gradient(f"{tokens}", loss=loss, **settings) - expected
         assert difference.norm() < 3e-6 * expected.norm()
+
+
+def whole(scores, ranks, mask, teacher):
+    """A loss without a denominator: that of all lists is no mean of those of groups."""
+    return RankNet()(scores, ranks, mask) ** 2
+
+
+LOSSES = [
+    LambdaRank(), LambdaRank(reduction="pairs"), MarginMSE(), MarginMSE(pairs="best"), ListNet(),
+    ListMLE(), KL(), ApproxNDCG(), ApproxMRR(), LCE(), BCE(),
+    Sum([RankNet(), KL(), Sum([BCE()], [3.0])], [0.5, 2.0, 1.0]), whole,
+]  # fmt: skip
+RANKS = [(1, 1, 2, 2), (1,), (4, 4, 4), (2, 1, 3, 3, 5), (1, 2), (1, 1), (3, 2, 1)]
+RAGGED = [
+    TrainingList(f"q{i}", tuple(f"d{(3 * i + j) % 20}" for j in range(len(ranks))), ranks,
+                 tuple(0.5 * i - r for r in ranks))
+    for i, ranks in enumerate(RANKS)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.usefixtures("small_groups")
+def test_ties_and_lists_that_teach_nothing_in_groups(gradient, tmp_path, loss):
+    expected = naive(toy_student(tmp_path, "dry", head="interaction"), loss, RAGGED)
+    assert expected.norm() > 0.01
+    settings = {"max_tokens": 40, "batch": 7, "lists": lambda epoch: RAGGED}
+    assert (gradient("a", loss=loss, **settings) - expected).norm() < 3e-6 * expected.norm()
+
+
+def test_groups_are_neighbours_up_to_a_limit():
+    assert list(_together([3, 4, 2, 9, 1, 1], 7)) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+    assert list(_together([3, 4], 100)) == [(0, 2)]
+    assert list(_together([3, 4], 0)) == [(0, 1), (1, 2)]
+
+
+def test_processes_share_a_group(tmp_path):
+    tokens = tokens_of(toy_student(tmp_path))
+    for level in (False, True):
+        shares = [prepare(RAGGED, tokens, RankNet(), 20, 12, Share(i, 3, level)) for i in range(3)]
+        groups = list(zip(*(share.groups for share in shares), strict=True))
+        assert [int(group[0].targets[1].sum()) for group in groups] == [5, 3, 5, 4, 3]
+        for group in groups:
+            mask = group[0].targets[1]
+            mine = [torch.cat([micro.positions for micro in own.micros]) for own in group]
+            at = torch.cat(mine).sort().values
+            assert at[at < mask.numel()].tolist() == mask.flatten().nonzero().flatten().tolist()
+            assert len({len(own.micros) for own in group}) == 1 or not level
+            assert len({(own.tokens, own.small) for own in group}) == 1
+            inside = [sum(m.parts.numel() for m in own.micros if m.positions[0] < mask.numel())
+                      for own in group]  # fmt: skip
+            assert [own.padded for own in group] == inside
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.usefixtures("small_groups")
+def test_the_device_is_waited_for_once_a_step(train, monkeypatch, cache):
+    """By what makes a Python number of a tensor; the rest of a step is the same on any device."""
+    counts, plain = [], Engine._gradient
+
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counts[-1] += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    def counted(self, *arguments):
+        counts.append(0)
+        with Waits():
+            return plain(self, *arguments)
+
+    monkeypatch.setattr(Engine, "_gradient", counted)
+    train(budget=Steps(2), batch=7, max_tokens=40, gradient_cache=cache)
+    assert counts == [1, 1]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_a_score_that_is_not_finite_stops_the_step(train, tmp_path):
+    """In the last list of seven; the groups before it must leave nothing behind."""
+    start = parameters(toy_student(tmp_path))
+    student = toy_student(tmp_path)
+    plain, last = student.forward, Schedule(lambda epoch: LISTS, 7, 0).step(0)[-1]
+    word = student.pairs.tokenizer(TOY.queries[last.query_id])["input_ids"][1]
+    broken = lambda inputs, parts: torch.where(  # noqa: E731
+        (inputs["input_ids"][:, 1] == word), torch.nan, plain(inputs, parts)
+    )
+    student.forward = broken
+    with pytest.raises(Diverged):
+        train(student=student, budget=Steps(1), batch=7, max_tokens=40)
+    assert (parameters(student) == start).all()
+    assert all(p.grad is None for p in student.parameters())
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_one_cast_of_weights_gives_the_same_bits(train, monkeypatch, cache):
+    settings = {"precision": "bf16", "max_tokens": 25, "gradient_cache": cache, "batch": 7}
+    casts = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            copied = func is torch.ops.aten._to_copy.default
+            casts[-1] += copied and isinstance(args[0], torch.nn.Parameter)
+            return func(*args, **(kwargs or {}))
+
+    def step(self, *arguments, plain=Engine.step):
+        casts.append(0)
+        with Casts():
+            return plain(self, *arguments)
+
+    monkeypatch.setattr(Engine, "step", step)
+    one, facts = train(budget=Steps(2), work="one", **settings)
+    monkeypatch.setattr(Engine, "_one_cast", lambda self: nullcontext())
+    each, same = train(budget=Steps(2), work="each", **settings)
+    assert equal(one, each) and facts == same
+    assert casts[2] > casts[0] * (2 if cache == "on" else 3) > 0
 
 
 @pytest.mark.parametrize("tokens", [25, 100_000])
@@ -75,15 +227,20 @@ class Watched(torch.nn.Module):
         return self.inner(inputs, parts)
 
 
+SIZES = [len(ranking.doc_ids) for ranking in Schedule(lambda epoch: LISTS, 7, 0).step(0)]
+BY_LIST = [call for n in SIZES for call in [False] * n + [True] * n]
+
+
 @pytest.mark.parametrize(
     ("cache", "tokens", "free", "forwards"),
     [
         ("on", 100_000, 0, [False, True]),
         ("off", 1, 0, [True] * 23),
-        ("on", 1, 10**12, [False] * 23 + [True] * 23),
+        # Every list is a group of its own.
+        ("on", 1, 10**12, BY_LIST),
         # One more at the start, to know what a graph takes.
         ("auto", 100_000, 0, [True, True]),
-        ("auto", 1, 0, [True] + [False] * 23 + [True] * 23),
+        ("auto", 1, 0, [True, *BY_LIST]),
         ("auto", 1, 10**12, [True] + [True] * 23),
     ],
 )
@@ -141,7 +298,17 @@ def test_kept_graphs_and_the_cache_give_the_same_bits(train, tmp_path, monkeypat
     assert equal(cached, kept)
 
 
-def saved_bytes(train, depth, **settings) -> int:
+def deep(depth):
+    """One list, longer than any group."""
+    return [TrainingList("q0", tuple(f"d{i % 20}" for i in range(depth)), (1,) * depth)]
+
+
+def summed(scores, ranks, mask):
+    """A loss with a graph of no size."""
+    return scores.sum()
+
+
+def saved_bytes(train, name, lists, loss, **settings) -> int:
     """Largest number of bytes that graphs held at a time."""
     now = peak = 0
 
@@ -157,20 +324,29 @@ def saved_bytes(train, depth, **settings) -> int:
             nonlocal now
             now -= self.size
 
-    lists = [TrainingList("q0", tuple(f"d{i % 20}" for i in range(depth)), (1,) * depth)]
-
-    def loss(scores, ranks, mask):  # with a graph of no size
-        return scores.sum()
-
     with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
-        train(lists=lambda epoch: lists, loss=loss, budget=Steps(2), work=f"{depth}", **settings)
+        batch = {"batch": len(lists), "budget": Steps(2), "work": f"{name}"}
+        train(lists=lambda epoch: lists, loss=loss, **batch, **settings)
     return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_lists(train, monkeypatch):
+    """Whose graphs are kept, in groups."""
+    monkeypatch.setattr("rdx.trainer.step.MICROS", {"cpu": 2})
+    lists = [TrainingList(f"q{i % 7}", tuple(PASSAGES)[:8], tuple(range(1, 9))) for i in range(24)]
+    settings = {"max_tokens": 64, "gradient_cache": "off"}
+    few, many = (saved_bytes(train, n, lists[:n], RankNet(), **settings) for n in (6, 24))
+    assert many <= 1.1 * few
+    one = saved_bytes(train, 25, lists, lambda *batch: RankNet()(*batch), **settings)
+    assert one > 3 * many
 
 
 def test_memory_does_not_grow_with_depth(train, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
-    cached = [saved_bytes(train, depth, max_tokens=64) for depth in (40, 160)]
-    kept = [saved_bytes(train, d, max_tokens=64, gradient_cache="off") for d in (40, 160)]
+    settings = {"max_tokens": 64}
+    cached = [saved_bytes(train, n, deep(n), summed, **settings) for n in (40, 160)]
+    settings["gradient_cache"] = "off"
+    kept = [saved_bytes(train, n, deep(n), summed, **settings) for n in (40, 160)]
     assert cached[1] <= 1.1 * cached[0]
     assert kept[1] > 3 * kept[0] > 3 * cached[0]
 

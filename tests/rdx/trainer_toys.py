@@ -52,11 +52,16 @@ def bert(folder: Path, name: str = "wet", layers: int = 1) -> Path:
     return model
 
 
+def tokens_of(student):
+    """The toy texts as a student reads them."""
+    return student.pairs.tokens(TOY.queries, PASSAGES)
+
+
 def scores_of(student, training_list):
     """The student's scores of a list, with a graph if there is to be one."""
     query = TOY.queries[training_list.query_id]
     texts = [(query, PASSAGES[doc_id]) for doc_id in training_list.doc_ids]
-    return student(*student.pairs.pad(student.pairs.encode(texts)))
+    return student(*student.pairs.batch(texts))
 
 
 def toy_student(folder: Path, model: str = "wet", layers: int = 1, **options):
@@ -75,7 +80,7 @@ def trained(
         student,
         loss or RankNet(),
         options.pop("lists", lambda epoch: LISTS),
-        TOY,
+        tokens_of(student),
         budget or Steps(6),
         Trainer(**(FAST | settings)),
         seed,

@@ -1,0 +1,8 @@
+"""Texts as numbers: tokenised once into flat arrays, and put together to pairs in numpy."""
+
+from rdx.tokens.cutting import cut, parallel
+from rdx.tokens.form import PairForm
+from rdx.tokens.pairs import PairRows, Tokens
+from rdx.tokens.table import Table, UnknownText
+
+__all__ = ["PairForm", "PairRows", "Table", "Tokens", "UnknownText", "cut", "parallel"]
