@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from annotated_types import Gt, Le
 from pydantic import AfterValidator
 
+from rdx import late
 from rdx.collection import Collection, sample_queries
 from rdx.declared import (
     PRECISION,
@@ -30,6 +28,12 @@ from rdx.declared import (
 from rdx.lists import Drawn, Pools, SingleRelevant, drawn, labelled
 from rdx.parts import Loss, Sampler
 from rdx.precision import AUTO, chosen
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+else:
+    accelerate, torch = late.module("accelerate"), late.module("torch")
 
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
@@ -147,13 +151,13 @@ class Trainer:
         if self.precision == "fp16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise ValueError("trainer.precision='fp16': needs a GPU; a CPU has 'bf16' and 'fp32'")
 
-    def accelerator(self) -> Accelerator:
+    def accelerator(self) -> accelerate.Accelerator:
         """An Accelerator of this precision and device, whatever ran before in this process."""
         self.require_device()
-        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
         # Without this, Accelerate takes the processes of a machine without GPUs for unrelated ones.
         cpu = self.device == "cpu" or not torch.accelerator.is_available()
-        accelerator = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
+        accelerator = accelerate.Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         torch.backends.cudnn.allow_tf32 = self.tf32
         return accelerator
