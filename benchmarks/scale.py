@@ -213,21 +213,21 @@ def fetch(folder: Path, address: str, sizes: Sizes) -> None:
 
 
 def make(folder: Path, stage: str, role: str, sizes: Sizes, started: float) -> dict[str, float]:
-    """A stage of the cell, or the first steps of a training; gives memory and time of the step."""
-    import torch
-    import transformers  # noqa: F401  # before memory is looked at
+    """A stage of the cell, or the first steps of a training; gives memory and time of the step.
 
-    from rdx import config, pipeline, stages
+    Stage 2 is that of a cell without stage 1, which would take all of its 20,000 steps.
+    """
+    from rdx import pipeline, stages
     from rdx.job import Job
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    more = [] if stage == "prefinetune" else ["prefinetune=none"]
-    if role == "stage 1":
-        more = []
-    [cell] = stages.cells([o for o in overrides(folder, sizes) if not _of_none(o, more)] + more)
-    config.check(cell)
+    with_stage_1 = stage == "prefinetune" or role == "stage 1"
+    given = overrides(folder, sizes)
+    if not with_stage_1:
+        given = [o for o in given if not o.startswith("prefinetune.")] + ["prefinetune=none"]
+    [cell] = stages.cells(given)
     job, found = Job.of(cell), {}
-    job.parts.student.create(0)
+    if stage in ("prefinetune", "distill"):
+        job.parts.student.create(0)  # and the libraries: memory is counted beyond these
     began = _private()
     peak = [began]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()
@@ -246,10 +246,6 @@ def make(folder: Path, stage: str, role: str, sizes: Sizes, started: float) -> d
     except _Reached:
         pass
     return found | {"memory": (max(peak[0], _private()) - began) / GB}
-
-
-def _of_none(override: str, more: Sequence[str]) -> bool:
-    return bool(more) and override.startswith("prefinetune.")
 
 
 def _private() -> float:

@@ -41,6 +41,7 @@ BASE = {
     "facts",
     "faults",
     "folders",
+    "late",
     "quiet",
     "stopping",
     "text",
