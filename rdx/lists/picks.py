@@ -45,7 +45,7 @@ class _Order:
         return pools.sizes >= 2
 
     def sizes(self, pools: Pools, k: int) -> np.ndarray | None:
-        return np.minimum(pools.sizes, k)
+        return np.asarray(np.minimum(pools.sizes, k))
 
 
 @settings(frozen=True)
@@ -131,7 +131,7 @@ class SingleRelevant:
         if self.margin is not None:
             return None
         negatives = pools.each(np.add, ~pools.column("relevant"))
-        return 1 + np.minimum(k - 1, negatives)
+        return np.asarray(1 + np.minimum(k - 1, negatives))
 
     def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
         """The relevant passage first, then the negatives as drawn."""
