@@ -128,7 +128,7 @@ def main() -> None:
     """Run the program; of several processes in the first, and the others help it to train."""
     quiet.environment()
     collect_rarely()
-    with faults.ended(), config.remembering():
+    with faults.ended():
         stopping.gently(True)
         config.find_extensions()
         if LAUNCHED:

@@ -6,7 +6,7 @@ No torch here: `python -m rdx --help` composes cells without it. It loads when o
 from rdx.config.building import build, built, check, check_all, check_here, part
 from rdx.config.cell import Cell, varied
 from rdx.config.classes import class_of, find_extensions, nodes, with_mark
-from rdx.config.composer import COMPOSING, remembering
+from rdx.config.composer import COMPOSING
 from rdx.config.composing import composed, levels, load_spec, resolved, settle
 from rdx.config.explaining import explain
 from rdx.config.grid import cells, expand, impossible, split
@@ -47,7 +47,6 @@ __all__ = [
     "nodes",
     "part",
     "precisions",
-    "remembering",
     "require_models",
     "resolved",
     "settle",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
-from unittest.mock import patch
 
 from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobRuntime
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
 
 from rdx import folders
 
@@ -43,36 +36,6 @@ def composing() -> Iterator[None]:
         GlobalHydra.instance().clear()
         if before is not None:
             GlobalHydra.instance().initialize(before)
-
-
-@contextmanager
-def remembering() -> Iterator[None]:
-    """Compose a command line once: for our checks, for Hydra's mode, and for its run."""
-    load = ConfigLoaderImpl.load_configuration
-    known: dict[tuple[str | None, tuple[str, ...], RunMode], tuple[str, bytes]] = {}
-
-    def load_configuration(
-        self: ConfigLoaderImpl,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        **more: Any,
-    ) -> DictConfig:
-        key, job = (config_name, tuple(overrides), run_mode), JobRuntime.instance().get("name")
-        if key not in known:
-            cfg = load(self, config_name, overrides, run_mode, **more)
-            known.clear()  # a grid has many
-            known[key] = (job, pickle.dumps(cfg))
-            return cfg
-        before, pickled = known[key]
-        cfg = pickle.loads(pickled)
-        if cfg.hydra.job.name == before:  # of whoever asked first
-            with read_write(cfg.hydra), open_dict(cfg.hydra):
-                cfg.hydra.job.name = job
-        return cfg
-
-    with patch.object(ConfigLoaderImpl, "load_configuration", load_configuration):
-        yield
 
 
 @lru_cache(maxsize=4096)

@@ -206,12 +206,10 @@ def cell_of(
     overrides: list[str],
     bases: dict[tuple[str, ...], Base],
     precision: str | None = None,
-    alone: bool = False,
 ) -> Cell:
     """Compose one cell; `bases` keeps what cells of the same options have in common.
 
-    `precision` is what "auto" stands for; None: what this machine chooses. A cell that is `alone`
-    is composed in one go, as Hydra does to run it (`rdx.config.composer.remembering`).
+    `precision` is what "auto" stands for; None: what this machine chooses.
 
     Raises
     ------
@@ -220,7 +218,7 @@ def cell_of(
     """
     _refuse_deletions(overrides)
     try:
-        values = [] if alone else [o for o in overrides if _is_value(o)]
+        values = [o for o in overrides if _is_value(o)]
         options = tuple(o for o in overrides if o not in values)
         if options not in bases:
             bases[options] = _base(options)

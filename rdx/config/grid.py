@@ -68,7 +68,7 @@ def _cell(
 ) -> Cell:
     """`cell_of`; where a grid has several cells, its errors name the cell."""
     try:
-        return cell_of(grid, job, bases, precision, alone=number == 1 and not grid)
+        return cell_of(grid, job, bases, precision)
     except ConfigError as error:
         if number == 1:
             raise

@@ -152,7 +152,7 @@ class Passages(Mapping[str, str]):
         # the index compares the beginning of a key that is longer than all of its own
         fits = (len(doc_id.encode()) <= index.keylen for doc_id in doc_ids)
         known = (doc_id not in self._dropped for doc_id in doc_ids)
-        return found & np.fromiter(fits, bool) & np.fromiter(known, bool)
+        return np.asarray(found & np.fromiter(fits, bool) & np.fromiter(known, bool))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over doc ids in corpus order."""

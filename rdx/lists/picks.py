@@ -147,8 +147,10 @@ class SingleRelevant:
         """The relevant passages that have a negative, by doc id."""
         negatives, relevant = np.flatnonzero(~pool.relevant), np.flatnonzero(pool.relevant)
         usable = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
-        doc_ids = pool.doc_ids(np.array(usable, dtype=int))
-        return np.array([i for _, i in sorted(zip(doc_ids, usable, strict=True))], dtype=int)
+        if len(usable) > 1:
+            doc_ids = pool.doc_ids(np.array(usable))
+            usable = [i for _, i in sorted(zip(doc_ids, usable, strict=True))]
+        return np.array(usable, dtype=int)
 
     def _apart(self, pool: Pool, positive: int, negatives: np.ndarray) -> np.ndarray:
         """Which negatives the filter leaves."""

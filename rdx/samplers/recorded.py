@@ -203,8 +203,7 @@ def top(ranking: pd.DataFrame, k: int) -> pd.DataFrame:
 def _without_text(ranking: pd.DataFrame, collection: Collection) -> np.ndarray:
     """Which rows name a passage that is not there; each passage is looked for once."""
     codes, doc_ids = pd.factorize(ranking.doc_id)
-    absent: np.ndarray = ~collection.holds(doc_ids.tolist())
-    return absent[codes]
+    return np.asarray(~collection.holds(doc_ids.tolist())[codes])
 
 
 def _dense(ranking: pd.DataFrame) -> pd.DataFrame:
