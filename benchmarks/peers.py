@@ -101,7 +101,7 @@ def rdx_trains(task: dict[str, Any]) -> dict[str, Any]:
             student,
             losses.RankNet(),
             lambda epoch: lists,
-            collection,
+            student.pairs.tokens(collection.queries, collection.passages),
             trainer.Epochs(1),
             settings,
             0,

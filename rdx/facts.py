@@ -274,7 +274,7 @@ class TrainingFacts:
     max_tokens
         Of a micro-batch, in the end.
     truncated_texts
-        Distinct texts of which the student saw the beginning only.
+        Texts, by their ids, of which the student saw the beginning only.
     last_loss, weight_change
         Loss of the last step; largest change of some probed weights.
     validation

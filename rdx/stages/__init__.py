@@ -164,6 +164,11 @@ def _tokens(parts: Parts, role: str) -> JsonValue:
     }
 
 
+def _texts(parts: Parts, role: str) -> Work:
+    texts = _layout(parts, role) if role == TRAINING else _retrieval(parts, role)
+    return Work(["tokens", texts, parts.student.model])
+
+
 def _ranked(parts: Parts, role: str) -> Sequence[Step]:
     """The ranking whose passages are tokenised; none: the collection is, whole."""
     return () if role == TRAINING else (Step("retrieve", role),)
@@ -176,7 +181,7 @@ TOKENS = Stage(
     make=_late("tokenising", "tokenise"),
     needs=_ranked,
     reads=lambda parts, role: (collection_of(role),),
-    work=lambda parts, role: Work(["tokens", _layout(parts, role), parts.student.model]),
+    work=_texts,
 )
 
 # --- labels ---

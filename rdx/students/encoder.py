@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from rdx.loading import ModelError
 from rdx.students.dropout import CheapDropout
 from rdx.students.folders import FACTS, HEAD
-from rdx.students.heads import first_position, sparse
+from rdx.students.heads import Linear, bias, first_position, sparse
+from rdx.students.packing import PLACES, Packing, packs
+from rdx.students.settings import MASKED
 from rdx.students.tokenising import Pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rdx.students.settings import LoRA
+
+
+# Encoders with layers like BERT's: every token sees every token, and what classifies reads [CLS].
+LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 
 
 class CrossEncoder(nn.Module):
@@ -32,11 +38,25 @@ class CrossEncoder(nn.Module):
         self.first_position = first_position(encoder)
 
     def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
-        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Pairs` gives it."""
+        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Tokens` gives it."""
         mask = inputs["attention_mask"]
+        layers: AbstractContextManager[object] = nullcontext()
         if self.pairs.attention == "sparse":
             inputs = sparse(inputs, parts, self.first_position)
-        with CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext():
+        if packs(self.encoder):
+            packing = Packing.of(inputs)
+            layers = packing.around(self._layers, self._reads_cls)
+            inputs = {name: each for name, each in inputs.items() if name not in PLACES}
+        elif self.like_bert:
+            plain = inputs["attention_mask"] is mask
+            if plain and self.encoder.config._attn_implementation in MASKED:
+                # Transformers looks whether there is padding at all, which waits for a GPU
+                inputs = {**inputs, "attention_mask": bias(mask.bool()[:, None, None])}
+            if self._reads_cls:
+                last = self._layers[-1].attention.output
+                layers = last.register_forward_pre_hook(_first_token)
+        cheap = CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext()
+        with cheap, layers:
             output = self.encoder(**inputs)
         scores: Tensor
         if self.head is None:
@@ -45,6 +65,24 @@ class CrossEncoder(nn.Module):
             scores = self.head(output.last_hidden_state, mask, parts)
         return scores
 
+    @property
+    def like_bert(self) -> bool:
+        """Whether its layers are like BERT's."""
+        return self.encoder.config.model_type in LIKE_BERT
+
+    @property
+    def _layers(self) -> Any:
+        return self.encoder.base_model.encoder.layer
+
+    @property
+    def _reads_cls(self) -> bool:
+        """Whether [CLS] alone is read of the last layer.
+
+        It then goes on with [CLS] alone after its attention, which saves 9 of the 12 matrix
+        products (of the hidden size squared) per token of that layer.
+        """
+        return self.head is None or isinstance(self.head, Linear)
+
     def save(self, folder: Path) -> None:
         """Write the encoder in plain Hugging Face form, adapters merged, and the head beside it."""
         merged(self.encoder).save_pretrained(folder)
@@ -52,6 +90,11 @@ class CrossEncoder(nn.Module):
         if self.head is not None:
             save_file(self.head.state_dict(), folder / HEAD)
         (folder / FACTS).write_text(json.dumps(self.pairs.facts) + "\n")
+
+
+def _first_token(module: nn.Module, vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Of token vectors [P, L, H], those of the first token [P, 1, H]."""
+    return tuple(each[:, :1] for each in vectors)
 
 
 def compile_encoder(encoder: nn.Module) -> None:

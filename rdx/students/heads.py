@@ -97,11 +97,14 @@ def sparse(inputs: dict[str, Tensor], parts: Tensor, first: int) -> dict[str, Te
     cls[:, 0] = True
     own = torch.eye(parts.shape[1], dtype=torch.bool, device=parts.device)
     allowed = ((same | cls) & real.unsqueeze(1)) | own
-    # Added to the attention's logits: not every implementation takes a boolean mask.
-    bias = torch.zeros(allowed.shape, device=allowed.device)
-    bias = bias.masked_fill(~allowed, torch.finfo(torch.bfloat16).min).unsqueeze(1)
     index = torch.arange(parts.shape[1], device=parts.device).expand_as(parts)
     start = torch.where(text == 2, index, parts.shape[1]).amin(1, keepdim=True)
     positions = first + torch.where(text == 2, index - start + 1, torch.where(real, index, 0))
     kept = {key: value for key, value in inputs.items() if key != "token_type_ids"}
-    return {**kept, "attention_mask": bias, "position_ids": positions}
+    return {**kept, "attention_mask": bias(allowed.unsqueeze(1)), "position_ids": positions}
+
+
+def bias(allowed: Tensor) -> Tensor:
+    """What is added to the attention's logits: not every implementation takes a boolean mask."""
+    nothing = torch.zeros(allowed.shape, device=allowed.device)
+    return nothing.masked_fill(~allowed, torch.finfo(torch.bfloat16).min)

@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 
 from rdx.assets import model_path
 from rdx.draws import seed as draw_seed
-from rdx.loading import explained
-from rdx.students import probe
+from rdx.loading import ModelError, explained
+from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import LIKE_BERT, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
+from rdx.students.settings import VARLEN
 from rdx.students.tokenising import Pairs, load_tokenizer
 from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
 
@@ -73,6 +74,13 @@ def _assembled(
         extra["attn_implementation"] = implementation
     if settings.dropout is not None:
         extra |= dict.fromkeys(dropouts(config), settings.dropout)
+    if implementation == VARLEN:
+        packing.register()
+        if config.model_type not in LIKE_BERT:
+            raise ModelError(
+                f"student.attention_implementation='varlen': {name} is a model of type "
+                f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
+            )
     encoder = read_encoder(folder, name, settings.head == "cls", settings.layers, fresh, **extra)
     if settings.head != "cls" and getattr(encoder, "pooler", None) is not None:
         # Nothing reads it: several processes wait for its gradient, compiling makes it 0.

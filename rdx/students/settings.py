@@ -34,7 +34,8 @@ ATTENTION = ("full", "sparse")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
 MASKED = ("eager", "sdpa")
-IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3")
+VARLEN = "varlen"  # of `rdx.students.packing`
+IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3", VARLEN)
 
 
 @settings(frozen=True)
@@ -99,8 +100,9 @@ class Student:
         Compile the encoder with torch.compile (a C++ compiler or Triton is needed). The first
         steps take minutes; dropout draws the same numbers. Not part of the identity.
     attention_implementation
-        How Transformers computes attention; one of `IMPLEMENTATIONS`. None = "eager" for training
-        where there is no GPU, else the model's default. Not part of the identity.
+        How attention is computed; one of `IMPLEMENTATIONS`, as Transformers names them, or
+        "varlen": layers see no padding (`rdx.students.packing`; BERT-like encoders). None = "eager"
+        for training where there is no GPU, else the model's default. Not part of the identity.
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """
@@ -127,6 +129,8 @@ class Student:
                 f"attention_implementation={self.attention_implementation!r}: takes no "
                 f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
+        if self.compile and self.attention_implementation == VARLEN:
+            raise ValueError("compile=true: not with attention_implementation='varlen'")
 
     def check(self) -> None:
         """Check the files of a model that is a place on this machine; reads no weights.

@@ -106,8 +106,8 @@ def flops(parameters: int, tokens: float, again: float = 0) -> int:
     ``6 * parameters * tokens`` (2 for the forward pass, 4 for the backward pass), and
     ``2 * parameters * again`` for those of them that the gradient cache runs forward twice. The
     attention matrix itself (quadratic in the length) is left out, as in Kaplan et al. (2020),
-    section 2.1. With frozen weights (LoRA) this is an upper bound: they need no gradient of their
-    own.
+    section 2.1. It is an upper bound with frozen weights (LoRA), which need no gradient of their
+    own, and where the last layer goes on with [CLS] alone (`rdx.students.encoder`).
 
     Parameters
     ----------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import torch
 from torch import nn
 
 from rdx.students import CrossEncoder
@@ -38,12 +37,6 @@ def groups(
         {"params": parameters[key], "factor": key[0], "weight_decay": decay if key[1] else 0.0}
         for key in sorted(parameters, reverse=True)
     ]
-
-
-def adamw(groups: list[dict[str, Any]], rate: float, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW, on a GPU as one kernel; a state of either kind is one of the other."""
-    fused = {"fused": True} if device.type == "cuda" else {}
-    return torch.optim.AdamW(groups, lr=rate, **fused)
 
 
 def factors(student: CrossEncoder, layer_decay: float, head_rate: float) -> dict[str, float]:

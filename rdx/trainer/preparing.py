@@ -20,6 +20,7 @@ from rdx.batches import MicroBatch, groups, micro_batches, positions_of, rows_of
 from rdx.lists import TrainingList
 from rdx.losses.combined import Weighted, divided, divisible
 from rdx.parts import Loss
+from rdx.students.packing import places
 from rdx.tokens import PairRows, Tokens
 
 # Lists are together up to so many times `max_tokens`, or alone. On a GPU the graphs of a group then
@@ -96,6 +97,7 @@ def prepare(
     max_tokens: int,
     limit: int,
     share: Share,
+    packs: bool = False,
 ) -> Prepared:
     """The groups of a step: a function of its arguments alone.
 
@@ -105,6 +107,8 @@ def prepare(
         Of a micro-batch.
     limit
         Tokens of a group and process; a list that has more is a group of its own.
+    packs
+        Whether the student wants to know where real tokens are (`rdx.students.packing`).
     """
     rows = rows_of(lists, tokens)
     lengths = tokens.lengths(rows)
@@ -122,7 +126,13 @@ def prepare(
         _group(lists[a:b], tokens, rows[starts[a] : starts[b]], own, weighted, max_tokens, share)
         for (a, b), own, weighted in zip(ranges, parts, losses, strict=True)
     ]
+    if packs:
+        made = [replace(group, micros=tuple(map(_placed, group.micros))) for group in made]
     return Prepared(lists, max_tokens, tuple(made), _truncated(tokens, rows))
+
+
+def _placed(micro: MicroBatch) -> MicroBatch:
+    return replace(micro, inputs=micro.inputs | places(micro.inputs["attention_mask"]))
 
 
 def _together(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:

@@ -164,8 +164,7 @@ class Trainer:
 
     def tokens(self, device: str) -> int:
         """Tokens of a micro-batch to begin with, on a kind of device."""
-        auto = isinstance(self.max_tokens, str)
-        return AUTO_TOKENS[kind(device)] if auto else self.max_tokens
+        return AUTO_TOKENS[kind(device)] if isinstance(self.max_tokens, str) else self.max_tokens
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -38,6 +38,7 @@ from rdx.lists import TrainingList
 from rdx.losses.combined import weighted
 from rdx.parts import Loss
 from rdx.students import CrossEncoder, compile_encoder, is_compiled
+from rdx.students.packing import packs
 from rdx.tokens import Tokens
 from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping
@@ -141,7 +142,7 @@ class Engine:
             trainer=trainer,
             trained=trained,
             accelerator=accelerator,
-            optimiser=grouping.adamw(groups, trainer.learning_rate, device),
+            optimiser=torch.optim.AdamW(groups, lr=trainer.learning_rate, fused=True),
             scaler=accelerator.scaler or torch.amp.GradScaler(device.type, enabled=False),
             max_tokens=trainer.tokens(device.type),
             tokens=tokens,
@@ -159,7 +160,17 @@ class Engine:
             self.accelerator.process_index, self.accelerator.num_processes, level=self._sharded
         )
         limit = self.max_tokens * MICROS[kind(self._device.type)]
-        made = prepare(lists, self.tokens, self.loss, self.max_tokens, limit, share)
+        made = prepare(
+            *(
+                lists,
+                self.tokens,
+                self.loss,
+                self.max_tokens,
+                limit,
+                share,
+                packs(self.student.encoder),
+            )
+        )
         return made.pinned(self._device)
 
     def weigh(self, prepared: Prepared) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
@@ -75,10 +76,8 @@ def test_repeated_texts():
 
 
 def test_cut_queries_are_told_from_cut_passages():
-    selected = frame([("a", "d1"), ("a", "d2"), ("b", "d1")], "query_id", "doc_id")
-    queries = {"a": "long query", "b": "short", "c": "long too"}
-    counts = accounting.of_truncation({"long query", "long passage"}, 2, selected, queries)
-    assert counts == {"queries_truncated": Count(1, 2), "passages_truncated": Count(1, 2)}
+    counts = accounting.of_truncation(np.array([True, False, True]), np.array([False, True]))
+    assert counts == {"queries_truncated": Count(2, 3), "passages_truncated": Count(1, 2)}
 
 
 def test_the_block_shows_what_is_not_zero():

@@ -54,7 +54,7 @@ def test_two_processes_give_the_numbers_of_one(world, rdx, tmp_path, monkeypatch
     printed = ran(rdx, recorded, tmp_path / "two", torchrun())
     assert len([line for line in printed if line.startswith("== ")]) == 1
     stages = "candidates 1, collection 1, distill 1, evaluate 1, index 1, prefinetune 1, retrieve 2"
-    assert f"Stages computed: 10 ({stages}, select 1, teach 1)" in printed[-1]
+    assert f"Stages computed: 12 ({stages}, select 1, teach 1, tokens 2)" in printed[-1]
     (values, scores), (again, same) = (results(tmp_path / n / "store") for n in ("one", "two"))
     pd.testing.assert_series_equal(values, again)
     pd.testing.assert_series_equal(scores["rank"], same["rank"])

@@ -516,6 +516,7 @@ CHANGES = {
     "prefinetune.seed=2": ["prefinetune", *TRAINED],
     "prefinetune.learning_rate=0.0002": ["prefinetune", *TRAINED],
     "student.layers=2": ["prefinetune", *TRAINED],
+    "student.query_length=9": ["tokens", "prefinetune", *TRAINED],
     # stage 2
     "loss=adr_mse": TRAINED,
     "loss.temperature=2": TRAINED,
@@ -528,9 +529,9 @@ CHANGES = {
     "trainer.weight_decay=0": ["prefinetune", *TRAINED],
     "trainer.precision=fp16": ["prefinetune", *TRAINED],
     # evaluation
-    "evaluation.k=11": ["retrieve", "reference", "evaluate"],
+    "evaluation.k=11": ["retrieve", "tokens", "reference", "evaluate"],
     "evaluation.measures=[nDCG@5]": ["evaluate"],
-    "evaluation.collections.pydocs.queries=10": ["retrieve", "reference", "evaluate"],
+    "evaluation.collections.pydocs.queries=10": ["retrieve", "tokens", "reference", "evaluate"],
     "evaluation.interpolate=false": ["index", "retrieve", "evaluate"],
     "evaluation.dev_first_stage.k1=1.2": ["index", "retrieve", "evaluate"],
 }
@@ -593,7 +594,7 @@ def test_files_stand_for_their_content_and_not_for_their_place(files, monkeypatc
         ("corpus.tsv", RETRIEVED),
         ("queries.tsv", [stage for stage in RETRIEVED if stage != "index"]),
         ("teacher.run", ["teach", "select", *TRAINED]),
-        ("model/config.json", ["prefinetune", "distill", "evaluate"]),
+        ("model/config.json", ["tokens", "prefinetune", "distill", "evaluate"]),
     ],
 )
 def test_other_content_is_another_result(files, name, others):

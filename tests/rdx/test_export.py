@@ -225,7 +225,7 @@ def store_of(folder, model, loss=True, **settings):
 
 @torch.inference_mode()
 def expected(student, pairs):
-    return student(*student.pairs.pad(student.pairs.encode(pairs)))
+    return student(*student.pairs.batch(pairs))
 
 
 def close(scores, student, pairs, within=1e-5):
@@ -287,7 +287,11 @@ def test_the_code_of_the_card_cuts_texts_as_the_student(tmp_path, settings):
     exec(code.replace('"PATH"', repr(str(out))), scope)
     pairs = LONG + PAIRS + SPELT
     close(scope["score"](pairs), student, pairs)
-    assert student.pairs.truncated == {LONG[0][0], LONG[0][1], LONG[1][1]}
+    queries, passages = ({text: text for text in own} for own in zip(*pairs, strict=True))
+    tokens = student.pairs.tokens(queries, passages)
+    assert tokens.queries.cut(list(queries)).sum() == 1 == tokens.queries.cut([LONG[0][0]]).sum()
+    assert tokens.passages.cut(list(passages)).sum() == 2
+    assert tokens.passages.cut([LONG[0][1], LONG[1][1]]).all()
 
 
 def test_a_cell_without_distillation_gives_its_first_stage(tmp_path):

@@ -59,7 +59,9 @@ def cell(world, store):
 def test_a_cell_computes_every_stage(cell, store):
     signed = ["candidates", "distill", "evaluate", "prefinetune", "select", "teach"]
     # one index for training, dev and test queries; first stages of the dev and of the test queries
-    assert computed(cell) == sorted([*signed, "collection", "index", "retrieve", "retrieve"])
+    assert computed(cell) == sorted(
+        [*signed, "collection", "index", *["retrieve"] * 2, *["tokens"] * 2]
+    )
     for stage in signed:
         assert damage(folder_of(store, cell, stage)) == ""
     assert not list(store.rglob("*.partial")) and not list(store.rglob("checkpoint*"))
@@ -308,16 +310,16 @@ def results(folder):
 def test_a_grid_computes_shared_stages_once(grid):
     folder, printed = grid
     assert printed[-2] == (
-        "4 cells finished. Stages computed: 16 (candidates 1, collection 1, distill 4, evaluate 4, "
-        "index 1, prefinetune 1, retrieve 2, select 1, teach 1); taken from the store: 18 "
-        "(collection 3, prefinetune 3, retrieve 6, select 3, teach 3)"
+        "4 cells finished. Stages computed: 18 (candidates 1, collection 1, distill 4, evaluate 4, "
+        "index 1, prefinetune 1, retrieve 2, select 1, teach 1, tokens 2); taken from the store: 24 "
+        "(collection 3, prefinetune 3, retrieve 6, select 3, teach 3, tokens 6)"
     )
     assert len([line for line in printed if line.startswith("== ")]) == 4
     counts = {p.name: len([q for q in p.iterdir() if q.is_dir()])
               for p in (folder / "store").iterdir()}  # fmt: skip
     names = ("candidates", "collection", "index", "teach", "select", "prefinetune")
     once = dict.fromkeys(names, 1)
-    assert counts == {**once, "retrieve": 2, "distill": 4, "evaluate": 4, "grids": 0}
+    assert counts == {**once, "retrieve": 2, "tokens": 2, "distill": 4, "evaluate": 4, "grids": 0}
     [saved] = (folder / "multirun").rglob("multirun.yaml")
     assert "GridSweeper" in saved.read_text()
 

@@ -94,7 +94,7 @@ def test_what_was_chosen_is_in_the_identity_and_goes_to_workers(cpu, text, expec
     (own,) = stages.cells(["sampler=colbert"])
     # all but what is made of the texts and by BM25
     same = {step for step in own.keys if own.keys[step] == cell.keys[step]}
-    assert {step.split()[0] for step in same} == {"collection", "index", "retrieve"}
+    assert {step.split()[0] for step in same} == {"collection", "index", "retrieve", "tokens"}
     assert "index training" not in same
     # and either finds what the other computed
     ((by_precision,), _) = stages.split(["sampler=colbert"], expected)

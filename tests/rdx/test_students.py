@@ -67,7 +67,7 @@ def make(bert, head, seed=0, **settings):
 
 @torch.inference_mode()
 def score(student, pairs=PAIRS):
-    return student(*student.pairs.pad(student.pairs.encode(pairs)))
+    return student(*student.pairs.batch(pairs))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -120,7 +120,7 @@ def test_cls_is_the_plain_sequence_classifier(bert, tmp_path):
 @torch.inference_mode()
 def token_vectors(student, pair):
     """Vectors and parts of one pair, unpadded."""
-    inputs, parts = student.pairs.pad(student.pairs.encode([pair]))
+    inputs, parts = student.pairs.batch([pair])
     return student.encoder(**inputs).last_hidden_state[0], parts[0].tolist()
 
 
@@ -181,9 +181,7 @@ def test_heads_ignore_padding_and_special_tokens():
 
 def test_parts_tell_query_passage_and_special_tokens(bert):
     pairs = make(bert, "cls").pairs
-    encoded = pairs.encode([("river engines", "stone"), ("kelp", "reed garden")])
-    assert [one["parts"] for one in encoded] == [[0, 1, 1, 1, 0, 2, 0], [0, 1, 0, 2, 2, 0]]
-    inputs, parts = pairs.pad(encoded)
+    inputs, parts = pairs.batch([("river engines", "stone"), ("kelp", "reed garden")])
     assert parts.tolist() == [[0, 1, 1, 1, 0, 2, 0], [0, 1, 0, 2, 2, 0, 0]]
     assert inputs["attention_mask"].sum(1).tolist() == [7, 6]
     assert inputs["input_ids"][1, 6] == 0
@@ -202,16 +200,16 @@ def test_texts_are_cut_to_their_lengths(bert, head):
     assert torch.equal(score(short_query, long), cut)
     cut = score(make(bert, head), [(long[0][0], "stone reed kelp")])
     assert torch.equal(score(short_passage, long), cut)
-    assert short_query.pairs.truncated == {long[0][0]}
-    assert short_passage.pairs.truncated == {long[0][1]}
-    assert not make(bert, head).pairs.truncated
+    for student, expected in ((short_query, (1, 0)), (short_passage, (0, 1))):
+        tokens = student.pairs.tokens({"q": long[0][0]}, {"d": long[0][1]})
+        assert (tokens.queries.truncated.sum(), tokens.passages.truncated.sum()) == expected
 
 
 def test_lengths_count_tokens_not_words(bert):
     pairs = make(bert, "cls", query_length=3, passage_length=4).pairs
-    parts = pairs.encode([("rivers engines", "reeds kelps stones")])[0]["parts"]
-    assert parts == [0, 1, 1, 1, 0, 2, 2, 2, 2, 0]
-    ids = pairs.encode([("rivers engines", "reeds kelps stones")])[0]["input_ids"]
+    inputs, parts = pairs.batch([("rivers engines", "reeds kelps stones")])
+    assert parts[0].tolist() == [0, 1, 1, 1, 0, 2, 2, 2, 2, 0]
+    ids = inputs["input_ids"][0].tolist()
     expected = "[CLS] river ##s engine [SEP] reed ##s kelp ##s [SEP]".split()
     assert pairs.tokenizer.convert_ids_to_tokens(ids) == expected
 
@@ -285,7 +283,7 @@ def hidden(student, query, passage):
     hook = student.encoder.register_forward_hook(
         lambda module, inputs, output: seen.update(out=output.last_hidden_state[0])
     )
-    inputs, parts = student.pairs.pad(student.pairs.encode([(query, passage)]))
+    inputs, parts = student.pairs.batch([(query, passage)])
     student(inputs, parts)
     hook.remove()
     return seen["out"], parts[0]
@@ -368,7 +366,7 @@ def test_sparse_attention_gives_each_text_the_vectors_it_has_alone(kind, bert, t
     torch.testing.assert_close(other[others == 1], found[parts == 1], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(other[0], found[0], atol=1e-2)
     # nor with padding
-    inputs, both = student.pairs.pad(student.pairs.encode([(query, passage), ("reed", WORDS[0])]))
+    inputs, both = student.pairs.batch([(query, passage), ("reed", WORDS[0])])
     with torch.inference_mode():
         together = student(inputs, both)
     torch.testing.assert_close(together[:1], score(student, [(query, passage)]))
@@ -427,20 +425,18 @@ SPELT = [("river [SEP] engine", "[CLS] garden [SEP] [PAD] planet"), ("[SEP]", "[
 
 def test_special_tokens_that_a_text_spells_out_are_text(bert):
     pairs = make(bert, "cls", passage_length=4).pairs
-    first, second = pairs.encode(SPELT)
-    special = set(pairs.tokenizer.convert_tokens_to_ids(["[PAD]", "[CLS]", "[SEP]", "[MASK]"]))
-    for one in (first, second):
-        for token, part in zip(one["input_ids"], one["parts"], strict=True):
-            assert (token in special) == (part == 0)
+    inputs, parts = pairs.batch(SPELT)
+    special = pairs.tokenizer.convert_tokens_to_ids(["[PAD]", "[CLS]", "[SEP]", "[MASK]"])
+    assert torch.equal(torch.isin(inputs["input_ids"], torch.tensor(special)), parts == 0)
     # "[", "SEP" and "]" are a token each; "[", "CLS", "]" and "garden" are all of the passage
-    assert first["parts"] == [0, *[1] * 5, 0, *[2] * 4, 0]
-    assert second["parts"] == [0, *[1] * 3, 0, *[2] * 4, 0]
-    assert pairs.truncated == {SPELT[0][1]}
+    assert parts[0].tolist() == [0, *[1] * 5, 0, *[2] * 4, 0]
+    assert parts[1].tolist() == [0, *[1] * 3, 0, *[2] * 4, 0, 0, 0]
+    assert pairs.tokens({}, dict(SPELT)).passages.truncated.tolist() == [True, False]
 
 
 def test_parts_are_found_again_in_the_token_ids(bert):
     pairs = make(bert, "cls").pairs
-    inputs, parts = pairs.pad(pairs.encode(PAIRS + SPELT))
+    inputs, parts = pairs.batch(PAIRS + SPELT)
     ids = pairs.tokenizer.cls_token_id, pairs.tokenizer.sep_token_id
     found = parts_of(inputs["input_ids"], inputs["attention_mask"], *ids)
     assert torch.equal(found, parts)
@@ -505,7 +501,7 @@ def trained(student, steps=3):
     """Train to prefer the first pair, for the sake of other weights."""
     parameters = [p for p in student.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=0.01)
-    inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+    inputs, parts = student.pairs.batch(PAIRS)
     for _ in range(steps):
         loss = -student(inputs, parts).log_softmax(0)[0]
         loss.backward()
@@ -629,7 +625,7 @@ def test_compiling_changes_no_score_gradient_or_dropout(bert, head, tmp_path):
     def gradients(compile):
         student = Student(bert, head=head, dropout=0.3, compile=compile).create(0).train()
         torch.manual_seed(7)
-        inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+        inputs, parts = student.pairs.batch(PAIRS)
         scores = student(inputs, parts)
         scores.log_softmax(0)[0].backward()
         named = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
@@ -652,7 +648,7 @@ def test_compiling_changes_no_score_gradient_or_dropout(bert, head, tmp_path):
 @pytest.mark.parametrize("head", HEADS)
 def test_every_weight_that_is_trained_has_a_gradient(bert, head):
     student = Student(bert, head=head).create(0)
-    inputs, parts = student.pairs.pad(student.pairs.encode(PAIRS))
+    inputs, parts = student.pairs.batch(PAIRS)
     student(inputs, parts).log_softmax(0)[0].backward()
     for name, parameter in student.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name

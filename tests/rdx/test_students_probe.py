@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, FNetConfig, PreTrainedTokenizerFast
 
-from rdx.batches import micro_batches
+from rdx import batches
 from rdx.loading import ModelError
 from rdx.students import Student, probe
 from tests.rdx.small_models import CAUSAL, FAMILIES, PAIRS, WORDS, bytelevel, save, sentencepiece
@@ -26,10 +26,11 @@ def create(folder, head="cls", **more):
 
 @torch.no_grad()
 def scores(student, pairs, max_tokens):
-    found = torch.zeros(len(pairs))
-    for micro in micro_batches(pairs, range(len(pairs)), student.pairs, max_tokens):
-        found[micro.positions] = student(micro.inputs, micro.parts)
-    return found
+    numbers = [str(i) for i in range(len(pairs))]
+    texts = (dict(zip(numbers, own, strict=True)) for own in zip(*pairs, strict=True))
+    tokens = student.pairs.tokens(*texts)
+    rows = tokens.rows(numbers, numbers)
+    return torch.from_numpy(batches.scores(student, tokens, rows, torch.device("cpu"), max_tokens))
 
 
 def spread(values):
@@ -107,9 +108,11 @@ def test_model_and_tokeniser_agree_on_padding(kind, config, tokeniser, expected,
     pairs = PAIRS + texts(8, seed=1)
     alone = scores(student, pairs, 1)
     assert (scores(student, pairs, 10_000) - alone).abs().max() <= 1e-4 * spread(alone)
-    encoded = student.pairs.encode(pairs)
-    assert [e["input_ids"] for e in encoded] == [before(*pair)["input_ids"] for pair in pairs]
-    inputs, _ = student.pairs.pad(encoded)
+    inputs, _ = student.pairs.batch(pairs)
+    rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    assert [own[mask == 1].tolist() for own, mask in rows] == [
+        before(*pair)["input_ids"] for pair in pairs
+    ]
     padding = inputs["input_ids"][inputs["attention_mask"] == 0]
     own = student.encoder.config.pad_token_id
     assert padding.unique().tolist() == [own] and expected in (own, None)
@@ -203,7 +206,6 @@ def test_trying_a_student_changes_nothing(tmp_path):
     assert modes == {name: module.training for name, module in student.named_modules()}
     assert all(torch.equal(value, state[name]) for name, value in student.state_dict().items())
     assert all(p.grad is None for p in student.parameters())
-    assert not student.pairs.truncated
     assert student.encoder.config._attn_implementation == "eager"
 
 
@@ -245,7 +247,7 @@ def test_the_longest_pair_fits_or_is_refused(kind, tmp_path):
     odd = [("river " * 50, "garden " * 600), ("a" * 50, "é🙂 " * 300)]
     values = scores(student, odd, 10_000)
     assert values.isfinite().all()
-    assert len(student.pairs.encode(odd[:1])[0]["input_ids"]) == room + 8 + special
+    assert student.pairs.batch(odd[:1])[1].shape[1] == room + 8 + special
     if POSITIONS[kind]:
         with pytest.raises(ModelError, match=rf"^student\.passage_length={room + 1}: .*={room}$"):
             create(folder, passage_length=room + 1)
@@ -317,23 +319,48 @@ def test_no_text_has_more_tokens_than_it_may(pairs_of, name, passage, joint, lim
     def count(some):
         return len(own.tokenizer(some, add_special_tokens=False)["input_ids"])
 
-    [encoded] = own.encode([("stone", text)])
-    kept = own._shorten(text, limit)
+    kept = beginning(own.tokenizer, text, limit)
+    tokens = own.tokens({}, {"d": text})
     assert text.startswith(kept)
-    assert (kept == text) == (text not in own.truncated) == (count(text) <= limit)
-    assert encoded["parts"].count(2) == count(kept) <= limit
-    [swapped] = own.apart(limit, 8).encode([(text, "stone")])
-    assert swapped["parts"].count(1) == count(kept)
+    assert (kept == text) == (not tokens.passages.truncated[0]) == (count(text) <= limit)
+    assert int(tokens.passages.lengths(np.array([0]))[0]) == count(kept) <= limit
+    alone = own.tokenizer(kept, add_special_tokens=False)["input_ids"]
+    assert tokens.passages.ids.tolist() == alone
+    swapped = own.apart(limit, 8).tokens({"q": text}, {})
+    assert swapped.queries.ids.tolist() == alone
+
+
+def beginning(tokenizer, text, limit):
+    """The beginning of a text that is at most `limit` tokens, one text at a time."""
+
+    def offsets(some):
+        return tokenizer(some, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+
+    ends = [end for _, end in offsets(text)]
+    if len(ends) <= limit:
+        return text
+    count = limit
+    kept = text[: ends[count - 1]]
+    while (excess := len(offsets(kept)) - limit) > 0:
+        count = max(count - excess, 0)
+        kept = text[: ends[count - 1]] if count else ""
+    return kept
 
 
 def test_a_character_is_kept_whole_or_not_at_all(pairs_of):
-    own = pairs_of["byte-level"].apart(8, 92)
     smiles = "x" + "🙂" * 99  # a token of "x", and four of each of the others
-    assert own._shorten(smiles, 92) == "x" + "🙂" * 22
-    assert own._shorten(smiles, 93) == "x" + "🙂" * 23
-    assert own._shorten("🙂", 3) == "" and own._shorten("🙂", 4) == "🙂"
-    [encoded] = own.encode([("🙂" * 9, smiles)])
-    assert encoded["parts"].count(1) == 8 and encoded["parts"].count(2) == 89
+
+    def kept(text, limit):
+        ids = pairs_of["byte-level"].apart(8, limit).tokens({}, {"": text}).passages.ids
+        return pairs_of["byte-level"].tokenizer.decode(ids)
+
+    assert kept(smiles, 92) == "x" + "🙂" * 22
+    assert kept(smiles, 93) == "x" + "🙂" * 23
+    assert kept("🙂", 3) == "" and kept("🙂", 4) == "🙂"
+    parts = pairs_of["byte-level"].apart(8, 92).batch([("🙂" * 9, smiles)])[1][0].tolist()
+    assert parts.count(1) == 8 and parts.count(2) == 89
 
 
 # --- tokens ---

@@ -36,7 +36,7 @@ def student(folder, head="cls", **settings):
 
 @torch.no_grad()
 def score(model, pairs=PAIRS):
-    return model(*model.pairs.pad(model.pairs.encode(pairs)))
+    return model(*model.pairs.batch(pairs))
 
 
 @torch.no_grad()

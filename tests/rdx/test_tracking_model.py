@@ -63,8 +63,8 @@ def test_a_logged_model_scores_as_the_student_does(grid, world):
         model = mlflow.pyfunc.load_model(f"{run.info.artifact_uri}/model")
         student = student_of(folder, client, run)
         with torch.inference_mode():
-            encoded = student.pairs.encode(list(frame.itertuples(index=False, name=None)))
-            expected = student(*student.pairs.pad(encoded)).numpy()
+            texts = list(frame.itertuples(index=False, name=None))
+            expected = student(*student.pairs.batch(texts)).numpy()
         scores = model.predict(frame)
         assert scores.dtype == np.float32 and len(set(expected)) > 10
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)

@@ -38,9 +38,9 @@ folder, jobs = json.loads(sys.argv[1])
 HELD = {{}}
 
 
-def descent_above(groups, lr):
+def descent_above(groups, lr, **more):
     # plain descent, except at Adam's usual rates
-    return SGD(groups, lr=lr) if lr >= 0.1 else ADAMW(groups, lr=lr)
+    return SGD(groups, lr=lr) if lr >= 0.1 else ADAMW(groups, lr=lr, **more)
 
 
 def size(tensor):

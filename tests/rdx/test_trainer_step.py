@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pandas as pd
@@ -40,6 +41,7 @@ from rdx.losses import (
 )
 from rdx.trainer import Epochs, Steps, Trainer, memory
 from rdx.trainer.preparing import Share, _together, prepare
+from rdx.trainer.sharding import load_state, whole_state
 from rdx.trainer.step import Engine
 
 
@@ -498,6 +500,31 @@ def test_the_scaler_resumes_exactly(train, scaled, stop):
     assert facts.weight_change > 0
     assert scalers[0].state_dict() == scalers[2].state_dict()
     assert scalers[0].get_scale() < 2.0**126  # it overflowed more than once
+
+
+# --- the optimiser ---
+
+
+def test_a_fused_optimiser_goes_on_from_a_plain_one():
+    """As checkpoints of before hold its state; the numbers are the same to rounding."""
+    weights = [torch.randn(5, 3), torch.randn(7)]
+
+    def stepped(fused, state, steps):
+        own = [torch.nn.Parameter(weight.clone()) for weight in weights]
+        optimiser = torch.optim.AdamW(own, lr=0.1, fused=fused)
+        if state is not None:
+            load_state(optimiser, deepcopy(state))
+        for i in range(steps):
+            for parameter in own:
+                parameter.grad = torch.full_like(parameter, i - 0.3)
+            optimiser.step()
+        return own, whole_state(optimiser)
+
+    _, state = stepped(False, None, 3)
+    plain, _ = stepped(False, state, 4)
+    fused, after = stepped(True, state, 4)
+    torch.testing.assert_close(fused, plain)
+    assert all(float(one["step"]) == 7 for one in after["state"].values())
 
 
 # --- teacher scores ---
