@@ -52,6 +52,7 @@ BASE = {
     "facts",
     "faults",
     "folders",
+    "late",
     "quiet",
     "stopping",
     "text",

@@ -153,7 +153,7 @@ def test_the_extra_of_a_package_is_read_from_the_metadata(module, extra):
 
 def test_constraints_hold_where_the_extra_can_keep_to_them():
     for module, command in {
-        "openai": "pip install -c constraints.txt -e '.[llm]'",
+        "peft": "pip install -c constraints.txt -e '.[lora]'",
         "vllm": "pip install -e '.[vllm]'",
         "no_such": "pip install no_such",
     }.items():
