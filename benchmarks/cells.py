@@ -1,6 +1,6 @@
 """What a cell of a grid costs beyond its own training, and what the shared store saves.
 
-``python -m benchmarks.cells`` prints Markdown tables; ``--only sharing`` one of them.
+``python -m benchmarks.cells`` prints Markdown tables; ``--only start`` one of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,21 @@ SMALL = ["depth.pool=20", "depth.queries=16", "prefinetune.queries=32", "evaluat
 ONE_LAYER = ["student.layers=1"]  # so that 24 cells take minutes
 LOSSES = "ranknet,adr_mse,lce,listnet,list_mle,lambda_rank,lambda_loss,approx_ndcg"
 OWN = ("training", "re-ranking")  # what a cell is run for; the rest is its fixed cost
+COMPOSING = "import hydra, ir_measures, pandas, pyarrow"  # libraries that every cell takes
 LIBRARIES = (
     "import hydra, ir_measures, pandas, torch; from transformers import PreTrainedModel; "
     "import mlflow.store.tracking.sqlalchemy_store"
 )
+# What `python -m rdx` does until the first optimiser step of stage 2 is made.
+FIRST_STEP = """
+import os, runpy, sys
+
+from rdx.job import Job
+
+Job._stepped = lambda *_: os._exit(0)
+sys.argv[0] = "rdx"
+runpy.run_module("rdx", run_name="__main__")
+"""
 
 
 class Clock:
@@ -166,6 +177,39 @@ def fixed(repeat: int) -> list[str]:
     return [*lines, "", f"A process that only imports the libraries: {alone:.1f} s."]
 
 
+def start(repeat: int) -> list[str]:
+    """A stored cell, and the first step of one whose shared stages are stored, beside the floors.
+
+    Processes of the four kinds run in turn, so that a machine that others use, too, is as slow for
+    each of them.
+    """
+    taken: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as place:
+        cell = ["seed=1", f"store={place}/store"]
+        _rdx(place, *cell)
+        for turn in range(repeat):
+            new = [f"seed={turn + 2}", f"store={place}/store", *SMALL]
+            kinds = {
+                "floor of a stored cell": ["-c", COMPOSING],
+                "a stored cell": ["-m", "rdx", *cell, *SMALL],
+                "floor of a new cell": ["-c", LIBRARIES],
+                "the first step of a new cell": ["-c", FIRST_STEP, *new],
+            }
+            for name, arguments in kinds.items():
+                began = time.perf_counter()
+                process(arguments, Path(place))
+                taken[name].append(time.perf_counter() - began)
+    middle = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    lines = ["| until | seconds, median | libraries alone | distance |", "|---|--:|--:|--:|"]
+    for name, floor in (
+        ("a stored cell", "floor of a stored cell"),
+        ("the first step of a new cell", "floor of a new cell"),
+    ):
+        distance = middle[name] - middle[floor]
+        lines.append(f"| {name} | {middle[name]:.1f} | {middle[floor]:.1f} | {distance:.1f} |")
+    return lines
+
+
 def sharing(repeat: int) -> list[str]:
     """A grid of 24 cells over one teacher ranking, and single runs with a store of their own."""
     with tempfile.TemporaryDirectory() as place:
@@ -197,7 +241,11 @@ def _middle(cells: Sequence[dict[str, float]], name: str) -> float:
     return statistics.median(one.get(name, 0.0) for one in cells)
 
 
-TABLES: dict[str, Callable[[int], list[str]]] = {"fixed": fixed, "sharing": sharing}
+TABLES: dict[str, Callable[[int], list[str]]] = {
+    "start": start,
+    "fixed": fixed,
+    "sharing": sharing,
+}
 
 
 def main() -> None:

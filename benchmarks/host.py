@@ -52,7 +52,7 @@ def rows(given: Any, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
     }
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for device, budget in BUDGETS.items():
-        task = base | {"library": "rdx", "options": limits(device)}
+        task = base | {"library": "rdx", "options": {"limits": limits(device)}}
         found[f"rdx, as for a {device.upper()}: {budget:,} tokens at a time"] = (
             sys.executable,
             task,
@@ -69,9 +69,9 @@ def rows(given: Any, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def limits(device: str) -> dict[str, int]:
+def limits(device: str) -> tuple[int, int]:
     """Tokens of a micro-batch, and of lists that are sorted together."""
-    return {"max_tokens": BUDGETS[device], "limit": BUDGETS[device] * MICROS[device]}
+    return BUDGETS[device], BUDGETS[device] * MICROS[device]
 
 
 def preparing(found: dict[str, list[dict[str, Any]]], pairs: int) -> list[str]:
@@ -139,7 +139,7 @@ def waiting(lists: list[TrainingList], tokens: Any, given: Any) -> list[str]:
     pairs = batches.pairs_in(lists)
 
     def made(step: int) -> Prepared:
-        return prepare(lists, tokens, RankNet(), share=Share(), **limits("gpu"))
+        return prepare(lists, tokens, RankNet(), *limits("gpu"), Share())
 
     def share(prepared: Iterable[object]) -> float:
         start, busy = time.perf_counter(), 0.0

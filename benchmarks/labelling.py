@@ -67,7 +67,6 @@ class Service(asyncio.Protocol):
 
     def __init__(self, latency: float) -> None:
         self.latency, self.received = latency, b""
-        self.answers: dict[int, list[bytes]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the connection."""
@@ -236,25 +235,25 @@ def measure(task: Task) -> dict[str, float]:
 # --- the tables ---
 
 
-def throughput(windows: int, in_flight: list[int], peers: int, url: str) -> None:
+def throughput(windows: int, in_flight: list[int], peers: int, url: str, root: str) -> None:
     """Windows per second, of rdx and of the peer, which does `peers` windows."""
     print("| client | prompt | in flight | windows/s of its own time | windows/s | load |")
     print("|---|---|--:|--:|--:|--:|")
     for client, count in (("rdx", windows), ("openai", peers)):
         for prompt in PROMPTS:
             for some in in_flight if client == "rdx" else in_flight[:1]:
-                with tempfile.TemporaryDirectory(dir=".") as folder:
+                with tempfile.TemporaryDirectory(dir=root) as folder:
                     row = measure(Task(client, prompt, count, some, url, folder))
                 rates = f"{row['windows'] / row['own']:,.0f} | {row['windows'] / row['clock']:,.0f}"
                 print(f"| {client} | {prompt} | {some} | {rates} | {row['load']:.1f} |", flush=True)
 
 
-def growth(sizes: list[int], in_flight: int, url: str) -> None:
+def growth(sizes: list[int], in_flight: int, url: str, root: str) -> None:
     """Memory, and the second session, by number of windows."""
     print("\n| windows | memory added (MB) | a session later: seconds | memory added (MB) | load |")
     print("|--:|--:|--:|--:|--:|")
     for windows in sizes:
-        with tempfile.TemporaryDirectory(dir=".") as folder:
+        with tempfile.TemporaryDirectory(dir=root) as folder:
             first, second = (
                 measure(Task("rdx", PROMPTS[0], windows, in_flight, url, folder, session))
                 for session in (1, 2)
@@ -274,6 +273,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=1800, help="the same, of the peer")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 10_000, 90_000])
+    parser.add_argument("--folder", default=".", help="where to write: which disk")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds of an answer")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--task", help=argparse.SUPPRESS)
@@ -285,8 +285,8 @@ def main() -> None:
     else:
         print(f"{source()}; an answer takes {given.latency:g} s\n")
         with served(given.latency) as url:
-            throughput(given.windows, given.in_flight, given.peers, url)
-            growth(given.sizes, given.in_flight[0], url)
+            throughput(given.windows, given.in_flight, given.peers, url, given.folder)
+            growth(given.sizes, given.in_flight[0], url, given.folder)
 
 
 if __name__ == "__main__":

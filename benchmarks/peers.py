@@ -353,19 +353,19 @@ def lightning_ir_scores(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def rdx_prepares(task: dict[str, Any]) -> dict[str, Any]:
-    """`rdx.trainer.preparing`; options: max_tokens, limit. "first": seconds of tokenising."""
+    """`rdx.trainer.preparing`; options: limits (tokens). "first": seconds of tokenising."""
     from rdx import losses
     from rdx.trainer.preparing import Share, prepare
 
     student, collection = of_rdx(task)
-    lists, options = rdx_lists(task, collection), task["options"]
+    lists, limits = rdx_lists(task, collection), task["options"]["limits"]
     start = time.process_time()
     tokens = student.pairs.tokens(collection.queries, collection.passages)
     first = time.process_time() - start
 
     def prepared(step: int) -> list[torch.Tensor]:
         own = lists[step * task["batch"] : (step + 1) * task["batch"]]
-        made = prepare(own, tokens, losses.RankNet(), share=Share(), **options)
+        made = prepare(own, tokens, losses.RankNet(), *limits, Share())
         return [micro.inputs["attention_mask"] for group in made.groups for micro in group.micros]
 
     return _prepared(task, prepared) | {"first": first}

@@ -4,8 +4,10 @@ With --windows 8 --words 60, SmolLM2 takes minutes on two CPU cores; for RankZep
 GPU: --random mistral-7b --windows 64 --batch 8 16 32.
 
 Answers windows of 20 passages in three ways: the simple loop (one window after the other, until the
-end token or the limit), the batched backend, and the backend by first token. Then scores single
-passages by query likelihood. Prints Markdown. Windows are those of BM25's lists for TREC DL 2019
+end token or the limit), the batched backend, and the backend by first token; where vLLM is
+installed and --model is none of random weights, by its backend too (--vllm). Then scores passages
+by query likelihood, for one query and for several, each passage read once and read with every
+query. Prints Markdown. Windows are those of BM25's lists for TREC DL 2019
 where its files are at hand, and made of random words of the same lengths otherwise. Random weights
 never say an end token, so that every answer has the length of the limit, simple loop or not.
 """
@@ -18,6 +20,7 @@ import platform
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +32,10 @@ from tokenizers import ByteLevelBPETokenizer
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
-import rdx.teachers.engine
 from benchmarks.texts import TEXTS, ranked_lists, source
 from rdx import precision
-from rdx.teachers import likelihood, local, prompts, windows
+from rdx.teachers import VLLM, engine, likelihood, prompts, windows
+from rdx.teachers.engine import Engine
 from rdx.teachers.likelihood import QueryLikelihood
 from rdx.teachers.local import Local
 from rdx.teachers.messages import Answer, Message, TooLong
@@ -57,6 +60,7 @@ CHAT = (
 )
 
 Window = tuple[str, str, list[str]]  # query id, query, passages
+Chat = tuple[list[Message], int]  # and the number of passages that it shows
 
 
 def texts(folder: Path, words: int) -> list[Window]:
@@ -89,26 +93,26 @@ def random_model(shape: str, given: list[Window], precision: str, device: str) -
 
 
 @torch.inference_mode()
-def simple(engine: local._Engine, asked: list[local.Chat]) -> list[Any]:
+def simple(loaded: Engine, asked: list[Chat]) -> list[Any]:
     """One window after the other, as long as the model speaks."""
     made = []
     for messages, size in asked:
-        row = engine._row(messages, size)
-        ids = torch.tensor([row.ids], device=engine.model.device)
-        said = engine.model.generate(
+        row = loaded.row(messages, size)
+        ids = torch.tensor([row.ids], device=loaded.model.device)
+        said = loaded.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=row.limit,
-            eos_token_id=sorted(engine.ends) or None,
+            eos_token_id=sorted(loaded.ends) or None,
             pad_token_id=0,
         )[0, len(row.ids) :]
-        text = engine.tokenizer.decode(said, skip_special_tokens=True)
+        text = loaded.chats.tokenizer.decode(said, skip_special_tokens=True)
         made.append(Answer(text, len(row.ids), len(said), 0.0, ""))
     return made
 
 
-def batched(settings: Local, asked: list[local.Chat]) -> list[Any]:
+def batched(settings: Local | VLLM, asked: list[Chat]) -> list[Any]:
     """All windows at once through the backend, as a teacher with enough lists in flight asks."""
 
     async def together() -> list[Any]:
@@ -144,12 +148,12 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def fitting(engine: local._Engine, given: list[Window], count: int) -> list[Window]:
+def fitting(loaded: Engine, given: list[Window], count: int) -> list[Window]:
     """The first windows that fit into the model's context."""
     prompt, found = prompts.load("single_turn"), []
     for one in given:
         try:
-            engine._row(prompt.messages(one[1], one[2]), len(one[2]))
+            loaded.row(prompt.messages(one[1], one[2]), len(one[2]))
         except TooLong:
             continue
         found.append(one)
@@ -158,9 +162,9 @@ def fitting(engine: local._Engine, given: list[Window], count: int) -> list[Wind
     return found
 
 
-def shared_prefix(engine: local._Engine, chats: list[list[Message]]) -> float:
+def shared_prefix(loaded: Engine, chats: list[list[Message]]) -> float:
     """Share of a prompt's tokens that it begins with as the one before it did."""
-    rows = [engine._row(chat, WINDOW).ids for chat in chats]
+    rows = [loaded.row(chat, WINDOW).ids for chat in chats]
     shares = []
     for one, two in zip(rows, rows[1:], strict=False):
         same = [a == b for a, b in zip(one, two, strict=False)] + [False]
@@ -168,9 +172,55 @@ def shared_prefix(engine: local._Engine, chats: list[list[Message]]) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
+def padding(loaded: Engine, given: list[Window], batch: int, flight: int) -> tuple[float, float]:
+    """Share of padding among the tokens that go through the model: like length, and as they come.
+
+    Windows of a list are asked one after the other, `flight` lists at a time; every list thrice.
+    """
+    prompt = prompts.load("single_turn")
+    lengths: dict[str, list[int]] = {}
+    for query_id, query, passages in given:
+        row = loaded.row(prompt.messages(query, passages), len(passages))
+        lengths.setdefault(query_id, []).append(row.length)
+
+    def share(pick: Callable[[list[int]], list[int]]) -> float:
+        lists = [list(one) for _ in range(3) for one in lengths.values()]
+        waiting, rest = lists[:flight], lists[flight:]
+        padded = real = 0
+        while waiting:
+            chosen = [waiting[i] for i in pick([one[0] for one in waiting])]
+            now = [one.pop(0) for one in chosen]
+            padded, real = padded + len(now) * max(now), real + sum(now)
+            waiting = [one for one in waiting if all(one is not other for other in chosen)]
+            waiting += [one for one in chosen if one]
+            waiting += [rest.pop(0) for one in chosen if not one and rest]
+        return 1 - real / padded
+
+    like = share(lambda waiting: engine.of_like_length(waiting, batch, loaded.tokens))
+    return like, share(lambda waiting: list(range(min(batch, len(waiting)))))
+
+
+def likelihoods(settings: QueryLikelihood, every: list[Window], passages: int) -> None:
+    """Print pairs per second: passages with 1, 2 and 8 queries, read once or with each query."""
+    scorer = likelihood._Scorer(settings)
+    quiet = tqdm(disable=True)
+    queries = list(dict.fromkeys(query for _, query, _ in every))
+    texts = list(dict.fromkeys(text for _, _, shown in every for text in shown))[:passages]
+    print("\n| queries of a passage | read once, pairs/s | read with each, pairs/s |")
+    print("|--:|--:|--:|")
+    for count in (1, 2, 8):
+        asked = [(text, (queries[i:] + queries)[:count]) for i, text in enumerate(texts)]
+        seconds = []
+        for scorer._shares in (True, False):
+            run = measured("", lambda some: scorer.scores(some, quiet), asked)
+            seconds.append(run["seconds"])
+        rates = [f"{count * len(texts) / taken:.2f}" for taken in seconds]
+        print(f"| {count} | {' | '.join(rates)} |", flush=True)
+
+
 def share_model(loaded: tuple[Any, Any]) -> None:
     """Have all ways use one model in memory."""
-    rdx.teachers.engine.load_causal = likelihood.load_causal = lambda *_: loaded
+    engine.load_causal = likelihood.load_causal = lambda *_: loaded
 
 
 def report(results: list[dict[str, Any]], asked: int) -> None:
@@ -199,7 +249,8 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--words", type=int, default=300, help="kept of a passage")
-    parser.add_argument("--pairs", type=int, default=256, help="scored by query likelihood")
+    parser.add_argument("--passages", type=int, default=64, help="scored by query likelihood")
+    parser.add_argument("--vllm", action="store_true", help="by vLLM too, which must be installed")
     parser.add_argument("--texts", type=Path, default=TEXTS, help="folder of TREC DL 2019")
     given = parser.parse_args()
 
@@ -215,16 +266,16 @@ def main() -> None:
         else load_causal(given.model, given.precision, device)
     )
     settings = Local(given.model, precision=given.precision, device=device)
-    engine = local._Engine(settings)
-    chosen = fitting(engine, every, given.windows)
+    loaded = settings.load()
+    chosen = fitting(loaded, every, given.windows)
     if not chosen:
-        raise SystemExit(f"no window fits into {engine.context} tokens; lower --words")
+        raise SystemExit(f"no window fits into {loaded.chats.context} tokens; lower --words")
     asked, lettered = (
         [(prompts.load(name).messages(q, p), len(p)) for _, q, p in chosen]
         for name in ("single_turn", "first_token")
     )
 
-    shared = shared_prefix(engine, [messages for messages, _ in asked])
+    shared = shared_prefix(loaded, [messages for messages, _ in asked])
     where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     print(
         f"{name}, {given.precision}, {where}, {torch.get_num_threads()} threads, "
@@ -233,7 +284,7 @@ def main() -> None:
         f"at most {given.words} words each; "
         f"two prompts in a row share the first {shared:.1%} of their tokens\n"
     )
-    results = [measured("simple loop", lambda some: simple(engine, some), asked)]
+    results = [measured("simple loop", lambda some: simple(loaded, some), asked)]
     for batch in given.batch:
         one = replace(settings, batch=batch)
         results.append(
@@ -243,7 +294,13 @@ def main() -> None:
         one = replace(settings, batch=batch, score="first_token")
         way = f"first token, batch of {batch}"
         results.append(measured(way, lambda some, one=one: batched(one, some), lettered))
+    if given.vllm:
+        one = VLLM(given.model, precision=given.precision)
+        results.append(measured("vLLM", lambda some: batched(one, some), asked))
     report(results, len(chosen))
+    whole = fitting(loaded, every, len(every))
+    like, come = padding(loaded, whole, batch=16, flight=64)
+    print(f"\npadding, 16 of 64 a batch: {like:.1%} by length, {come:.1%} as they come")
 
     # The simple loop does not stop at the permutation.
     for one in results[: 1 + len(given.batch)]:
@@ -253,17 +310,10 @@ def main() -> None:
         print(f"\n{one['way']}: {dict(states)}; {same:.0%} say what the simple loop says", end="")
     print()
 
-    pairs = [(query, passage) for _, query, passages in every for passage in passages][
-        : given.pairs
-    ]
-    scorer = likelihood._Scorer(
-        QueryLikelihood(given.model, precision=given.precision, device=device)
-    )
-    quiet = tqdm(disable=True)
-    one = measured("query likelihood", lambda some: scorer.scores(some, quiet), pairs)
-    print(
-        f"\nquery likelihood: {len(pairs) / one['seconds']:.2f} pairs/s "
-        f"({len(pairs)} pairs), peak memory {one['memory']:.2f} GB"
+    likelihoods(
+        QueryLikelihood(given.model, precision=given.precision, device=device),
+        every,
+        given.passages,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rdx.draws import generator
-from rdx.lists import Lists, TrainingList
+from rdx.lists import Lists, TrainingList, sizes
 from rdx.tokens import PairRows, Tokens
 
 IntArray = npt.NDArray[np.int64]
@@ -36,22 +36,27 @@ class Schedule:
         if not self.size:
             raise ValueError("no training list is left: every query was dropped")
         self.steps_per_epoch = -(-self.size // batch)
-        self._epoch: tuple[int, list[TrainingList]] = (-1, [])
+        self._epoch: tuple[int, Sequence[TrainingList], np.ndarray] = (-1, [], np.zeros(0))
 
     def step(self, step: int) -> list[TrainingList]:
         """Lists of a step, counted from 0; the last step of an epoch may hold fewer."""
-        epoch, inside = divmod(step, self.steps_per_epoch)
-        known, ordered = self._epoch
-        if known != epoch:
-            lists = self.lists(epoch)
-            order = generator(self.seed, epoch, "order").permutation(len(lists))
-            ordered = [lists[i] for i in order]
-            self._epoch = (epoch, ordered)
-        return ordered[inside * self.batch : (inside + 1) * self.batch]
+        lists, places = self._of(step)
+        return [lists[i] for i in places.tolist()]
 
     def pairs(self, step: int) -> int:
-        """(Query, passage) pairs of a step."""
-        return pairs_in(self.step(step))
+        """(Query, passage) pairs of a step; its lists are not made for it."""
+        lists, places = self._of(step)
+        return int(sizes(lists)[places].sum())
+
+    def _of(self, step: int) -> tuple[Sequence[TrainingList], np.ndarray]:
+        """The lists of a step's epoch, and which of them are the step's."""
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            lists = self.lists(epoch)
+            order = generator(self.seed, epoch, "order").permutation(len(lists))
+            self._epoch = (epoch, lists, order)
+        _, lists, order = self._epoch
+        return lists, order[inside * self.batch : (inside + 1) * self.batch]
 
 
 @dataclass(frozen=True)

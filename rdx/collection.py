@@ -1,14 +1,24 @@
 """Collections: queries, passages and relevance judgements, and how queries are split."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 
 from rdx.text import counted
 
 SPELT_OTHERWISE = "qrels_spelt_otherwise"  # in `Collection.counts`
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """Passages of which many can be looked for at once, without reading them."""
+
+    def holds(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """Whether there is a passage with each of these ids."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,12 @@ class Collection:
         ):
             found.setdefault(query_id, {})[doc_id] = int(grade)
         return found
+
+    def holds(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """Whether there is a passage with each of these ids."""
+        if isinstance(self.passages, Holding):
+            return self.passages.holds(doc_ids)
+        return np.array([doc_id in self.passages for doc_id in doc_ids], dtype=bool)
 
     def subset(self, query_ids: Iterable[str]) -> "Collection":
         """Restrict queries and qrels to some queries; the passages are shared, not copied.

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from rdx import security, stopping
 
 FULL = "HYDRA_FULL_ERROR"
+UNCONSTRAINED = ("plaid", "vllm")  # extras whose wheels want a certain torch
 _LOG = "rdx_log"  # attribute of an error: the file with its traceback
 
 
@@ -47,8 +48,8 @@ def line(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")):
-        return f"{error.name} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+    if isinstance(error, ModuleNotFoundError) and extra_of(error.name or ""):
+        return f"{error.name} is not installed: {installing(error.name or '')}"
     if (mark := getattr(error, "problem_mark", None)) is not None:  # of a YAML file
         return f"{mark.name}:{mark.line + 1}: {error.problem}"  # type: ignore[attr-defined]
     if isinstance(error, UnicodeDecodeError):
@@ -58,6 +59,15 @@ def _message(error: BaseException) -> str:
     if isinstance(error, Mendable | OSError) or type(error) is ValueError:
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def installing(module: str) -> str:
+    """The command that installs an optional module, by the extra of rdx that has it if one does."""
+    extra = extra_of(module)
+    if not extra:
+        return f"pip install {module}"
+    constraints = "" if extra in UNCONSTRAINED else "-c constraints.txt "
+    return f"pip install {constraints}-e '.[{extra}]'"
 
 
 def extra_of(module: str) -> str:

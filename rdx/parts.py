@@ -51,7 +51,10 @@ class Sampler(Protocol):
         """Index the passages of a collection."""
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Those of the queries that there are candidates for; `folder` is of `prepare`."""
+        """Those of the queries that there are candidates for, in the order of `candidates`.
+
+        `folder` is of `prepare`.
+        """
 
     def candidates(
         self, collection: Collection, k: int, folder: Path | None = None

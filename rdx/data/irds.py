@@ -1,10 +1,11 @@
 """Load collections of ir_datasets (MacAvaney et al. 2021; https://ir-datasets.com)."""
 
 import difflib
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 from annotated_types import MinLen
 
@@ -138,6 +139,20 @@ class Passages(Mapping[str, str]):
         if doc_id in self._dropped:
             raise KeyError(doc_id)
         return str(self._store.get(doc_id).default_text())
+
+    def holds(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """Whether there is a passage with each of these ids, without reading it where that goes."""
+        from ir_datasets.indices import PickleLz4FullStore
+
+        store = self._store
+        if not isinstance(store, PickleLz4FullStore) or store.lookup._key_field_prefix:
+            return np.array([doc_id in self for doc_id in doc_ids], dtype=bool)
+        index = store.lookup.idx()
+        found = np.array(index[doc_ids], dtype=np.int64) >= 0
+        # the index compares the beginning of a key that is longer than all of its own
+        fits = (len(doc_id.encode()) <= index.keylen for doc_id in doc_ids)
+        known = (doc_id not in self._dropped for doc_id in doc_ids)
+        return np.asarray(found & np.fromiter(fits, bool) & np.fromiter(known, bool))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over doc ids in corpus order."""

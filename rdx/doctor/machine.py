@@ -27,7 +27,8 @@ GB = 10**9
 LITTLE_MEMORY = 2 * GB  # the default recipe takes about 1.5 GB
 CGROUP = Path("/sys/fs/cgroup")
 CHECKOUT = (ROOT / "pyproject.toml").is_file()
-INSTALL = f"{'' if CHECKOUT else 'in the source of rdx: '}pip install -c constraints.txt -e ."
+PLACE = "" if CHECKOUT else "in the source of rdx: "
+INSTALL = f"{PLACE}pip install -c constraints.txt -e ."
 # Variables that would let models run code.
 UNSAFE = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
@@ -64,9 +65,7 @@ def optional(needed: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     for module, why in dict.fromkeys(needed):
         if importlib.util.find_spec(module) is None:
             seen = f"{why} needs {module}, which is not installed"
-            extra = faults.extra_of(module)
-            cure = f"{INSTALL.removesuffix('.')}'.[{extra}]'" if extra else f"pip install {module}"
-            yield Finding("packages", ERROR, seen, cure)
+            yield Finding("packages", ERROR, seen, PLACE + faults.installing(module))
 
 
 def memory() -> Iterator[Finding]:

@@ -11,18 +11,25 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import psutil
-import torch
 
-from rdx.batches import scores
+from rdx import late
 from rdx.collection import Collection
 from rdx.devices import processor
 from rdx.evaluation.reranking import Runtime
 from rdx.facts import Energy, Hardware, Latency, Peak, QueryTiming
-from rdx.students import CrossEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from rdx import batches
+    from rdx.students import CrossEncoder
+else:
+    torch, batches = late.module("torch"), late.module("rdx.batches")
 
 POWERCAP = Path("/sys/class/powercap")
 WARM_UP = 3  # queries scored before anything is timed; all are, where there are fewer
@@ -109,7 +116,7 @@ def _score(
     query, passages = texts
     tokens = student.pairs.tokens({"": query}, passages)
     rows = tokens.rows([""] * len(passages), list(passages))
-    scores(student, tokens, rows, device, max_tokens)
+    batches.scores(student, tokens, rows, device, max_tokens)
 
 
 def ratio(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import ir_measures
 import numpy as np
 import pandas as pd
-from scipy import special
+import scipy  # its parts load when used
 
 from rdx import rankings
 from rdx.evaluation import ties as tied_orders
@@ -87,7 +87,7 @@ def half_width(values: pd.Series) -> float:
     n = len(values)
     if n < 2:
         return float("inf")
-    return float(special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
+    return float(scipy.special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
 
 
 def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
-from accelerate import Accelerator
 
-from rdx import rankings
+from rdx import late, rankings
 from rdx.bars import bar
-from rdx.batches import scores
 from rdx.equality import settled
 from rdx.evaluation.measures import measured
 from rdx.facts import Timing
-from rdx.students import CrossEncoder
-from rdx.tokens import Tokens
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from rdx import batches
+    from rdx.students import CrossEncoder
+    from rdx.tokens import Tokens
+else:
+    torch, batches = late.module("torch"), late.module("rdx.batches")
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))  # of the student, tried on the dev split
 
@@ -56,7 +61,9 @@ def rerank(
         accelerator.autocast(),
         bar(total=len(rows), desc=name, unit="pair") as progress,
     ):
-        found = scores(student, tokens, rows, accelerator.device, max_tokens, progress.update)
+        found = batches.scores(
+            student, tokens, rows, accelerator.device, max_tokens, progress.update
+        )
     seconds = time.perf_counter() - start
     queries, passages = np.unique(rows.queries), np.unique(rows.passages)
     timing = Timing(

@@ -1,19 +1,31 @@
 """Training lists: which passages of a query, in every epoch.
 
 `Depth` says how many there are and out of which pool; how they are picked out of it is a class of
-`rdx.lists.picks`; `rdx.lists.training` makes the lists.
+`rdx.lists.picks`; `rdx.lists.training` makes the lists, each when it is asked for.
 """
 
 from rdx.lists.depth import MODES, Depth
 from rdx.lists.picks import HalfTopHalfRandom, LogRank, RandomDepth, SingleRelevant, Top
-from rdx.lists.training import Lists, TrainingList, drawn, fixed, labelled, with_relevance
+from rdx.lists.pools import Pools
+from rdx.lists.training import (
+    Drawn,
+    Lists,
+    TrainingList,
+    drawn,
+    fixed,
+    labelled,
+    sizes,
+    with_relevance,
+)
 
 __all__ = [
     "MODES",
     "Depth",
+    "Drawn",
     "HalfTopHalfRandom",
     "Lists",
     "LogRank",
+    "Pools",
     "RandomDepth",
     "SingleRelevant",
     "Top",
@@ -21,5 +33,6 @@ __all__ = [
     "drawn",
     "fixed",
     "labelled",
+    "sizes",
     "with_relevance",
 ]

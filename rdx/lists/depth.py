@@ -10,7 +10,8 @@ import pandas as pd
 from rdx import rankings
 from rdx.declared import Positive, Seed, at_least, one_of, settings
 from rdx.lists.picks import Picker, Top
-from rdx.lists.training import Lists, drawn, fixed, with_relevance
+from rdx.lists.pools import Pools
+from rdx.lists.training import Drawn, drawn, fixed, with_relevance
 
 MODES = ("first_stage", "relabel", "teacher")
 
@@ -92,7 +93,7 @@ class Depth:
 
     def draws(
         self, selected: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]], seed: int
-    ) -> Lists:
+    ) -> Drawn:
         """The training lists of what `select` kept, in every epoch.
 
         Parameters
@@ -104,4 +105,4 @@ class Depth:
         """
         if not self.lists.changes:
             return fixed(selected)
-        return drawn(with_relevance(selected, relevant), self.lists, self.k, seed)
+        return drawn(with_relevance(Pools.of(selected), relevant), self.lists, self.k, seed)

@@ -6,42 +6,14 @@ its `random`, `log_random` and `top_and_random` are `RandomDepth`, `LogRank`, `H
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from rdx.declared import one_of, settings
+from rdx.lists.pools import Pool, Pools
 
 OF = ("first_stage", "teacher")
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """A query's passages that lists are picked from, best first; all arrays have one shape [n].
-
-    Attributes
-    ----------
-    query_id
-        Whose they are.
-    doc_ids, ranks
-        Passages, and the ranks that a student learns (1 = best; gaps and ties may occur).
-    first, teacher
-        Scores of the first stage and of the teacher, NaN where there is none.
-    relevant
-        Whether a passage is judged relevant.
-    """
-
-    query_id: str
-    doc_ids: np.ndarray
-    ranks: np.ndarray
-    first: np.ndarray
-    teacher: np.ndarray
-    relevant: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of passages."""
-        return len(self.doc_ids)
 
 
 @runtime_checkable
@@ -51,8 +23,12 @@ class Picker(Protocol):
     # whether the lists of two epochs differ
     changes: ClassVar[bool]
 
-    def possible(self, pool: Pool) -> bool:
-        """Whether a list of two passages or more can be picked, in any epoch alike."""
+    def possible(self, pools: Pools) -> np.ndarray:
+        """Of which queries a list of two passages or more can be picked, in any epoch alike."""
+        ...
+
+    def sizes(self, pools: Pools, k: int) -> np.ndarray | None:
+        """Passages of each query's list, in any epoch alike; None: a pick alone tells."""
         ...
 
     def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
@@ -65,8 +41,11 @@ class _Order:
 
     changes: ClassVar[bool] = True
 
-    def possible(self, pool: Pool) -> bool:
-        return len(pool) >= 2
+    def possible(self, pools: Pools) -> np.ndarray:
+        return pools.sizes >= 2
+
+    def sizes(self, pools: Pools, k: int) -> np.ndarray | None:
+        return np.asarray(np.minimum(pools.sizes, k))
 
 
 @settings(frozen=True)
@@ -134,9 +113,25 @@ class SingleRelevant:
     of: Annotated[str, one_of(*OF)] = "first_stage"
     changes: ClassVar[bool] = True
 
-    def possible(self, pool: Pool) -> bool:
-        """Whether there is a relevant passage, and a negative beside it."""
-        return bool(len(self._positives(pool)))
+    def possible(self, pools: Pools) -> np.ndarray:
+        """Where there is a relevant passage, and a negative beside it."""
+        relevant = pools.column("relevant")
+        if self.margin is None:
+            positives = pools.each(np.add, relevant)
+            return (positives > 0) & (positives < pools.sizes)
+        scores = pools.column(self._of)
+        # the lowest negative is the one that is left if any is; one without a score always is
+        others = np.where(relevant, np.inf, np.nan_to_num(scores, nan=-np.inf))
+        lowest = np.repeat(pools.each(np.minimum, others), pools.sizes)
+        usable = relevant & ~(lowest > scores - self.margin) & (lowest < np.inf)
+        return pools.each(np.logical_or, usable)
+
+    def sizes(self, pools: Pools, k: int) -> np.ndarray | None:
+        """The relevant passage and the negatives; with a margin these depend on the former."""
+        if self.margin is not None:
+            return None
+        negatives = pools.each(np.add, ~pools.column("relevant"))
+        return np.asarray(1 + np.minimum(k - 1, negatives))
 
     def pick(self, pool: Pool, k: int, draw: np.random.Generator) -> np.ndarray:
         """The relevant passage first, then the negatives as drawn."""
@@ -152,15 +147,23 @@ class SingleRelevant:
         """The relevant passages that have a negative, by doc id."""
         negatives, relevant = np.flatnonzero(~pool.relevant), np.flatnonzero(pool.relevant)
         usable = [i for i in relevant.tolist() if self._apart(pool, i, negatives).any()]
-        return np.array(sorted(usable, key=lambda i: pool.doc_ids[i]), dtype=int)
+        if len(usable) > 1:
+            doc_ids = pool.doc_ids(np.array(usable))
+            usable = [i for _, i in sorted(zip(doc_ids, usable, strict=True))]
+        return np.array(usable, dtype=int)
 
     def _apart(self, pool: Pool, positive: int, negatives: np.ndarray) -> np.ndarray:
         """Which negatives the filter leaves."""
         if self.margin is None:
             return np.ones(len(negatives), dtype=bool)
-        scores = pool.first if self.of == "first_stage" else pool.teacher
+        scores: np.ndarray = getattr(pool, self._of)
         too_close: np.ndarray = scores[negatives] > scores[positive] - self.margin
         return ~too_close
+
+    @property
+    def _of(self) -> str:
+        """Whose scores, as pools name them."""
+        return "first" if self.of == "first_stage" else "teacher"
 
 
 def _weighted(weights: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from rdx.draws import generator
-from rdx.lists.picks import Picker, Pool
+from rdx.lists.picks import Picker, Top
+from rdx.lists.pools import Judged, Pools, numbers
 
 
 @dataclass(frozen=True)
@@ -28,37 +31,74 @@ Lists = Callable[[int], Sequence[TrainingList]]
 
 
 @dataclass(frozen=True, eq=False)
-class Fixed:
-    """The same lists in every epoch."""
-
-    lists: Sequence[TrainingList]
-
-    def __call__(self, epoch: int) -> Sequence[TrainingList]:
-        """The lists of an epoch."""
-        return self.lists
-
-
-@dataclass(frozen=True, eq=False)
 class Drawn:
     """Lists of at most k passages, picked anew in every epoch; see `drawn`.
 
-    The rows of a query are together in `table`, and of every query a list can be picked.
+    Of every pool a list can be picked.
     """
 
-    table: pd.DataFrame
+    pools: Pools
     picker: Picker
     k: int
     seed: int
 
-    def __call__(self, epoch: int) -> Sequence[TrainingList]:
+    def __call__(self, epoch: int) -> Epoch:
         """The lists of an epoch."""
-        return [
-            _whole(pool, self.picker.pick(pool, self.k, generator(self.seed, epoch, pool.query_id)))
-            for pool in _pools(self.table)
-        ]
+        return Epoch(self, epoch if self.picker.changes else 0)
+
+    @property
+    def query_ids(self) -> list[str]:
+        """Whose lists they are, in their order."""
+        return list(self.pools.query_ids)
 
 
-def fixed(selected: pd.DataFrame) -> Lists:
+@dataclass(frozen=True, eq=False)
+class Epoch(Sequence[TrainingList]):
+    """The lists of an epoch; each is picked when it is asked for."""
+
+    drawn: Drawn
+    epoch: int
+
+    def __len__(self) -> int:
+        """Number of lists."""
+        return len(self.drawn.pools)
+
+    @overload
+    def __getitem__(self, i: int) -> TrainingList: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[TrainingList]: ...
+    def __getitem__(self, i: int | slice) -> TrainingList | list[TrainingList]:
+        """Pick a list, or several."""
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        drawn, pool = self.drawn, self.drawn.pools[range(len(self))[i]]
+        draw = generator(drawn.seed, self.epoch, pool.query_id)
+        positions = drawn.picker.pick(pool, drawn.k, draw)
+        scores = pool.teacher[positions]
+        return TrainingList(
+            pool.query_id,
+            tuple(pool.doc_ids(positions)),
+            tuple(pool.ranks[positions].tolist()),
+            None if np.isnan(scores).all() else tuple(scores.tolist()),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether these are the same lists in the same order."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Passages of each list."""
+        known = self.drawn.picker.sizes(self.drawn.pools, self.drawn.k)
+        return np.array([len(one.doc_ids) for one in self]) if known is None else known
+
+
+def sizes(lists: Sequence[TrainingList]) -> np.ndarray:
+    """Passages of each list; those of an epoch need not be picked for it."""
+    return lists.sizes if isinstance(lists, Epoch) else np.array([len(o.doc_ids) for o in lists])
+
+
+def fixed(selected: pd.DataFrame) -> Drawn:
     """The lists of a table, whole, in every epoch.
 
     Parameters
@@ -67,91 +107,59 @@ def fixed(selected: pd.DataFrame) -> Lists:
         [query_id, doc_id, teacher_rank], and perhaps `teacher_score`: the teacher's scores, NaN
         where it has none. (A column `score` is the first stage's.)
     """
-    return Fixed([_whole(pool) for pool in _pools(_grouped(selected))])
+    return Drawn(Pools.of(selected), Top(), len(selected), seed=0)
 
 
-def drawn(table: pd.DataFrame, picker: Picker, k: int, seed: int) -> Lists:
+def drawn(pools: Pools, picker: Picker, k: int, seed: int) -> Drawn:
     """Lists of at most k passages, picked anew in every epoch.
 
     What is picked is a pure function of (seed, epoch, query id) and of the query's own passages,
     whatever other queries there are, in whatever order epochs are asked for, and in however many
     processes. Queries of which no list can be picked are left out, in all epochs alike.
-
-    Parameters
-    ----------
-    table
-        [query_id, doc_id, teacher_rank] and perhaps [score, teacher_score, relevant], best first:
-        the order that a picker sees.
     """
-    grouped = _grouped(table)
-    usable = [pool.query_id for pool in _pools(grouped) if picker.possible(pool)]
-    lists = Drawn(grouped[grouped.query_id.isin(usable)], picker, k, seed)
-    return lists if picker.changes else Fixed(lists(0))
+    return Drawn(pools.kept(picker.possible(pools)), picker, k, seed)
 
 
-def with_relevance(table: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """The table with a column `relevant`."""
-    judged = [
-        doc_id in relevant.get(query_id, {})
-        for query_id, doc_id in zip(table.query_id, table.doc_id, strict=True)
-    ]
-    return table.assign(relevant=np.array(judged, dtype=bool))
+def with_relevance(pools: Pools, relevant: Mapping[str, Mapping[str, int]]) -> Pools:
+    """The pools, and which of their passages are relevant, given these of each query."""
+    is_relevant = np.zeros(len(pools.docs), dtype=bool)
+    is_relevant[Judged.of(pools, relevant).rows] = True
+    return replace(pools, more={**pools.more, "relevant": is_relevant})
 
 
-def labelled(candidates: pd.DataFrame, relevant: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+def labelled(candidates: Pools, relevant: Mapping[str, Mapping[str, int]]) -> Pools:
     """Candidates whose labels are the judgements: relevant passages have rank 1, all others 2.
 
-    Relevant passages outside the ranking are added behind it, with no score; to queries that have
-    candidates only.
+    Relevant passages outside the ranking are added behind it, by doc id and with no score; to
+    queries that have candidates only.
     """
-    known = set(zip(candidates.query_id, candidates.doc_id, strict=True))
-    outside = [
-        (query_id, doc_id)
-        for query_id in candidates.query_id.unique()
-        for doc_id in sorted(relevant.get(query_id, {}))
-        if (query_id, doc_id) not in known
-    ]
-    added = pd.DataFrame(outside, columns=["query_id", "doc_id"]).astype(object)
-    both = pd.concat(
-        [candidates[["query_id", "doc_id", "score"]], added.assign(score=np.float32("nan"))],
-        ignore_index=True,
+    judged = Judged.of(candidates, relevant)
+    is_relevant = np.zeros(len(candidates.docs), dtype=bool)
+    is_relevant[judged.rows] = True
+    queries = np.array([number for number, _ in judged.outside], dtype=np.int64)
+    names, docs = _numbered([doc_id for _, doc_id in judged.outside], candidates.names)
+    ends = candidates.starts[queries + 1]
+    is_relevant = np.insert(is_relevant, ends, True)
+    added = np.bincount(queries, minlength=len(candidates))
+    first = candidates.more.get("first")
+    return Pools(
+        candidates.query_ids,
+        candidates.starts + np.append(0, np.cumsum(added)),
+        np.insert(candidates.docs, ends, docs),
+        names,
+        np.where(is_relevant, np.int8(1), np.int8(2)),
+        {
+            "relevant": is_relevant,
+            **({} if first is None else {"first": np.insert(first, ends, np.nan)}),
+        },
     )
-    order = np.argsort(pd.factorize(both.query_id)[0], kind="stable")
-    table = with_relevance(both.iloc[order].reset_index(drop=True), relevant)
-    return table.assign(teacher_rank=np.where(table.relevant, 1, 2))
 
 
-def _grouped(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the rows of each query together, in their order."""
-    codes = pd.factorize(table.query_id)[0]
-    if (np.diff(codes) >= 0).all():
-        return table
-    return table.iloc[np.argsort(codes, kind="stable")]
-
-
-def _pools(table: pd.DataFrame) -> Iterator[Pool]:
-    """One query of a grouped table after the other; views, so that a table is held once."""
-    query_ids = table.query_id.to_numpy(dtype=object)
-    new = np.append(True, query_ids[1:] != query_ids[:-1])[: len(table)]
-    edges = [*np.flatnonzero(new).tolist(), len(table)]
-    none = np.full(len(table), np.nan)
-    columns = {
-        "doc_ids": table.doc_id.to_numpy(dtype=object),
-        "ranks": table.teacher_rank.to_numpy(),
-        "first": table.score.to_numpy() if "score" in table else none,
-        "teacher": table.teacher_score.to_numpy(dtype=float) if "teacher_score" in table else none,
-        "relevant": table.relevant.to_numpy() if "relevant" in table else none == 0,
-    }
-    for start, end in pairwise(edges):
-        yield Pool(str(query_ids[start]), **{k: v[start:end] for k, v in columns.items()})
-
-
-def _whole(pool: Pool, positions: np.ndarray | slice = slice(None)) -> TrainingList:
-    """Some passages of a pool, by default all, as a training list."""
-    scores = pool.teacher[positions]
-    return TrainingList(
-        pool.query_id,
-        tuple(pool.doc_ids[positions].tolist()),
-        tuple(pool.ranks[positions].tolist()),
-        None if np.isnan(scores).all() else tuple(scores.tolist()),
-    )
+def _numbered(doc_ids: list[str], names: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The names with those of some passages added, and the numbers of these."""
+    codes = numbers(doc_ids, names)
+    new = [doc_id for doc_id, code in zip(doc_ids, codes.tolist(), strict=True) if code < 0]
+    if new:
+        names = pa.concat_arrays([names, pa.array(new, names.type).unique()])
+        codes = numbers(doc_ids, names)
+    return names, codes.astype(np.int32)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
-
+from rdx import late
 from rdx.declared import Above0, one_of, settings
 from rdx.losses.lists import (
     GAINS,
@@ -19,6 +17,12 @@ from rdx.losses.lists import (
     real_pairs,
 )
 from rdx.losses.means import Mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late.module("torch")
 
 
 @settings(frozen=True)

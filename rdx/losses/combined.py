@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from pydantic import Strict
-from torch import Tensor
 
 from rdx.declared import From0, Group, settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRICTNESS = ("ranks", "labels", "scores")
 

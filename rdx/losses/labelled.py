@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
+from rdx import late
 from rdx.declared import Above0, settings
 from rdx.losses.lists import against_worse, ordered_pairs
 from rdx.losses.means import Mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late.module("torch")
 
 
 @settings(frozen=True)
@@ -93,8 +97,8 @@ class BCE(Mean):
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         best, worse = _split(ranks, mask)
         logits = scores / self.temperature
-        relevant = best * self.positive_weight * logsigmoid(logits)
-        return -(relevant + worse * logsigmoid(-logits))
+        relevant = best * self.positive_weight * torch.nn.functional.logsigmoid(logits)
+        return -(relevant + worse * torch.nn.functional.logsigmoid(-logits))
 
     def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
         _, worse = _split(ranks, mask)

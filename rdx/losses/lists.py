@@ -5,8 +5,16 @@ Shapes: B lists of at most N passages. A pair (i, j) lies at [b, i, j].
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from rdx import late
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late.module("torch")
+
 
 TIES = ("average", "ordinal")
 GAINS = ("linear", "exponential", "reciprocal")

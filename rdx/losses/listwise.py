@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
-
+from rdx import late
 from rdx.declared import Above0, one_of, settings
 from rdx.losses.lists import against_worse, log_softmax, ordered_pairs
 from rdx.losses.means import Mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late.module("torch")
 
 
 @settings(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from rdx.losses.lists import mean, ordered_pairs, prepare, teachers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Mean:

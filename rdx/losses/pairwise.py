@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
+from rdx import late
 from rdx.declared import Above0, From0, one_of, settings
 from rdx.losses.lists import (
     GAINS,
@@ -17,6 +14,12 @@ from rdx.losses.lists import (
     real_pairs,
 )
 from rdx.losses.means import Mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late.module("torch")
 
 
 @settings(frozen=True)
@@ -51,7 +54,7 @@ class RankNet(Mean):
 
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
-        return -logsigmoid(difference)
+        return -torch.nn.functional.logsigmoid(difference)
 
     def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
         return ordered_pairs(ranks, mask)
@@ -115,7 +118,8 @@ class LambdaRank(Mean):
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         ordered = ordered_pairs(ranks, mask)
         difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
-        values = -logsigmoid(difference) * self._weights(scores.detach(), ranks, mask, ordered)
+        weights = self._weights(scores.detach(), ranks, mask, ordered)
+        values = -torch.nn.functional.logsigmoid(difference) * weights
         if self.reduction == "pairs":
             return values
         return torch.where(ordered, values, 0).sum((1, 2))

@@ -111,6 +111,7 @@ class StoredRanking:
             again = next(q for i, q in enumerate(self.queries) if self._at[q] != i)
             raise FormatError(f"{path}: the rows of query {again!r} are not contiguous")
         self._decoded: OrderedDict[int, pa.Table] = OrderedDict()
+        self._bytes = 0
 
     def __len__(self) -> int:
         """Return the number of lists."""
@@ -120,40 +121,52 @@ class StoredRanking:
         """Return whether the query has a list."""
         return query_id in self._at
 
-    def of(self, query_ids: Iterable[str]) -> pd.DataFrame:
+    def of(self, query_ids: Iterable[str], most: int | None = None) -> pd.DataFrame:
         """Return the lists of some queries, in the order in which they are asked for.
 
         Every row group is decoded once, however the queries are shuffled.
+
+        Parameters
+        ----------
+        most
+            Rows of a list, its first ones; None = all.
 
         Raises
         ------
         FormatError
             If a query has no list.
         """
-        spans = [self._rows(query_id) for query_id in query_ids]
-        rows = np.concatenate([np.arange(*span) for span in spans] or [np.zeros(0, np.int64)])
+        places = np.array([self._place(query_id) for query_id in query_ids], dtype=np.int64)
+        starts, ends = self._starts[places], self._starts[places + 1]
+        sizes = ends - starts if most is None else np.minimum(ends - starts, most)
+        offsets = np.cumsum(sizes) - sizes
+        rows = np.arange(sizes.sum()) + np.repeat(starts - offsets, sizes)
+        if (np.diff(places) > 0).all():
+            return self._taken(rows).to_pandas()
         order = np.argsort(rows, kind="stable")
-        wanted = rows[order]
-        cuts = np.searchsorted(wanted, self._group_starts)
-        parts = [self._file.schema_arrow.empty_table()]
-        for i in np.flatnonzero(np.diff(cuts)):
-            taken = wanted[cuts[i] : cuts[i + 1]] - self._group_starts[i]
-            parts.append(self._group(int(i)).take(taken))
-        table = pa.concat_tables(parts)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return table.take(back).to_pandas()
+        return self._taken(rows[order]).take(back).to_pandas()
+
+    def _taken(self, rows: np.ndarray) -> pa.Table:
+        """Some rows, given in rising order."""
+        cuts = np.searchsorted(rows, self._group_starts)
+        parts = [self._file.schema_arrow.empty_table()]
+        for i in np.flatnonzero(np.diff(cuts)):
+            group, wanted = self._group(int(i)), rows[cuts[i] : cuts[i + 1]] - self._group_starts[i]
+            parts.append(group if len(wanted) == len(group) else group.take(wanted))
+        return pa.concat_tables(parts)
 
     def blocks(self) -> Iterator[pd.DataFrame]:
         """Yield all lists in the order of the file, as blocks of whole queries."""
         for start in range(0, len(self.queries), 1000):
             yield self.of(self.queries[start : start + 1000])
 
-    def _rows(self, query_id: str) -> tuple[int, int]:
+    def _place(self, query_id: str) -> int:
         i = self._at.get(query_id)
         if i is None:
             raise FormatError(f"{self.path}: query {query_id!r} has no list here")
-        return int(self._starts[i]), int(self._starts[i + 1])
+        return i
 
     def _group(self, i: int) -> pa.Table:
         if i in self._decoded:
@@ -164,12 +177,10 @@ class StoredRanking:
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.path, error) from error
         self._decoded[i] = table
-        while len(self._decoded) > 1 and self._bytes() > self.memory:
-            self._decoded.popitem(last=False)
+        self._bytes += table.nbytes
+        while len(self._decoded) > 1 and self._bytes > self.memory:
+            self._bytes -= self._decoded.popitem(last=False)[1].nbytes
         return table
-
-    def _bytes(self) -> int:
-        return sum(table.nbytes for table in self._decoded.values())
 
     def _index(self) -> tuple[list[str], list[int]]:
         """Query ids and lengths of their lists, in the order of the file."""

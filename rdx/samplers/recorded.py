@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -77,10 +77,14 @@ class Recorded:
             )
 
     def covered(self, queries: Iterable[str], folder: Path | None = None) -> list[str]:
-        """Return those of the queries that the run has: training queries are drawn from them."""
+        """Return those of the queries that the run has, in its order.
+
+        Training queries are drawn from them.
+        """
         with prepared(partial(self.prepare, None), folder) as place:
             stored = rankings.StoredRanking(place / STORED)
-            query_ids = [query_id for query_id in queries if query_id in stored]
+            wanted = set(queries)
+            query_ids = [query_id for query_id in stored.queries if query_id in wanted]
         if not query_ids:
             raise rankings.FormatError(f"{self.run}: none of its queries is in the collection")
         return query_ids
@@ -112,7 +116,9 @@ class Recorded:
         """
         with prepared(partial(self.prepare, collection), folder) as place:
             stored = rankings.StoredRanking(place / STORED)
-            ranking = stored.of(q for q in stored.queries if q in collection.queries)
+            known = (q for q in stored.queries if q in collection.queries)
+            # where passages are left out, those behind them move up
+            ranking = stored.of(known, k if self.missing == "error" else None)
         if ranking.empty:
             raise rankings.FormatError(
                 f"{self.run}: none of its queries is among the {len(collection.queries)} queries "
@@ -120,8 +126,7 @@ class Recorded:
             )
         if self.missing == "drop":
             return self._with_text(ranking, collection, k)
-        kept = top(ranking, k)
-        unknown = kept[_without_text(kept, collection.passages)]
+        unknown = ranking[_without_text(ranking, collection)]
         if len(unknown):
             first = unknown.iloc[0]
             otherwise = self._spelt_otherwise(unknown, collection)
@@ -130,11 +135,11 @@ class Recorded:
                 f"{first.query_id!r} is not in collection {collection.name!r} "
                 f"({len(unknown)} such passages); missing=drop leaves them out{otherwise}"
             )
-        return kept
+        return ranking
 
     def _with_text(self, ranking: pd.DataFrame, collection: Collection, k: int) -> pd.DataFrame:
         """The top k of the passages that have a text."""
-        absent = _without_text(ranking, collection.passages)
+        absent = _without_text(ranking, collection)
         kept = top(_dense(ranking[~absent]), k)
         missing = int(absent.sum())
         if missing:
@@ -195,11 +200,10 @@ def top(ranking: pd.DataFrame, k: int) -> pd.DataFrame:
     return ranking[ranking["rank"] <= k].reset_index(drop=True)
 
 
-def _without_text(ranking: pd.DataFrame, passages: Mapping[str, str]) -> np.ndarray:
+def _without_text(ranking: pd.DataFrame, collection: Collection) -> np.ndarray:
     """Which rows name a passage that is not there; each passage is looked for once."""
     codes, doc_ids = pd.factorize(ranking.doc_id)
-    absent = np.array([doc_id not in passages for doc_id in doc_ids], dtype=bool)
-    return absent[codes] if len(codes) else np.zeros(0, dtype=bool)
+    return np.asarray(~collection.holds(doc_ids.tolist())[codes])
 
 
 def _dense(ranking: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
         oddities = {} if parts.loss else whole.counts
         queries = stage.drawn(whole)
         lists = stage.lists(queries, inputs.index(STAGE_1))
-        dropped = accounting.left_out(len(lists(0)), len(queries.queries))
+        dropped = accounting.left_out(len(lists.query_ids), len(queries.queries))
         dropped |= _leaks(job, inputs, queries)
         processes.by_main(lambda: job.report("data of stage 1", dropped, oddities))
         budget, settings = trainer.Epochs(stage.epochs), stage.trainer(parts.trainer)
@@ -68,7 +68,7 @@ def select(job: Job, inputs: Inputs, folder: Path) -> None:
     )  # whatever the seed, of as many queries
     selection = accounting.of_training(
         *(candidates.sample, queries, candidates.ranking, labels.ranking, selected),
-        [training_list.query_id for training_list in lists(0)],
+        lists.query_ids,
         depth.k,
     )
     leaks = _leaks(job, inputs, queries.subset(selection.fates))

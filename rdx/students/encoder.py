@@ -6,7 +6,7 @@ import copy
 import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from rdx.students.dropout import CheapDropout
 from rdx.students.folders import FACTS, HEAD
 from rdx.students.heads import Linear, bias, first_position, sparse
 from rdx.students.packing import PLACES, Packing, packs
+from rdx.students.settings import MASKED
 from rdx.students.tokenising import Pairs
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 # Encoders with layers like BERT's: every token sees every token, and what classifies reads [CLS].
 LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
-
-
-# How Transformers computes attention with a mask [P, 1, L, L] that is added to the logits.
-MASKED = ("eager", "sdpa")
 
 
 class CrossEncoder(nn.Module):
@@ -75,7 +72,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def _layers(self) -> Any:
-        return self.encoder.base_model.encoder.layer
+        return cast(Any, self.encoder.base_model).encoder.layer
 
     @property
     def _reads_cls(self) -> bool:

@@ -87,7 +87,7 @@ def _check_weights(folder: Path, name: str) -> None:
         if path.suffix != ".safetensors":
             continue
         try:
-            with safe_open(path, "pt"):  # reads the header, and compares the size
+            with safe_open(path, "numpy"):  # reads the header, and compares the size
                 pass
         except SafetensorError as error:
             raise ValueError(f"{name}: {path.name} is damaged ({error}): copy it again") from error

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from rdx.students.settings import VARLEN
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VARLEN = "varlen"
 PLACES = ("real", "starts")  # names of what `places` gives, among the inputs of a student
 
 

@@ -1,4 +1,4 @@
-"""Settings of a student, and making or loading one."""
+"""Settings of a student; `rdx.students.making` makes and loads one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from annotated_types import MinLen
-from safetensors.torch import load_file
 
-from rdx.assets import Model, check_model, model_path
+from rdx import late
+from rdx.assets import Model, check_model
 from rdx.declared import (
     SCHEDULES,
     Above0,
@@ -20,24 +19,23 @@ from rdx.declared import (
     one_of,
     settings,
 )
-from rdx.draws import seed as draw_seed
-from rdx.loading import ModelError, explained
-from rdx.students import packing, probe
-from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import LIKE_BERT, MASKED, CrossEncoder, add_adapters, compile_encoder
-from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
-from rdx.students.heads import OWN
-from rdx.students.tokenising import Pairs, load_tokenizer
-from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
+from rdx.students.folders import check_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-HEADS = ("cls", *OWN)
+    from rdx.students import making
+    from rdx.students.encoder import CrossEncoder
+else:
+    making = late.module("rdx.students.making")
+
+HEADS = ("cls", "linear", "mean", "interaction")  # all but the first: `rdx.students.heads.OWN`
 ATTENTION = ("full", "sparse")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
-IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3", packing.VARLEN)
+MASKED = ("eager", "sdpa")
+VARLEN = "varlen"  # of `rdx.students.packing`
+IMPLEMENTATIONS = (*MASKED, "flash_attention_2", "flash_attention_3", VARLEN)
 
 
 @settings(frozen=True)
@@ -131,7 +129,7 @@ class Student:
                 f"attention_implementation={self.attention_implementation!r}: takes no "
                 f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
-        if self.compile and self.attention_implementation == packing.VARLEN:
+        if self.compile and self.attention_implementation == VARLEN:
             raise ValueError("compile=true: not with attention_implementation='varlen'")
 
     def check(self) -> None:
@@ -165,9 +163,7 @@ class Student:
         ModelError, FileNotFoundError, AssetError, HubError
             As `create`.
         """
-        return load_tokenizer(
-            str(model_path(self.model, self.revision)), f"student.model={self.model}"
-        )
+        return making.tokenizer(self)
 
     def create(self, seed: int) -> CrossEncoder:
         """The student as it comes, to be trained; `seed` decides freshly drawn weights.
@@ -180,19 +176,7 @@ class Student:
         AssetError, HubError
             If the model cannot be had.
         """
-        folder = model_path(self.model, self.revision)
-        name = f"student.model={self.model}"
-        with explained(name):
-            check_folder(Path(folder), name, self.head)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw_seed(seed, "weights"))
-            student = self._assemble(folder, name, fresh=True)
-            if saved_head(Path(folder)) is not None:
-                self._load_head(student, Path(folder), name)
-            if self.attention == "sparse":
-                refuse_mixing(student.encoder, self.query_length, self.passage_length)
-            probe.check(student, self)
-            return self._finished(student, adapt=True)
+        return making.create(self, seed)
 
     def load(self, folder: Path, seed: int | None = None) -> CrossEncoder:
         """A student that `CrossEncoder.save` wrote.
@@ -200,53 +184,7 @@ class Student:
         With `lora`, one that is to be trained needs a seed, which decides the fresh adapters;
         without a seed there are none, which is as it should be for scoring.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw_seed(seed or 0, "adapters"))
-            training = seed is not None
-            student = self._assemble(str(folder), str(folder), fresh=False, training=training)
-            student.pairs.side = saved_side(folder)
-            self._load_head(student, folder, str(folder))
-            return self._finished(student, adapt=training)
-
-    def _assemble(self, folder: str, name: str, fresh: bool, training: bool = True) -> CrossEncoder:
-        config = configuration(folder, name)
-        extra = {} if self.layers is None else first_layers(config, self.layers, name)
-        implementation = self.attention_implementation
-        if implementation is None and training and not torch.cuda.is_available():
-            # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
-            # 1.4 times slower.
-            implementation = "eager"
-        if implementation is not None:
-            extra["attn_implementation"] = implementation
-        if self.dropout is not None:
-            extra |= dict.fromkeys(dropouts(config), self.dropout)
-        if implementation == packing.VARLEN:
-            packing.register()
-            if config.model_type not in LIKE_BERT:
-                raise ModelError(
-                    f"student.attention_implementation='varlen': {name} is a model of type "
-                    f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
-                )
-        encoder = read_encoder(folder, name, self.head == "cls", self.layers, fresh, **extra)
-        if self.head != "cls" and getattr(encoder, "pooler", None) is not None:
-            # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
-            encoder.pooler.requires_grad_(False)
-        encoder = encoder.float()
-        head = OWN[self.head](encoder.config.hidden_size) if self.head in OWN else None
-        return CrossEncoder(encoder, head, Pairs(folder, self, encoder))
-
-    def _load_head(self, student: CrossEncoder, folder: Path, name: str) -> None:
-        if student.head is not None:
-            with explained(f"{name}: {HEAD}"):
-                student.head.load_state_dict(load_file(folder / HEAD))
-
-    def _finished(self, student: CrossEncoder, adapt: bool) -> CrossEncoder:
-        """The student with fresh adapters, if it is to have some, and compiled."""
-        if self.lora is not None and adapt:
-            add_adapters(student.encoder, self.lora)
-        if self.compile:
-            compile_encoder(student.encoder)
-        return student
+        return making.load(self, folder, seed)
 
 
 @lru_cache(maxsize=64)

@@ -5,14 +5,35 @@ query_id, doc_id, teacher_rank (1 = best), score (NaN = permutation only), state
 "malformed", "refused", "failed"). `work` is a folder that outlives a killed process.
 """
 
-from rdx.teachers.budget import Caps, Prices, Stopped
-from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
-from rdx.teachers.endpoint import Endpoint
-from rdx.teachers.likelihood import QueryLikelihood
-from rdx.teachers.listwise import Listwise
-from rdx.teachers.local import Local
-from rdx.teachers.messages import Fatal
-from rdx.teachers.recorded import Recorded
+from typing import TYPE_CHECKING
+
+from rdx import late
+
+if TYPE_CHECKING:
+    from rdx.teachers.budget import Caps, Prices, Stopped
+    from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
+    from rdx.teachers.endpoint import Endpoint
+    from rdx.teachers.likelihood import QueryLikelihood
+    from rdx.teachers.listwise import Listwise
+    from rdx.teachers.local import Local
+    from rdx.teachers.messages import Fatal
+    from rdx.teachers.recorded import Recorded
+    from rdx.teachers.vllm import VLLM
+else:
+    __getattr__ = late.exports(
+        __name__,
+        {
+            "budget": ("Caps", "Prices", "Stopped"),
+            "controls": ("Identity", "Labels", "Oracle", "Shuffled"),
+            "endpoint": ("Endpoint",),
+            "likelihood": ("QueryLikelihood",),
+            "listwise": ("Listwise",),
+            "local": ("Local",),
+            "messages": ("Fatal",),
+            "recorded": ("Recorded",),
+            "vllm": ("VLLM",),
+        },
+    )
 
 __all__ = [
     "Caps",
@@ -28,4 +49,5 @@ __all__ = [
     "Recorded",
     "Shuffled",
     "Stopped",
+    "VLLM",
 ]

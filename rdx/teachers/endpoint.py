@@ -276,7 +276,7 @@ class _Client:
             address = self._settings.base_url or "the default address"
             return _again(f"connection to {address}: {what}", unreached=unreached, taken=taken)
         self._reached = True
-        if not response.ok or response.status >= 300:
+        if response.status >= 300:
             trouble = self._refusal(response.status, response.headers, content)
             taken = _sent(messages) if replies.worked(response.status) else None
             return trouble._replace(taken=taken)

@@ -1,91 +1,69 @@
-"""A loaded causal language model that answers batches of chats."""
+"""A causal language model that Transformers runs, answering batches of chats."""
 
 from __future__ import annotations
 
 import logging
 import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import GenerationConfig, PretrainedConfig, StoppingCriteriaList
 
+from rdx import memory
 from rdx.teachers import parsing
-from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Message, TooLong
+from rdx.teachers.chats import Chats, Row, end_tokens
+from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Message
 from rdx.teachers.models import left_padded, load_causal, positions
-from rdx.teachers.thoughts import left_open, marks_thoughts
 
 if TYPE_CHECKING:
     from rdx.teachers.local import Local
 
-# Tokens beyond the bare permutation, such as "Ranking:" and the end of text.
-SPARE_TOKENS = 16
-
-Chat = tuple[list[Message], int]  # and the number of passages that it shows
+SHARE = 0.5  # of the free memory, for keys and values; the rest is for a layer's own values
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One tokenised request."""
-
-    ids: list[int]
-    size: int
-    limit: int  # new tokens
-    opened: str  # the mark of thoughts that the prompt leaves open
 
 
 class Engine:
     """The loaded model."""
 
     def __init__(self, settings: Local) -> None:
-        self.settings = settings
-        self.tokenizer, self.model = load_causal(
+        self.generates = settings.score == "generate"
+        tokenizer, self.model = load_causal(
             settings.model, settings.precision, settings.device, settings.revision
         )
+        config = self.model.config
+        opening = None if self.generates else settings.opening
+        self.chats = Chats(tokenizer, config, settings, opening)
         self.batch = settings.batch
-        config = self.model.config.get_text_config()
-        limits = (settings.context, getattr(config, "max_position_embeddings", None))
-        self.context = min((limit for limit in limits if limit), default=None)
-        self.ends = self._end_tokens()
+        free = SHARE * memory.free_bytes(self.model.device)
+        itemsize = 2 if settings.precision == "bf16" else 4
+        self.tokens = int(free / (itemsize * max(1, cached_values(config))))
+        self.ends = end_tokens(tokenizer, self.model.generation_config)
         # What a model's own generation config says (temperature, penalties) is for conversations.
         self.model.generation_config = GenerationConfig()
-        # The tokeniser begins every text with this token, if with any; some chat templates
-        # (Zephyr's) leave that to it, others write it themselves.
-        first = self.tokenizer("")["input_ids"][:1]
-        self.begin = first if first == [self.tokenizer.bos_token_id] else []
-        # A passage that spells a special token out must not end the user's turn.
-        specials = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
-        self.special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
-        # Special tokens are no part of the answer, but for those that tell thoughts from it.
-        added = self.tokenizer.added_tokens_decoder
-        texts = {i: token.content for i, token in added.items() if token.special}
-        texts |= zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
-        self.silent = frozenset(i for i, text in texts.items() if not marks_thoughts(text))
-        self.letters = self._letter_tokens() if settings.score == "first_token" else []
+        self.letters = [] if self.generates else self.chats.letters()
 
-    def answers(self, chats: list[Chat], stop: threading.Event) -> list[Answer | BackendError]:
-        """One answer, its latency left open, or what prevents it, per chat."""
-        result: dict[int, Answer | BackendError] = {}
-        rows: dict[int, _Row] = {}
-        for i, (messages, size) in enumerate(chats):
-            try:
-                rows[i] = self._row(messages, size)
-            except BackendError as error:
-                result[i] = error
-        order = sorted(rows, key=lambda i: len(rows[i].ids))
-        result |= zip(order, self._in_memory([rows[i] for i in order], stop), strict=True)
-        return [result[i] for i in range(len(chats))]
+    def row(self, messages: list[Message], size: int) -> Row:
+        """The tokens of a chat that shows `size` passages."""
+        if not self.generates and size > len(ascii_uppercase):
+            raise Fatal(
+                f"teacher.backend.score=first_token: a window of {size} passages, but there are "
+                f"{len(ascii_uppercase)} letters; lower teacher.window"
+            )
+        return self.chats.row(messages, size)
 
-    def _in_memory(self, rows: list[_Row], stop: threading.Event) -> list[Answer | BackendError]:
+    def together(self, rows: Sequence[Row]) -> list[int]:
+        """The oldest row and some of like length, as many as batch and memory hold."""
+        return of_like_length([row.length for row in rows], self.batch, self.tokens)
+
+    def answers(self, rows: Sequence[Row], stop: threading.Event) -> list[Answer | BackendError]:
         """Answers; where memory does not suffice, batches are halved from then on."""
         results: list[Answer | BackendError] = []
-        run = self._generated if self.settings.score == "generate" else self._first_token
+        run = self._generated if self.generates else self._first_token
         while len(results) < len(rows):
             batch = rows[len(results) : len(results) + self.batch]
             try:
@@ -102,10 +80,10 @@ class Engine:
         return results
 
     @torch.inference_mode()
-    def _generated(self, rows: list[_Row], stop: threading.Event) -> list[Answer]:
+    def _generated(self, rows: Sequence[Row], stop: threading.Event) -> list[Answer]:
         tokens, mask = left_padded([row.ids for row in rows], self.model.device)
-        watch = _Watch(self.tokenizer, self.silent, rows, self.ends, stop)
-        pad = self.tokenizer.pad_token_id
+        watch = _Watch(self.chats, rows, self.ends, stop)
+        pad = self.chats.tokenizer.pad_token_id
         greedy = GenerationConfig(
             do_sample=False,
             max_new_tokens=max(row.limit for row in rows),
@@ -122,7 +100,7 @@ class Engine:
         return [watch.answer(i) for i in range(len(rows))]
 
     @torch.inference_mode()
-    def _first_token(self, rows: list[_Row], stop: threading.Event) -> list[Answer]:
+    def _first_token(self, rows: Sequence[Row], stop: threading.Event) -> list[Answer]:
         tokens, mask = left_padded([row.ids for row in rows], self.model.device)
         output = self.model(
             input_ids=tokens,
@@ -140,90 +118,50 @@ class Engine:
             answers.append(Answer(text, len(row.ids), 1, 0.0, "stop"))
         return answers
 
-    def _row(self, messages: list[Message], size: int) -> _Row:
-        generates = self.settings.score == "generate"
-        prompt = self._render(messages) + ("" if generates else self.settings.opening)
-        ids, opened = self._ids(prompt), left_open(prompt)
-        if opened and self.settings.max_new_tokens is None:
-            raise Fatal(self._thinks(opened))
-        limit = self._limit(size) if generates else 0
-        if self.context is not None and len(ids) + limit > self.context:
-            raise TooLong(
-                f"{len(ids)} tokens of prompt and {limit} of answer: the context of "
-                f"{self.settings.model} is {self.context}"
-            )
-        return _Row(ids, size, limit, opened)
 
-    def _thinks(self, mark: str) -> str:
-        cure = "teacher.backend.chat_variables={enable_thinking: false}, if the template knows it"
-        if self.settings.score == "generate":
-            cure += ", or teacher.backend.max_new_tokens with room for them"
-        return (
-            f"teacher.backend.model={self.settings.model}: its chat template begins the answer "
-            f"with thoughts ({mark}); set {cure}"
-        )
+def cached_values(config: PretrainedConfig) -> int:
+    """Numbers that a model keeps of every token: a key and a value per layer and head."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", 0)
+    if not heads:
+        return 0  # it has no attention
+    size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    heads = getattr(text, "num_key_value_heads", None) or heads
+    return int(2 * text.num_hidden_layers * heads * size)
 
-    def _limit(self, size: int) -> int:
-        if self.settings.max_new_tokens is not None:
-            return self.settings.max_new_tokens
-        # two-digit numbers and brackets cost each tokeniser another number of tokens
-        bare = " > ".join(f"[{i + 1}]" for i in range(size))
-        return len(self.tokenizer(bare, add_special_tokens=False)["input_ids"]) + SPARE_TOKENS
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids if ids[:1] == self.begin else self.begin + ids
+def of_like_length(lengths: Sequence[int], most: int, tokens: int) -> list[int]:
+    """The first of some rows and its neighbours in length, with little padding.
 
-    def _render(self, messages: list[Message]) -> str:
-        """The chat as one text that the answer continues."""
-        chat = [Message(role=m["role"], content=self._disarmed(m["content"])) for m in messages]
-        if not self.tokenizer.chat_template:
-            end = "" if chat[-1]["role"] == "assistant" else "\n"
-            return "\n".join(message["content"] for message in chat) + end
-        try:
-            return self._templated(chat)
-        except TemplateError:
-            if [message["role"] for message in chat[:2]] != ["system", "user"]:
-                raise
-        # Some templates know no system message.
-        both = "\n\n".join(message["content"] for message in chat[:2])
-        return self._templated([Message(role="user", content=both), *chat[2:]])
+    Parameters
+    ----------
+    lengths
+        Tokens of each row.
+    most
+        Rows, at most.
+    tokens
+        Of the batch, padding included, at most; a single row may have more.
 
-    def _templated(self, chat: list[Message]) -> str:
-        begun = chat[-1]["role"] == "assistant"
-        plain = [{"role": m["role"], "content": m["content"]} for m in chat]
-        options: dict[str, Any] = dict(self.settings.chat_variables) | {
-            "tokenize": False,
-            "add_generation_prompt": not begun,
-            "continue_final_message": begun,
-        }
-        return str(self.tokenizer.apply_chat_template(plain, **options))
+    Returns
+    -------
+    list of int
+        Of all sets of rows next to each other in length that hold the first row, one of the
+        largest, and of these the one with the least padding; by length.
 
-    def _disarmed(self, text: str) -> str:
-        return self.special.sub(lambda token: f"{token[0][:1]} {token[0][1:]}", text)
-
-    def _end_tokens(self) -> frozenset[int]:
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = set(configured if isinstance(configured, list) else [configured])
-        return frozenset(ends | {self.tokenizer.eos_token_id}) - {None}
-
-    def _letter_tokens(self) -> list[int]:
-        """The token of every letter where the answer begins."""
-        before = self._render([{"role": "user", "content": "?"}]) + self.settings.opening
-        if opened := left_open(before):
-            raise Fatal(self._thinks(opened))
-        start, tokens = self._ids(before), []
-        unknown = self.tokenizer.unk_token_id
-        for letter in ascii_uppercase:
-            ids = self._ids(before + letter)
-            if ids[:-1] != start or ids[-1] == unknown:
-                raise Fatal(
-                    f"teacher.backend.score=first_token: after opening={self.settings.opening!r} "
-                    f"the tokeniser of {self.settings.model} has no single token for {letter!r}; "
-                    "try opening='' or opening='[', or score=generate"
-                )
-            tokens.append(ids[-1])
-        return tokens
+    Examples
+    --------
+    >>> of_like_length([20, 90, 21, 19, 80], 3, 1000), of_like_length([20, 90, 21], 3, 50)
+    ([3, 0, 2], [0, 2])
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    place = order.index(0)
+    for count in range(min(most, len(order)), 1, -1):
+        starts = range(max(0, place - count + 1), min(place, len(order) - count) + 1)
+        spans = [order[start : start + count] for start in starts]
+        fitting = [span for span in spans if count * lengths[span[-1]] <= tokens]
+        if fitting:
+            return min(fitting, key=lambda span: sum(lengths[span[-1]] - lengths[i] for i in span))
+    return [0]
 
 
 class _Watch:
@@ -234,15 +172,9 @@ class _Watch:
     """
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        silent: frozenset[int],
-        rows: list[_Row],
-        ends: frozenset[int],
-        stop: threading.Event,
+        self, chats: Chats, rows: Sequence[Row], ends: frozenset[int], stop: threading.Event
     ) -> None:
-        self.tokenizer, self.silent, self.rows = tokenizer, silent, rows
-        self.ends, self.stop = ends, stop
+        self.chats, self.rows, self.ends, self.stop = chats, rows, ends, stop
         self.tokens: list[list[int]] = [[] for _ in rows]
         self.finish = [""] * len(rows)
         self._last: dict[int, bool] = {}  # whether a token may be the last one of a permutation
@@ -258,7 +190,7 @@ class _Watch:
         return torch.tensor(over, device=input_ids.device)
 
     def answer(self, i: int) -> Answer:
-        """The answer of row i; it begins with the mark of thoughts that its prompt left open."""
+        """The answer of row i."""
         tokens, finish = len(self.tokens[i]), self.finish[i] or "closed"
         return Answer(self._text(i), len(self.rows[i].ids), tokens, 0.0, finish)
 
@@ -274,13 +206,12 @@ class _Watch:
     def _may_end(self, token: int) -> bool:
         """Reading the text at every token would take longer than long thoughts themselves."""
         if token not in self._last:
-            self._last[token] = bool(re.search(r"[\]】］\n]", str(self.tokenizer.decode([token]))))
+            text = str(self.chats.tokenizer.decode([token]))
+            self._last[token] = bool(re.search(r"[\]】］\n]", text))
         return self._last[token]
 
     def _text(self, i: int) -> str:
-        tokens = [token for token in self.tokens[i] if token not in self.silent]
-        text = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-        return self.rows[i].opened + str(text)
+        return self.chats.text(self.rows[i], self.tokens[i])
 
 
 def complete(text: str, size: int) -> bool:

@@ -1,16 +1,24 @@
-"""Query likelihood: a small causal LM scores single passages."""
+"""Query likelihood: a small causal LM scores single passages.
+
+A passage is read once, whatever the number of queries that it is a candidate of: the model's keys
+and values of passage and instruction serve all of them (`_Scorer`).
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
+from transformers import PretrainedConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from rdx import rankings
 from rdx.assets import Model, check_model
@@ -20,6 +28,10 @@ from rdx.declared import PRECISION, SCHEDULES, Positive, Share, one_of, settings
 from rdx.precision import AUTO, chosen
 from rdx.teachers.models import left_padded, load_causal, positions
 from rdx.teachers.tables import as_teacher_ranking
+
+LEDGER = "scores.jsonl"
+BATCH = 16  # passages read at a time
+POSITIONS = 512  # of further queries at a time: each has a probability for the whole vocabulary
 
 
 @settings(frozen=True)
@@ -39,8 +51,9 @@ class QueryLikelihood:
     interpolation
         Weight of the first stage, 0 (LLM alone) to 1.
     chunk
-        Queries scored and appended to the ledger at a time; batches never cross chunks, so that
-        an interrupted teacher gives the same numbers as an undisturbed one.
+        Passages scored, each for all queries that it is a candidate of, and appended to the ledger
+        at a time; batches never cross chunks, so that an interrupted teacher gives the same
+        numbers as an undisturbed one.
     precision
         "bf16" or "fp32" weights and arithmetic, or "auto", which becomes one of them
         (`rdx.precision.chosen`); log-probabilities are float32.
@@ -54,7 +67,7 @@ class QueryLikelihood:
     passage_length: Positive = 96
     query_length: Positive = 32
     interpolation: Share = 0.0
-    chunk: Positive = 8
+    chunk: Positive = 64
     precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
     device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
@@ -73,75 +86,184 @@ class QueryLikelihood:
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score."""
-        answers = dict(_read_ledger(work / "ledger.jsonl"))
-        queries = list(dict.fromkeys(candidates.query_id))
-        lists = {q: list(rows.doc_id) for q, rows in candidates.groupby("query_id", sort=False)}
-        chunks = [queries[i : i + self.chunk] for i in range(0, len(queries), self.chunk)]
-        todo = [chunk for chunk in chunks if any(q not in answers for q in chunk)]
+        scores = dict(_read_ledger(work / LEDGER))
+        asked = {d: list(rows.query_id) for d, rows in candidates.groupby("doc_id", sort=False)}
+        passages = list(asked)
+        chunks = [passages[i : i + self.chunk] for i in range(0, len(passages), self.chunk)]
+        todo = [chunk for chunk in chunks if any(d not in scores for d in chunk)]
         scorer = _Scorer(self) if todo else None
-        total = sum(len(lists[q]) for chunk in todo for q in chunk)
+        total = sum(len(asked[d]) for chunk in todo for d in chunk)
         with bar(total=total, desc="teaching", unit="pair", disable=not todo) as progress:
             for chunk in todo:
                 assert scorer is not None
-                pairs = [(collection.queries[q], collection.passages[d])
-                         for q in chunk for d in lists[q]]  # fmt: skip
-                scores = iter(scorer.scores(pairs, progress))
-                fresh = {q: {d: next(scores) for d in lists[q]} for q in chunk}
-                _append_ledger(work / "ledger.jsonl", fresh)
-                answers.update(fresh)
+                texts = [(collection.passages[d], [collection.queries[q] for q in asked[d]])
+                         for d in chunk]  # fmt: skip
+                found = scorer.scores(texts, progress)
+                fresh = {d: dict(zip(asked[d], values, strict=True))
+                         for d, values in zip(chunk, found, strict=True)}  # fmt: skip
+                _append_ledger(work / LEDGER, fresh)
+                scores.update(fresh)
         rows = zip(candidates.query_id, candidates.doc_id, strict=True)
-        likelihood = [answers[q][d] for q, d in rows]
-        return _by_score(candidates.assign(llm=likelihood), self.interpolation)
+        return _by_score(candidates.assign(llm=[scores[d][q] for q, d in rows]), self.interpolation)
+
+
+Asked = tuple[str, list[str]]  # a passage, and the queries whose likelihood is asked for
+
+
+class _Encoded(NamedTuple):
+    """Tokens of passage and instruction, and of every query."""
+
+    prefix: list[int]
+    queries: list[list[int]]
 
 
 class _Scorer:
-    """A causal LM that scores queries given passages."""
+    """A causal LM that scores queries given passages.
+
+    Every passage is read with its first query; what the model keeps of the passage is then read on
+    with each further one.
+    """
 
     def __init__(self, settings: QueryLikelihood) -> None:
         self.settings = settings
         self.tokenizer, self.model = load_causal(
             settings.model, settings.precision, settings.device, settings.revision
         )
+        self._instruction = self._ids("\nA one-line summary of it:")
+        longest = settings.passage_length + len(self._instruction) + 2 * settings.query_length
+        self._shares = _keeps(self.model.config, longest)
 
-    def scores(self, pairs: list[tuple[str, str]], progress: tqdm) -> list[float]:
-        """Mean log-probability of the query tokens, per (query, passage) pair."""
-        encoded = [self._encode(query, passage) for query, passage in pairs]
-        order = sorted(range(len(pairs)), key=lambda i: (len(encoded[i][0]), i))
-        result = [0.0] * len(pairs)
-        for start in range(0, len(order), 16):
-            batch = order[start : start + 16]
-            for i, value in zip(batch, self._batch([encoded[i] for i in batch]), strict=True):
-                result[i] = value
-            progress.update(len(batch))
+    def scores(self, asked: Sequence[Asked], progress: tqdm) -> list[list[float]]:
+        """Mean log-probability of the query tokens, per passage and query."""
+        encoded = [self._encode(*one) for one in asked]
+        if not self._shares:
+            alone = [_Encoded(prefix, [query]) for prefix, queries in encoded for query in queries]
+            values = (value for [value] in self._in_batches(alone, progress))
+            return [[next(values) for _ in one.queries] for one in encoded]
+        return self._in_batches(encoded, progress)
+
+    def _in_batches(self, encoded: list[_Encoded], progress: tqdm) -> list[list[float]]:
+        lengths = [len(one.prefix) + len(one.queries[0]) for one in encoded]
+        order = sorted(range(len(encoded)), key=lambda i: (lengths[i], i))
+        result: list[list[float]] = [[] for _ in encoded]
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            for i, values in zip(batch, self._batch([encoded[i] for i in batch]), strict=True):
+                result[i] = values
+                progress.update(len(values))
         return result
 
-    def _encode(self, query: str, passage: str) -> tuple[list[int], int]:
-        """Token ids of prompt + query, and how many of them are the query's."""
+    def _encode(self, passage: str, queries: list[str]) -> _Encoded:
+        read = self._ids(f"Documentation: {passage}")[: self.settings.passage_length]
+        return _Encoded(
+            read + self._instruction,
+            [self._ids(f" {query}")[: self.settings.query_length] for query in queries],
+        )
 
-        def ids(text: str, limit: int | None = None) -> list[int]:
-            tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            return tokens[:limit]
-
-        passage_ids = ids(f"Documentation: {passage}", self.settings.passage_length)
-        query_ids = ids(f" {query}", self.settings.query_length)
-        return passage_ids + ids("\nA one-line summary of it:") + query_ids, len(query_ids)
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     @torch.inference_mode()
-    def _batch(self, encoded: list[tuple[list[int], int]]) -> list[float]:
-        longest = max(n for _, n in encoded)
+    def _batch(self, batch: list[_Encoded]) -> list[list[float]]:
+        """Scores of all queries of some passages."""
+        firsts = [len(one.queries[0]) for one in batch]
+        longest = max(firsts)
         # Every query ends at the last position, and only the last positions that some query needs
         # go through the vocabulary matrix.
-        tokens, mask = left_padded([ids for ids, _ in encoded], self.model.device)
-        output = self.model(
+        rows = [one.prefix + one.queries[0] for one in batch]
+        tokens, mask = left_padded(rows, self.model.device)
+        output: Any = self.model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=positions(mask),
             logits_to_keep=longest + 1,
-            use_cache=False,
+            use_cache=any(len(one.queries) > 1 for one in batch),
         )
-        logp = output.logits[:, :-1].float().log_softmax(-1)  # predicts the last `longest` tokens
-        picked = logp.gather(2, tokens[:, -longest:, None]).squeeze(2).cpu()
-        return [picked[i, longest - n :].mean().item() for i, (_, n) in enumerate(encoded)]
+        logits = output.logits.float()
+        picked = _log_probabilities(logits[:, :-1], tokens[:, -longest:]).cpu()
+        result = [[picked[i, longest - n :].mean().item()] for i, n in enumerate(firsts)]
+        if output.past_key_values is not None:
+            for i, n in enumerate(firsts):
+                mask[i, -n:] = 0  # the first query is nothing to the others
+            # what the model expects after the instruction
+            starts = logits[range(len(batch)), [longest - n for n in firsts]]
+            for i, value in self._further(batch, output.past_key_values, mask, starts):
+                result[i].append(value)
+        return result
+
+    def _further(
+        self, batch: list[_Encoded], kept: DynamicCache, mask: Tensor, starts: Tensor
+    ) -> Iterator[tuple[int, float]]:
+        """Passage and score of all queries but the first of each passage, in their order.
+
+        Parameters
+        ----------
+        kept
+            Keys and values of the passages.
+        mask
+            [passages, L] which of them are those of passage and instruction.
+        starts
+            [passages, vocabulary] logits of a query's first token.
+        """
+        pairs = [(i, query) for i, one in enumerate(batch) for query in one.queries[1:]]
+        values = [0.0] * len(pairs)
+        order = sorted(range(len(pairs)), key=lambda k: len(pairs[k][1]))
+        while order:
+            # the longest that are left, as many as fit
+            some = order[-max(1, POSITIONS // len(pairs[order[-1]][1])) :]
+            del order[-len(some) :]
+            owners = torch.tensor([pairs[k][0] for k in some], device=mask.device)
+            queries = [pairs[k][1] for k in some]
+            means = self._continued(kept, mask[owners], starts[owners], owners, queries)
+            for k, value in zip(some, means, strict=True):
+                values[k] = value
+        yield from ((i, value) for (i, _), value in zip(pairs, values, strict=True))
+
+    def _continued(
+        self,
+        kept: DynamicCache,
+        mask: Tensor,
+        starts: Tensor,
+        owners: Tensor,
+        queries: list[list[int]],
+    ) -> list[float]:
+        """Scores of queries [B], each after its passage, whose mask and logits are given."""
+        lengths = torch.tensor([len(query) for query in queries], device=mask.device)
+        width = max(map(len, queries))
+        padded = [query + [0] * (width - len(query)) for query in queries]
+        tokens = torch.tensor(padded, device=mask.device)
+        places = torch.arange(width, device=mask.device)
+        theirs = places < lengths[:, None]
+        logits = starts[:, None]
+        if width > 1:
+            cache = copy.deepcopy(kept)
+            cache.batch_select_indices(owners)
+            output = self.model(
+                input_ids=tokens[:, :-1],
+                attention_mask=torch.cat([mask, theirs[:, 1:].to(mask.dtype)], 1),
+                position_ids=mask.sum(1, keepdim=True) + places[:-1],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = torch.cat([logits, output.logits.float()], 1)
+        picked = _log_probabilities(logits, tokens).masked_fill(~theirs, 0)
+        means: list[float] = (picked.sum(1) / lengths).tolist()
+        return means
+
+
+def _keeps(config: PretrainedConfig, tokens: int) -> bool:
+    """Whether a model keeps keys and values of so many tokens, all of them, in every layer."""
+    return all(
+        type(layer) is DynamicLayer
+        or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window > tokens)
+        for layer in DynamicCache(config=config).layers
+    )
+
+
+def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Of tokens [B, L], by logits [B, L, vocabulary]."""
+    return logits.gather(2, tokens[:, :, None]).squeeze(2) - logits.logsumexp(2)
 
 
 def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
@@ -153,7 +275,10 @@ def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
 
 
 def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Whole lines of the ledger; a line that a killed process did not finish is left out."""
+    """Whole lines of the ledger; a line that a killed process did not finish is left out.
+
+    Passage, and the score of each of its queries.
+    """
     if path.exists():
         lines = path.read_bytes().split(b"\n")
         whole = b"".join(line + b"\n" for line in lines[:-1])
@@ -161,11 +286,11 @@ def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
             path.write_bytes(whole)
         for line in whole.splitlines():
             entry = json.loads(line)
-            yield entry["query_id"], entry["log_likelihood"]
+            yield entry["doc_id"], entry["log_likelihood"]
 
 
-def _append_ledger(path: Path, answers: dict[str, dict[str, float]]) -> None:
-    entries = [{"query_id": q, "log_likelihood": scores} for q, scores in answers.items()]
+def _append_ledger(path: Path, scores: dict[str, dict[str, float]]) -> None:
+    entries = [{"doc_id": d, "log_likelihood": by_query} for d, by_query in scores.items()]
     with path.open("ab") as file:
         file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
         file.flush()

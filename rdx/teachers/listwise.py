@@ -41,7 +41,7 @@ from rdx.teachers.session import FEWEST_WORDS, Lists, Session
 from rdx.teachers.window_table import WindowTable
 
 ORDERS = ("first_stage", "shuffled")
-BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local")
+BACKENDS = ("rdx.teachers.Endpoint", "rdx.teachers.Local", "rdx.teachers.VLLM")
 
 
 def _template(prompt: str) -> JsonValue:
@@ -70,7 +70,7 @@ class Listwise:
     Parameters
     ----------
     backend
-        `Endpoint` or `Local`: who answers.
+        `Endpoint`, `Local` or `VLLM`: who answers.
     prompt
         Name of a prompt of rdx (``single_turn``, ``multi_turn``, ``first_token``), the path of a
         YAML file, or ``rank_llm:NAME`` for a template of an installed rank-llm.

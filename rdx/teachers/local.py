@@ -7,42 +7,18 @@ before the first passage and nothing else, about one token in thirty at 20 passa
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from string import ascii_uppercase
+from dataclasses import field
 from typing import Annotated, Any
 
-import torch
-
-from rdx import hub
-from rdx.assets import ASSETS, PREFIX, Model, check_model
+from rdx.assets import Model, check_model
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
 from rdx.precision import AUTO, chosen
-from rdx.teachers.engine import Chat, complete
-from rdx.teachers.engine import Engine as _Engine
-from rdx.teachers.messages import (
-    Answer,
-    BackendError,
-    Failed,
-    Fatal,
-    Identity,
-    Lost,
-    Message,
-    characters,
-)
-
-__all__ = ["InProcess", "Local", "complete", "revision"]
+from rdx.teachers.engine import Engine
+from rdx.teachers.in_process import InProcess
+from rdx.teachers.messages import Identity
+from rdx.teachers.models import which
 
 SCORES = ("generate", "first_token")
-# Between two batches the callers read their answers and ask again. A batch starts once nobody has
-# asked for this long (seconds); otherwise every other batch would hold the first to come back only.
-LINGER = 0.05
-MODEL_FILES = {".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja"}
 
 
 @settings(frozen=True)
@@ -61,7 +37,8 @@ class Local:
     device
         "auto", "cpu", "cuda", ...
     batch
-        Windows answered at a time, at most. Halved when the device's memory does not suffice.
+        Windows answered at a time, at most; fewer where half of the free memory does not hold the
+        keys and values of more. Halved when the device's memory does not suffice.
     score
         "generate": the model writes the permutation, and is stopped when it is complete.
         "first_token": one forward pass; the passages in the order of the logits of their letters
@@ -104,171 +81,30 @@ class Local:
         """A backend that loads the model when it is first asked."""
         return InProcess(self)
 
-
-@dataclass(eq=False)
-class _Request:
-    messages: list[Message]
-    size: int
-    answer: asyncio.Future[Answer]
-    start: float  # time
-
-    def length(self) -> int:
-        return characters(self.messages)
-
-
-class InProcess:
-    """Collects the requests of an event loop, and has a thread answer them in batches."""
-
-    def __init__(self, settings: Local) -> None:
-        self.settings = settings
-        self._identity: Identity = {}
-        self._waiting: list[_Request] = []
-        self._running: list[_Request] = []
-        self._worker: asyncio.Task[None] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._engine: _Engine | None = None
-
     def identity(self) -> Identity:
         """All that changes answers, which device and batch do not.
 
         Nor are the versions of Transformers and torch part of it: they change the rounding at
         most, and an update must not make all answers worthless.
         """
-        if not self._identity:
-            s = self.settings
-            by_score: dict[str, Identity] = {
-                "generate": {"max_new_tokens": s.max_new_tokens},
-                "first_token": {"opening": s.opening},
-            }
-            self._identity = {
-                "engine": "transformers",
-                "model": Path(s.model).name if Path(s.model).is_dir() else s.model,
-                "revision": revision(s.model, s.revision),
-                "precision": s.precision,
-                "score": s.score,
-                "context": s.context,
-                "chat_variables": dict(s.chat_variables),
-                **by_score[s.score],
-            }
-        return dict(self._identity)
-
-    async def ask(self, messages: list[Message], size: int, lost: Lost | None = None) -> Answer:
-        """Wait for a place in a batch, and for its answer; no try of it is ever lost."""
-        if self.settings.score == "first_token" and size > len(ascii_uppercase):
-            raise Fatal(
-                f"teacher.backend.score=first_token: a window of {size} passages, but there are "
-                f"{len(ascii_uppercase)} letters; lower teacher.window"
-            )
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(messages, size, future, time.perf_counter()))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await future
+        by_score: dict[str, Identity] = {
+            "generate": {"max_new_tokens": self.max_new_tokens},
+            "first_token": {"opening": self.opening},
+        }
+        return {
+            "engine": "transformers",
+            **which(self.model, self.revision),
+            "precision": self.precision,
+            "score": self.score,
+            "context": self.context,
+            "chat_variables": dict(self.chat_variables),
+            **by_score[self.score],
+        }
 
     def longest(self, size: int) -> int | None:
         """Tokens of the longest answer; None where the permutation decides them."""
-        return 1 if self.settings.score == "first_token" else self.settings.max_new_tokens
+        return 1 if self.score == "first_token" else self.max_new_tokens
 
-    async def close(self) -> None:
-        """Stop at the next token, fail what waits, and free the model."""
-        if self._worker is not None and not self._worker.done():
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
-        _fail(self._running + self._waiting, Failed, "the model was closed")
-        self._running, self._waiting = [], []
-        if self._thread is not None:
-            # the thread ends within one token
-            await asyncio.to_thread(self._thread.shutdown)
-        self._thread = self._engine = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    async def _work(self) -> None:
-        """Answer batch after batch until nobody waits."""
-        loop = asyncio.get_running_loop()
-        while await self._next_batch():
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="rdx-local")
-            stop = threading.Event()
-            try:
-                chats = [(request.messages, request.size) for request in self._running]
-                results = await loop.run_in_executor(self._thread, self._answers, chats, stop)
-            except asyncio.CancelledError:
-                stop.set()
-                raise
-            except Exception as error:
-                # Not about one request: the model cannot be loaded, or the device has failed.
-                known = isinstance(error, BackendError | hub.HubError)
-                text = f"teacher.backend.model={self.settings.model}: {error!r}"
-                _fail(self._running + self._waiting, Fatal, str(error) if known else text)
-                self._running, self._waiting = [], []
-                return
-            for request, result in zip(self._running, results, strict=True):
-                _settle(request, result)
-            self._running = []
-
-    async def _next_batch(self) -> bool:
-        """Move requests from those that wait to those that run; False if none waits."""
-        before = 0
-        while before < len(self._waiting) < self.settings.batch:
-            before = len(self._waiting)
-            await asyncio.sleep(LINGER)
-        waiting = [request for request in self._waiting if not request.answer.done()]
-        self._running = _pick(waiting, self.settings.batch)
-        self._waiting = [request for request in waiting if request not in self._running]
-        return bool(self._running)
-
-    def _answers(self, chats: list[Chat], stop: threading.Event) -> list[Answer | BackendError]:
-        if self._engine is None:
-            self._engine = _Engine(self.settings)
-        return self._engine.answers(chats, stop)
-
-
-def _pick(waiting: list[_Request], most: int) -> list[_Request]:
-    """The oldest request and those nearest in length: little padding, and nobody starves."""
-    if len(waiting) <= most:
-        return list(waiting)
-    by_length = sorted(range(len(waiting)), key=lambda i: waiting[i].length())
-    start = by_length.index(0) - most // 2
-    start = min(max(start, 0), len(waiting) - most)
-    return [waiting[i] for i in by_length[start : start + most]]
-
-
-def _settle(request: _Request, result: Answer | BackendError) -> None:
-    """Give a request its answer or error, unless its caller has given up."""
-    if request.answer.done():
-        return
-    if isinstance(result, BackendError):
-        request.answer.set_exception(result)
-        return
-    request.answer.set_result(replace(result, latency=time.perf_counter() - request.start))
-
-
-def _fail(requests: list[_Request], error: type[BackendError], text: str) -> None:
-    for request in requests:
-        _settle(request, error(text))
-
-
-def revision(model: str, name: str | None = None) -> str:
-    """What tells two models of the same name apart.
-
-    The checksum of an asset; of a folder, which is read for it; the commit of a model on the Hub.
-    """
-    if model.startswith(PREFIX):
-        return ASSETS[model.removeprefix(PREFIX)].sha256
-    if Path(model).is_dir():
-        return _folder_digest(Path(model))
-    try:
-        return hub.commit(model, name)
-    except hub.HubError as error:
-        raise Fatal(f"teacher.backend.{error}") from error
-
-
-def _folder_digest(folder: Path) -> str:
-    whole = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in MODEL_FILES and path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{path.name} {digest}\n".encode())
-    return whole.hexdigest()
+    def load(self) -> Engine:
+        """The loaded model."""
+        return Engine(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -19,8 +20,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
+from rdx import hub
+from rdx.assets import ASSETS, PREFIX, gguf_file, model_path, seal, sealed
 from rdx.loading import pretrained
+from rdx.teachers.messages import Fatal, Identity
+
+MODEL_FILES = {".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja"}
 
 
 class Logits(Protocol):
@@ -46,6 +51,45 @@ class CausalModel(Protocol):
         """Write the model to a folder."""
 
 
+def which(model: str, revision: str | None = None) -> Identity:
+    """What tells a model from others: its name, without its place, and its revision.
+
+    The revision is the checksum of an asset; of a folder, which is read for it; the commit of a
+    model on the Hub.
+
+    Raises
+    ------
+    Fatal
+        If the Hub cannot tell.
+    """
+    if model.startswith(PREFIX):
+        return {"model": model, "revision": ASSETS[model.removeprefix(PREFIX)].sha256}
+    if Path(model).is_dir():
+        return {"model": Path(model).name, "revision": _folder_digest(Path(model))}
+    try:
+        return {"model": model, "revision": hub.commit(model, revision)}
+    except hub.HubError as error:
+        raise Fatal(f"teacher.backend.{error}") from error
+
+
+def _folder_digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in MODEL_FILES and path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{path.name} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def folder_of(model: str, revision: str | None = None) -> Path:
+    """The folder of a causal LM, fetched if need be; an asset's weights are float32 safetensors."""
+    folder = model_path(model, revision)
+    if model.startswith(PREFIX) and gguf_file(folder):
+        return _as_safetensors(Path(folder))
+    return Path(folder)
+
+
 def load_causal(
     model: str, precision: str, device: str, revision: str | None = None
 ) -> tuple[PreTrainedTokenizerBase, CausalModel]:
@@ -64,11 +108,8 @@ def load_causal(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = model_path(model, revision)
-    if model.startswith(PREFIX) and gguf_file(folder):
-        folder = str(_as_safetensors(Path(folder)))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokenizer, loaded = _load(folder, dtype)
+    tokenizer, loaded = _load(str(folder_of(model, revision)), dtype)
     return tokenizer, loaded.to(torch.device(device), dtype).eval()
 
 

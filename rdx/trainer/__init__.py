@@ -5,10 +5,17 @@ weights (micro-batches, gradient cache, several processes); `processes` and `sha
 than one process.
 """
 
+from typing import TYPE_CHECKING
+
+from rdx import late
 from rdx.trainer.budgets import Epochs, Pairs, Steps
-from rdx.trainer.loop import fit
 from rdx.trainer.processes import in_step, run, running, together
 from rdx.trainer.settings import Prefinetune, Trainer
+
+if TYPE_CHECKING:
+    from rdx.trainer.loop import fit
+else:
+    __getattr__ = late.exports(__name__, {"loop": ("fit",)})
 
 __all__ = [
     "Epochs",

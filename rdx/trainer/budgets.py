@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from rdx import parts
-from rdx.batches import Schedule, rows_of
+from rdx import late, parts
 from rdx.declared import Positive, settings
 from rdx.parts import Length
-from rdx.students import CrossEncoder
 from rdx.text import counted
-from rdx.tokens import Tokens
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rdx import batches
+    from rdx.students import CrossEncoder
+    from rdx.tokens import Tokens
+else:
+    nn, batches = late.module("torch.nn"), late.module("rdx.batches")
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def computing(student: nn.Module) -> int:
 
 
 def plan(
-    student: CrossEncoder, schedule: Schedule, steps: int, tokens: Tokens, again: float
+    student: CrossEncoder, schedule: batches.Schedule, steps: int, tokens: Tokens, again: float
 ) -> Costs:
     """What a training is going to cost.
 
@@ -130,7 +135,7 @@ def plan(
     epoch = [schedule.pairs(i) for i in range(schedule.steps_per_epoch)]
     epochs, rest = divmod(steps, len(epoch))
     pairs = epochs * sum(epoch) + sum(epoch[:rest])
-    mean = tokens.lengths(rows_of(schedule.step(0), tokens)).mean()
+    mean = tokens.lengths(batches.rows_of(schedule.step(0), tokens)).mean()
     return Costs(
         steps=steps,
         batch=min(schedule.batch, schedule.size),

@@ -19,12 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch.distributed as dist
-from torch import nn
-
+from rdx import late
 from rdx.faults import Ended
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+    from torch import nn
+else:
+    dist = late.module("torch.distributed")
 
 Result = TypeVar("Result")
 _group: dist.ProcessGroup | None = None  # None outside `run`

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from annotated_types import Gt, Le
 from pydantic import AfterValidator
 
+from rdx import late
 from rdx.collection import Collection, sample_queries
 from rdx.declared import (
     PRECISION,
@@ -27,15 +25,22 @@ from rdx.declared import (
     one_of,
     settings,
 )
-from rdx.lists import Lists, SingleRelevant, drawn, labelled
+from rdx.lists import Drawn, Pools, SingleRelevant, drawn, labelled
 from rdx.parts import Loss, Sampler
 from rdx.precision import AUTO, chosen
+
+if TYPE_CHECKING:
+    import accelerate
+    import torch
+else:
+    accelerate, torch = late.module("accelerate"), late.module("torch")
 
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "no"}
 SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
+BLOCK = 40_000  # queries of stage 1 whose candidates are held as a table at once
 
 
 def kind(device: str) -> str:
@@ -89,7 +94,7 @@ class Trainer:
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
         memory limited setup"). "off": keep the graphs of a group, which saves the second forward
         pass, a quarter of the work. "auto": keep them as long as they take no more than a quarter
-        of the memory that is free at the start (`rdx.trainer.memory`), or than those of one
+        of the memory that is free at the start (`rdx.memory`), or than those of one
         micro-batch. Not part of the identity: the gradient is the same, bit for bit.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.
@@ -146,13 +151,13 @@ class Trainer:
         if self.precision == "fp16" and (self.device == "cpu" or not torch.cuda.is_available()):
             raise ValueError("trainer.precision='fp16': needs a GPU; a CPU has 'bf16' and 'fp32'")
 
-    def accelerator(self) -> Accelerator:
+    def accelerator(self) -> accelerate.Accelerator:
         """An Accelerator of this precision and device, whatever ran before in this process."""
         self.require_device()
-        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
         # Without this, Accelerate takes the processes of a machine without GPUs for unrelated ones.
         cpu = self.device == "cpu" or not torch.accelerator.is_available()
-        accelerator = Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
+        accelerator = accelerate.Accelerator(mixed_precision=PRECISIONS[self.precision], cpu=cpu)
         torch.backends.cuda.matmul.allow_tf32 = self.tf32
         torch.backends.cudnn.allow_tf32 = self.tf32
         return accelerator
@@ -227,16 +232,29 @@ class Prefinetune:
         sample = sample_queries(judged, self.queries, self.seed, "prefinetune.queries")
         return collection.subset(sample)
 
-    def lists(self, collection: Collection, index: Path | None = None) -> Lists:
+    def lists(self, collection: Collection, index: Path | None = None) -> Drawn:
         """Training lists of a collection whose queries all have a relevant passage.
 
         `index` is the folder of the sampler's index of the collection; None makes it now.
         """
-        candidates = self.sampler.candidates(collection, self.depth, index)
-        # qrels may name passages that the collection has no text of
-        relevant = {
-            query_id: {d: grade for d, grade in grades.items() if d in collection.passages}
-            for query_id, grades in collection.relevant().items()
-        }
+        covered = self.sampler.covered(collection.queries, index)
+        pools = [
+            self._labelled(collection.subset(covered[start : start + BLOCK]), index)
+            for start in range(0, max(len(covered), 1), BLOCK)
+        ]
         picker = SingleRelevant(self.margin)
-        return drawn(labelled(candidates, relevant), picker, self.negatives + 1, self.seed)
+        return drawn(Pools.joined(pools), picker, self.negatives + 1, self.seed)
+
+    def _labelled(self, collection: Collection, index: Path | None) -> Pools:
+        """The candidates of some queries with their labels."""
+        ranking = self.sampler.candidates(collection, self.depth, index)
+        read = ["query_id", "doc_id", *([] if self.margin is None else ["score"])]
+        candidates = Pools.of(ranking[read])
+        relevant = collection.relevant()
+        # qrels may name passages that the collection has no text of
+        doc_ids = list({doc_id for grades in relevant.values() for doc_id in grades})
+        known = dict(zip(doc_ids, collection.holds(doc_ids).tolist(), strict=True))
+        return labelled(
+            candidates,
+            {q: {d: g for d, g in grades.items() if known[d]} for q, grades in relevant.items()},
+        )

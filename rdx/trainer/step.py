@@ -31,6 +31,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rdx import memory
 from rdx.bars import tell
 from rdx.batches import MicroBatch
 from rdx.draws import seed as draw_seed
@@ -40,8 +41,8 @@ from rdx.parts import Loss
 from rdx.students import CrossEncoder, compile_encoder, is_compiled
 from rdx.students.packing import packs
 from rdx.tokens import Tokens
-from rdx.trainer import memory, processes, sharding
 from rdx.trainer import optimiser as grouping
+from rdx.trainer import processes, sharding
 from rdx.trainer.checkpoints import CheckpointState
 from rdx.trainer.preparing import MICROS, Group, Prepared, Share, prepare
 from rdx.trainer.settings import Trainer, kind
@@ -225,9 +226,10 @@ class Engine:
                 padded += group.padded
                 again += group.padded * cached
                 first += len(group.micros)
-        value, padded, again, *used = self._waited(loss, padded, again)
+        value, all_padded, all_again, *used = self._waited(loss, padded, again)
         self._sum_gradients(used)
-        return Done(value, sum(group.tokens for group in prepared.groups), int(padded), int(again))
+        tokens = sum(group.tokens for group in prepared.groups)
+        return Done(value, tokens, int(all_padded), int(all_again))
 
     def _passed(
         self, group: Group, cached: bool, scores_of: Callable[[int, MicroBatch], Tensor]

@@ -47,14 +47,14 @@ def _tar(members: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
-def tell(folder: Path, address: str) -> None:
+def tell(folder: Path, address: str, passages: int = PASSAGES, queries: int = QUERIES) -> None:
     """Give ir_datasets the facts of the small files instead of those of the real ones."""
     from rdx.data import catalogue, sources  # before ir_datasets, as rdx does it
     from ir_datasets.util import metadata  # isort: skip
 
     dataset = catalogue.load(ID)
     known = metadata.default_metadata_provider.get_metadata
-    counts = {"docs": PASSAGES, "queries": QUERIES, "qrels": QUERIES}
+    counts = {"docs": passages, "queries": queries, "qrels": queries}
     counts["docs"] += int(os.environ.get("TOO_MANY", "0"))
     metadata.default_metadata_provider.get_metadata = lambda one, part: (
         {"count": counts.get(getattr(part, "value", part))} if one == ID else known(one, part)

@@ -102,6 +102,8 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
             cells([option])
         assert all(key in str(error.value) for key in missing)
     (tmp_path / "any.tsv").write_text("a\tb\n")
+    (tmp_path / "vllm.py").touch()  # no extra that tests need
+    monkeypatch.syspath_prepend(tmp_path)
     values = [value.replace("FILE.tsv", f"{tmp_path}/any.tsv") for value in values]
     if option in ("data=files", "data=ir_datasets"):  # hold out no dev queries by themselves
         values.append("evaluation.interpolate=false")

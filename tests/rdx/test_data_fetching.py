@@ -86,7 +86,8 @@ def test_msmarco_is_fetched_checked_and_loaded(shelf, tmp_path):
     code = (
         "from rdx.data import IrDatasets; c = IrDatasets('msmarco-passage/train/judged', .2);"
         "t, d = c.load('train'), c.load('dev');"
-        "print(len(t.queries), len(d.queries), len(t.passages), t.passages['14'], t.counts)"
+        "known = t.holds(['14', '60', '1' * 9, '0', '']).tolist();"
+        "print(len(t.queries), len(d.queries), len(t.passages), t.passages['14'], t.counts, known)"
     )
     settings = {"IR_DATASETS_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     loaded = subprocess.run(  # now with ir_datasets as it is: no address leads anywhere
@@ -96,6 +97,7 @@ def test_msmarco_is_fetched_checked_and_loaded(shelf, tmp_path):
     assert int(train) + int(dev) == 30 and int(dev) > 0 and size == "60"
     assert text.startswith("basil basil passage 14 caf\u00e9 {")  # its encoding repaired
     assert "'qrels_without_query': 0" in text
+    assert text.rstrip().endswith("[True, False, False, True, False]")
 
 
 @pytest.mark.slow

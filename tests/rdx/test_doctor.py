@@ -142,10 +142,22 @@ def test_optional_packages():
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("peft", "lora"), ("fast_plaid", "plaid"), ("numpy", ""), ("no_such", "")],
+    [
+        *(("peft", "lora"), ("fast_plaid", "plaid"), ("vllm", "vllm")),
+        *(("numpy", ""), ("no_such", "")),
+    ],
 )
 def test_the_extra_of_a_package_is_read_from_the_metadata(module, extra):
     assert faults.extra_of(module) == extra
+
+
+def test_constraints_hold_where_the_extra_can_keep_to_them():
+    for module, command in {
+        "peft": "pip install -c constraints.txt -e '.[lora]'",
+        "vllm": "pip install -e '.[vllm]'",
+        "no_such": "pip install no_such",
+    }.items():
+        assert faults.installing(module) == command
 
 
 def test_memory_of_the_control_group(tmp_path, monkeypatch):

@@ -242,6 +242,7 @@ class Loss(RankNet):
 def elsewhere(tmp_path_factory, monkeypatch):
     """The folder of a Ray cluster that was started there, and which `address=auto` finds."""
     folder = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token that Ray once left in ~/.ray
     program = os.path.join(os.path.dirname(sys.executable), "ray")
     command = [program, "start", "--head", "--block", "--port=0", "--num-cpus=2"]
     with (folder / "ray.log").open("w") as log:

@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,15 +17,17 @@ from rdx.lists import (
     Depth,
     HalfTopHalfRandom,
     LogRank,
+    Pools,
     RandomDepth,
     SingleRelevant,
     Top,
     TrainingList,
-    drawn,
     fixed,
     labelled,
+    sizes,
     with_relevance,
 )
+from rdx.lists import drawn as drawn_from
 from tests.rdx.configured import check_refused, configured
 
 DL19 = Path(__file__).parents[2] / ".." / "shared" / "data" / "trec-dl-2019"
@@ -113,7 +116,8 @@ RELEVANT = {q: {"d3": 2, "d5": 1, "d8": 2} for q in QUERIES}
 
 def contrastive(candidates, relevant, negatives, seed, **options):
     """Stage 1's lists."""
-    return drawn(labelled(candidates, relevant), SingleRelevant(**options), negatives + 1, seed)
+    pools = labelled(Pools.of(candidates), relevant)
+    return drawn_from(pools, SingleRelevant(**options), negatives + 1, seed)
 
 
 def test_fixed_lists_are_the_same_in_every_epoch():
@@ -198,6 +202,10 @@ def ranked(n=6, k=3, queries=QUERIES, **columns) -> pd.DataFrame:
     return table.assign(teacher_rank=n + 1 - table["rank"], **columns)
 
 
+def drawn(table, picker, k, seed):
+    return drawn_from(Pools.of(table), picker, k, seed)
+
+
 def places(lists, epochs=range(400)):
     """How often each set of passages was drawn, as their numbers."""
     return Counter(
@@ -238,15 +246,21 @@ def test_half_is_from_the_top_and_half_from_the_rest():
 
 def test_top_is_the_beginning_in_every_epoch():
     lists = drawn(ranked(6), Top(), 2, seed=0)
-    assert lists(0) is lists(9)
+    assert lists(0) == lists(9)
     assert lists(0)[0] == TrainingList("q0", ("d0", "d1"), (6, 5))
 
 
 EACH = [RandomDepth(), LogRank(), HalfTopHalfRandom(), SingleRelevant(), SingleRelevant(0.5)]
 
 
+def marked(table, relevant) -> pd.DataFrame:
+    """The table with a column `relevant`."""
+    pairs = zip(table.query_id, table.doc_id, strict=True)
+    return table.assign(relevant=[d in relevant.get(q, {}) for q, d in pairs])
+
+
 def judged(queries=QUERIES, n=8) -> pd.DataFrame:
-    return with_relevance(ranked(n, queries=queries), {q: {"d3": 1, "d6": 2} for q in QUERIES})
+    return marked(ranked(n, queries=queries), {q: {"d3": 1, "d6": 2} for q in QUERIES})
 
 
 @pytest.mark.parametrize("picker", EACH, ids=repr)
@@ -268,7 +282,7 @@ def test_draws_depend_on_seed_epoch_and_query_alone(picker):
 @pytest.mark.parametrize("picker", EACH, ids=repr)
 @pytest.mark.parametrize("n", [2, 3, 30])
 def test_short_pools_give_short_lists(picker, n):
-    table = with_relevance(ranked(n, queries=["q0"]), {"q0": {"d0": 1}})
+    table = marked(ranked(n, queries=["q0"]), {"q0": {"d0": 1}})
     [one] = drawn(table, picker, 10, seed=0)(0)
     assert len(one.doc_ids) == min(n, 10) or (isinstance(picker, SingleRelevant) and picker.margin)
     assert all(
@@ -293,7 +307,7 @@ def test_scores_and_ranks_go_with_their_passages():
 
 def test_likely_false_negatives_are_left_out():
     """First-stage scores are 0, -1, ..., -7; teacher scores 0, 10, ..., 70; d3 is relevant."""
-    table = with_relevance(ranked(8), dict.fromkeys(QUERIES, {"d3": 1}))
+    table = marked(ranked(8), dict.fromkeys(QUERIES, {"d3": 1}))
     table = table.assign(teacher_score=10.0 * (table["rank"] - 1))
 
     def negatives(**options):
@@ -319,11 +333,72 @@ def test_without_a_score_nothing_is_left_out():
 
 
 def test_labels_are_ranks():
-    table = labelled(pool(["b", "a"], 2), {"a": {"far": 1, "d1": 2}, "b": {}, "c": {"d0": 1}})
-    assert table[["query_id", "doc_id", "teacher_rank"]].values.tolist() == [
-        ["b", "d0", 2], ["b", "d1", 2], ["a", "d0", 2], ["a", "d1", 1], ["a", "far", 1],
-    ]  # fmt: skip
-    assert table.score.isna().tolist() == [False] * 4 + [True]
+    relevant = {"a": {"far": 1, "d1": 2, "afar": 1}, "b": {}, "c": {"d0": 1}}
+    pools = labelled(Pools.of(pool(["b", "a"], 2)), relevant)
+    assert [(one.query_id, one.doc_ids(), one.ranks.tolist()) for one in pools] == [
+        ("b", ["d0", "d1"], [2, 2]),
+        ("a", ["d0", "d1", "afar", "far"], [2, 1, 1, 1]),
+    ]
+    assert np.isnan(pools[1].first).tolist() == [False, False, True, True]
+    assert pools[1].relevant.tolist() == [False, True, True, True]
+    none = labelled(Pools.of(pool(["b"], 2)), {})
+    assert [one.ranks.tolist() for one in none] == [[2, 2]]
+
+
+def test_pools_of_blocks_are_the_pools_of_all():
+    """Whatever names blocks share, and with queries between that are left out."""
+    table = judged()
+    rows = [table[table.query_id.isin(block)] for block in (QUERIES[:3], QUERIES[3:4], QUERIES[4:])]
+    rows[1] = rows[1].assign(doc_id=rows[1].doc_id + "x")
+    whole, joined = Pools.of(pd.concat(rows)), Pools.joined([Pools.of(part) for part in rows])
+    few = np.arange(len(whole)) % 3 == 1
+    for one, other in ((whole, joined), (whole.kept(few), joined.kept(few))):
+        assert len(one) == len(other) > 0
+        for a, b in zip(one, other, strict=True):
+            assert (a.query_id, a.doc_ids()) == (b.query_id, b.doc_ids())
+            for name in ("ranks", "first", "relevant"):
+                assert (getattr(a, name) == getattr(b, name)).all()
+    kept = [pool.query_id for pool in whole.kept(few)]
+    assert kept == [q for i, q in enumerate(QUERIES) if i % 3 == 1]
+    assert len(Pools.of(table[:0])) == len(Pools.of(table).kept(np.zeros(30, bool))) == 0
+
+
+def test_relevance_is_found_like_by_a_plain_loop():
+    relevant = {"q1": {"d3": 1, "none": 1}, "q2": {"d0": 2, "d7": 1}, "other": {"d1": 1}}
+    table = ranked(8).sample(frac=1, random_state=0)
+    pools, expected = with_relevance(Pools.of(table), relevant), Pools.of(marked(table, relevant))
+    for one, other in zip(pools, expected, strict=True):
+        assert one.query_id == other.query_id and (one.relevant == other.relevant).all()
+
+
+@pytest.mark.parametrize("picker", [Top(), *EACH], ids=repr)
+@pytest.mark.parametrize("k", [2, 4, 30])
+def test_sizes_are_told_without_a_draw(picker, k):
+    """Pools of one to twelve passages, of which some or all may be relevant."""
+    table = pd.concat(judged([q], 1 + i % 12) for i, q in enumerate(QUERIES))
+    lists = drawn(table, picker, k, seed=1)
+    for epoch in (0, 3):
+        expected = [len(one.doc_ids) for one in list(lists(epoch))]
+        assert sizes(lists(epoch)).tolist() == expected and min(expected) >= 2
+        assert sizes(list(lists(epoch))).tolist() == expected
+    assert lists.query_ids == [one.query_id for one in lists(0)]
+
+
+def test_a_list_is_picked_when_it_is_asked_for():
+    """A pick that is refused harms nobody who does not want it."""
+
+    class Once(RandomDepth):
+        def pick(self, pool, k, draw):
+            if pool.query_id != "q7":
+                raise AssertionError(pool.query_id)
+            return super().pick(pool, k, draw)
+
+    lists = drawn(judged(), Once(), 4, seed=0)
+    epoch = lists(2)
+    assert len(epoch) == 30 and sizes(epoch).sum() == 120
+    assert epoch[7] == epoch[-23] == drawn(judged(), RandomDepth(), 4, seed=0)(2)[7]
+    with pytest.raises(IndexError):
+        epoch[30]
 
 
 # --- depth and picking ---

@@ -5,7 +5,7 @@ import pytest
 from trainer_toys import TOY, equal, stopped, trained
 
 from rdx import rankings
-from rdx.lists import LogRank, RandomDepth, SingleRelevant, drawn, with_relevance
+from rdx.lists import LogRank, Pools, RandomDepth, SingleRelevant, drawn, with_relevance
 from rdx.trainer import Epochs
 
 
@@ -15,7 +15,8 @@ def table():
     ]
     candidates = rankings.rank(*zip(*rows, strict=True))
     relevant = {q: {f"d{i}": 1, f"d{i + 4}": 1} for i, q in enumerate(TOY.queries)}
-    return with_relevance(candidates.assign(teacher_rank=candidates["rank"]), relevant)
+    pools = Pools.of(candidates.assign(teacher_rank=candidates["rank"]))
+    return with_relevance(pools, relevant)
 
 
 PICKERS = [LogRank(), SingleRelevant(margin=0.5)]
@@ -44,8 +45,8 @@ def test_an_interrupted_training_sees_the_same_lists(tmp_path, picker):
 
 def test_the_batch_decides_nothing():
     lists = drawn(table(), RandomDepth(), 5, seed=0)
-    backwards = {epoch: lists(epoch) for epoch in reversed(range(6))}
+    backwards = {epoch: list(lists(epoch)) for epoch in reversed(range(6))}
     assert all(lists(epoch) == backwards[epoch] for epoch in range(6))
     state = np.random.get_state()[1].tolist()
-    lists(0)
+    list(lists(0))
     assert np.random.get_state()[1].tolist() == state  # no global generator is touched

@@ -101,7 +101,7 @@ def test_decoded_row_groups_are_kept_up_to_the_memory(tmp_path, monkeypatch):
 
     probe = StoredRanking(path)
     probe.of(["q0"])
-    group = probe._bytes()
+    group = probe._bytes
     assert decoded(2**20, "01230") == [1, 2, 3, 0]
     assert decoded(0, "0123") == [3]
     assert decoded(2 * group, "0102") == [0, 2]

@@ -181,7 +181,7 @@ def test_a_head_that_reads_one_of_the_texts_alone_is_refused(text, tmp_path):
 
     def blind(**inputs):  # to the text; what follows a [SEP] is the passage
         after = (inputs["input_ids"] == 3).cumsum(1) - (inputs["input_ids"] == 3).long()
-        seen = inputs["attention_mask"] * (after != part - 1)
+        seen = (inputs["input_ids"] != 0) * (after != part - 1)
         mask = torch.where(seen.sum(1, keepdim=True) > 0, seen, 1)
         output = forward(**(inputs | {"attention_mask": mask}))
         output.last_hidden_state = output.last_hidden_state * seen.unsqueeze(2)

@@ -10,7 +10,14 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tqdm import tqdm
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+)
 
 from rdx import rankings
 from rdx.collection import Collection
@@ -225,8 +232,13 @@ def naive(llama):
 
 
 def likelihoods(folder) -> dict[str, dict[str, float]]:
-    lines = (folder / "ledger.jsonl").read_text().splitlines()
-    return {row["query_id"]: row["log_likelihood"] for row in map(json.loads, lines)}
+    """By query and passage, in the ledger's order of passages."""
+    scores: dict[str, dict[str, float]] = {}
+    for line in (folder / likelihood.LEDGER).read_text().splitlines():
+        row = json.loads(line)
+        for query_id, value in row["log_likelihood"].items():
+            scores.setdefault(query_id, {})[row["doc_id"]] = value
+    return scores
 
 
 def test_query_likelihood_equals_a_naive_computation(llama, naive, tmp_path):
@@ -272,48 +284,97 @@ def test_interpolation_ends_are_llm_and_first_stage(llama, tmp_path):
     assert ranked[0.5] not in (ranked[0.0], ranked[1.0])
 
 
+def alone(llama) -> dict[str, dict[str, float]]:
+    """Every pair scored by itself."""
+    scorer = likelihood._Scorer(teacher(llama))
+    scores: dict[str, dict[str, float]] = {}
+    for query_id, doc_id in zip(FIRST.query_id, FIRST.doc_id, strict=True):
+        pair = (TEXTS.passages[doc_id], [TEXTS.queries[query_id]])
+        [[value]] = scorer.scores([pair], tqdm(disable=True))
+        scores.setdefault(query_id, {})[doc_id] = value
+    return scores
+
+
+def test_a_passage_is_read_once_for_all_its_queries(llama, tmp_path, monkeypatch):
+    forward, sizes = LlamaForCausalLM.forward, []
+
+    def counted(self, input_ids=None, **more):
+        sizes.append((len(input_ids), more.get("past_key_values") is not None))
+        return forward(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counted)
+    shared = teacher(llama, chunk=100).rank(FIRST, TEXTS, tmp_path)
+    passages = FIRST.doc_id.nunique()
+    assert sizes[0] == (passages, False) and all(kept for _, kept in sizes[1:])
+    assert sum(size for size, _ in sizes) == len(FIRST) > 2 * passages
+
+    # the same as each pair alone, and as chunks, batches and models that cannot share
+    expected = alone(llama)
+    for query_id, places in ranks(shared).items():
+        best = [expected[query_id][d] for d in sorted(places, key=places.get)]
+        assert all(one > two - 1e-5 for one, two in zip(best, best[1:], strict=False))
+    everywhere = [likelihoods(tmp_path)]
+    for name, changed in {"POSITIONS": 3, "BATCH": 2, "_keeps": lambda *_: False}.items():
+        monkeypatch.setattr(likelihood, name, changed)
+        (tmp_path / name).mkdir()
+        teacher(llama, chunk=5).rank(FIRST, TEXTS, tmp_path / name)
+        everywhere.append(likelihoods(tmp_path / name))
+    for scored in everywhere:
+        assert scored.keys() == expected.keys()
+        for query_id, values in expected.items():
+            assert scored[query_id] == pytest.approx(values, abs=1e-5)
+
+
+def test_models_that_forget_do_not_share():
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 1, "hidden_size": 8}
+    assert likelihood._keeps(LlamaConfig(**sizes), 10**6)
+    window = MistralConfig(**sizes, sliding_window=100)
+    assert likelihood._keeps(window, 99) and not likelihood._keeps(window, 100)
+    assert not likelihood._keeps(MambaConfig(num_hidden_layers=2), 1)
+
+
 @pytest.fixture
 def asked(monkeypatch):
-    """The (query, passage) pairs that the LM was asked."""
-    pairs, scores = [], likelihood._Scorer.scores
+    """The (passage, queries) that the LM was asked."""
+    everything, scores = [], likelihood._Scorer.scores
 
     def recording(self, texts, progress):
-        pairs.extend(texts)
+        everything.extend(texts)
         return scores(self, texts, progress)
 
     monkeypatch.setattr(likelihood._Scorer, "scores", recording)
-    return pairs
+    return everything
+
+
+BY_PASSAGE = [
+    (TEXTS.passages[d], [TEXTS.queries[q] for q in rows.query_id])
+    for d, rows in FIRST.groupby("doc_id", sort=False)
+]
 
 
 def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatch):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    assert len(asked) == len(FIRST)
-    before = (tmp_path / "ledger.jsonl").read_bytes()
+    assert asked == BY_PASSAGE
+    before = (tmp_path / likelihood.LEDGER).read_bytes()
     monkeypatch.setattr(likelihood, "_Scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
-    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    assert (tmp_path / likelihood.LEDGER).read_bytes() == before
 
 
-@pytest.mark.parametrize("kept_lines", [0, 1, 2, 4, 6])
+@pytest.mark.parametrize("kept_lines", [0, 1, 2, 4, 7])
 def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / likelihood.LEDGER
     lines = path.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 7
+    assert len(lines) == len(BY_PASSAGE) > 8
     # killed half way through a line
     torn = lines[kept_lines][: len(lines[kept_lines]) // 2]
     path.write_bytes(b"".join(lines[:kept_lines]) + torn)
     asked.clear()
     resumed = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     pd.testing.assert_frame_equal(resumed, whole)  # scores bit for bit
-    # chunks of two queries that lack one are asked again as they were
-    missing = list(TEXTS.queries)[kept_lines // 2 * 2 :]
-    expected = [
-        (TEXTS.queries[q], TEXTS.passages[d])
-        for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True)
-        if q in missing
-    ]
-    assert sorted(asked) == sorted(expected)
+    # chunks of two passages that lack one are asked again as they were
+    assert asked == BY_PASSAGE[kept_lines // 2 * 2 :]
     assert likelihoods(tmp_path).keys() == TEXTS.queries.keys()
     asked.clear()
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
@@ -332,7 +393,8 @@ def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(likelihood._Scorer, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    assert list(likelihoods(tmp_path)) == list(TEXTS.queries)[:4]
+    lines = (tmp_path / likelihood.LEDGER).read_text().splitlines()
+    assert [json.loads(line)["doc_id"] for line in lines] == list(FIRST.doc_id.unique())[:4]
 
 
 def test_bf16_is_close_to_float32(llama, tmp_path):

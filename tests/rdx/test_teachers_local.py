@@ -10,11 +10,21 @@ import torch
 from tokenizers import AddedToken, Tokenizer, processors
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    PreTrainedTokenizerFast,
+)
 
-from rdx.teachers import engine, local
-from rdx.teachers.local import Local, complete, revision
+from rdx import memory
+from rdx.teachers import engine
+from rdx.teachers.engine import cached_values, complete, of_like_length
+from rdx.teachers.local import Local
 from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
+from rdx.teachers.models import which
 from rdx.teachers.parsing import read
 from tests.rdx.configured import configured
 
@@ -331,7 +341,7 @@ def test_first_token_needs_single_tokens(llama, tmp_path):
 
 def prompt_of(folder, messages, **more) -> str:
     """The prompt as tokens, as the model sees it."""
-    row = local._Engine(settings(str(folder), **more))._row(messages, 2)
+    row = settings(str(folder), **more).load().row(messages, 2)
     return " ".join(VOCABULARY[i] for i in row.ids)
 
 
@@ -453,21 +463,35 @@ def test_callers_in_step_share_their_batches(llama, monkeypatch):
     assert sizes == [6] * 5
 
 
-def test_the_oldest_request_is_never_left_out():
-    class Request:
-        def __init__(self, length):
-            self.length = lambda: length
+def test_rows_of_like_length_share_a_batch():
+    for _ in range(300):
+        lengths = RANDOM.integers(1, 30, RANDOM.integers(1, 25)).tolist()
+        most, tokens = int(RANDOM.integers(1, 15)), int(RANDOM.integers(1, 200))
+        picked = of_like_length(lengths, most, tokens)
 
-    for _ in range(200):
-        waiting = [Request(int(n)) for n in RANDOM.integers(1, 50, RANDOM.integers(1, 40))]
-        most = int(RANDOM.integers(1, 20))
-        picked = local._pick(waiting, most)
-        assert len(picked) == len(set(map(id, picked))) == min(most, len(waiting))
-        assert waiting[0] in picked
-        if len(waiting) > most:  # neighbours in length
-            lengths = sorted(request.length() for request in waiting)
-            nearest = [request.length() for request in picked]
-            assert any(lengths[i : i + most] == nearest for i in range(len(lengths)))
+        # naively: every run of the rows in order of length that has the first one
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        runs = [order[i:j] for i in range(len(order)) for j in range(i + 1, len(order) + 1)]
+        runs = [run for run in runs if 0 in run and len(run) <= most]
+        whole = {tuple(run): len(run) * max(lengths[i] for i in run) for run in runs}
+        fitting = [run for run in runs if len(run) == 1 or whole[tuple(run)] <= tokens]
+        largest = [run for run in fitting if len(run) == max(map(len, fitting))]
+        padding = {tuple(run): whole[tuple(run)] - sum(lengths[i] for i in run) for run in largest}
+        assert padding[tuple(picked)] == min(padding.values())
+
+
+def test_a_batch_fits_into_the_memory_for_keys_and_values(llama, monkeypatch):
+    # 2 layers of keys and values with 2 heads of 8 numbers, 4 bytes each: 256 bytes a token
+    room = 2 * 256 * 3 * (30 + 4)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room)
+    loaded = settings(llama, max_new_tokens=4).load()
+    rows = [loaded.row(user(some_text(27)), 3)] * 9  # and 3 of the template
+    assert (loaded.tokens, len(loaded.together(rows))) == (3 * 34, 3)
+    answers = texts(ask(settings(llama, max_new_tokens=4), [(user("river"), 3)] * 9))
+    monkeypatch.undo()
+    assert texts(ask(settings(llama, max_new_tokens=4), [(user("river"), 3)])) * 9 == answers
+    assert cached_values(GPT2Config(n_embd=32, n_layer=3, n_head=4)) == 2 * 3 * 32
+    assert cached_values(MambaConfig()) == 0
 
 
 def test_closing_ends_what_runs_and_fails_what_waits(scripted, llama):
@@ -525,8 +549,10 @@ def test_identity_follows_the_model_not_its_place(scripted, llama, tmp_path):
     with (moved / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
-    assert revision(str(moved)) != revision(scripted) != revision(llama)
-    assert len(revision("asset:SmolLM2-135M-Instruct")) == 64
+    revisions = [which(str(folder))["revision"] for folder in (moved, scripted, llama)]
+    assert len(set(revisions)) == 3
+    asset = which("asset:SmolLM2-135M-Instruct")
+    assert asset["model"] == "asset:SmolLM2-135M-Instruct" and len(str(asset["revision"])) == 64
 
 
 def test_identity_holds_what_changes_answers(llama):

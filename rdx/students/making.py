@@ -1,0 +1,106 @@
+"""Make a student, or load one that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+
+from rdx.assets import model_path
+from rdx.draws import seed as draw_seed
+from rdx.loading import ModelError, explained
+from rdx.students import packing, probe
+from rdx.students.apart import refuse_mixing
+from rdx.students.encoder import LIKE_BERT, CrossEncoder, add_adapters, compile_encoder
+from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
+from rdx.students.heads import OWN
+from rdx.students.settings import VARLEN
+from rdx.students.tokenising import Pairs, load_tokenizer
+from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rdx.students.settings import Student
+
+
+def tokenizer(settings: Student) -> PreTrainedTokenizerBase:
+    """As `Student.tokenizer`."""
+    folder = str(model_path(settings.model, settings.revision))
+    return load_tokenizer(folder, f"student.model={settings.model}")
+
+
+def create(settings: Student, seed: int) -> CrossEncoder:
+    """As `Student.create`."""
+    folder = model_path(settings.model, settings.revision)
+    name = f"student.model={settings.model}"
+    with explained(name):
+        check_folder(Path(folder), name, settings.head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(seed, "weights"))
+        student = _assembled(settings, folder, name, fresh=True)
+        if saved_head(Path(folder)) is not None:
+            _load_head(student, Path(folder), name)
+        if settings.attention == "sparse":
+            refuse_mixing(student.encoder, settings.query_length, settings.passage_length)
+        probe.check(student, settings)
+        return _finished(settings, student, adapt=True)
+
+
+def load(settings: Student, folder: Path, seed: int | None = None) -> CrossEncoder:
+    """As `Student.load`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(seed or 0, "adapters"))
+        training = seed is not None
+        student = _assembled(settings, str(folder), str(folder), fresh=False, training=training)
+        student.pairs.side = saved_side(folder)
+        _load_head(student, folder, str(folder))
+        return _finished(settings, student, adapt=training)
+
+
+def _assembled(
+    settings: Student, folder: str, name: str, fresh: bool, training: bool = True
+) -> CrossEncoder:
+    config = configuration(folder, name)
+    extra = {} if settings.layers is None else first_layers(config, settings.layers, name)
+    implementation = settings.attention_implementation
+    if implementation is None and training and not torch.cuda.is_available():
+        # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
+        # 1.4 times slower.
+        implementation = "eager"
+    if implementation is not None:
+        extra["attn_implementation"] = implementation
+    if settings.dropout is not None:
+        extra |= dict.fromkeys(dropouts(config), settings.dropout)
+    if implementation == VARLEN:
+        packing.register()
+        if config.model_type not in LIKE_BERT:
+            raise ModelError(
+                f"student.attention_implementation='varlen': {name} is a model of type "
+                f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
+            )
+    encoder = read_encoder(folder, name, settings.head == "cls", settings.layers, fresh, **extra)
+    if settings.head != "cls" and getattr(encoder, "pooler", None) is not None:
+        # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
+        encoder.pooler.requires_grad_(False)
+    encoder = encoder.float()
+    own = OWN.get(settings.head)
+    head = own(encoder.config.hidden_size) if own is not None else None
+    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder))
+
+
+def _load_head(student: CrossEncoder, folder: Path, name: str) -> None:
+    if student.head is not None:
+        with explained(f"{name}: {HEAD}"):
+            student.head.load_state_dict(load_file(folder / HEAD))
+
+
+def _finished(settings: Student, student: CrossEncoder, adapt: bool) -> CrossEncoder:
+    """The student with fresh adapters, if it is to have some, and compiled."""
+    if settings.lora is not None and adapt:
+        add_adapters(student.encoder, settings.lora)
+    if settings.compile:
+        compile_encoder(student.encoder)
+    return student
