@@ -2,13 +2,14 @@
 
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from analysis.spec import parse
 from rdx import commands, config, samplers, stages, teachers
 from rdx.batches import Schedule
+from rdx.collection import Collection
 from rdx.config import ROOT, ConfigError, expand, load_spec
 from rdx.data import rank_distillm
 from rdx.declared import SCHEDULES, marked
@@ -423,7 +424,7 @@ def test_the_files_that_are_fetched_give_the_lists_of_the_paper(tmp_path):
     run = tmp_path / "rd-colbert.run"
     rank_distillm.cut_out(tmp_path / "first.run", teacher, run)  # what `data fetch` does
     passages = {f"d{i}": "text" for i in range(1, 5)}
-    collection = SimpleNamespace(name="x", queries=dict.fromkeys("123", "q"), passages=passages)
+    collection = Collection("x", dict.fromkeys("123", "q"), passages, pd.DataFrame())
     found = samplers.Recorded(str(run), "rank").candidates(collection, 100)
     ranked = teachers.Recorded(str(teacher)).rank(found, collection, tmp_path)
     lists = Depth(2, pool=100).select(found, ranked)

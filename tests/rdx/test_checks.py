@@ -176,7 +176,7 @@ def test_dev_queries_are_asked_of_the_data_itself(tmp_path):
 def test_an_optional_package_that_lacks_is_missed_at_the_start(monkeypatch):
     from rdx.teachers import Endpoint
 
-    monkeypatch.setattr(Endpoint, "requires", "no_such_package")
+    monkeypatch.setattr(Endpoint, "requires", "no_such_package", raising=False)
     cell = cell_of("teacher=rankgpt", "teacher.backend.model=m")
     with pytest.raises(MissingFile, match=r"^teacher\.backend.*no_such_package"):
         config.check(cell)
