@@ -41,6 +41,7 @@ from rdx.teachers.local import Local
 from rdx.teachers.messages import Answer, Message, TooLong
 from rdx.teachers.models import load_causal
 from rdx.teachers.parsing import parse
+from rdx.teachers.scorer import Scorer
 
 WINDOW, STRIDE = 20, 10
 SHAPES: dict[str, dict[str, int]] = {
@@ -202,7 +203,7 @@ def padding(loaded: Engine, given: list[Window], batch: int, flight: int) -> tup
 
 def likelihoods(settings: QueryLikelihood, every: list[Window], passages: int) -> None:
     """Print pairs per second: passages with 1, 2 and 8 queries, read once or with each query."""
-    scorer = likelihood._Scorer(settings)
+    scorer = Scorer(settings)
     quiet = tqdm(disable=True)
     queries = list(dict.fromkeys(query for _, query, _ in every))
     texts = list(dict.fromkeys(text for _, _, shown in every for text in shown))[:passages]

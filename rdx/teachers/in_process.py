@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from rdx import hub
-from rdx.teachers.chats import Row
 from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Identity, Lost, Message
+
+if TYPE_CHECKING:
+    from rdx.teachers.chats import Row
 
 # Between two batches the callers read their answers and ask again. A batch starts once nobody has
 # asked for this long (seconds); otherwise every other batch would hold the first to come back only.
@@ -104,6 +104,8 @@ class InProcess:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self._thread = self._engine = None
+        import torch  # cells are signed without it
+
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -8,15 +8,17 @@ before the first passage and nothing else, about one token in thirty at 20 passa
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rdx.assets import Model, check_model
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
 from rdx.precision import AUTO, chosen
-from rdx.teachers.engine import Engine
 from rdx.teachers.in_process import InProcess
 from rdx.teachers.messages import Identity
-from rdx.teachers.models import which
+from rdx.teachers.revisions import which
+
+if TYPE_CHECKING:
+    from rdx.teachers.engine import Engine
 
 SCORES = ("generate", "first_token")
 
@@ -107,4 +109,6 @@ class Local:
 
     def load(self) -> Engine:
         """The loaded model."""
+        from rdx.teachers.engine import Engine  # torch and Transformers
+
         return Engine(self)

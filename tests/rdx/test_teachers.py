@@ -22,6 +22,8 @@ from transformers import (
 from rdx import rankings
 from rdx.collection import Collection
 from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
+from rdx.teachers import scorer as scoring
+from rdx.teachers.scorer import Scorer, keeps
 from tests.rdx.configured import configured
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
@@ -286,7 +288,7 @@ def test_interpolation_ends_are_llm_and_first_stage(llama, tmp_path):
 
 def alone(llama) -> dict[str, dict[str, float]]:
     """Every pair scored by itself."""
-    scorer = likelihood._Scorer(teacher(llama))
+    scorer = Scorer(teacher(llama))
     scores: dict[str, dict[str, float]] = {}
     for query_id, doc_id in zip(FIRST.query_id, FIRST.doc_id, strict=True):
         pair = (TEXTS.passages[doc_id], [TEXTS.queries[query_id]])
@@ -314,8 +316,8 @@ def test_a_passage_is_read_once_for_all_its_queries(llama, tmp_path, monkeypatch
         best = [expected[query_id][d] for d in sorted(places, key=places.get)]
         assert all(one > two - 1e-5 for one, two in zip(best, best[1:], strict=False))
     everywhere = [likelihoods(tmp_path)]
-    for name, changed in {"POSITIONS": 3, "BATCH": 2, "_keeps": lambda *_: False}.items():
-        monkeypatch.setattr(likelihood, name, changed)
+    for name, changed in {"POSITIONS": 3, "BATCH": 2, "keeps": lambda *_: False}.items():
+        monkeypatch.setattr(scoring, name, changed)
         (tmp_path / name).mkdir()
         teacher(llama, chunk=5).rank(FIRST, TEXTS, tmp_path / name)
         everywhere.append(likelihoods(tmp_path / name))
@@ -327,22 +329,22 @@ def test_a_passage_is_read_once_for_all_its_queries(llama, tmp_path, monkeypatch
 
 def test_models_that_forget_do_not_share():
     sizes = {"num_hidden_layers": 2, "num_attention_heads": 1, "hidden_size": 8}
-    assert likelihood._keeps(LlamaConfig(**sizes), 10**6)
+    assert keeps(LlamaConfig(**sizes), 10**6)
     window = MistralConfig(**sizes, sliding_window=100)
-    assert likelihood._keeps(window, 99) and not likelihood._keeps(window, 100)
-    assert not likelihood._keeps(MambaConfig(num_hidden_layers=2), 1)
+    assert keeps(window, 99) and not keeps(window, 100)
+    assert not keeps(MambaConfig(num_hidden_layers=2), 1)
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The (passage, queries) that the LM was asked."""
-    everything, scores = [], likelihood._Scorer.scores
+    everything, scores = [], Scorer.scores
 
     def recording(self, texts, progress):
         everything.extend(texts)
         return scores(self, texts, progress)
 
-    monkeypatch.setattr(likelihood._Scorer, "scores", recording)
+    monkeypatch.setattr(Scorer, "scores", recording)
     return everything
 
 
@@ -356,7 +358,7 @@ def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatc
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert asked == BY_PASSAGE
     before = (tmp_path / likelihood.LEDGER).read_bytes()
-    monkeypatch.setattr(likelihood, "_Scorer", None)  # not even loaded
+    monkeypatch.setattr(likelihood, "_scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
     assert (tmp_path / likelihood.LEDGER).read_bytes() == before
 
@@ -382,7 +384,7 @@ def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
 
 
 def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
-    scores, calls = likelihood._Scorer.scores, []
+    scores, calls = Scorer.scores, []
 
     def dies(self, texts, progress):
         calls.append(texts)
@@ -390,7 +392,7 @@ def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scores(self, texts, progress)
 
-    monkeypatch.setattr(likelihood._Scorer, "scores", dies)
+    monkeypatch.setattr(Scorer, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         teacher(llama).rank(FIRST, TEXTS, tmp_path)
     lines = (tmp_path / likelihood.LEDGER).read_text().splitlines()

@@ -24,8 +24,8 @@ from rdx.teachers import engine
 from rdx.teachers.engine import cached_values, complete, of_like_length
 from rdx.teachers.local import Local
 from rdx.teachers.messages import Answer, Failed, Fatal, TooLong
-from rdx.teachers.models import which
 from rdx.teachers.parsing import read
+from rdx.teachers.revisions import which
 from tests.rdx.configured import configured
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
