@@ -107,6 +107,7 @@ def test_out_and_no_models(uri, tmp_path):
     assert (tmp_path / "table.md").is_file()
 
 
+@pytest.mark.slow
 def test_all_goes_on_where_nothing_was_found(uri, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.__main__.specs", lambda: ["demo", "losses"])

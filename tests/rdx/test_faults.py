@@ -251,6 +251,7 @@ def test_sigterm_ends_with_143(place, tmp_path):
     assert status == 143 and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_an_analysis_without_trials_is_one_line(rdx, tmp_path):
     done = rdx(["demo"], tmp_path, module=("-m", "analysis"))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

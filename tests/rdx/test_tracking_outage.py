@@ -159,8 +159,8 @@ def test_a_removed_database_is_written_again(good, rdx, tmp_path):
     assert good.recorded() == set() and not (tmp_path / "mlflow.db").exists()
     words = ["sync", f"store={good.store}", f"tracking.uri={good.settings.uri}"]
     words += [f"tracking.artifacts={good.settings.artifacts}"]
-    done = [rdx(words, tmp_path).stdout for _ in range(2)]  # this process has the old file open
-    assert [re.findall(r"\d+", line) for line in done] == [["4", "0"], ["0", "0"]]
+    done = rdx(words, tmp_path)  # this process has the old file open
+    assert re.findall(r"\d+", done.stdout) == ["4", "0"]
     (tmp_path / "mlflow.db").rename(tmp_path / "again.db")
     again = good.but(uri=f"sqlite:///{tmp_path}/again.db")
     after = contents(again)
