@@ -105,7 +105,7 @@ def test_a_killed_process_ends_all_and_the_next_run_goes_on(
     assert len(both) == 2 and not any(process.is_running() for process in both)
     assert not list(tmp_path.glob("store/distill/*/manifest.json"))
     printed = ran(rdx, arguments, tmp_path, torchrun())
-    assert "Stages computed: 2 (distill 1, evaluate 1)" in printed[-1]
+    assert "Stages computed: 3 (distill 1, evaluate 1, tokens 1)" in printed[-1]
     assert weights(tmp_path) == weights(undisturbed)
 
 
