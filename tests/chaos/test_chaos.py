@@ -37,7 +37,7 @@ ATTEMPTS = 6  # with a fault, before a grid may finish undisturbed
 # These hold times, or paths; the numbers of the first are compared without them.
 TIMED = ("timing", "seconds", "own_seconds", "stages")
 PLACES = ("tracking", "store")  # of a configuration: no part of a cell's identity
-STAGES = ("candidates", "teach", "prefinetune", "distill", "evaluate", "retrieve", "index")
+STAGES = tuple("candidates teach select prefinetune distill evaluate retrieve index tokens".split())
 
 
 @pytest.fixture(scope="module")
