@@ -40,7 +40,7 @@ SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
-BLOCK = 40_000  # queries of stage 1 whose candidates are held as a table at once
+BLOCK = 20_000  # queries of stage 1 whose candidates are held as a table at once
 
 
 def kind(device: str) -> str:
