@@ -164,7 +164,7 @@ def scores(
     done
         Told how many more pairs were given to the model.
     """
-    found = torch.zeros(len(rows), device=device)
+    values = torch.zeros(len(rows), device=device)
     places = np.arange(len(rows))
 
     def prepared(members: IntArray) -> MicroBatch:
@@ -173,9 +173,9 @@ def scores(
     with closing(ahead(groups(tokens.lengths(rows), max_tokens), prepared)) as micros:
         for micro in micros:
             inputs = micro.to(device)
-            found[inputs.positions] = model(inputs.inputs, inputs.parts).float()
+            values[inputs.positions] = model(inputs.inputs, inputs.parts).float()
             done(len(inputs.positions))
-    return found.cpu().numpy()
+    return values.cpu().numpy()
 
 
 def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Generator[U]:
@@ -256,9 +256,9 @@ def cuts(lengths: Sequence[int] | IntArray, max_tokens: int) -> list[tuple[int, 
         best = queue[0][0]
         chosen.append(best)
         cost = heights[best] + slopes[best] * end
-    found: list[tuple[int, int]] = []
+    pieces: list[tuple[int, int]] = []
     end = len(chosen)
     while end:
-        found.append((chosen[end - 1], end))
+        pieces.append((chosen[end - 1], end))
         end = chosen[end - 1]
-    return found[::-1]
+    return pieces[::-1]

@@ -37,8 +37,8 @@ def gpu_name() -> str | None:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return None if found is None else str(found).upper()
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return None if accelerator is None else str(accelerator).upper()
 
 
 @lru_cache(maxsize=1)

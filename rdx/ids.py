@@ -70,9 +70,9 @@ class Places:
         codes, distinct = pd.factorize(np.asarray(keys, dtype=object))
         wanted = np.fromiter(map(hash_of, distinct), np.uint64, len(distinct))
         at = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
-        found = np.full(len(distinct), -1, dtype=np.int64)
+        place_of = np.full(len(distinct), -1, dtype=np.int64)
         if len(self.hashes):
             known = self.hashes[at] == wanted
-            found[known] = self.places[at[known]]
-        places: npt.NDArray[np.int64] = found[codes]
+            place_of[known] = self.places[at[known]]
+        places: npt.NDArray[np.int64] = place_of[codes]
         return places

@@ -148,11 +148,11 @@ class Passages(Mapping[str, str]):
         if not isinstance(store, PickleLz4FullStore) or store.lookup._key_field_prefix:
             return np.array([doc_id in self for doc_id in doc_ids], dtype=bool)
         index = store.lookup.idx()
-        found = np.array(index[doc_ids], dtype=np.int64) >= 0
+        indexed = np.array(index[doc_ids], dtype=np.int64) >= 0
         # the index compares the beginning of a key that is longer than all of its own
         fits = (len(doc_id.encode()) <= index.keylen for doc_id in doc_ids)
         known = (doc_id not in self._dropped for doc_id in doc_ids)
-        return np.asarray(found & np.fromiter(fits, bool) & np.fromiter(known, bool))
+        return np.asarray(indexed & np.fromiter(fits, bool) & np.fromiter(known, bool))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over doc ids in corpus order."""

@@ -61,7 +61,7 @@ def rerank(
         accelerator.autocast(),
         bar(total=len(rows), desc=name, unit="pair") as progress,
     ):
-        found = batches.scores(
+        scores = batches.scores(
             student, tokens, rows, accelerator.device, max_tokens, progress.update
         )
     seconds = time.perf_counter() - start
@@ -75,7 +75,7 @@ def rerank(
             tokens.queries.truncated[queries].sum() + tokens.passages.truncated[passages].sum()
         ),
     )
-    return rankings.rank(query_ids, doc_ids, found), timing
+    return rankings.rank(query_ids, doc_ids, scores), timing
 
 
 def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:

@@ -191,13 +191,13 @@ class Judged:
 
     Attributes
     ----------
-    rows
-        Where they are in the pools.
+    relevant
+        Whether each passage of the pools is one [rows].
     outside
         Of those that are in none: number of the query and doc id, in order.
     """
 
-    rows: np.ndarray
+    relevant: np.ndarray
     outside: list[tuple[int, str]]
 
     @classmethod
@@ -208,8 +208,9 @@ class Judged:
             for number, query_id in enumerate(pools.query_ids.tolist())
             for doc_id in sorted(relevant.get(query_id, ()))
         ]
+        relevant_rows = np.zeros(len(pools.docs), dtype=bool)
         if not pairs:
-            return cls(np.zeros(0, np.int64), [])
+            return cls(relevant_rows, [])
         queries = np.array([number for number, _ in pairs])
         codes = numbers([doc_id for _, doc_id in pairs], pools.names)
         # all passages of each pair's query, compared with the pair's
@@ -217,12 +218,13 @@ class Judged:
         offsets = np.cumsum(sizes) - sizes
         rows = np.arange(sizes.sum()) + np.repeat(pools.starts[queries] - offsets, sizes)
         hits = pools.docs[rows] == np.repeat(codes, sizes)
-        found = np.logical_or.reduceat(hits, offsets)
-        outside = [pair for pair, known in zip(pairs, found.tolist(), strict=True) if not known]
-        return cls(rows[hits], outside)
+        relevant_rows[rows[hits]] = True
+        inside = np.logical_or.reduceat(hits, offsets).tolist()
+        outside = [pair for pair, known in zip(pairs, inside, strict=True) if not known]
+        return cls(relevant_rows, outside)
 
 
 def numbers(doc_ids: Sequence[str], names: pa.Array) -> np.ndarray:
     """The number of each doc id; -1 of one that has none."""
-    found = pc.index_in(pa.array(doc_ids, names.type), names)
-    return np.asarray(pc.fill_null(found, -1))
+    codes = pc.index_in(pa.array(doc_ids, names.type), names)
+    return np.asarray(pc.fill_null(codes, -1))

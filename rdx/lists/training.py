@@ -122,9 +122,7 @@ def drawn(pools: Pools, picker: Picker, k: int, seed: int) -> Drawn:
 
 def with_relevance(pools: Pools, relevant: Mapping[str, Mapping[str, int]]) -> Pools:
     """The pools, and which of their passages are relevant, given these of each query."""
-    is_relevant = np.zeros(len(pools.docs), dtype=bool)
-    is_relevant[Judged.of(pools, relevant).rows] = True
-    return replace(pools, more={**pools.more, "relevant": is_relevant})
+    return replace(pools, more={**pools.more, "relevant": Judged.of(pools, relevant).relevant})
 
 
 def labelled(candidates: Pools, relevant: Mapping[str, Mapping[str, int]]) -> Pools:
@@ -134,12 +132,10 @@ def labelled(candidates: Pools, relevant: Mapping[str, Mapping[str, int]]) -> Po
     queries that have candidates only.
     """
     judged = Judged.of(candidates, relevant)
-    is_relevant = np.zeros(len(candidates.docs), dtype=bool)
-    is_relevant[judged.rows] = True
     queries = np.array([number for number, _ in judged.outside], dtype=np.int64)
     names, docs = _numbered([doc_id for _, doc_id in judged.outside], candidates.names)
     ends = candidates.starts[queries + 1]
-    is_relevant = np.insert(is_relevant, ends, True)
+    is_relevant = np.insert(judged.relevant, ends, True)
     added = np.bincount(queries, minlength=len(candidates))
     first = candidates.more.get("first")
     return Pools(

@@ -10,11 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from rdx import hub
+from rdx import hub, late
 from rdx.teachers.messages import Answer, BackendError, Failed, Fatal, Identity, Lost, Message
 
 if TYPE_CHECKING:
+    import torch
+
     from rdx.teachers.chats import Row
+else:
+    torch = late.module("torch")
 
 # Between two batches the callers read their answers and ask again. A batch starts once nobody has
 # asked for this long (seconds); otherwise every other batch would hold the first to come back only.
@@ -104,8 +108,6 @@ class InProcess:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self._thread = self._engine = None
-        import torch  # cells are signed without it
-
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pandas as pd
 
-from rdx import rankings
+from rdx import late, rankings
 from rdx.assets import Model, check_model
 from rdx.bars import bar
 from rdx.collection import Collection
@@ -23,7 +23,9 @@ from rdx.precision import AUTO, chosen
 from rdx.teachers.tables import as_teacher_ranking
 
 if TYPE_CHECKING:
-    from rdx.teachers.scorer import Scorer
+    from rdx.teachers import scorer
+else:
+    scorer = late.module("rdx.teachers.scorer")  # torch and Transformers
 
 LEDGER = "scores.jsonl"
 
@@ -85,26 +87,20 @@ class QueryLikelihood:
         passages = list(asked)
         chunks = [passages[i : i + self.chunk] for i in range(0, len(passages), self.chunk)]
         todo = [chunk for chunk in chunks if any(d not in scores for d in chunk)]
-        scorer = _scorer(self) if todo else None
+        model = scorer.Scorer(self) if todo else None
         total = sum(len(asked[d]) for chunk in todo for d in chunk)
         with bar(total=total, desc="teaching", unit="pair", disable=not todo) as progress:
             for chunk in todo:
-                assert scorer is not None
+                assert model is not None
                 texts = [(collection.passages[d], [collection.queries[q] for q in asked[d]])
                          for d in chunk]  # fmt: skip
-                found = scorer.scores(texts, progress)
+                values_of = model.scores(texts, progress)
                 fresh = {d: dict(zip(asked[d], values, strict=True))
-                         for d, values in zip(chunk, found, strict=True)}  # fmt: skip
+                         for d, values in zip(chunk, values_of, strict=True)}  # fmt: skip
                 _append_ledger(work / LEDGER, fresh)
                 scores.update(fresh)
         rows = zip(candidates.query_id, candidates.doc_id, strict=True)
         return _by_score(candidates.assign(llm=[scores[d][q] for q, d in rows]), self.interpolation)
-
-
-def _scorer(settings: QueryLikelihood) -> Scorer:
-    from rdx.teachers.scorer import Scorer  # torch and Transformers: cells are signed without them
-
-    return Scorer(settings)
 
 
 def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:

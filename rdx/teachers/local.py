@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rdx import late
 from rdx.assets import Model, check_model
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
 from rdx.precision import AUTO, chosen
@@ -18,7 +19,9 @@ from rdx.teachers.messages import Identity
 from rdx.teachers.revisions import which
 
 if TYPE_CHECKING:
-    from rdx.teachers.engine import Engine
+    from rdx.teachers import engine
+else:
+    engine = late.module("rdx.teachers.engine")  # torch and Transformers
 
 SCORES = ("generate", "first_token")
 
@@ -107,8 +110,6 @@ class Local:
         """Tokens of the longest answer; None where the permutation decides them."""
         return 1 if self.score == "first_token" else self.max_new_tokens
 
-    def load(self) -> Engine:
+    def load(self) -> engine.Engine:
         """The loaded model."""
-        from rdx.teachers.engine import Engine  # torch and Transformers
-
-        return Engine(self)
+        return engine.Engine(self)

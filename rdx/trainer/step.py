@@ -161,17 +161,8 @@ class Engine:
             self.accelerator.process_index, self.accelerator.num_processes, level=self._sharded
         )
         limit = self.max_tokens * MICROS[kind(self._device.type)]
-        made = prepare(
-            *(
-                lists,
-                self.tokens,
-                self.loss,
-                self.max_tokens,
-                limit,
-                share,
-                packs(self.student.encoder),
-            )
-        )
+        packed = packs(self.student.encoder)
+        made = prepare(lists, self.tokens, self.loss, self.max_tokens, limit, share, packed)
         return made.pinned(self._device)
 
     def weigh(self, prepared: Prepared) -> None:

@@ -358,7 +358,7 @@ def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatc
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert asked == BY_PASSAGE
     before = (tmp_path / likelihood.LEDGER).read_bytes()
-    monkeypatch.setattr(likelihood, "_scorer", None)  # not even loaded
+    monkeypatch.setattr(likelihood, "scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
     assert (tmp_path / likelihood.LEDGER).read_bytes() == before
 
