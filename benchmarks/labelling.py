@@ -7,14 +7,15 @@ the answers with one regular expression, and keeps nothing. Prints Markdown:
 
 - windows per second of the client's own time (user and system, all threads) and of the clock, by
   prompt and lists in flight;
-- memory that labelling adds to the process, by number of windows; and what a second session takes
-  that finds all answers in the ledger, as after a kill at the end.
+- memory that labelling adds to the process, by number of windows; and what a session takes that
+  goes on after a kill at the end, when all windows were answered and nothing was returned.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -25,9 +26,9 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import psutil
@@ -38,6 +39,7 @@ from rdx.collection import Collection
 from rdx.teachers import Endpoint, Listwise
 from rdx.teachers.endpoint import TOKENS_AROUND, TOKENS_PER_PASSAGE
 from rdx.teachers.prompts import load
+from rdx.teachers.session import Session
 from rdx.teachers.windows import applied, positions
 
 PROMPTS = ("multi_turn", "single_turn")
@@ -48,7 +50,7 @@ VARIANTS = 997  # answers that the server knows for each size
 
 @dataclass(frozen=True)
 class Task:
-    """What one client process does; `session` 2 finds the ledger of session 1."""
+    """What one client process does; if it is `killed`, after the last answer."""
 
     client: str  # "rdx" or "openai"
     prompt: str
@@ -56,7 +58,7 @@ class Task:
     in_flight: int
     url: str
     folder: str
-    session: int = 1
+    killed: bool = False
 
 
 # --- the server ---
@@ -120,7 +122,7 @@ async def serve(latency: float) -> None:
     await server.serve_forever()
 
 
-@contextmanager
+@contextlib.contextmanager
 def served(latency: float) -> Iterator[str]:
     """The server in a process of its own, and its address."""
     command = [sys.executable, "-m", "benchmarks.labelling", "--serve", "--latency", str(latency)]
@@ -164,7 +166,11 @@ def label(task: Task, collection: Collection, candidates: pd.DataFrame) -> None:
     )
     work = Path(task.folder) / "teach"
     work.mkdir(exist_ok=True)
-    assert set(teacher.rank(candidates, collection, work).state) == {"ok"}
+    with contextlib.ExitStack() as stack:
+        if task.killed:
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+            stack.enter_context(mock.patch.object(Session, "ranking", side_effect=KeyboardInterrupt))
+        assert set(teacher.rank(candidates, collection, work).state) == {"ok"}
 
 
 def label_by_openai(task: Task, collection: Collection, candidates: pd.DataFrame) -> None:
@@ -255,8 +261,8 @@ def growth(sizes: list[int], in_flight: int, url: str, root: str) -> None:
     for windows in sizes:
         with tempfile.TemporaryDirectory(dir=root) as folder:
             first, second = (
-                measure(Task("rdx", PROMPTS[0], windows, in_flight, url, folder, session))
-                for session in (1, 2)
+                measure(Task("rdx", PROMPTS[0], windows, in_flight, url, folder, killed))
+                for killed in (True, False)
             )
         cells = (
             f"{first['memory'] / 1e6:.0f} | {second['clock']:.1f} | {second['memory'] / 1e6:.0f}"

@@ -10,7 +10,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
 
 from rdx import folders
 
@@ -41,7 +40,7 @@ class HomeSource(FileConfigSource):
         return taken and self._file(config_path).is_file()
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read an option; an experiment speaks of the whole configuration, and is a grid."""
+        """Read an option; an experiment speaks of the whole configuration."""
         from rdx.config.files import read  # Hydra imports plugins at every start of any program
 
         file = self._file(config_path)
@@ -49,7 +48,6 @@ class HomeSource(FileConfigSource):
         header = self._get_header_dict(file.read_text(encoding="utf-8"))
         if config_path.startswith(f"{folders.EXPERIMENTS}/"):
             header["package"] = "_global_"
-            config = OmegaConf.merge({"hydra": {"mode": "MULTIRUN"}}, config)
         return ConfigResult(self.provider, self.path, config, header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import hydra
 from hydra._internal import utils
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -165,8 +166,9 @@ def program() -> None:
         return
     _refuse_words(arguments)
     overrides = [a for a in arguments if not a.startswith("-")]
-    if not any(a.split("=")[0] in SHOWS for a in arguments):
-        multirun = any(a in MULTIRUN for a in arguments)
+    multirun = any(a in MULTIRUN for a in arguments)
+    runs = not any(a.split("=")[0] in SHOWS for a in arguments)
+    if runs:
         mine = [o for o in overrides if not key_of(o).startswith("hydra")]
         size = len(config.expand(mine))
         if size > 1 and not multirun and not _experiment(overrides):
@@ -180,12 +182,15 @@ def program() -> None:
                 print(f"left out: {' '.join(cell.overrides)}: {why}", file=sys.stderr)
             check(cells, mine)
             check_students(cells)
-    # Hydra wants -m before the first override; a user may put it anywhere.
-    flags = [a for a in arguments if a in MULTIRUN]
-    rest = [a for a in arguments if a not in MULTIRUN]
-    sys.argv[1:] = [*flags, *rest]
+    # Hydra wants -m before the first override; a user may put it anywhere. An experiment is a grid.
+    flags = ["-m"] if multirun or (runs and _experiment(overrides)) else []
+    sys.argv[1:] = [*flags, *(a for a in arguments if a not in MULTIRUN)]
     try:
-        with patch.object(utils, "run_and_report", lambda ask: ask()):  # it prints tracebacks
+        with (
+            patch.object(utils, "run_and_report", lambda ask: ask()),  # it prints tracebacks
+            # known by now; Hydra would compose everything once more to look for it
+            patch.object(Hydra, "get_mode", lambda *_, **__: None),
+        ):
             job()
     except (HydraException, OmegaConfBaseException) as error:
         raise config.ConfigError(config.explain(error, overrides)) from error

@@ -32,6 +32,7 @@ from rdx.declared import (
 from rdx.parts import WINDOWS
 from rdx.teachers import windows
 from rdx.teachers.budget import Caps, Prices
+from rdx.teachers.finished import Finished
 from rdx.teachers.messages import (
     Service,
 )
@@ -176,10 +177,11 @@ class Listwise:
             If the LLM refuses to answer at all (key, model, address).
         """
         lists = Lists(candidates)
-        with WindowTable(work / WINDOWS) as table:
-            session = Session(self, collection, work.name.partition(".")[0], lists, table)
+        owner = work.name.partition(".")[0]
+        with Finished(work) as finished, WindowTable(work / WINDOWS) as table:
+            session = Session(self, collection, owner, lists, table, finished)
             try:
                 asyncio.run(session.run())
             finally:
                 session.ledger.close()
-        return session.ranking()
+            return session.ranking()

@@ -20,6 +20,7 @@ from rdx.collection import Collection
 from rdx.rankings import USABLE
 from rdx.teachers import tokens, windows
 from rdx.teachers.budget import Meter, Prices, Stopped
+from rdx.teachers.finished import Finished
 from rdx.teachers.ledger import FAILED, REFUSED, REJECTED, TOO_LONG, UNFIT, Entry, Ledger
 from rdx.teachers.messages import (
     Answer,
@@ -112,8 +113,8 @@ class Session:
     ----------
     owner
         Of the ledger's entries.
-    table
-        Of the windows that are asked.
+    table, finished
+        Of the windows that are asked; of the lists that were finished by a killed process.
     """
 
     def __init__(
@@ -123,8 +124,10 @@ class Session:
         owner: str,
         lists: Lists,
         table: WindowTable,
+        finished: Finished,
     ) -> None:
-        self.teacher, self.collection, self.lists, self.table = teacher, collection, lists, table
+        self.teacher, self.collection, self.lists = teacher, collection, lists
+        self.table, self.finished = table, finished
         self.prompt: Prompt = load(teacher.prompt)
         self.backend: Backend = teacher.backend.backend()
         self.ledger = Ledger(Path(teacher.ledger), fresh=FRESH)
@@ -142,6 +145,8 @@ class Session:
     async def run(self) -> None:
         """Let `concurrency` workers take one list after the other."""
         self.requests.count_before()
+        if self.finished:
+            self.requests.standing.answered(before=True)
         self._announce()
         jobs = list(product(range(len(self.lists)), range(self.teacher.shuffles)))
         waiting = iter(enumerate(jobs))
@@ -174,12 +179,13 @@ class Session:
         """All passes over one list, from one input order; the windows go into the table."""
         teacher, asked = self.teacher, list[Window]()
         doc_ids, shown = self.lists[place], self._shown(place)
+        known = iter(self.finished.outcomes(place, shuffle))
         first = shuffle + (teacher.order == "shuffled")
         order, state = windows.shuffled(len(doc_ids), teacher.seed, shown.query_id, first), "ok"
         for turn in range(teacher.passes):
             for start, end in windows.positions(len(order), teacher.window, teacher.stride):
                 window = [doc_ids[position] for position in order[start:end]]
-                outcome = await self._window(shown, window)
+                outcome = next(known, None) or await self._window(shown, window)
                 asked.append(Window(shown.query_id, shuffle, turn, start, end, window, outcome))
                 if outcome.permutation is None:
                     self.table.add(number, asked)
@@ -187,6 +193,7 @@ class Session:
                 order = windows.applied(order, start, outcome.permutation)
                 state = "repaired" if outcome.state == "repaired" else state
         self.table.add(number, asked)
+        self.finished.add(place, shuffle, [window.outcome for window in asked])
         return _Order(order, state)
 
     def _shown(self, place: int) -> _Shown:
