@@ -169,7 +169,9 @@ def label(task: Task, collection: Collection, candidates: pd.DataFrame) -> None:
     with contextlib.ExitStack() as stack:
         if task.killed:
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-            stack.enter_context(mock.patch.object(Session, "ranking", side_effect=KeyboardInterrupt))
+            stack.enter_context(
+                mock.patch.object(Session, "ranking", side_effect=KeyboardInterrupt)
+            )
         assert set(teacher.rank(candidates, collection, work).state) == {"ok"}
 
 
