@@ -15,6 +15,9 @@ paid
 needs, gives
     of a loss: what it reads of a teacher; of a teacher: what it gives beyond an order of passages,
     each with the values of its own fields that this takes;
+scales, scale
+    of a loss: which scales of a teacher's scores it accepts (None, as without: all); of a teacher
+    that gives scores: a field (`rdx.rankings.Scale`), the scale that a student is given them in;
 check()
     raises FileNotFoundError or ValueError if something on this machine is not as it needs it; the
     message begins with the name of the field.

@@ -84,16 +84,27 @@ def impossible(cfg: Config) -> str:
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
     loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
-    if loss.needs == "ranks":
-        return ""
-    takes = getattr(teacher, "gives", {}).get(loss.needs)
-    if takes is not None and all(getattr(teacher, key) == value for key, value in takes.items()):
-        return ""
-    others = dict.fromkeys(_giving(loss.needs))
-    return (
-        f"loss {type(loss).__name__} needs {loss.needs}, which teacher {type(teacher).__name__} "
-        f"does not give; those that do: {', '.join(others)}"
-    )
+    name, scale = type(teacher).__name__, getattr(teacher, "scale", "none")
+    if loss.needs != "ranks" and not _gives(teacher, loss.needs):
+        return (
+            f"loss {type(loss).__name__} needs {loss.needs}, which teacher {name} does not give; "
+            f"those that do: {', '.join(dict.fromkeys(_giving(loss.needs)))}"
+        )
+    if scale != "none" and not _gives(teacher, "scores"):
+        return f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
+    accepted = getattr(loss, "scales", None)
+    if accepted is not None and scale not in accepted:
+        return (
+            f"loss {type(loss).__name__} does not accept teacher scores as teacher.scale={scale} "
+            f"gives them; scales that it does: {', '.join(accepted) or 'none'}"
+        )
+    return ""
+
+
+def _gives(teacher: Any, what: str) -> bool:
+    """Whether a teacher, as it is set, gives something beyond an order of passages."""
+    takes = getattr(teacher, "gives", {}).get(what)
+    return takes is not None and all(getattr(teacher, k) == value for k, value in takes.items())
 
 
 def _giving(what: str) -> Iterator[str]:
