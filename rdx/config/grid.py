@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from rdx import folders, grids
 from rdx.arguments import near
-from rdx.config.building import in_cell, part
+from rdx.config.building import in_cell, part, parts
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
 from rdx.config.composer import composing, parsed
@@ -83,21 +83,22 @@ def impossible(cfg: Config) -> str:
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
+    teacher = part(cfg, "teacher")
     name, scale = type(teacher).__name__, getattr(teacher, "scale", "none")
-    if loss.needs != "ranks" and not _gives(teacher, loss.needs):
-        return (
-            f"loss {type(loss).__name__} needs {loss.needs}, which teacher {name} does not give; "
-            f"those that do: {', '.join(dict.fromkeys(_giving(loss.needs)))}"
-        )
     if scale != "none" and not _gives(teacher, "scores"):
         return f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
-    accepted = getattr(loss, "scales", None)
-    if accepted is not None and scale not in accepted:
-        return (
-            f"loss {type(loss).__name__} does not accept teacher scores as teacher.scale={scale} "
-            f"gives them; scales that it does: {', '.join(accepted) or 'none'}"
-        )
+    for _, loss in parts(part(cfg, "loss"), "loss"):  # a sum, and its losses
+        needs, accepted = getattr(loss, "needs", "ranks"), getattr(loss, "scales", None)
+        if needs != "ranks" and not _gives(teacher, needs):
+            return (
+                f"loss {type(loss).__name__} needs {needs}, which teacher {name} does not give; "
+                f"those that do: {', '.join(dict.fromkeys(_giving(needs)))}"
+            )
+        if accepted is not None and scale not in accepted:
+            return (
+                f"loss {type(loss).__name__} does not accept teacher scores as "
+                f"teacher.scale={scale} gives them; scales that it does: {', '.join(accepted)}"
+            )
     return ""
 
 

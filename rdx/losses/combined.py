@@ -90,15 +90,6 @@ class Sum:
         """The strictest need of its parts."""
         return max((loss.needs for loss in self.losses), key=STRICTNESS.index)
 
-    @property
-    def scales(self) -> tuple[str, ...] | None:
-        """Those of teacher scores that all its parts accept; None: all."""
-        known = (getattr(loss, "scales", None) for loss in self.losses)
-        accepted = [scales for scales in known if scales is not None]
-        if not accepted:
-            return None
-        return tuple(scale for scale in accepted[0] if all(scale in more for more in accepted))
-
     def __call__(
         self,
         student_scores: Tensor,

@@ -710,6 +710,7 @@ def test_a_sum_needs_what_its_parts_need():
 
 
 SOFT = {"_target_": "rdx.losses.BCE", "targets": "scores"}
+HARD, MSE, RANKNET = ({"_target_": f"rdx.losses.{name}"} for name in ("BCE", "MSE", "RankNet"))
 QUANTILES = {"_target_": "rdx.teachers.QueryLikelihood", "model": "m", "scale": "quantile"}
 RECORDED = {"_target_": "rdx.teachers.Recorded", "run": "FILE"}
 
@@ -723,17 +724,22 @@ RECORDED = {"_target_": "rdx.teachers.Recorded", "run": "FILE"}
         (SOFT, QUANTILES | {"scale": "none"}, ["BCE", "teacher.scale=none", "minmax, quantile"]),
         (SOFT, QUANTILES | {"scale": "zscore"}, ["BCE", "teacher.scale=zscore"]),
         (SOFT, RECORDED, ["BCE needs scores", "Recorded", "order=score"]),
-        ({"_target_": "rdx.losses.BCE"}, {"_target_": "rdx.teachers.Labels"}, []),
-        ({"_target_": "rdx.losses.MSE"}, QUANTILES | {"scale": "zscore"}, []),
-        ({"_target_": "rdx.losses.MSE"}, RECORDED, ["MSE needs scores", "Recorded"]),
-        ({"_target_": "rdx.losses.RankNet", "weights": "score_difference"}, RECORDED, ["RankNet"]),
-        ({"_target_": "rdx.losses.RankNet", "weights": "student_rank"}, RECORDED, []),
-        ({"_target_": "rdx.losses.RankNet"}, RECORDED | {"scale": "zscore"}, ["no scores"]),
-        ({"_target_": "rdx.losses.RankNet"}, RECORDED | {"scale": "zscore", "order": "score"}, []),
+        (HARD, {"_target_": "rdx.teachers.Labels"}, []),
+        (MSE, QUANTILES | {"scale": "zscore"}, []),
+        (MSE, RECORDED, ["MSE needs scores", "Recorded"]),
+        (RANKNET | {"weights": "score_difference"}, RECORDED, ["RankNet needs scores"]),
+        (RANKNET | {"weights": "student_rank"}, RECORDED, []),
+        (RANKNET, RECORDED | {"scale": "zscore"}, ["Recorded", "no scores"]),
+        (RANKNET, RECORDED | {"scale": "zscore", "order": "score"}, []),
         (
-            {"_target_": "rdx.losses.Sum", "losses": [SOFT], "weights": [1.0]},
+            {"_target_": "rdx.losses.Sum", "losses": [RANKNET, SOFT], "weights": [1.0, 1.0]},
             QUANTILES | {"scale": "zscore"},
-            ["Sum", "teacher.scale=zscore"],
+            ["BCE", "teacher.scale=zscore"],
+        ),
+        (  # scores there are, and no labels
+            {"_target_": "rdx.losses.Sum", "losses": [MSE, HARD], "weights": [1.0, 1.0]},
+            QUANTILES,
+            ["BCE needs labels"],
         ),
     ],
 )

@@ -558,10 +558,6 @@ def test_scales():
     probabilities = ("minmax", "quantile")
     for loss in ALL:
         assert getattr(loss, "scales", None) == (probabilities if loss in SOFT else None)
-    assert Sum([MSE(), Sum([SOFT[0]], [1]), BCE()], [1, 1, 1]).scales == probabilities
-    whole = Whole()
-    whole.scales = ("zscore", "quantile")
-    assert Sum([whole, SOFT[0]], [1, 1]).scales == ("quantile",)
 
 
 @each(loss for loss in ALL if loss.needs == "scores")
