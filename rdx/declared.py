@@ -15,6 +15,9 @@ paid
 needs, gives
     of a loss: what it reads of a teacher; of a teacher: what it gives beyond an order of passages,
     each with the values of its own fields that this takes;
+scales, scale
+    of a loss: which scales of a teacher's scores it accepts (None, as without: all); of a teacher
+    that gives scores: a field (`rdx.rankings.Scale`), the scale that a student is given them in;
 check()
     raises FileNotFoundError or ValueError if something on this machine is not as it needs it; the
     message begins with the name of the field.
@@ -60,6 +63,7 @@ __all__ = [
     "Read",
     "SCHEDULES",
     "SEEDS",
+    "SELECTS",
     "SPLITS",
     "Seed",
     "Share",
@@ -96,6 +100,8 @@ class Mark(Enum):
     QUERIES, SPLITS
         Of a collection: decides queries and judgements but no passage; only which queries a split
         has.
+    SELECTS
+        Of a teacher: decides what of its answers a student is given, and no answer.
     WRITTEN
         A file or folder that is written, or an address.
     RELEASED, CATALOGUED
@@ -109,6 +115,7 @@ class Mark(Enum):
     SCHEDULES = "schedules"
     QUERIES = "queries"
     SPLITS = "splits"
+    SELECTS = "selects"
     WRITTEN = "written"
     RELEASED = "released"
     CATALOGUED = "catalogued"
@@ -117,7 +124,7 @@ class Mark(Enum):
 
 
 SCHEDULES, QUERIES, SPLITS = Mark.SCHEDULES, Mark.QUERIES, Mark.SPLITS
-WRITTEN = Mark.WRITTEN
+SELECTS, WRITTEN = Mark.SELECTS, Mark.WRITTEN
 RELEASED, CATALOGUED = Mark.RELEASED, Mark.CATALOGUED
 PRECISION, MODEL = Mark.PRECISION, Mark.MODEL
 

@@ -57,6 +57,11 @@ class Parts:
         """What re-orders candidates."""
         return self._build("teacher")
 
+    @property
+    def scale(self) -> str:
+        """The scale that a student is given the teacher's scores in; "none" where it has none."""
+        return getattr(self.teacher, "scale", "none")
+
     @cached_property
     def prefinetune(self) -> Prefinetune | None:
         """Stage 1; None: the student begins as it comes."""

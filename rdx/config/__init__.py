@@ -10,13 +10,14 @@ from rdx.config.composer import COMPOSING
 from rdx.config.composing import composed, levels, load_spec, resolved, settle
 from rdx.config.explaining import explain
 from rdx.config.grid import cells, expand, impossible, split
-from rdx.config.identity import FILES, PASSAGES, identity
+from rdx.config.identity import ANSWERS, FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
 from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.folders import CONF, ROOT
 
 __all__ = [
+    "ANSWERS",
     "COMPOSING",
     "CONF",
     "FILES",

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from rdx import folders, grids
 from rdx.arguments import near
-from rdx.config.building import in_cell, part
+from rdx.config.building import in_cell, part, parts
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
 from rdx.config.composer import composing, parsed
@@ -83,17 +83,29 @@ def impossible(cfg: Config) -> str:
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
-    if loss.needs == "ranks":
-        return ""
-    takes = getattr(teacher, "gives", {}).get(loss.needs)
-    if takes is not None and all(getattr(teacher, key) == value for key, value in takes.items()):
-        return ""
-    others = dict.fromkeys(_giving(loss.needs))
-    return (
-        f"loss {type(loss).__name__} needs {loss.needs}, which teacher {type(teacher).__name__} "
-        f"does not give; those that do: {', '.join(others)}"
-    )
+    teacher = part(cfg, "teacher")
+    name, scale = type(teacher).__name__, getattr(teacher, "scale", "none")
+    if scale != "none" and not _gives(teacher, "scores"):
+        return f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
+    for _, loss in parts(part(cfg, "loss"), "loss"):  # a sum, and its losses
+        needs, accepted = getattr(loss, "needs", "ranks"), getattr(loss, "scales", None)
+        if needs != "ranks" and not _gives(teacher, needs):
+            return (
+                f"loss {type(loss).__name__} needs {needs}, which teacher {name} does not give; "
+                f"those that do: {', '.join(dict.fromkeys(_giving(needs)))}"
+            )
+        if accepted is not None and scale not in accepted:
+            return (
+                f"loss {type(loss).__name__} does not accept teacher scores as "
+                f"teacher.scale={scale} gives them; scales that it does: {', '.join(accepted)}"
+            )
+    return ""
+
+
+def _gives(teacher: Any, what: str) -> bool:
+    """Whether a teacher, as it is set, gives something beyond an order of passages."""
+    takes = getattr(teacher, "gives", {}).get(what)
+    return takes is not None and all(getattr(teacher, k) == value for k, value in takes.items())
 
 
 def _giving(what: str) -> Iterator[str]:

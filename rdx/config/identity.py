@@ -15,6 +15,7 @@ from rdx.declared import (
     MODEL,
     QUERIES,
     SCHEDULES,
+    SELECTS,
     SPLITS,
     WRITTEN,
     DecidedBy,
@@ -29,6 +30,8 @@ from rdx.declared import (
 # What of a collection an identity may leave out: what has no part in its passages, or in its files.
 PASSAGES = frozenset((QUERIES, SPLITS))
 FILES = frozenset((SPLITS,))
+# What of a teacher has no part in what it answers.
+ANSWERS = frozenset((SELECTS,))
 
 
 def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
@@ -41,7 +44,8 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     ----------
     without
         `PASSAGES`: only what decides the passages of a collection; `FILES`: only what decides how
-        it is laid out on disk, whatever split is read.
+        it is laid out on disk, whatever split is read; `ANSWERS`: only what decides what a teacher
+        answers.
     """
     if isinstance(thing, Mapping):
         return {str(key): identity(value) for key, value in thing.items()}

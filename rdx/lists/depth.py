@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 
 from rdx import rankings
@@ -64,19 +65,23 @@ class Depth:
         """How many candidates the teacher is given."""
         return self.k if self.mode == "relabel" else self.pool
 
-    def select(self, candidates: pd.DataFrame, ranking: pd.DataFrame) -> pd.DataFrame:
+    def select(
+        self, candidates: pd.DataFrame, ranking: pd.DataFrame, scale: str = "none"
+    ) -> pd.DataFrame:
         """Keep the passages that training lists are made of, out of a teacher ranking.
 
         Columns: query_id, doc_id, rank, score (both of the first stage), teacher_rank,
-        teacher_score (NaN where the teacher gives an order only). Where lists are drawn, all that
-        the teacher ranked are kept, in the order that they are drawn by.
+        teacher_score (NaN where the teacher gives an order only), brought to a scale of
+        `rdx.rankings.scaled` over all that the teacher ranked for the query. Where lists are drawn,
+        all of these are kept, in the order that they are drawn by.
 
         Lists whose teacher ranking failed (state other than ok and repaired) and lists of fewer
         than two passages are left out. Teacher ranks are those of the longer list, so that they
         may have gaps; every loss only compares them or ranks them again.
         """
         usable = ranking[ranking.state.isin(rankings.USABLE)]
-        labels = usable.rename(columns={"score": "teacher_score"})
+        scores = rankings.scaled(usable.score, usable.query_id, scale).astype(np.float32)
+        labels = usable.assign(teacher_score=scores)
         columns = ["query_id", "doc_id", "teacher_rank", "teacher_score"]
         kept = rankings.joined(candidates, labels[columns])
         if self.mode == "teacher":

@@ -68,6 +68,12 @@ def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     return (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
 
 
+def split(ranks: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Passages at the best rank of their list, and those ranked worse, each [B, N]."""
+    worse = ordered_pairs(ranks, mask).any(1)  # somebody is ranked before it
+    return mask & ~worse, worse
+
+
 def dense_ranks(ranks: Tensor, pairs: Tensor, ties: str) -> Tensor:
     """Ranks 1..n within each list, ties averaged or broken by position [B, N]."""
     better = ((ranks.unsqueeze(1) < ranks.unsqueeze(2)) & pairs).sum(2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rdx import late
 from rdx.declared import Above0, one_of, settings
-from rdx.losses.lists import against_worse, log_softmax, ordered_pairs
+from rdx.losses.lists import against_worse, log_softmax, ordered_pairs, split
 from rdx.losses.means import Mean
 
 if TYPE_CHECKING:
@@ -106,17 +106,62 @@ class ListMLE(Mean):
 
 
 @settings(frozen=True)
-class KL(Mean):
-    r"""Kullback-Leibler divergence from the teacher's softmax to the student's.
+class LCE(Mean):
+    r"""Localized contrastive estimation: cross-entropy of the best passages against the rest.
 
-    ``sum_i p_i (ln p_i - ln q_i),   p = softmax(t / T_teacher),   q = softmax(s / T)``
+    For every passage i at the best rank of its list:
+    ``-ln( exp(s_i / T) / (exp(s_i / T) + sum over passages j ranked worse of exp(s_j / T)) )``
+
+    With labels (relevant = rank 1, the rest tied at rank 2) this is the LCE of stage 1; with a
+    teacher's permutation its first passage is the positive. Several passages tied at the best rank
+    are each a positive and never each other's negatives. The mean is over all positives that have
+    a negative, pooled over the batch; a list without a worse-ranked passage contributes nothing.
+
+    Source: Gao et al. (ECIR 2021), Eq. 5; InfoNCE in Lightning IR.
+
+    Parameters
+    ----------
+    temperature
+        T > 0, divides scores.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 3, dtype=torch.bool)
+    >>> round(LCE()(torch.zeros(1, 3), torch.tensor([[1, 2, 2]]), mask).item(), 4)  # ln 3
+    1.0986
+    """
+
+    temperature: Above0 = 1.0
+
+    needs: ClassVar[str] = "ranks"
+
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        _, worse = split(ranks, mask)
+        return against_worse(scores / self.temperature, worse.unsqueeze(1))
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        best, worse = split(ranks, mask)
+        return best & worse.any(1, keepdim=True)
+
+
+@settings(frozen=True)
+class KL(Mean):
+    r"""Kullback-Leibler divergence between the softmax of the teacher and that of the student.
+
+    forward: ``sum_i p_i (ln p_i - ln q_i)``, reverse: ``sum_i q_i (ln q_i - ln p_i)``, with
+    ``p = softmax(t / T_teacher),   q = softmax(s / T)``
 
     s student scores, t teacher scores. Natural logarithm; the sum is over the passages of a list,
     the mean over the lists that the teacher orders at all (a list of equal teacher *ranks* is left
     out; ranks have no other influence). There is no factor T^2 as in Hinton et al. (2015).
 
+    Forward, a student pays most for what the teacher likes and it does not: it covers all of that.
+    Reverse, for what it likes and the teacher does not: it may leave out some.
+
     Source: Hinton et al. (2015, arXiv 1503.02531), §2, over the passages of a list instead of
-    classes; for rankings e.g. Reddi et al. (AISTATS 2021, RankDistil), who generalise it.
+    classes; for rankings e.g. Reddi et al. (AISTATS 2021, RankDistil), who generalise it. Reverse:
+    Gu et al. (ICLR 2024, MiniLLM), §2, for the tokens of a language model.
 
     Parameters
     ----------
@@ -124,6 +169,8 @@ class KL(Mean):
         T > 0, divides student scores.
     teacher_temperature
         T_teacher > 0, divides teacher scores.
+    direction
+        "forward": KL(teacher || student); "reverse": KL(student || teacher).
 
     Examples
     --------
@@ -137,12 +184,15 @@ class KL(Mean):
 
     temperature: Above0 = 1.0
     teacher_temperature: Above0 = 1.0
+    direction: Annotated[str, one_of("forward", "reverse")] = "forward"
 
     needs: ClassVar[str] = "scores"
 
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         target = log_softmax(teacher / self.teacher_temperature, mask)
         student = log_softmax(scores / self.temperature, mask)
+        if self.direction == "reverse":
+            target, student = student, target
         return (target.exp() * (target - student)).sum(1)  # padding: 1 * (0 - 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rdx.losses.lists import mean, ordered_pairs, prepare, teachers
 
@@ -18,7 +18,10 @@ class Mean:
     ``loss(batch) = sum over groups of loss(group) * denominator(group) / denominator(batch)``.
     """
 
-    needs: ClassVar[str]
+    @property
+    def needs(self) -> str:
+        """What it reads of the teacher: "ranks", "labels" or "scores"."""
+        raise NotImplementedError
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from rdx import late
 from rdx.declared import Above0, From0, one_of, settings
 from rdx.losses.lists import (
     GAINS,
+    dense_ranks,
     gains,
     ideal_dcg,
     ordered_pairs,
@@ -22,22 +23,38 @@ else:
     torch = late.module("torch")
 
 
+WEIGHTS = ("none", "reciprocal_sum", "reciprocal", "score_difference", "student_rank")
+PAIRS = ("all", "best")
+
+
 @settings(frozen=True)
 class RankNet(Mean):
     r"""RankNet: logistic loss on every pair that the teacher orders.
 
-    ``mean over pairs with teacher_rank_i < teacher_rank_j of ln(1 + exp(-(s_i - s_j) / T))``
+    ``mean over pairs with teacher_rank_i < teacher_rank_j of w_ij ln(1 + exp(-(s_i - s_j) / T))``
 
     Natural logarithm; the mean is over all ordered pairs *pooled over the batch*, as in the paper's
-    code, so that a long list weighs more than a short one. Tied passages form no pair.
+    code, so that a long list weighs more than a short one. Tied passages form no pair. It is by
+    number, not by weight, as in all of the sources below. Weights are constants: no gradient runs
+    through them.
+
+    Ties, where weights read ranks: tied passages have the mean of the ranks that they span, in the
+    teacher's order and in the student's alike.
 
     Source: Burges et al. (ICML 2005), §3; used for distillation by Sun et al. (2023, RankGPT) and
-    Schlatt et al. (2025, Rank-DistiLLM).
+    Schlatt et al. (2025, Rank-DistiLLM). Weights: Reddy et al. (2024, FIRST, arXiv 2406.15657) for
+    "reciprocal_sum"; RankGPT's `rank_net` with `weight_by_diff` on its labels 1 / rank for
+    "reciprocal", and on a teacher's scores for "score_difference"; the code of Pezzuti et al.
+    (2025, `WeightedRankNet`) for "student_rank".
 
     Parameters
     ----------
     temperature
         T > 0, divides score differences.
+    weights
+        w_ij, with r the ranks 1 to n of the list's passages by the teacher, p those by the student,
+        t teacher scores. "none": 1; "reciprocal_sum": 1 / (r_i + r_j); "reciprocal":
+        1 / r_i - 1 / r_j; "score_difference": \|t_i - t_j\|; "student_rank": 1 / (p_i + p_j).
 
     Examples
     --------
@@ -49,15 +66,72 @@ class RankNet(Mean):
     """
 
     temperature: Above0 = 1.0
+    weights: Annotated[str, one_of(*WEIGHTS)] = "none"
+
+    @property
+    def needs(self) -> str:
+        """Scores, where these weigh."""
+        return "scores" if self.weights == "score_difference" else "ranks"
+
+    def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
+        values = -torch.nn.functional.logsigmoid(difference)
+        if self.weights == "none":
+            return values
+        return values * self._weights(scores.detach(), ranks, mask, teacher)
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        return ordered_pairs(ranks, mask)
+
+    def _weights(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
+        """Weights of the pairs [B, N, N]; of use where the teacher orders them only."""
+        if self.weights == "score_difference":
+            return (teacher.unsqueeze(2) - teacher.unsqueeze(1)).abs()
+        by = -scores if self.weights == "student_rank" else ranks
+        place = dense_ranks(by, real_pairs(mask), "average").to(scores.dtype)
+        if self.weights == "reciprocal":
+            return 1 / place.unsqueeze(2) - 1 / place.unsqueeze(1)
+        return 1 / (place.unsqueeze(2) + place.unsqueeze(1))
+
+
+@settings(frozen=True)
+class Hinge(Mean):
+    r"""Hinge loss: of every pair that the teacher orders, the better one shall lead by a margin.
+
+    ``mean over pairs with teacher_rank_i < teacher_rank_j of max(0, margin - (s_i - s_j))``
+
+    The mean is over all pairs pooled over the batch. Tied passages form no pair. A pair that is
+    apart by the margin costs nothing and has no gradient, nor has one that is by just the margin.
+
+    Source: Joachims (KDD 2002), the ranking SVM; of cross-encoders e.g. Morand et al. (2026, arXiv
+    2603.03010), on one positive and one negative passage per query (`pairs`: "best").
+
+    Parameters
+    ----------
+    margin
+        > 0, in units of the student's scores: 2 is 1 with scores divided by 2, but for the factor.
+    pairs
+        "all": every ordered pair of a list; "best": the passages at the best rank of their list,
+        each against every passage ranked worse.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> Hinge()(torch.tensor([[0.5, 0.25]]), torch.tensor([[1, 2]]), mask).item()
+    0.75
+    """
+
+    margin: Above0 = 1.0
+    pairs: Annotated[str, one_of(*PAIRS)] = "all"
 
     needs: ClassVar[str] = "ranks"
 
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
-        difference = (scores.unsqueeze(2) - scores.unsqueeze(1)) / self.temperature  # [B, N, N]
-        return -torch.nn.functional.logsigmoid(difference)
+        return (self.margin - (scores.unsqueeze(2) - scores.unsqueeze(1))).relu()  # [B, N, N]
 
     def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
-        return ordered_pairs(ranks, mask)
+        return _chosen(self.pairs, ranks, mask)
 
 
 @settings(frozen=True)
@@ -173,7 +247,7 @@ class MarginMSE(Mean):
     """
 
     teacher_temperature: Above0 = 1.0
-    pairs: Annotated[str, one_of("all", "best")] = "all"
+    pairs: Annotated[str, one_of(*PAIRS)] = "all"
 
     needs: ClassVar[str] = "scores"
 
@@ -183,10 +257,13 @@ class MarginMSE(Mean):
         return (error.unsqueeze(2) - error.unsqueeze(1)) ** 2
 
     def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
-        pairs = ordered_pairs(ranks, mask)
-        if self.pairs == "best":
-            pairs = pairs & ~pairs.any(1).unsqueeze(2)  # nobody is ranked before i
-        return pairs
+        return _chosen(self.pairs, ranks, mask)
+
+
+def _chosen(which: str, ranks: Tensor, mask: Tensor) -> Tensor:
+    """[B, N, N]: all ordered pairs, or those of the best rank with the rest."""
+    pairs = ordered_pairs(ranks, mask)
+    return pairs if which == "all" else pairs & ~pairs.any(1).unsqueeze(2)  # nobody is before i
 
 
 def _positions(scores: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:

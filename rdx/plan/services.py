@@ -61,7 +61,7 @@ def services(to_make: Iterable[tuple[Parts, Step]]) -> tuple[Service, ...]:
     for parts, step in to_make:
         teacher = parts.teacher if step.stage in (TEACH.name, REFERENCE.name) else None
         if isinstance(teacher, Paid) and teacher.service:
-            key = signature([config.identity(teacher), teacher.service])
+            key = signature([config.identity(teacher, config.ANSWERS), teacher.service])
             teachers[key] = teacher
             lists[key].append(_lists(parts, step))
     return tuple(_service(teacher, lists[key]) for key, teacher in teachers.items())

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rdx.faults import Mendable
+from rdx.rankings.scales import scaled
 
 COLUMNS = ("query_id", "doc_id", "rank", "score")
 
@@ -149,10 +150,8 @@ def without_own(ranking: pd.DataFrame) -> pd.DataFrame:
 
 
 def z_scores(frame: pd.DataFrame, column: str) -> "pd.Series[float]":
-    """Z-scores of a column within each query (population SD); 0 where a query has no spread."""
-    groups = frame.groupby("query_id")[column]
-    spread = groups.transform("std", ddof=0).replace(0, 1).fillna(1)
-    return (frame[column] - groups.transform("mean")) / spread
+    """Z-scores of a column within each query, as `scaled` makes them."""
+    return pd.Series(scaled(frame[column], frame["query_id"], "zscore"), frame.index)
 
 
 def query_starts(query_id: "pd.Series[str] | pa.Array | pa.ChunkedArray") -> np.ndarray:

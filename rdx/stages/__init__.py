@@ -211,8 +211,12 @@ TOKENS = Stage(
 # --- labels ---
 
 
+def _asked(parts: Parts) -> JsonValue:
+    return config.identity(parts.teacher, config.ANSWERS)
+
+
 def _labels(parts: Parts, role: str) -> Work:
-    queries, teacher = parts.depth.queries, config.identity(parts.teacher)
+    queries, teacher = parts.depth.queries, _asked(parts)
     if queries is None:
         return _of_teacher(parts, _open_ended(parts, teacher))
     return _of_teacher(parts, Work(teacher, queries * parts.depth.asked))
@@ -232,18 +236,18 @@ def _open_ended(parts: Parts, like: JsonValue) -> Work:
 
 def _reference(parts: Parts, role: str) -> JsonValue:
     queries = parts.evaluation.teacher_queries
-    return {"teacher": config.identity(parts.teacher), "queries": queries}
+    return {"teacher": _asked(parts), "queries": queries}
 
 
 def _test_labels(parts: Parts, role: str) -> Work:
     units = parts.evaluation.teacher_queries * source(parts, role).k
-    return _of_teacher(parts, Work(config.identity(parts.teacher), units))
+    return _of_teacher(parts, Work(_asked(parts), units))
 
 
 TEACH = Stage(
     "teach",
     TeacherRanking,
-    decides=lambda parts, role: config.identity(parts.teacher),
+    decides=lambda parts, role: _asked(parts),
     make=_late("labelling", "teach"),
     needs=lambda parts, role: (Step("candidates"),),
     reads=lambda parts, role: (collection_of(TRAINING),),
@@ -348,10 +352,14 @@ def _stage_2_work(parts: Parts, role: str) -> Work:
     return _training(parts, "stage 2", length.pairs)
 
 
+def _selected(parts: Parts, role: str) -> JsonValue:
+    return {"depth": config.identity(parts.depth), "scale": parts.scale}
+
+
 SELECT = Stage(
     "select",
     Selected,
-    decides=lambda parts, role: config.identity(parts.depth),
+    decides=_selected,
     make=_late("training", "select"),
     needs=lambda parts, role: (Step("candidates"), Step("teach")),
     reads=lambda parts, role: (collection_of(TRAINING), *_tests(parts)),

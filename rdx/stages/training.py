@@ -62,7 +62,7 @@ def select(job: Job, inputs: Inputs, folder: Path) -> None:
     """Select the passages of the training lists, and count what is dropped on the way."""
     depth, queries = job.parts.depth, split(job, inputs, TRAINING)
     candidates, labels = inputs.candidates, inputs.labels
-    selected = depth.select(candidates.ranking, labels.ranking)
+    selected = depth.select(candidates.ranking, labels.ranking, job.parts.scale)
     lists = depth.draws(
         selected, queries.relevant(), seed=0
     )  # whatever the seed, of as many queries

@@ -18,7 +18,15 @@ from rdx.teachers.tables import as_teacher_ranking, permutation
 
 @settings(frozen=True)
 class Labels:
-    """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...)."""
+    """The relevance judgements: higher grades first, equal grades tied (teacher_rank 1, 2, ...).
+
+    Parameters
+    ----------
+    scale
+        Of the grades, as the scores that a student learns from (`rdx.rankings.scaled`).
+    """
+
+    scale: rankings.Scale = "none"
 
     ranks_unseen = False
     gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"labels": {}, "scores": {}}

@@ -46,6 +46,8 @@ class QueryLikelihood:
         Tokens kept of each.
     interpolation
         Weight of the first stage, 0 (LLM alone) to 1.
+    scale
+        Of the scores that a student learns from (`rdx.rankings.scaled`).
     chunk
         Passages scored, each for all queries that it is a candidate of, and appended to the ledger
         at a time; batches never cross chunks, so that an interrupted teacher gives the same
@@ -63,6 +65,7 @@ class QueryLikelihood:
     passage_length: Positive = 96
     query_length: Positive = 32
     interpolation: Share = 0.0
+    scale: rankings.Scale = "none"
     chunk: Positive = 64
     precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
     device: Annotated[str, SCHEDULES] = "auto"

@@ -27,10 +27,13 @@ class Recorded:
     order
         "rank": the rank column is the permutation, and scores are left out (those of such files
         are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
+    scale
+        Of the scores that a student learns from (`rdx.rankings.scaled`).
     """
 
     run: Annotated[str, READ, RELEASED]
     order: Annotated[str, one_of("rank", "score")] = "rank"
+    scale: rankings.Scale = "none"
 
     ranks_unseen = False
     gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {"order": "score"}}

@@ -215,6 +215,13 @@ class Prefinetune:
     seed: Seed
     margin: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check that labels are enough for the loss."""
+        if self.loss.needs == "scores":
+            raise ValueError(
+                f"loss={type(self.loss).__name__}: needs a teacher's scores, and stage 1 has labels"
+            )
+
     def trainer(self, trainer: Trainer) -> Trainer:
         """The trainer of this stage."""
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}

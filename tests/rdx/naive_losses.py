@@ -13,9 +13,38 @@ from rdx import losses
 
 def ranknet(lists, loss):
     return pooled(
-        math.log(1 + math.exp(-(s[i] - s[j]) / loss.temperature))
+        pair_weight(loss.weights, i, j, s, r, t)
+        * math.log(1 + math.exp(-(s[i] - s[j]) / loss.temperature))
+        for s, r, t in lists
+        for i, j in pairs(r)
+    )
+
+
+def pair_weight(weights, i, j, s, r, t):
+    taught, own = mean_ranks(r), mean_ranks([-score for score in s])
+    return {
+        "none": 1.0,
+        "reciprocal_sum": 1 / (taught[i] + taught[j]),
+        "reciprocal": 1 / taught[i] - 1 / taught[j],
+        "score_difference": abs(t[i] - t[j]),
+        "student_rank": 1 / (own[i] + own[j]),
+    }[weights]
+
+
+def hinge(lists, loss):
+    return pooled(
+        max(0.0, loss.margin - (s[i] - s[j]))
         for s, r, _ in lists
         for i, j in pairs(r)
+        if loss.pairs == "all" or r[i] == min(r)
+    )
+
+
+def mse(lists, loss):
+    return pooled(
+        (a - b / loss.teacher_temperature) ** 2
+        for s, _, t in lists
+        for a, b in zip(s, t, strict=True)
     )
 
 
@@ -78,6 +107,7 @@ def kl(lists, loss):
     for s, _, t in ordered(lists):
         p = softmax([score / loss.teacher_temperature for score in t])
         q = softmax([score / loss.temperature for score in s])
+        p, q = (p, q) if loss.direction == "forward" else (q, p)
         values.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
     return pooled(values)
 
@@ -133,18 +163,19 @@ def lce(lists, loss):
 
 def bce(lists, loss):
     values = []
-    for s, r, _ in ordered(lists):
-        for score, rank in zip(s, r, strict=True):
+    for s, r, t in lists if loss.targets == "scores" else ordered(lists):
+        targets = t if loss.targets == "scores" else [float(rank == min(r)) for rank in r]
+        for score, y in zip(s, targets, strict=True):
             probability = 1 / (1 + math.exp(-score / loss.temperature))
-            if rank == min(r):
-                values.append(-loss.positive_weight * math.log(probability))
-            else:
-                values.append(-math.log(1 - probability))
+            relevant = loss.positive_weight * y * math.log(probability)
+            values.append(-relevant - (1 - y) * math.log(1 - probability))
     return pooled(values)
 
 
 NAIVE = {
     losses.RankNet: ranknet,
+    losses.Hinge: hinge,
+    losses.MSE: mse,
     losses.LambdaRank: lambda_rank,
     losses.MarginMSE: margin_mse,
     losses.ListNet: listnet,
@@ -168,6 +199,14 @@ def naive(loss, lists):
 def with_teacher(lists):
     """Lists with teacher scores: their own, or out of their ranks."""
     return [(s, r, *(t or [[-0.7 * rank**0.8 for rank in r]])) for s, r, *t in lists]
+
+
+def mean_ranks(ranks):
+    """Ranks 1 to n; tied passages have the mean of those that they span."""
+    return [
+        1 + sum(rank < own for rank in ranks) + (sum(rank == own for rank in ranks) - 1) / 2
+        for own in ranks
+    ]
 
 
 def pairs(ranks):

@@ -513,6 +513,7 @@ CHANGES = {
     "depth.mode=relabel": ["select", *TRAINED],  # asks for the same ten
     "teacher=shuffled": TAUGHT,
     "teacher.interpolation=0": TAUGHT,
+    "teacher.scale=zscore": ["select", *TRAINED],  # of what was answered
     # stage 1
     "prefinetune=none": ["index", "prefinetune", *TRAINED],
     "prefinetune.seed=2": ["prefinetune", *TRAINED],
@@ -674,6 +675,7 @@ def test_what_teachers_give_is_what_their_rankings_hold(tmp_path):
     for name, teacher in by_name.items():
         taught = teacher.rank(candidates, collection, tmp_path)
         scored = getattr(teacher, "gives", {}).get("scores") == {}
+        assert hasattr(teacher, "scale") == ("scores" in getattr(teacher, "gives", {})), name
         assert taught.score.notna().all() == scored, name
     scored = teachers.Recorded(str(tmp_path / "run"), order="score")
     taught = scored.rank(candidates, collection, tmp_path)
@@ -705,6 +707,64 @@ def test_a_sum_needs_what_its_parts_need():
     assert "needs scores" in config.impossible(cfg)
     cfg["loss"] |= {"losses": parts[:1], "weights": [1]}
     assert config.impossible(cfg) == ""
+
+
+SOFT = {"_target_": "rdx.losses.BCE", "targets": "scores"}
+HARD, MSE, RANKNET = ({"_target_": f"rdx.losses.{name}"} for name in ("BCE", "MSE", "RankNet"))
+QUANTILES = {"_target_": "rdx.teachers.QueryLikelihood", "model": "m", "scale": "quantile"}
+RECORDED = {"_target_": "rdx.teachers.Recorded", "run": "FILE"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "teacher", "named"),
+    [
+        (SOFT, QUANTILES, []),
+        (SOFT, QUANTILES | {"scale": "minmax"}, []),
+        (SOFT, {"_target_": "rdx.teachers.Labels", "scale": "minmax"}, []),
+        (SOFT, QUANTILES | {"scale": "none"}, ["BCE", "teacher.scale=none", "minmax, quantile"]),
+        (SOFT, QUANTILES | {"scale": "zscore"}, ["BCE", "teacher.scale=zscore"]),
+        (SOFT, RECORDED, ["BCE needs scores", "Recorded", "order=score"]),
+        (HARD, {"_target_": "rdx.teachers.Labels"}, []),
+        (MSE, QUANTILES | {"scale": "zscore"}, []),
+        (MSE, RECORDED, ["MSE needs scores", "Recorded"]),
+        (RANKNET | {"weights": "score_difference"}, RECORDED, ["RankNet needs scores"]),
+        (RANKNET | {"weights": "student_rank"}, RECORDED, []),
+        (RANKNET, RECORDED | {"scale": "zscore"}, ["Recorded", "no scores"]),
+        (RANKNET, RECORDED | {"scale": "zscore", "order": "score"}, []),
+        (
+            {"_target_": "rdx.losses.Sum", "losses": [RANKNET, SOFT], "weights": [1.0, 1.0]},
+            QUANTILES | {"scale": "zscore"},
+            ["BCE", "teacher.scale=zscore"],
+        ),
+        (  # scores there are, and no labels
+            {"_target_": "rdx.losses.Sum", "losses": [MSE, HARD], "weights": [1.0, 1.0]},
+            QUANTILES,
+            ["BCE needs labels"],
+        ),
+    ],
+)
+def test_a_loss_and_the_scale_of_its_teacher_must_agree(loss, teacher, named):
+    why = config.impossible(one().cfg | {"loss": loss, "teacher": teacher})
+    assert bool(why) == bool(named) and all(word in why for word in named), why
+
+
+def test_cells_of_a_scale_that_a_loss_does_not_accept_are_left_out():
+    possible, left_out = config.split(
+        ["loss=bce", "loss.targets=scores", "teacher.scale=none,minmax,zscore,quantile"]
+    )
+    assert [cell.value("teacher.scale") for cell in possible] == ["minmax", "quantile"]
+    assert [cell.value("teacher.scale") for cell, _ in left_out] == ["none", "zscore"]
+
+
+def test_a_scale_decides_no_answer_but_that_of_a_teacher_of_teachers():
+    teachers = [
+        config.build(QUANTILES | {"scale": scale}, "teacher") for scale in ("none", "zscore")
+    ]
+    plain, scaled = teachers
+    assert config.identity(plain) != config.identity(scaled)
+    assert config.identity(plain, config.ANSWERS) == config.identity(scaled, config.ANSWERS)
+    nested = [config.identity({"a": teacher}, config.ANSWERS) for teacher in teachers]
+    assert nested[0] != nested[1]
 
 
 # --- evaluation on run files ---

@@ -86,6 +86,34 @@ def test_depth_leaves_out_failed_and_short_lists():
         assert set(lists.query_id) == {"q1", "q5"}, mode
 
 
+SCALED = {  # of the scores 7, 4, 4, 1 of q1 and 5, 5, 5, 5 of q2
+    "none": ([7, 4], [5, 5]),
+    "minmax": ([1, 0.5], [0.5, 0.5]),
+    "zscore": ([2**0.5, 0], [0, 0]),
+    "quantile": ([1, 0.5], [0.5, 0.5]),
+}
+
+
+@pytest.mark.parametrize("scale", SCALED)
+def test_teacher_scores_are_scaled_over_all_that_the_teacher_ranked(scale):
+    ranked = taught({"q1": [1, 2, 2, 3], "q2": [1, 1, 1, 1]})
+    ranked = ranked.assign(score=np.float32([7, 4, 4, 1, 5, 5, 5, 5]))
+    broken = taught({"q3": [1, 2, 3, 4]}, "failed")  # which would have no scale
+    pool = candidates(4, ("q1", "q2", "q3"))
+    lists = Depth(2, pool=4).select(pool, pd.concat([ranked, broken]), scale)
+    assert lists.teacher_score.dtype == np.float32
+    first, second = SCALED[scale]
+    assert list(lists.teacher_score) == pytest.approx([*first, *second])
+    assert [list(own.teacher_scores) for own in fixed(lists)(0)] == [
+        pytest.approx(first), pytest.approx(second)
+    ]  # fmt: skip
+
+
+def test_an_order_has_no_scale():
+    lists = Depth(2, pool=3).select(candidates(3), taught({"q1": [1, 2, 3]}), "minmax")
+    assert lists.teacher_score.isna().all() and fixed(lists)(0)[0].teacher_scores is None
+
+
 def test_depth_allows_gaps_in_teacher_ranks():
     lists = Depth(3, pool=6).select(candidates(), taught({"q1": [10, 900, 4, 5, 6, 7]}))
     assert labels(lists) == {"q1": {"d1": 10, "d2": 900, "d3": 4}}

@@ -16,8 +16,10 @@ from rdx.losses import (
     BCE,
     KL,
     LCE,
+    MSE,
     ApproxMRR,
     ApproxNDCG,
+    Hinge,
     LambdaRank,
     ListMLE,
     ListNet,
@@ -28,10 +30,19 @@ from rdx.losses import (
 from rdx.losses.combined import divided, divisible, weighted
 from tests.rdx.configured import check_refused
 
+WEIGHTED = [
+    RankNet(weights=weights)
+    for weights in ("reciprocal_sum", "reciprocal", "score_difference", "student_rank")
+]
+SOFT = [BCE(targets="scores"), BCE(2.0, 3.0, "scores")]
 ORDINAL = ADRMSE(1.0, "log2", "ordinal")
 ALL = [
     RankNet(),
     RankNet(2.0),
+    *WEIGHTED,
+    RankNet(0.5, "student_rank"),
+    Hinge(),
+    Hinge(2.0, "best"),
     LambdaRank(),
     LambdaRank(0.5, "exponential", 10.0, "pairs"),
     LambdaRank(2.0, "reciprocal", 3.0),
@@ -43,6 +54,8 @@ ALL = [
     ListMLE(2.0, "exponential"),
     KL(),
     KL(2.0, 0.5),
+    KL(direction="reverse"),
+    KL(2.0, 0.5, "reverse"),
     ADRMSE(),
     ADRMSE(0.5, "none"),
     ORDINAL,
@@ -55,11 +68,18 @@ ALL = [
     LCE(0.5),
     BCE(),
     BCE(2.0, 3.0),
+    *SOFT,
+    MSE(),
+    MSE(2.0),
     Sum([RankNet(), KL(0.5)], [0.5, 2.0]),
+    Sum([MSE(), Sum([Hinge()], [0.3])], [1.0, 2.0]),
     Sum([LCE(), Sum([BCE()], [0.3])], [1.0, 2.0]),
 ]
-POINTWISE = [BCE(), BCE(2.0, 3.0), ALL[-1]]
-SPLIT = [ApproxMRR(), ApproxMRR(0.5), LCE(), LCE(0.5), *POINTWISE]  # the best rank and the rest
+ON_TARGETS = [*SOFT, MSE(), MSE(2.0), ALL[-2]]  # which every passage has
+ON_LABELS = [BCE(), BCE(2.0, 3.0), ALL[-1]]
+POINTWISE = [*ON_TARGETS, *ON_LABELS]
+# the best rank and the rest
+SPLIT = [ApproxMRR(), ApproxMRR(0.5), LCE(), LCE(0.5), Hinge(2.0, "best"), *ON_LABELS]
 NAN = float("nan")
 
 
@@ -69,7 +89,7 @@ def each(losses):
 
 EVERY = each(ALL)
 ON_RANKS = each(loss for loss in ALL if loss.needs != "scores")
-NOT_ADRMSE = each(loss for loss in ALL if not isinstance(loss, ADRMSE))
+ON_ORDER = each(loss for loss in ALL if not isinstance(loss, ADRMSE) and loss not in ON_TARGETS)
 
 
 def close(expected, rel=1e-12):
@@ -93,7 +113,7 @@ def with_gradient(loss, scores, *lists):
 def test_equals_naive_loops(loss, ties, seed):
     lists = drawn(seed, ties=ties)
     expected = naive(loss, lists)
-    assert expected > 0
+    assert expected != 0
     assert value(loss, lists) == close(expected, 1e-11)
     assert value(loss, lists, dtype=torch.float32) == close(expected, 2e-5)
 
@@ -131,6 +151,24 @@ ROOT = 2**0.5 - 1  # the reciprocal gain of rank 2
             [([1.0, 0.0, 3.0], [1, 2, 1])],
             (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3))) / 2,
         ),
+        # teacher ranks 1.5, 3, 1.5, the student's 2, 3, 1; teacher scores 3, 1, 2.5
+        *(
+            (
+                RankNet(weights=weights),
+                [([1.0, 0.0, 3.0], [1, 2, 1], [3.0, 1.0, 2.5])],
+                (first * math.log(1 + math.exp(-1)) + second * math.log(1 + math.exp(-3))) / 2,
+            )
+            for weights, first, second in [
+                ("reciprocal_sum", 1 / 4.5, 1 / 4.5),
+                ("reciprocal", 1 / 3, 1 / 3),
+                ("score_difference", 2.0, 1.5),
+                ("student_rank", 1 / 5, 1 / 4),
+            ]
+        ),
+        # leads of 1, 3 and 2, then 1 and -3
+        (Hinge(2.5), [([3.0, 2.0, 0.0], [1, 2, 3])], (1.5 + 0 + 0.5) / 3),
+        (Hinge(2.5, "best"), [([3.0, 2.0, 0.0], [1, 2, 3])], (1.5 + 0) / 2),
+        (Hinge(), [([1.0, 0.0], [1, 2]), ([3.0, 0.0, 0.0], [2, 1, 2])], (0 + 4 + 1) / 3),
         # positions 1.5, 1.5 and 3, which passages tied for both share; gains 0, 0 and 1
         (
             LambdaRank(),
@@ -154,6 +192,20 @@ ROOT = 2**0.5 - 1  # the reciprocal gain of rank 2
             KL(teacher_temperature=0.5),
             [SURE],
             16 / 17 * math.log(16 / 17 * 4) + 1 / 17 * math.log(1 / 17 / 0.75),
+        ),
+        (KL(direction="reverse"), [SURE], 0.25 * math.log(0.25 / 0.8) + 0.75 * math.log(0.75 * 5)),
+        # errors -4, -1, -1, and one of a list of one passage
+        (MSE(), [MARGINS, ([1.0], [1], [3.0])], (16 + 1 + 1 + 4) / 4),
+        (MSE(2.0), [MARGINS], (0.25 + 0.25 + 0.25) / 3),
+        (  # probabilities 3/4, 1/2 and 1/4
+            BCE(targets="scores"),
+            [(*ODDS, [1.0, 0.25, 0.5])],
+            (math.log(4 / 3) + LN2 + (LN4 + math.log(4 / 3)) / 2) / 3,
+        ),
+        (
+            BCE(positive_weight=3.0, targets="scores"),
+            [(*ODDS, [1.0, 0.25, 0.5])],
+            (3 * math.log(4 / 3) + 1.5 * LN2 + (3 * LN4 + math.log(4 / 3)) / 2) / 3,
         ),
         (ADRMSE(), [THIRD], (0.5625 / 1 + 0.5625 / math.log2(3)) / 2),
         (ADRMSE(discount="none"), [THIRD], 0.5625),
@@ -309,7 +361,8 @@ def test_long_lists_stay_finite(loss):
     random = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 400, generator=random)
     ranks = torch.stack([torch.randperm(400, generator=random) + 1 for _ in range(2)])
-    total, gradient = with_gradient(loss, scores, ranks, ranks > 0, -ranks.float())
+    teacher = -ranks.float() if loss not in SOFT else 1 / ranks
+    total, gradient = with_gradient(loss, scores, ranks, ranks > 0, teacher)
     assert 0 < total.item() < math.inf
     assert torch.isfinite(gradient).all() and (gradient != 0).any()
 
@@ -319,9 +372,9 @@ def test_long_lists_stay_finite(loss):
 def test_nothing_to_learn_is_a_zero_with_a_gradient(loss, case):
     scores, ranks = torch.tensor([[3.0, -1.0], [0.5, 7.0]]), torch.tensor([[1, 2], [1, 2]])
     mask = torch.zeros(2, 2, dtype=torch.bool)
-    if case == "one passage":
+    if case == "one passage" and loss not in ON_TARGETS:
         mask[:, 1] = True
-    if case == "an empty list beside":
+    if case == "an empty list beside" and loss not in ON_TARGETS:
         mask[0, 0] = True
     size = 0 if case == "no list" else 2
     with torch.autograd.set_detect_anomaly(True):  # no NaN on the way back either
@@ -331,7 +384,7 @@ def test_nothing_to_learn_is_a_zero_with_a_gradient(loss, case):
     assert (gradient == 0).all()
 
 
-@NOT_ADRMSE
+@ON_ORDER
 @pytest.mark.parametrize("teacher", [[2.0, 2.0, 2.0], [3.0, 2.0, 1.0]])
 def test_tied_lists_teach_nothing(loss, teacher):
     scores, ranks = torch.tensor([[3.0, -1.0, 0.0]]), torch.tensor([[4, 4, 4]])
@@ -340,7 +393,7 @@ def test_tied_lists_teach_nothing(loss, teacher):
     assert (gradient == 0).all()
 
 
-@NOT_ADRMSE
+@ON_ORDER
 def test_lists_that_teach_nothing_do_not_thin_the_others(loss):
     lists = drawn(sizes=(5, 3), ties=False)
     more = [*lists, ([3.0, -1.0], [4, 4]), ([2.0], [1]), ([], [])]
@@ -358,7 +411,7 @@ def minimised(loss, ranks, *teacher):
     return scores.detach()
 
 
-@each(loss for loss in ALL if loss not in SPLIT)
+@each(loss for loss in ALL if loss not in SPLIT + SOFT)
 def test_minimising_gives_the_teachers_order(loss):
     ranks = torch.tensor([[3, 1, 4, 2, 5], [2, 5, 1, 3, 4]])
     scores = minimised(loss, ranks, -ranks.float())
@@ -376,11 +429,21 @@ def test_minimising_puts_the_relevant_first(loss):
         assert row[split == 1].min() > row[split == 2].max() + 1
 
 
+def test_minimising_a_pointwise_loss_gives_the_targets():
+    ranks = torch.tensor([[3, 1, 4, 2], [2, 2, 2, 2]])  # which do not matter
+    teacher = torch.tensor([[0.2, 0.9, 0.3, 0.3], [0.5, 0.5, 0.1, 0.8]])
+    near = {"atol": 2e-3, "rtol": 0.0}
+    torch.testing.assert_close(minimised(MSE(2.0), ranks, teacher) * 2, teacher, **near)
+    torch.testing.assert_close(minimised(SOFT[0], ranks, teacher).sigmoid(), teacher, **near)
+
+
 # --- arguments ---
 
 # Every argument of every loss -> other values than the default, each of which is another loss.
 OTHER = {
-    RankNet: {"temperature": [2.0]},
+    RankNet: {"temperature": [2.0], "weights": [loss.weights for loss in WEIGHTED]},
+    Hinge: {"margin": [2.0], "pairs": ["best"]},
+    MSE: {"teacher_temperature": [2.0]},
     LambdaRank: {
         "temperature": [2.0],
         "gain": ["exponential", "reciprocal"],
@@ -390,12 +453,12 @@ OTHER = {
     MarginMSE: {"teacher_temperature": [2.0], "pairs": ["best"]},
     ListNet: {"temperature": [2.0], "teacher_temperature": [2.0]},
     ListMLE: {"temperature": [2.0], "position": ["exponential"]},
-    KL: {"temperature": [2.0], "teacher_temperature": [2.0]},
+    KL: {"temperature": [2.0], "teacher_temperature": [2.0], "direction": ["reverse"]},
     ADRMSE: {"temperature": [2.0], "discount": ["none"], "ties": ["ordinal"]},
     ApproxNDCG: {"temperature": [2.0], "gain": ["exponential", "reciprocal"]},
     ApproxMRR: {"temperature": [2.0]},
     LCE: {"temperature": [2.0]},
-    BCE: {"temperature": [2.0], "positive_weight": [2.0]},
+    BCE: {"temperature": [2.0], "positive_weight": [2.0], "targets": ["scores"]},
     Sum: {"losses": [[RankNet(), ADRMSE()]], "weights": [[1, 2]]},
 }
 DEFAULT = {Sum: {"losses": [RankNet(), LCE()], "weights": [1, 1]}}
@@ -426,7 +489,7 @@ def test_temperature_divides(loss):
     assert value(loss(temperature=2.0), doubled) == close(value(loss(), lists))
 
 
-@pytest.mark.parametrize("loss", [MarginMSE, KL])
+@pytest.mark.parametrize("loss", [MarginMSE, KL, MSE])
 def test_the_teachers_temperature_divides(loss):
     lists = drawn()
     doubled = [(scores, ranks, [2 * t for t in teacher]) for scores, ranks, teacher in lists]
@@ -437,7 +500,12 @@ def test_the_teachers_temperature_divides(loss):
     ("cls", "values"),
     [
         *((cls, {"temperature": 0.0}) for cls in WARM),
-        *((cls, {"teacher_temperature": 0.0}) for cls in (ListNet, MarginMSE)),
+        *((cls, {"teacher_temperature": 0.0}) for cls in (ListNet, MarginMSE, MSE)),
+        (RankNet, {"weights": "rank"}),
+        (Hinge, {"margin": 0.0}),
+        (Hinge, {"pairs": "first"}),
+        (KL, {"direction": "both"}),
+        (BCE, {"targets": "labels"}),
         (ADRMSE, {"temperature": -1.0}),
         (LCE, {"temperature": NAN}),
         (KL, {"teacher_temperature": -2.0}),
@@ -474,14 +542,22 @@ def test_shapes_must_agree(loss):
 
 
 def test_needs():
-    of_ranks = (RankNet, LambdaRank, ListNet, ListMLE, ADRMSE, ApproxNDCG, ApproxMRR, LCE)
-    needs = {type(loss): loss.needs for loss in ALL if not isinstance(loss, Sum)}
-    assert needs == {
-        **dict.fromkeys(of_ranks, "ranks"), MarginMSE: "scores", KL: "scores", BCE: "labels",
-    }  # fmt: skip
+    of_scores = (MarginMSE, KL, MSE)
+    for loss in ALL:
+        if isinstance(loss, of_scores) or loss in SOFT or loss == WEIGHTED[2]:
+            assert loss.needs == "scores"
+        elif not isinstance(loss, Sum):
+            assert loss.needs == ("labels" if isinstance(loss, BCE) else "ranks")
     assert Sum([RankNet(), ADRMSE()], [1, 1]).needs == "ranks"
     assert Sum([BCE(), RankNet()], [1, 1]).needs == "labels"
     assert Sum([BCE(), Sum([KL()], [1]), RankNet()], [1, 1, 1]).needs == "scores"
+
+
+def test_scales():
+    """Probabilities are what soft labels must be; nothing else minds."""
+    probabilities = ("minmax", "quantile")
+    for loss in ALL:
+        assert getattr(loss, "scales", None) == (probabilities if loss in SOFT else None)
 
 
 @each(loss for loss in ALL if loss.needs == "scores")
@@ -583,7 +659,16 @@ def test_lambda_rank_learns_from_a_student_that_is_undecided():
     assert gradient[0, 0] < gradient[0, 1] < gradient[0, 2]
 
 
-LISTWISE = [ListNet(), ListMLE(), KL(), ADRMSE(), ApproxNDCG(), ApproxMRR(), LambdaRank()]
+LISTWISE = [
+    ListNet(),
+    ListMLE(),
+    KL(),
+    KL(direction="reverse"),
+    ADRMSE(),
+    ApproxNDCG(),
+    ApproxMRR(),
+    LambdaRank(),
+]
 
 
 @each(LISTWISE)
@@ -625,7 +710,8 @@ def test_groups_of_lists_make_up_the_batch(loss):
 @EVERY
 def test_groups_without_anything_to_learn(loss):
     ranks = torch.tensor([[1, 0], [1, 0]])
-    batch = torch.ones(2, 2), ranks, ranks > 0, -ranks.float()
+    mask = (ranks > 0) & (loss not in ON_TARGETS)
+    batch = torch.ones(2, 2), ranks, mask, -ranks.float()
     value, gradient = in_groups(loss, *batch, groups=[[0], [1]])
     assert value == 0 and (gradient == 0).all()
 
@@ -636,8 +722,9 @@ def test_denominators():
     counts = {
         RankNet(): 6 + 2,
         LambdaRank(reduction="pairs"): 6 + 2,
-        MarginMSE(): 6 + 2,
-        MarginMSE(pairs="best"): 3 + 2,
+        **dict.fromkeys([*WEIGHTED, Hinge(), MarginMSE()], 6 + 2),
+        **dict.fromkeys([Hinge(pairs="best"), MarginMSE(pairs="best")], 3 + 2),
+        **dict.fromkeys([MSE(), *SOFT], 10),
         LCE(): 1 + 2,
         BCE(): 4 + 3,
         ADRMSE(): 4,

@@ -18,8 +18,10 @@ from rdx.losses import (
     BCE,
     KL,
     LCE,
+    MSE,
     ApproxMRR,
     ApproxNDCG,
+    Hinge,
     LambdaRank,
     ListMLE,
     ListNet,
@@ -233,11 +235,16 @@ def test_lce_is_the_cross_entropy_of_the_first_passage(model):
     assert batch.ours(LCE(0.5)) == close(expected)
 
 
+def flat(batch):
+    """Queries and passages of all pairs, and which of the padded ones these are."""
+    queries = [q for q, row in zip(batch.queries, batch.passages, strict=True) for _ in row]
+    return queries, [p for row in batch.passages for p in row], batch.matrix > 0
+
+
 @EACH
 def test_bce(peers, model, ranks):
     batch = Batch(model, ranks)
-    queries = [q for q, row in zip(batch.queries, batch.passages, strict=True) for _ in row]
-    passages = [p for row in batch.passages for p in row]
+    queries, passages, _ = flat(batch)
     labels = torch.tensor([float(rank == 1) for row in ranks for rank in row])
     theirs = peers.BinaryCrossEntropyLoss(model)
     assert batch.ours(BCE()) == close(theirs([queries, passages], labels).item())
@@ -255,3 +262,100 @@ def test_margin_mse(peers, model):
     assert batch.ours(MarginMSE(pairs="best"), teacher) == close(theirs)
     halved = peers.MarginMSELoss(model)([batch.queries, *columns], teacher / 2).item()
     assert batch.ours(MarginMSE(2.0, "best"), teacher) == close(halved)
+
+
+@EACH
+def test_mse(peers, model, ranks):
+    batch = Batch(model, ranks)
+    queries, passages, real = flat(batch)
+    teacher = torch.randn(batch.scores.shape, generator=torch.Generator().manual_seed(0))
+    theirs = peers.MSELoss(model)([queries, passages], teacher[real] / 2).item()
+    assert batch.ours(MSE(2.0), teacher) == close(theirs)
+    torchs = torch.nn.MSELoss()(batch.scores[real], teacher[real]).item()
+    assert batch.ours(MSE(), teacher) == close(torchs)
+
+
+@EACH
+def test_bce_with_soft_labels(peers, model, ranks):
+    batch = Batch(model, ranks)
+    queries, passages, real = flat(batch)
+    teacher = torch.rand(batch.scores.shape, generator=torch.Generator().manual_seed(0))
+    heavy = {"pos_weight": torch.tensor(3.0)}
+    theirs = peers.BinaryCrossEntropyLoss(model, **heavy)([queries, passages], teacher[real]).item()
+    assert batch.ours(BCE(1.0, 3.0, "scores"), teacher) == close(theirs)
+    torchs = torch.nn.BCEWithLogitsLoss(**heavy)(batch.scores[real] / 2, teacher[real]).item()
+    assert batch.ours(BCE(2.0, 3.0, "scores"), teacher) == close(torchs)
+
+
+def in_pairs(ranks):
+    """Row, better and worse passage of every pair that the teacher orders."""
+    pairs = [
+        (row, i, j)
+        for row, own in enumerate(ranks)
+        for i in range(len(own))
+        for j in range(len(own))
+        if own[i] < own[j]
+    ]
+    return [torch.tensor(column) for column in zip(*pairs, strict=True)]
+
+
+def spread(tensor, row, i, j):
+    return tensor[row, i] - tensor[row, j]
+
+
+def matrix_of(ranks):
+    return torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, ranks)], batch_first=True)
+
+
+@EACH
+def test_hinge_is_torchs_margin_ranking_loss(ranks):
+    row, i, j = in_pairs(ranks)
+    scores, matrix = torch.tensor(SCORES), matrix_of(ranks)
+    ours = Hinge(1.5)(scores, matrix, matrix > 0)
+    peer = torch.nn.MarginRankingLoss(margin=1.5)
+    theirs = peer(scores[row, i], scores[row, j], torch.ones(len(row)))
+    assert ours.item() == close(theirs.item())
+
+
+@pytest.mark.parametrize("weights", ["reciprocal_sum", "reciprocal", "score_difference"])
+@pytest.mark.parametrize("ranks", [RANKS, SHORTER], ids=["equal", "shorter"])
+def test_weighted_ranknet_is_torchs_weighted_bce_of_pairs(weights, ranks):
+    """As FIRST's and RankGPT's `rank_net` call it, with the weights of each."""
+    row, i, j = in_pairs(ranks)
+    scores, teacher, matrix = torch.tensor(SCORES), torch.tensor(TEACHER), matrix_of(ranks)
+    labels = {
+        "reciprocal": 1 / matrix.float(),  # RankGPT's
+        "score_difference": teacher,
+    }.get(weights, matrix)
+    weight = spread(labels, row, i, j).abs()
+    if weights == "reciprocal_sum":
+        weight = 1 / (matrix[row, i] + matrix[row, j])
+    peer = torch.nn.BCEWithLogitsLoss(weight=weight)
+    theirs = peer(spread(scores, row, i, j), torch.ones(len(row)))
+    ours = RankNet(weights=weights)(scores, matrix, matrix > 0, teacher)
+    assert ours.item() == close(theirs.item())
+
+
+# What other people's code returns for SCORES and RANKS.
+WEIGHTED = {
+    "reciprocal_sum": 0.0860424,  # rank_llm's rank_net(weighted=True), with which FIRST is trained
+    "reciprocal": 0.1299950,  # RankGPT's rank_net(weight_by_diff=True), labels 1 / rank
+    "student_rank": 0.0953515,  # WeightedRankNet of Pezzuti et al.
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTED)
+def test_weighted_ranknet_equals_the_code_of_its_sources(weights):
+    ranks = torch.tensor(RANKS)
+    value = RankNet(weights=weights)(torch.tensor(SCORES), ranks, ranks > 0)
+    assert value.item() == close(WEIGHTED[weights])
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_kl_is_torchs(direction):
+    scores, teacher, ranks = torch.tensor(SCORES), torch.tensor(TEACHER), torch.tensor(RANKS)
+    student, target = (scores / 2).log_softmax(1), (teacher / 3).log_softmax(1)
+    other = (student, target) if direction == "forward" else (target, student)
+    theirs = torch.nn.KLDivLoss(reduction="batchmean", log_target=True)(*other)
+    ours = KL(2.0, 3.0, direction)(scores, ranks, ranks > 0, teacher)
+    assert ours.item() == close(theirs.item())

@@ -16,7 +16,7 @@ import torch
 
 from rdx import rankings, stages
 from rdx import store as stores
-from rdx.artifacts import Candidates, Checkpoint, Evaluated, TeacherRanking
+from rdx.artifacts import Candidates, Checkpoint, Evaluated, Selected, TeacherRanking
 from rdx.data import split_of
 from rdx.facts import TrialFacts
 from rdx.job import DEV, Job
@@ -280,6 +280,18 @@ def test_a_recorded_teacher_teaches_what_was_recorded(cell, store, world, tmp_pa
     for name in ("model.safetensors", "head.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
     assert recorded.facts.means == cell.facts.means
+
+
+def test_another_scale_asks_the_teacher_nothing(store, world):
+    scored = ("teacher=labels", "loss=mse")
+    first = world.run(store, *scored)
+    assert "teach" in computed(first)
+    other = world.run(store, *scored, "teacher.scale=minmax")
+    assert computed(other) == ["distill", "evaluate", "select"]
+    tables = [Selected(folder_of(store, s, "select")).ranking for s in (first, other)]
+    grades, shares = (table.teacher_score for table in tables)
+    assert list(shares) == list(grades / 2)  # every query has a passage of grade 2
+    assert set(shares) == {0.0, 1.0}
 
 
 def test_a_teacher_that_can_ranks_a_sample_of_the_test_queries(cell, store, world, monkeypatch):

@@ -543,6 +543,16 @@ def test_what_differs_from_the_nearest_stored_neighbour_is_named(world, store):
             why.chosen([cell, other], which)
 
 
+def test_a_scale_that_differs_is_named(world, store):
+    scored = world.overrides(store, "teacher=labels", "loss=mse")
+    finish(scored)
+    [other] = cells([*scored, "teacher.scale=minmax"])
+    by_step = {str(explained.step): explained for explained in why.explain(other)}
+    assert by_step["teach"].stored
+    [difference] = by_step["select"].differences
+    assert (difference.path, difference.stored, difference.here) == ("scale", '"none"', '"minmax"')
+
+
 def test_without_a_neighbour_there_is_nothing_to_compare(world, store):
     [cell] = cells(world.overrides(store))
     assert not any(step.stored or step.differences for step in why.explain(cell))

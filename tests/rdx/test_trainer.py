@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from rdx.batches import Schedule, rows_of
 from rdx.collection import Collection
 from rdx.faults import Diverged
 from rdx.lists import TrainingList
-from rdx.losses import ADRMSE, LCE, RankNet
+from rdx.losses import ADRMSE, BCE, KL, LCE, MSE, Hinge, RankNet, Sum
 from rdx.samplers import BM25
 from rdx.students import LoRA
 from rdx.trainer import Epochs, Pairs, Prefinetune, Steps, Trainer
@@ -86,6 +87,7 @@ def test_pairs_of_ragged_lists():
         (Trainer, {"device": "tpu"}),
         (Prefinetune, {**STAGE, "negatives": 0, "told": "negatives=0"}),
         (Prefinetune, {**STAGE, "depth": 0, "told": "depth=0"}),
+        (Prefinetune, {**STAGE, "loss": MSE(), "told": "loss=MSE"}),
     ],
 )
 def test_bad_values_name_their_key(cls, values):
@@ -226,6 +228,27 @@ def test_the_loss_falls(train, loss, tmp_path):
     assert len(curve) == 36 == facts.steps
     assert sum(curve[-3:]) < 0.6 * sum(curve[:3])
     assert curve[-1] == facts.last_loss
+
+
+ON_SCORES = [
+    MSE(),
+    KL(direction="reverse"),
+    BCE(targets="scores"),
+    RankNet(weights="score_difference"),
+    RankNet(weights="student_rank"),
+    Hinge(),
+    Sum([MSE(), Hinge(pairs="best")], [0.5, 1.0]),
+]
+
+
+@pytest.mark.parametrize("loss", ON_SCORES, ids=str)
+def test_the_loss_on_teacher_scores_falls(train, loss, tmp_path):
+    """From 1 to 0 in each list, as the scale "minmax" gives them."""
+    lists = [replace(one, teacher_scores=tuple(1 - r / (n - 1) for r in range(n)))
+             for one in LISTS for n in [len(one.doc_ids)]]  # fmt: skip
+    train(loss=loss, budget=Epochs(12), head="interaction", lists=lambda epoch: lists)
+    curve = json.loads((tmp_path / "work" / "curve.json").read_text())
+    assert sum(curve[-3:]) < 0.6 * sum(curve[:3])
 
 
 def test_facts(train, tmp_path):
