@@ -13,7 +13,7 @@ from rdx.draws import seed as draw_seed
 from rdx.loading import ModelError, explained
 from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import LIKE_BERT, CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import PACKED, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
 from rdx.students.settings import VARLEN
@@ -70,22 +70,22 @@ def _assembled(
         # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
         # 1.4 times slower.
         implementation = "eager"
-    if implementation is not None:
+    if implementation not in (None, VARLEN):
         extra["attn_implementation"] = implementation
     if settings.dropout is not None:
         extra |= dict.fromkeys(dropouts(config), settings.dropout)
-    if implementation == VARLEN:
-        packing.register()
-        if config.model_type not in LIKE_BERT:
-            raise ModelError(
-                f"student.attention_implementation='varlen': {name} is a model of type "
-                f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
-            )
+    if implementation == VARLEN and config.model_type not in PACKED:
+        raise ModelError(
+            f"student.attention_implementation='varlen': {name} is a model of type "
+            f"{config.model_type!r}; it packs {', '.join(PACKED)}. Use null"
+        )
     encoder = read_encoder(folder, name, settings.head == "cls", settings.layers, fresh, **extra)
     if settings.head != "cls" and getattr(encoder, "pooler", None) is not None:
         # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
         encoder.pooler.requires_grad_(False)
     encoder = encoder.float()
+    if implementation == VARLEN:
+        packing.use(encoder)
     own = OWN.get(settings.head)
     head = own(encoder.config.hidden_size) if own is not None else None
     return CrossEncoder(encoder, head, Pairs(folder, settings, encoder))
