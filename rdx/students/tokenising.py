@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from rdx.loading import ModelError, explained
+from rdx.students.settings import PASSAGE, QUERY
 from rdx.tokens import PairForm, Table, Tokens
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Pairs:
         self.lengths = (student.query_length, student.passage_length)
         self.attention = student.attention
         self._facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
+        if student.template is not None:
+            _use_template(self.tokenizer, student.template)
         padding = _agree_on_padding(self.tokenizer, encoder)
         _agree_on_inputs(self.tokenizer, encoder)
         with explained(name):
@@ -106,6 +110,25 @@ class Pairs:
         other = copy.copy(self)
         other.lengths = (query_length, passage_length)
         return other
+
+
+def _use_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Let the tokeniser put pairs into a template, in place of its own special tokens."""
+    before, _, rest = template.partition(QUERY)
+    between, _, after = rest.partition(PASSAGE)
+    pieces = {}
+    for name, text in (("before", before), ("between", between), ("after", after)):
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        pieces[name] = {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+    kinds = {"before": 0, "between": 0, "after": 1}
+    made = {name: [f"{name}:{kind}"] if pieces[name]["ids"] else [] for name, kind in kinds.items()}
+    cast(Any, tokenizer).backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A",
+        pair=[*made["before"], "$A:0", *made["between"], "$B:1", *made["after"]],
+        special_tokens=[piece for piece in pieces.values() if piece["ids"]],
+    )
+    for own in ("add_bos_token", "add_eos_token"):  # by which Transformers would make another form
+        tokenizer.init_kwargs.pop(own, None)
 
 
 def _agree_on_padding(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> int:
