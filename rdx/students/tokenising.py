@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenizers.processors import TemplateProcessing
@@ -31,7 +33,13 @@ def load_tokenizer(folder: str, name: str) -> PreTrainedTokenizerBase:
     ------
     ModelError
         If there is none, or one that does not tell where its tokens are; begins with `name`.
+    ModuleNotFoundError
+        If it is a file of SentencePiece alone (DeBERTa-v3), and that package is not installed.
     """
+    place, package = Path(folder), "sentencepiece"
+    alone = not (place / "tokenizer.json").exists() and any(place.glob("*.model"))
+    if alone and importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"{name}: its tokenizer needs {package}", name=package)
     with explained(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, split_special_tokens=True, trust_remote_code=False

@@ -1,6 +1,7 @@
 """Students of many families: they score as plain Transformers does, and learn."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from rdx.export.weights import write
 from rdx.loading import ModelError
 from rdx.students import LoRA, Student
 from rdx.trainer import Steps
-from tests.rdx.small_models import PAIRS, save
+from tests.rdx.small_models import PAIRS, WORDS, save
 
 TEMPLATE = "Q: {query} P: {passage} ?"
 LAST = {"head": "last_token", "template": TEMPLATE}
@@ -155,3 +156,65 @@ def test_a_student_that_is_not_possible_says_what_is(kind, own, said, folder):
 def test_bad_values_name_their_key(key, own):
     with pytest.raises(ValueError, match=rf"(?m)^{key}|Value error, {key}"):
         Student("asset:all-MiniLM-L6-v2", **own)
+
+
+# --- where they come from ---
+
+
+def without_tokenizer(folder):
+    """A DeBERTa whose tokenizer is to come out of a file of SentencePiece, as on the Hub."""
+    save("deberta-v3", folder)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    return Student(str(folder), query_length=16, passage_length=48)
+
+
+def test_a_tokenizer_of_sentencepiece_says_which_package_reads_it(tmp_path, monkeypatch):
+    settings = without_tokenizer(tmp_path)
+    (tmp_path / "spm.model").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"student\.model=.*sentencepiece"):
+        settings.create(0)
+
+
+def test_a_tokenizer_of_sentencepiece_alone(tmp_path):
+    package = pytest.importorskip("sentencepiece")
+    settings = without_tokenizer(tmp_path)
+    special = {"pad": 0, "bos": 1, "eos": 2, "unk": 3}
+    pieces = dict(zip(special, ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), strict=True))
+    package.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(WORDS)] * 50),
+        model_prefix=str(tmp_path / "spm"),
+        vocab_size=30,
+        **{f"{name}_id": number for name, number in special.items()},
+        **{f"{name}_piece": piece for name, piece in pieces.items()},
+    )
+    student = settings.create(0).eval()
+    inputs, parts = student.pairs.batch([("river engine", "stone")])
+    ids = inputs["input_ids"][0]
+    assert ids[0] == 1 and ids[parts[0] == 0].tolist() == [1, 2, 2]
+    assert student.pairs.tokenizer.decode(ids[parts[0] == 1]).strip() == "river engine"
+    student.save(tmp_path / "saved")
+    loaded = settings.load(tmp_path / "saved").eval()
+    torch.testing.assert_close(scores(loaded), scores(student), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_decoder_out_of_a_wheel_learns_with_adapters(tmp_path):
+    settings = Student(
+        "asset:SmolLM2-135M-Instruct", layers=3, query_length=8, passage_length=16, **LAST
+    )
+    adapted = replace(settings, lora=LoRA(rank=4))
+    student, _ = trained(tmp_path, student=adapted.create(0), budget=Steps(30), learning_rate=2e-3)
+    curve = json.loads((tmp_path / "work" / "curve.json").read_text())
+    assert sum(curve[-3:]) < 0.8 * sum(curve[:3])
+    student.eval().save(tmp_path / "saved")
+    loaded = settings.load(tmp_path / "saved").eval()
+    torch.testing.assert_close(scores(loaded), scores(student), atol=1e-4, rtol=1e-4)
+    write(loaded, settings, "transformers", tmp_path / "out")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.inference_mode():
+        alone = [plain(**tokenizer(*pair, return_tensors="pt")).logits[0, 0] for pair in PAIRS]
+    torch.testing.assert_close(scores(loaded), torch.stack(alone), atol=1e-4, rtol=1e-4)
