@@ -142,7 +142,7 @@ class Packing:
         from torch.nn.attention.varlen import varlen_attn
 
         longest = self.shape[1]
-        near = {} if window is None else {"window_size": (window, window)}
+        near: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
         mixed: Any = varlen_attn(
             query, key, value, self.starts, self.starts, longest, longest, **near
         )

@@ -259,7 +259,7 @@ def _check_last(student: CrossEncoder, pairs: Pairs, pair: tuple[str, str]) -> N
         vectors.append(output.last_hidden_state)
 
     inputs, parts = pairs.batch([pair])
-    hook = cast(nn.Module, student.encoder.base_model).register_forward_hook(keep)
+    hook = student.encoder.base_model.register_forward_hook(keep)
     try:
         with torch.enable_grad():
             [pull] = torch.autograd.grad(student(inputs, parts)[0], vectors[-1:])

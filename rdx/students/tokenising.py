@@ -135,8 +135,6 @@ def _use_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         pair=[*made["before"], "$A:0", *made["between"], "$B:1", *made["after"]],
         special_tokens=[piece for piece in pieces.values() if piece["ids"]],
     )
-    for own in ("add_bos_token", "add_eos_token"):  # by which Transformers would make another form
-        tokenizer.init_kwargs.pop(own, None)
 
 
 def _agree_on_padding(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> int:

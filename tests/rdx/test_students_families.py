@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from trainer_toys import equal, stopped, trained
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from rdx.export.weights import write
 from rdx.loading import ModelError
@@ -110,6 +115,37 @@ def test_they_learn_and_an_interrupted_training_ends_in_the_same_bits(name, sett
         assert frozen == {"encoder.bert.embeddings.position_embeddings.weight"}
     else:
         assert bool(frozen) == (settings.lora is not None)
+
+
+def test_modernberts_own_head_is_that_of_the_published_ettin_rerankers(folder, tmp_path):
+    """[CLS], dense without bias, GELU, norm, linear; the first two come with a language model."""
+    config = AutoConfig.from_pretrained(folder("modernbert"))
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config)
+    torch.nn.init.normal_(model.head.norm.weight)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder("modernbert")).save_pretrained(tmp_path)
+    settings = Student(str(tmp_path), query_length=16, passage_length=48, pooling="cls", **VARLEN)
+    student = settings.create(0).eval()
+    inputs, _ = student.pairs.batch(PAIRS)
+    with torch.no_grad():
+        first = model.eval().model(**inputs).last_hidden_state[:, 0]
+        hidden = torch.nn.functional.gelu(first @ model.head.dense.weight.T)
+        mean, var = hidden.mean(1, keepdim=True), hidden.var(1, unbiased=False, keepdim=True)
+        normed = (hidden - mean) / (var + config.norm_eps).sqrt() * model.head.norm.weight
+        last = student.encoder.classifier
+        expected = normed @ last.weight[0] + last.bias[0]
+    torch.testing.assert_close(scores(student), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_two_labels_become_one_score_without_padding_too(tmp_path):
+    folder = save("modernbert", tmp_path, classifier=2)
+    settings = Student(folder, query_length=16, passage_length=48, **VARLEN)
+    student = settings.create(0).eval()
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        two = plain(**student.pairs.batch(PAIRS)[0]).logits
+    torch.testing.assert_close(scores(student), two[:, 1] - two[:, 0], atol=1e-5, rtol=1e-5)
 
 
 # --- what does not fit together ---
