@@ -30,7 +30,7 @@ LAYERS = (
         "memory",
     },
     {"lists", "accounting", "loading"},
-    {"tokens"},
+    {"tokens", "gguf"},
     {"data", "samplers", "teachers", "batches", "students"},
     {"trainer", "evaluation"},
     {"artifacts"},

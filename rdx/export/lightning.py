@@ -32,6 +32,11 @@ def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> N
     encoder = student.encoder
     kind = encoder.config.model_type
     pooled = settings.head == "cls" and kind in POOLED
+    if settings.template is not None:
+        raise ExportError(
+            f"student.template={settings.template!r}: Lightning IR puts pairs together by itself; "
+            "--form transformers keeps the template"
+        )
     if settings.attention != "full" or not (pooled or settings.head == "linear"):
         raise ExportError(
             f"student.head={settings.head!r}, attention={settings.attention!r} on {kind}: "

@@ -12,6 +12,7 @@ from rdx.export.cells import ExportError
 from rdx.export.lightning import nameless, write_lightning
 from rdx.students import CrossEncoder, Student
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
+from rdx.students.settings import CLASSIFIERS
 
 FORMS = ("transformers", "lightning_ir")
 # What is read back must give these pairs the student's scores.
@@ -50,7 +51,7 @@ def write(student: CrossEncoder, settings: Student, form: str, folder: Path) -> 
 
 def plain(settings: Student) -> bool:
     """Whether Transformers has a class of its own for a student; else it needs our code."""
-    return settings.head == "cls" and settings.attention == "full"
+    return settings.head in CLASSIFIERS and settings.attention == "full"
 
 
 def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassification:

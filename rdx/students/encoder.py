@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Encoders with layers like BERT's: every token sees every token, and what classifies reads [CLS].
 LIKE_BERT = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+# Encoders whose layers are told the position of every token, and see windows of tokens in turn.
+LIKE_MODERNBERT = ("modernbert",)
+PACKED = (*LIKE_BERT, *LIKE_MODERNBERT)  # whose layers can do without padding
 
 
 class CrossEncoder(nn.Module):
@@ -45,8 +48,10 @@ class CrossEncoder(nn.Module):
             inputs = sparse(inputs, parts, self.first_position)
         if packs(self.encoder):
             packing = Packing.of(inputs)
-            layers = packing.around(self._layers, self._reads_cls)
+            layers = packing.around(self._layers, self._reads_cls and self.like_bert)
             inputs = {name: each for name, each in inputs.items() if name not in PLACES}
+            if not self.like_bert:
+                inputs["position_ids"] = packing.positions
         elif self.like_bert:
             plain = inputs["attention_mask"] is mask
             if plain and self.encoder.config._attn_implementation in MASKED:
@@ -72,7 +77,8 @@ class CrossEncoder(nn.Module):
 
     @property
     def _layers(self) -> Any:
-        return cast(Any, self.encoder.base_model).encoder.layer
+        base = cast(Any, self.encoder.base_model)
+        return base.encoder.layer if self.like_bert else base.layers
 
     @property
     def _reads_cls(self) -> bool:

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
-from rdx.assets import model_path
 from rdx.draws import seed as draw_seed
+from rdx.gguf import folder_of
 from rdx.loading import ModelError, explained
 from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import LIKE_BERT, CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import PACKED, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
-from rdx.students.settings import VARLEN
+from rdx.students.settings import CLASSIFIERS, VARLEN
 from rdx.students.tokenising import Pairs, load_tokenizer
-from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
+from rdx.students.weights import (
+    configuration,
+    dropouts,
+    first_layers,
+    freeze_positions,
+    pooling,
+    read_encoder,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,21 +35,21 @@ if TYPE_CHECKING:
 
 def tokenizer(settings: Student) -> PreTrainedTokenizerBase:
     """As `Student.tokenizer`."""
-    folder = str(model_path(settings.model, settings.revision))
+    folder = str(folder_of(settings.model, settings.revision))
     return load_tokenizer(folder, f"student.model={settings.model}")
 
 
 def create(settings: Student, seed: int) -> CrossEncoder:
     """As `Student.create`."""
-    folder = model_path(settings.model, settings.revision)
+    folder = folder_of(settings.model, settings.revision)
     name = f"student.model={settings.model}"
     with explained(name):
-        check_folder(Path(folder), name, settings.head)
+        check_folder(folder, name, settings.head)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(seed, "weights"))
-        student = _assembled(settings, folder, name, fresh=True)
-        if saved_head(Path(folder)) is not None:
-            _load_head(student, Path(folder), name)
+        student = _assembled(settings, str(folder), name, fresh=True)
+        if saved_head(folder) is not None:
+            _load_head(student, folder, name)
         if settings.attention == "sparse":
             refuse_mixing(student.encoder, settings.query_length, settings.passage_length)
         probe.check(student, settings)
@@ -70,24 +77,28 @@ def _assembled(
         # On a CPU, at a few hundred tokens, torch's fused attention scores faster, and trains
         # 1.4 times slower.
         implementation = "eager"
-    if implementation is not None:
+    if implementation not in (None, VARLEN):
         extra["attn_implementation"] = implementation
     if settings.dropout is not None:
         extra |= dict.fromkeys(dropouts(config), settings.dropout)
-    if implementation == VARLEN:
-        packing.register()
-        if config.model_type not in LIKE_BERT:
-            raise ModelError(
-                f"student.attention_implementation='varlen': {name} is a model of type "
-                f"{config.model_type!r}; it packs {', '.join(LIKE_BERT)}. Use null"
-            )
-    encoder = read_encoder(folder, name, settings.head == "cls", settings.layers, fresh, **extra)
-    if settings.head != "cls" and getattr(encoder, "pooler", None) is not None:
+    if implementation == VARLEN and config.model_type not in PACKED:
+        raise ModelError(
+            f"student.attention_implementation='varlen': {name} is a model of type "
+            f"{config.model_type!r}; it packs {', '.join(PACKED)}. Use null"
+        )
+    if settings.pooling is not None:
+        extra |= pooling(config, settings.pooling)
+    own = settings.head in CLASSIFIERS
+    encoder = read_encoder(folder, name, own, settings.layers, fresh, **extra)
+    if not own and getattr(encoder, "pooler", None) is not None:
         # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
         encoder.pooler.requires_grad_(False)
     encoder = encoder.float()
-    own = OWN.get(settings.head)
-    head = own(encoder.config.hidden_size) if own is not None else None
+    if implementation == VARLEN:
+        packing.use(encoder)
+    if settings.frozen_positions:
+        freeze_positions(encoder, name)
+    head = None if own else OWN[settings.head](encoder.config.hidden_size)
     return CrossEncoder(encoder, head, Pairs(folder, settings, encoder))
 
 

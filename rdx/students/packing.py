@@ -59,6 +59,11 @@ class Packing:
         known = inputs if "real" in inputs else places(mask)
         return cls(known["real"], known["starts"], (mask.shape[0], mask.shape[1]))
 
+    @property
+    def positions(self) -> Tensor:
+        """Column [1, T] of every token: its position in its pair, where padding is on the right."""
+        return (self.real % self.shape[1]).unsqueeze(0)
+
     def pack(self, padded: Tensor) -> Tensor:
         """[P, L, ...] to [T, ...]."""
         return padded.flatten(0, 1).index_select(0, self.real)
@@ -71,9 +76,10 @@ class Packing:
 
     @contextmanager
     def around(self, layers: nn.ModuleList, first_only: bool) -> Iterator[None]:
-        """Within it, layers like BERT's compute packed tokens.
+        """Within it, the layers of an encoder compute packed tokens.
 
-        They give token vectors [P, L, H], or with `first_only` [P, 1, H], those of first tokens.
+        They give token vectors [P, L, H], or with `first_only`, if they are like BERT's, [P, 1, H],
+        those of first tokens.
         """
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -100,24 +106,46 @@ class Packing:
                 handle.remove()
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        scale: float,
+        window: int | None = None,
     ) -> Tensor:
-        """Every token [T, heads, size] attends to those of its pair."""
+        """Every token [T, heads, size] attends to those of its pair.
+
+        With a window, to those that are at most so many tokens before or behind it.
+        """
+        if window is not None and window >= self.shape[1] - 1:
+            window = None  # nothing is farther away
         if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-            if dropout or scale != query.shape[-1] ** -0.5:
+            if not dropout and scale == query.shape[-1] ** -0.5:
+                return self.flash(query, key, value, window)
+            if window is None:
                 return self.jagged(query, key, value, dropout, scale)
-            return self.flash(query, key, value)
-        real = self.unpack(torch.ones_like(self.real, dtype=torch.bool))
         q, k, v = (self.unpack(each).transpose(1, 2) for each in (query, key, value))
-        mixed = scaled_dot_product_attention(q, k, v, real[:, None, None], dropout, scale=scale)
+        mixed = scaled_dot_product_attention(q, k, v, self._seen(window), dropout, scale=scale)
         return self.pack(mixed.transpose(1, 2))
 
-    def flash(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _seen(self, window: int | None) -> Tensor:
+        """Which tokens a token sees [P, 1, L or 1, L]; padding sees something, too: no nan."""
+        real = self.unpack(torch.ones_like(self.real, dtype=torch.bool))[:, None, None]
+        if window is None:
+            return real
+        at = torch.arange(self.shape[1], device=real.device)
+        return (real | ~real.transpose(2, 3)) & ((at[:, None] - at).abs() <= window)
+
+    def flash(self, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
         """By torch's varlen attention, which drops nothing."""
         from torch.nn.attention.varlen import varlen_attn
 
         longest = self.shape[1]
-        mixed: Any = varlen_attn(query, key, value, self.starts, self.starts, longest, longest)
+        near: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
+        mixed: Any = varlen_attn(
+            query, key, value, self.starts, self.starts, longest, longest, **near
+        )
         return mixed  # type: ignore[no-any-return]
 
     def jagged(
@@ -148,16 +176,22 @@ def attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as Transformers calls it, [1, heads, T, size] to [1, T, heads, size]."""
+    """Attention as Transformers calls it, [1, heads, T, size] to [1, T, heads, size].
+
+    Its `sliding_window` is one more than the farthest distance.
+    """
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _current.get().attend(q, k, v, dropout, scale).unsqueeze(0), None
+    window = None if sliding_window is None else sliding_window - 1
+    return _current.get().attend(q, k, v, dropout, scale, window).unsqueeze(0), None
 
 
-def register() -> None:
-    """Make the attention known to Transformers, without a mask."""
+def use(encoder: PreTrainedModel) -> None:
+    """Let an encoder attend so; Transformers then makes no mask."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(VARLEN, attention)
+    encoder.set_attn_implementation(VARLEN)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from rdx.loading import ModelError, explained
 from rdx.students.heads import first_position
+from rdx.students.settings import CLASSIFIERS
 from rdx.students.tokenising import Pairs
+from rdx.students.weights import position_tables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +41,8 @@ def check(student: CrossEncoder, settings: Student) -> None:
     ModelError
         If tokens have no embedding; if the longest pairs have no positions; if a pair has another
         score beside a longer one than alone (by more than `PADDING` of the range of some scores);
-        or if scores do not depend on the query, or on the passage.
+        if scores do not depend on the query, or on the passage; or if head=last_token does not read
+        the last token alone.
     """
     name = f"student.model={settings.model}"
     encoder, tokenizer = student.encoder, student.pairs.tokenizer
@@ -56,6 +59,8 @@ def check(student: CrossEncoder, settings: Student) -> None:
             _scores(student, pairs, [longest])
         _settle_padding(student, pairs, texts, settings)
         _check_sight(student, pairs, texts[1], settings)
+        if settings.head == "last_token":
+            _check_last(student, pairs, texts[1])
 
 
 def capacity(encoder: PreTrainedModel) -> int | None:
@@ -67,10 +72,7 @@ def capacity(encoder: PreTrainedModel) -> int | None:
     most = getattr(config, "max_position_embeddings", None)
     if not isinstance(most, int) or most <= 0:
         return None
-    table = any(
-        isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
-        for name, module in encoder.named_modules()
-    )
+    table = bool(position_tables(encoder))
     rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None)
     return most - first_position(encoder) if table or rotary else None
 
@@ -192,7 +194,7 @@ def _settle_padding(
     spread = float(alone.max() - alone.min())
     allowed = PADDING * spread + NOISE * float(alone.abs().max())
     # The first token, where a [CLS] is, must stay the first.
-    movable = settings.attention == "full" and settings.head in ("cls", "mean")
+    movable = settings.attention == "full" and settings.head in (*CLASSIFIERS, "mean")
     differences = {}
     for side in ("right", "left") if movable else ("right",):
         pairs.side = side
@@ -244,6 +246,37 @@ def _check_sight(
             raise ModelError(
                 f"student.head={settings.head}: its score does not depend on the {text}: the "
                 f"tokens that it reads of a model of type {student.encoder.config.model_type!r} "
-                f"do not see the {text}; of models that read from left to right student.head=mean "
-                "and cls see all"
+                f"do not see the {text}; of models that read from left to right "
+                "student.head=last_token and mean see all"
             )
+
+
+def _check_last(student: CrossEncoder, pairs: Pairs, pair: tuple[str, str]) -> None:
+    """Refuse a model whose own head reads another vector than the last token's."""
+    vectors: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Any) -> None:
+        vectors.append(output.last_hidden_state)
+
+    inputs, parts = pairs.batch([pair])
+    hook = student.encoder.base_model.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            [pull] = torch.autograd.grad(student(inputs, parts)[0], vectors[-1:])
+    finally:
+        hook.remove()
+    read = pull[0].abs().sum(1).nonzero().flatten().tolist()
+    if read == [inputs["input_ids"].shape[1] - 1]:
+        return
+    config: Any = student.encoder.config.get_text_config()
+    if inputs["input_ids"][0, -1] == config.pad_token_id:
+        cure = (
+            "pairs end in its padding token, which it does not count; end student.template "
+            "otherwise, or give config.json a pad_token_id of its own"
+        )
+    else:
+        cure = "use student.head=cls, which is what it was made for"
+    raise ModelError(
+        f"student.head=last_token: a model of type {config.model_type!r} does not read its score "
+        f"at the last token: {cure}"
+    )

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 else:
     making = late.module("rdx.students.making")
 
-HEADS = ("cls", "linear", "mean", "interaction")  # all but the first: `rdx.students.heads.OWN`
+CLASSIFIERS = ("cls", "last_token")  # heads that are the model's own
+HEADS = (*CLASSIFIERS, "linear", "mean", "interaction")  # the others: `rdx.students.heads.OWN`
+POOLING = ("cls", "mean")
+QUERY, PASSAGE = "{query}", "{passage}"  # where a template has the texts
 ATTENTION = ("full", "sparse")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
@@ -79,6 +82,8 @@ class Student:
     head
         "cls": the model's own sequence-classification head, which plain Transformers loads; of a
         trained one with two labels, the logit of the second minus that of the first.
+        "last_token": the same head of a model that reads from left to right (a decoder), which
+        scores by the last token's vector; refused where the model reads its score elsewhere.
         "linear": a linear layer without bias on the [CLS] vector (the paper's ELECTRA; Lightning
         IR's default). "mean": a linear layer on the mean of all token vectors. "interaction":
         ``a * MaxSim(query, passage) + w . h_[CLS]`` on the jointly encoded token vectors, a and w
@@ -86,6 +91,14 @@ class Student:
         embedding model, it starts as a usable ranker.
     query_length, passage_length
         Tokens kept of each, special tokens not counted.
+    pooling
+        What the model's own head reads, of models that leave the choice (ModernBERT): "cls", the
+        first vector, or "mean", that of all; None = as the model's configuration has it.
+    template
+        What stands around the texts, as "Query: {query} Passage: {passage} Relevant:", in place of
+        the tokeniser's own special tokens; its special tokens are written out, "[CLS]", "</s>".
+        Each piece and each text is tokenised by itself. None = as the tokeniser makes pairs. It is
+        saved with the tokeniser.
     attention
         "full": every token sees every token (the paper). "sparse": [CLS] sees everything, a query
         token the query only, a passage token the passage only, and positions restart at the passage
@@ -94,6 +107,9 @@ class Student:
         that cannot do that (DeBERTa) are refused by `create`.
     dropout
         Every dropout probability of the encoder; None = as the model's configuration has them.
+    frozen_positions
+        Leave the learned embeddings of positions as they come (Pezzuti et al. 2025); models without
+        them are refused by `create`.
     lora
         Train low-rank updates only; None = all weights.
     compile
@@ -101,7 +117,8 @@ class Student:
         steps take minutes; dropout draws the same numbers. Not part of the identity.
     attention_implementation
         How attention is computed; one of `IMPLEMENTATIONS`, as Transformers names them, or
-        "varlen": layers see no padding (`rdx.students.packing`; BERT-like encoders). None = "eager"
+        "varlen": layers see no padding (`rdx.students.packing`; BERT-like encoders and ModernBERT).
+        None = "eager"
         for training where there is no GPU, else the model's default. Not part of the identity.
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
@@ -112,8 +129,11 @@ class Student:
     head: Annotated[str, one_of(*HEADS)] = "cls"
     query_length: Positive = 32
     passage_length: Positive = 256
+    pooling: Annotated[str, one_of(*POOLING)] | None = None
+    template: str | None = None
     attention: Annotated[str, one_of(*ATTENTION)] = "full"
     dropout: BelowOne | None = None
+    frozen_positions: bool = False
     lora: LoRA | None = None
     compile: Annotated[bool, SCHEDULES] = False
     attention_implementation: Annotated[str, one_of(*IMPLEMENTATIONS), SCHEDULES] | None = None
@@ -129,8 +149,24 @@ class Student:
                 f"attention_implementation={self.attention_implementation!r}: takes no "
                 f"mask as attention='sparse' needs it; must be one of {list(MASKED)}, or null"
             )
+        if self.pooling is not None and self.head != "cls":
+            raise ValueError(f"pooling={self.pooling!r}: of head='cls' alone; give null")
+        if self.template is not None:
+            self._check_template(self.template)
         if self.compile and self.attention_implementation == VARLEN:
             raise ValueError("compile=true: not with attention_implementation='varlen'")
+
+    def _check_template(self, template: str) -> None:
+        before, query, rest = template.partition(QUERY)
+        if not query or PASSAGE in before or rest.count(PASSAGE) != 1 or QUERY in rest:
+            raise ValueError(
+                f"template={template!r}: must have {QUERY} once and, after it, {PASSAGE} once"
+            )
+        if self.attention == "sparse" or self.head == "interaction":
+            raise ValueError(
+                f"template={template!r}: not with attention='sparse' or head='interaction', which "
+                "tell the texts apart by the tokeniser's own special tokens"
+            )
 
     def check(self) -> None:
         """Check the files of a model that is a place on this machine; reads no weights.

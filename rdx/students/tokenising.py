@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from rdx.loading import ModelError, explained
+from rdx.students.settings import PASSAGE, QUERY
 from rdx.tokens import PairForm, Table, Tokens
 
 if TYPE_CHECKING:
@@ -29,7 +33,13 @@ def load_tokenizer(folder: str, name: str) -> PreTrainedTokenizerBase:
     ------
     ModelError
         If there is none, or one that does not tell where its tokens are; begins with `name`.
+    ModuleNotFoundError
+        If it is a file of SentencePiece alone (DeBERTa-v3), and that package is not installed.
     """
+    place, package = Path(folder), "sentencepiece"
+    alone = not (place / "tokenizer.json").exists() and any(place.glob("*.model"))
+    if alone and importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"{name}: its tokenizer needs {package}", name=package)
     with explained(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, split_special_tokens=True, trust_remote_code=False
@@ -57,6 +67,8 @@ class Pairs:
         self.lengths = (student.query_length, student.passage_length)
         self.attention = student.attention
         self._facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
+        if student.template is not None:
+            _use_template(self.tokenizer, student.template)
         padding = _agree_on_padding(self.tokenizer, encoder)
         _agree_on_inputs(self.tokenizer, encoder)
         with explained(name):
@@ -106,6 +118,23 @@ class Pairs:
         other = copy.copy(self)
         other.lengths = (query_length, passage_length)
         return other
+
+
+def _use_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Let the tokeniser put pairs into a template, in place of its own special tokens."""
+    before, _, rest = template.partition(QUERY)
+    between, _, after = rest.partition(PASSAGE)
+    pieces = {}
+    for name, text in (("before", before), ("between", between), ("after", after)):
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        pieces[name] = {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+    kinds = {"before": 0, "between": 0, "after": 1}
+    made = {name: [f"{name}:{kind}"] if pieces[name]["ids"] else [] for name, kind in kinds.items()}
+    cast(Any, tokenizer).backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A",
+        pair=[*made["before"], "$A:0", *made["between"], "$B:1", *made["after"]],
+        special_tokens=[piece for piece in pieces.values() if piece["ids"]],
+    )
 
 
 def _agree_on_padding(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> int:

@@ -61,6 +61,49 @@ def dropouts(config: PretrainedConfig) -> list[str]:
     return [key for key in named if known[key] is None or isinstance(known[key], float)]
 
 
+def pooling(config: PretrainedConfig, how: str) -> dict[str, Any]:
+    """What makes a model's own head read the first vector ("cls"), or the mean.
+
+    Raises
+    ------
+    ModelError
+        If it leaves no choice.
+    """
+    if not hasattr(config, "classifier_pooling"):
+        raise ModelError(
+            f"student.pooling={how!r}: a model of type {config.model_type!r} leaves no choice of "
+            "what its own head reads; give null, or student.head=mean or linear"
+        )
+    return {"classifier_pooling": how}
+
+
+def position_tables(model: PreTrainedModel) -> list[nn.Embedding]:
+    """The learned embeddings of absolute positions; [] = positions are rotary or relative."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
+    ]
+
+
+def freeze_positions(model: PreTrainedModel, name: str) -> None:
+    """Train no embedding of a position.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    tables = position_tables(model)
+    if not tables:
+        raise ModelError(
+            f"student.frozen_positions=true: {name} is a model of type {model.config.model_type!r},"
+            " whose positions are not learned embeddings but rotary or relative; give false"
+        )
+    for table in tables:
+        table.requires_grad_(False)
+
+
 def read_encoder(
     folder: str, name: str, classifier: bool, layers: int | None, fresh: bool, **options: Any
 ) -> PreTrainedModel:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from filelock import FileLock
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
-from rdx.loading import pretrained
+from rdx.gguf import folder_of, load_lm
 
 
 class Logits(Protocol):
@@ -46,14 +35,6 @@ class CausalModel(Protocol):
         """Write the model to a folder."""
 
 
-def folder_of(model: str, revision: str | None = None) -> Path:
-    """The folder of a causal LM, fetched if need be; an asset's weights are float32 safetensors."""
-    folder = model_path(model, revision)
-    if model.startswith(PREFIX) and gguf_file(folder):
-        return _as_safetensors(Path(folder))
-    return Path(folder)
-
-
 def load_causal(
     model: str, precision: str, device: str, revision: str | None = None
 ) -> tuple[PreTrainedTokenizerBase, CausalModel]:
@@ -73,7 +54,7 @@ def load_causal(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokenizer, loaded = _load(str(folder_of(model, revision)), dtype)
+    tokenizer, loaded = load_lm(str(folder_of(model, revision)), dtype)
     return tokenizer, loaded.to(torch.device(device), dtype).eval()
 
 
@@ -88,49 +69,3 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
 def positions(mask: Tensor) -> Tensor:
     """Position [B, L] of every token in its row, without the padding before it."""
     return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def _load(folder: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Any]:
-    gguf = gguf_file(folder)
-    source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
-    return tokenizer, pretrained(
-        AutoModelForCausalLM, folder, dtype=dtype, **source, **_plain(gguf)
-    )
-
-
-def _as_safetensors(folder: Path) -> Path:
-    """An asset's GGUF file as float32 safetensors in a folder beside it, made once.
-
-    Taking the quantisation back took 2 to 40 s, reading the result takes .2. It is made again when
-    a package that reads GGUF has another version, or when its checksums do not hold.
-    """
-    versions = "-".join(f"{name}-{importlib.metadata.version(name)}" for name in ENGINES)
-    target = folder / f"safetensors-{versions}"
-    with FileLock(f"{folder}.lock"):
-        if not sealed(target):
-            print(f"converting {folder.name} to safetensors, once", flush=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                converted = Path(scratch) / target.name
-                tokenizer, model = _load(str(folder), torch.float32)
-                tokenizer.save_pretrained(converted)
-                model.save_pretrained(converted)
-                seal(converted)
-                if target.exists():
-                    os.replace(target, Path(scratch) / "damaged")
-                os.replace(converted, target)
-    return target
-
-
-ENGINES = ("gguf", "transformers")  # they decide what is read from a GGUF file
-
-
-def _plain(gguf: str | None) -> dict[str, Any]:
-    """Newer Transformers keep GGUF weights quantised unless told otherwise."""
-    if gguf is None:
-        return {}
-    try:
-        from transformers import GgufConfig
-    except ImportError:
-        return {}
-    return {"quantization_config": GgufConfig(dequantize=True)}

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from rdx.assets import Model, check_model
 from rdx.declared import SCHEDULES, Above0, From0, Positive, Seed, one_of, settings, version
+from rdx.gguf import folder_of
 from rdx.teachers.chats import Chats, Row, end_tokens
 from rdx.teachers.in_process import InProcess
 from rdx.teachers.messages import Answer, Identity, Message
-from rdx.teachers.models import folder_of
 from rdx.teachers.revisions import which
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

@@ -51,7 +51,7 @@ def wordpiece() -> t.PreTrainedTokenizerFast:
 
 def bytelevel(roberta: bool = False, **special: str) -> t.PreTrainedTokenizerFast:
     """Byte-level BPE: of RoBERTa, <s> q </s></s> p </s>; else of a decoder, q p."""
-    known = [*dict.fromkeys(ROBERTA.values())] if roberta else ["<|end|>"]
+    known = [*dict.fromkeys(ROBERTA.values())] if roberta else [special["eos_token"]]
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -70,6 +70,22 @@ def bytelevel(roberta: bool = False, **special: str) -> t.PreTrainedTokenizerFas
         )
         special = ROBERTA | special
     return t.PreTrainedTokenizerFast(tokenizer_object=made, **special)
+
+
+def debertas() -> t.DebertaV2Tokenizer:
+    """DeBERTa's own class: a Unigram model, [CLS] q [SEP] p [SEP] with types of tokens."""
+    pieces = [*(f"▁{word}" for word in WORDS), *map(chr, range(ord("a"), ord("z") + 1)), "▁"]
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    scores = [(s, 0.0) for s in special] + [(p, -2.0 - i / 100) for i, p in enumerate(pieces)]
+    return t.DebertaV2Tokenizer(vocab=scores, unk_id=3)
+
+
+def llamas() -> t.LlamaTokenizer:
+    """Llama's own class: BPE of bytes, <s> q <s> p."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{i:02X}>": 3 + i for i in range(256)}
+    letters = [*map(chr, range(ord("a"), ord("z") + 1)), "▁", "Q", "P", ":", "?"]
+    vocabulary |= {letter: 259 + i for i, letter in enumerate(letters)}
+    return t.LlamaTokenizer(vocab=vocabulary, merges=[], add_bos_token=True)
 
 
 def sentencepiece(end: bool = False, left: bool = False) -> t.PreTrainedTokenizerFast:
@@ -120,6 +136,21 @@ FAMILIES = {
         wordpiece,
         {},
     ),
+    "deberta-v3": (
+        t.DebertaV2Config,
+        {
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": "p2c|c2p",
+            "position_buckets": 4,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "type_vocab_size": 0,
+            "max_relative_positions": -1,
+        },
+        debertas,
+        {},
+    ),  # fmt: skip
     "distilbert": (
         t.DistilBertConfig,
         {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
@@ -153,6 +184,13 @@ FAMILIES = {
         bytelevel,
         {**END, "pad_token": "<|end|>"},
     ),
+    "llama of letters": (
+        t.LlamaConfig,
+        LLAMA | {"bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 512},
+        llamas,
+        {},
+    ),
+    "qwen2": (t.Qwen2Config, LLAMA, bytelevel, {"eos_token": "<|endoftext|>"}),
     "qwen3": (t.Qwen3Config, LLAMA | {"head_dim": 8}, bytelevel, {**END, "padding_side": "left"}),
     "gpt2": (t.GPT2Config, {"bos_token_id": 0, "eos_token_id": 0}, bytelevel, END),
     "t5": (

@@ -51,6 +51,7 @@ OPEN = {
     "sampler=recorded": ["sampler.run=FILE.tsv"],
     "teacher=rankgpt": ["teacher.backend.model=some-model"],
     "teacher=recorded": ["teacher.run=FILE.tsv"],
+    "student=decoder": ["student.model=asset:SmolLM2-135M-Instruct"],
     "student=hf": ["student.model=google/electra-base-discriminator"],
 }
 
@@ -520,6 +521,11 @@ CHANGES = {
     "prefinetune.learning_rate=0.0002": ["prefinetune", *TRAINED],
     "student.layers=2": ["prefinetune", *TRAINED],
     "student.query_length=9": ["tokens", "prefinetune", *TRAINED],
+    "student.frozen_positions=true": ["prefinetune", *TRAINED],
+    "student.head=mean student.attention=full student.template='{query}{passage}'": [
+        "prefinetune",
+        *TRAINED,
+    ],
     # stage 2
     "loss=adr_mse": TRAINED,
     "loss.temperature=2": TRAINED,

@@ -565,10 +565,11 @@ def test_the_form_of_lightning_ir_has_its_names(tmp_path, kind, head):
         ("bert", {"head": "mean"}),
         ("bert", {"head": "interaction"}),
         ("bert", {"head": "linear", "attention": "sparse"}),
+        ("bert", {"template": "[CLS] {query} [SEP] {passage}"}),
     ],
 )
 def test_what_lightning_ir_has_no_model_for_is_refused(tmp_path, kind, settings):
     store, _ = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), **settings)
-    with pytest.raises(ExportError, match="student.head="):
+    with pytest.raises(ExportError, match=r"student\.(head|template)="):
         export(store, "ab12", tmp_path / "out", form="lightning_ir")
     assert not (tmp_path / "out").exists()

@@ -38,6 +38,8 @@ PAIRS = [
     ("violin unknown", "market"),
 ]
 
+ON_BERT = tuple(head for head in HEADS if head != "last_token")
+
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
@@ -70,7 +72,7 @@ def score(student, pairs=PAIRS):
     return student(*student.pairs.batch(pairs))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_scores_do_not_depend_on_padding_or_other_pairs(bert, head):
     student = make(bert, head)
     together = score(student)
@@ -81,7 +83,7 @@ def test_scores_do_not_depend_on_padding_or_other_pairs(bert, head):
     assert together.unique().numel() == 4
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_scores_depend_on_query_and_passage(bert, head):
     student = make(bert, head)
     base = score(student, [("river", "garden stone")])
@@ -89,7 +91,7 @@ def test_scores_depend_on_query_and_passage(bert, head):
         assert (score(student, [other]) - base).abs() > 1e-4
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_saving_and_loading_changes_nothing(bert, head, tmp_path):
     student = make(bert, head, layers=1, query_length=3)
     student.save(tmp_path)
@@ -188,7 +190,7 @@ def test_parts_tell_query_passage_and_special_tokens(bert):
     assert "parts" not in inputs
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_texts_are_cut_to_their_lengths(bert, head):
     long = [("river engine garden planet", "stone reed kelp onyx market violin")]
     free = score(make(bert, head), long)
@@ -214,7 +216,7 @@ def test_lengths_count_tokens_not_words(bert):
     assert pairs.tokenizer.convert_ids_to_tokens(ids) == expected
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_layers_keeps_the_first_ones(bert, head):
     one, two = make(bert, head, layers=1), make(bert, head)
     assert [len(s.encoder.base_model.encoder.layer) for s in (one, two)] == [1, 2]
@@ -516,7 +518,7 @@ def base_weights(student):
     return {k.replace(".base_layer", ""): v for k, v in state.items() if "lora_" not in k}
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_lora_trains_adapters_and_head_and_saves_plain_weights(bert, head, tmp_path):
     pytest_peft()
     settings = Student(bert, head=head, lora=LoRA(rank=2, alpha=8.0), dropout=0.0)
@@ -645,7 +647,7 @@ def test_compiling_changes_no_score_gradient_or_dropout(bert, head, tmp_path):
     torch.testing.assert_close(score(loaded, longer), together, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ON_BERT)
 def test_every_weight_that_is_trained_has_a_gradient(bert, head):
     student = Student(bert, head=head).create(0)
     inputs, parts = student.pairs.batch(PAIRS)

@@ -10,6 +10,8 @@ from transformers import (
     BertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -28,6 +30,12 @@ SIZES = {
     "max_position_embeddings": 64, "vocab_size": len(tiny.SPECIAL) + len(WORDS), "num_labels": 1,
     "pad_token_id": 0, "embedding_size": 8, "initializer_range": 0.3,
 }  # fmt: skip
+# Layers that see all tokens, and those at most two away; the positions of the two differ.
+MODERN = {
+    "num_hidden_layers": 3, "local_attention": 4, "cls_token_id": 2, "sep_token_id": 3,
+    "global_attn_every_n_layers": 2, "global_rope_theta": 100.0, "local_rope_theta": 10.0,
+    "bos_token_id": 2, "eos_token_id": 3, "classifier_pooling": "cls",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +49,13 @@ def folder(tmp_path_factory):
             sizes = {"num_hidden_layers": 2, "num_labels": 1, "initializer_range": 0.3}
             tiny.bert(place, WORDS, BertForSequenceClassification, **sizes)
         elif not place.exists():
-            cls, config = {
-                "electra": (
-                    ElectraForSequenceClassification,
-                    ElectraConfig,
-                ),
-                "roberta": (RobertaForSequenceClassification, RobertaConfig),
+            cls, config, more = {
+                "electra": (ElectraForSequenceClassification, ElectraConfig, {}),
+                "roberta": (RobertaForSequenceClassification, RobertaConfig, {}),
+                "modernbert": (ModernBertForSequenceClassification, ModernBertConfig, MODERN),
             }[kind]
             torch.manual_seed(0)
-            cls(config(**SIZES)).save_pretrained(place)
+            cls(config(**(SIZES | more))).save_pretrained(place)
             tiny.tokenizer(place, WORDS).save_pretrained(place)
         return str(place)
 
@@ -82,6 +88,7 @@ def close(one, other):
 
 KINDS = [("bert", head) for head in ("cls", *OWN)]
 KINDS += [(kind, head) for kind in ("electra", "roberta") for head in ("cls", "interaction")]
+KINDS += [("modernbert", head) for head in ("cls", "linear", "mean", "interaction")]
 
 
 @pytest.mark.parametrize(("kind", "head"), KINDS)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rdx import assets
+from rdx.gguf import load_lm
 from rdx.teachers import models
 
 LETTERS = [chr(i) for i in range(ord("a"), ord("z") + 1)]
@@ -81,7 +82,7 @@ def assert_same(loaded, expected):
 def test_a_gguf_file_is_converted_once(asset, monkeypatch):
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         loaded = models.load_causal("asset:tiny", precision, "cpu")
-        assert_same(loaded, models._load(str(asset), dtype))
+        assert_same(loaded, load_lm(str(asset), dtype))
     (converted,) = asset.glob("safetensors-*")
     assert {path.name for path in asset.iterdir()} == {"tiny.gguf", converted.name}
     before = (converted / "model.safetensors").stat()
@@ -103,5 +104,5 @@ def test_a_damaged_or_unfinished_conversion_is_made_again(asset):
         path.write_bytes(path.read_bytes()[:-9]) if change == "cut" else path.unlink()
         assert not assets.sealed(converted)
         loaded = models.load_causal("asset:tiny", "fp32", "cpu")
-        assert_same(loaded, models._load(str(asset), torch.float32))
+        assert_same(loaded, load_lm(str(asset), torch.float32))
         assert assets.sealed(converted)
