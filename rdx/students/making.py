@@ -16,6 +16,7 @@ from rdx.students.apart import refuse_mixing
 from rdx.students.encoder import LIKE_BERT, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
+from rdx.students.int_token import add_int_token
 from rdx.students.settings import VARLEN
 from rdx.students.tokenising import Pairs, load_tokenizer
 from rdx.students.weights import configuration, dropouts, first_layers, read_encoder
@@ -37,7 +38,7 @@ def create(settings: Student, seed: int) -> CrossEncoder:
     folder = model_path(settings.model, settings.revision)
     name = f"student.model={settings.model}"
     with explained(name):
-        check_folder(Path(folder), name, settings.head)
+        check_folder(Path(folder), name, settings.head, settings.between)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(seed, "weights"))
         student = _assembled(settings, folder, name, fresh=True)
@@ -86,9 +87,16 @@ def _assembled(
         # Nothing reads it: several processes wait for its gradient, compiling makes it 0.
         encoder.pooler.requires_grad_(False)
     encoder = encoder.float()
+    if settings.scores_lists:
+        if config.model_type not in LIKE_BERT:
+            raise ModelError(
+                f"student.between={settings.between}: {name} is a model of type "
+                f"{config.model_type!r}; it is for {', '.join(LIKE_BERT)}. Use none"
+            )
+        add_int_token(encoder)
     own = OWN.get(settings.head)
     head = own(encoder.config.hidden_size) if own is not None else None
-    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder))
+    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder), settings.filled_to)
 
 
 def _load_head(student: CrossEncoder, folder: Path, name: str) -> None:
