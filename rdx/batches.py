@@ -219,9 +219,7 @@ def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Gen
         thread.shutdown(cancel_futures=True)
 
 
-def groups(
-    lengths: IntArray, max_tokens: int, lists: IntArray | None = None
-) -> Iterator[IntArray]:
+def groups(lengths: IntArray, max_tokens: int, lists: IntArray | None = None) -> Iterator[IntArray]:
     """Which pairs make a micro-batch of at most `max_tokens`, the longest pairs first.
 
     Padding counts; a single pair that is longer still is a group of its own. Of equal lengths the

@@ -12,7 +12,6 @@ from torch import Tensor
 from rdx.tokens.form import Numbers, PairForm, Piece
 from rdx.tokens.table import Rows, Table
 
-
 LISTS = "lists"  # what inputs are called that say which pairs make a list
 
 

@@ -179,7 +179,8 @@ def _group(
 ) -> Group:
     """`numbers`: which list each pair is of, if each is to stay whole."""
     lengths = tokens.lengths(rows)
-    owners = (np.arange(len(rows)) if numbers is None else numbers) % share.processes
+    units = np.arange(len(rows)) if numbers is None else numbers
+    owners = units % share.processes
     shares = [np.flatnonzero(owners == process) for process in range(share.processes)]
 
     def of(pairs: IntArray) -> IntArray | None:
@@ -201,7 +202,8 @@ def _group(
         losses=losses,
         tokens=int(lengths.sum()),
         padded=padded,
-        small=int(lengths.max()) * max(map(len, shares)) <= max_tokens,
+        small=units.max() < share.processes
+        or int(lengths.max()) * max(map(len, shares)) <= max_tokens,
     )
 
 
