@@ -82,7 +82,8 @@ class RdxForSequenceClassification(PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Logits [P, 1] of tokenised pairs [P, L].
 
-        With `between`, all pairs of one query are a list, which is to come whole.
+        With `between`, all pairs of one query (of the same tokens) are a list, which is to come
+        whole.
         """
         mask = input_ids.new_ones(input_ids.shape) if attention_mask is None else attention_mask
         tensors = {name: value for name, value in others.items() if isinstance(value, Tensor)}

@@ -135,12 +135,13 @@ def prepare(
         width = int(np.diff(starts[start : end + 1]).max())
         parts.append(tuple(tensor[start:end, :width] for tensor in whole))
     losses = divided(loss, whole, parts)
-    numbers = np.repeat(np.arange(len(lists)), np.diff(starts)) if whole_lists else None
-    made = []
-    for (a, b), own, weighted in zip(ranges, parts, losses, strict=True):
-        pairs = slice(starts[a], starts[b])
-        of = None if numbers is None else numbers[pairs] - a
-        made.append(_group(lists[a:b], of, tokens, rows[pairs], own, weighted, max_tokens, share))
+    made = [
+        _group(
+            *(lists[a:b], tokens, rows[starts[a] : starts[b]], own, weighted),
+            *(max_tokens, share, whole_lists),
+        )
+        for (a, b), own, weighted in zip(ranges, parts, losses, strict=True)
+    ]
     if packs:
         made = [replace(group, micros=tuple(map(_placed, group.micros))) for group in made]
     return Prepared(lists, max_tokens, tuple(made), _truncated(tokens, rows))
@@ -169,22 +170,24 @@ def _targets(lists: Sequence[TrainingList]) -> tuple[Tensor, ...]:
 
 def _group(
     lists: Sequence[TrainingList],
-    numbers: IntArray | None,
     tokens: Tokens,
     rows: PairRows,
     own: tuple[Tensor, ...],
     losses: list[Weighted],
     max_tokens: int,
     share: Share,
+    whole_lists: bool,
 ) -> Group:
-    """`numbers`: which list each pair is of, if each is to stay whole."""
     lengths = tokens.lengths(rows)
-    units = np.arange(len(rows)) if numbers is None else numbers
+    # what goes to one process, and into one micro-batch: a pair, or a list
+    units = np.arange(len(rows))
+    if whole_lists:
+        units = np.repeat(np.arange(len(lists)), [len(ranking.doc_ids) for ranking in lists])
     owners = units % share.processes
     shares = [np.flatnonzero(owners == process) for process in range(share.processes)]
 
     def of(pairs: IntArray) -> IntArray | None:
-        return None if numbers is None else numbers[pairs]
+        return units[pairs] if whole_lists else None
 
     def cut(pairs: IntArray, positions: IntArray) -> list[MicroBatch]:
         return micro_batches(tokens, rows[pairs], positions, max_tokens, of(pairs))

@@ -256,7 +256,8 @@ OWN = [
 def test_transformers_gives_the_same_scores(model, tmp_path, settings):
     store, student = store_of(tmp_path / "store", model, **settings)
     out = export(store, "ab12", tmp_path / "out")
-    pairs = PAIRS + SPELT
+    # the same unknown tokens in both are the same query, whose pairs would be a list
+    pairs = PAIRS + (SPELT[:1] if "between" in settings else SPELT)
     scores = plain_scores(out, pairs, trust_remote_code=bool(settings))
     close(scores, student, pairs)
     assert scores.unique().numel() == len(pairs)
