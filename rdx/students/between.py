@@ -141,8 +141,8 @@ class _Among:
         the passages of a list: taken at once, it would be added up one by one, in any order.
         """
         rows = vectors.unsqueeze(1).expand(-1, self.width, -1, -1).flatten(0, 1)  # [B * N, W, H]
-        own = rows.index_select(0, self.places)
-        return own.unflatten(2, (-1, size)).transpose(1, 2)
+        own: Tensor = rows.index_select(0, self.places).unflatten(2, (-1, size))
+        return own.transpose(1, 2)
 
 
 @dataclass(frozen=True)
