@@ -130,19 +130,35 @@ def _width(lists: Sequence[TrainingList]) -> int:
 
 
 def micro_batches(
-    tokens: Tokens, rows: PairRows, positions: IntArray, max_tokens: int
+    tokens: Tokens,
+    rows: PairRows,
+    positions: IntArray,
+    max_tokens: int,
+    lists: IntArray | None = None,
 ) -> list[MicroBatch]:
-    """Micro-batches of at most `max_tokens` tokens each, the longest pairs first (`groups`)."""
+    """Micro-batches of at most `max_tokens` tokens each, the longest pairs first (`groups`).
+
+    `lists` [P], which list each pair is of, is for students that score lists.
+    """
     return [
-        _micro_batch(tokens, rows, members, positions)
-        for members in groups(tokens.lengths(rows), max_tokens)
+        _micro_batch(tokens, rows, members, positions, lists)
+        for members in groups(tokens.lengths(rows), max_tokens, lists)
     ]
 
 
 def _micro_batch(
-    tokens: Tokens, rows: PairRows, members: IntArray, positions: IntArray
+    tokens: Tokens,
+    rows: PairRows,
+    members: IntArray,
+    positions: IntArray,
+    lists: IntArray | None,
 ) -> MicroBatch:
-    return MicroBatch(*tokens.assemble(rows[members]), torch.from_numpy(positions[members]))
+    sizes = None
+    if lists is not None:
+        starts = np.flatnonzero(np.diff(lists[members], prepend=-1))
+        sizes = np.diff(starts, append=len(members))
+    inputs, parts = tokens.assemble(rows[members], sizes)
+    return MicroBatch(inputs, parts, torch.from_numpy(positions[members]))
 
 
 def scores(
@@ -152,6 +168,7 @@ def scores(
     device: torch.device,
     max_tokens: int,
     done: Callable[[int], object] = lambda pairs: None,
+    lists: IntArray | None = None,
 ) -> npt.NDArray[np.float32]:
     """Scores [P] of pairs, the longest first, so that too little memory shows at once.
 
@@ -163,14 +180,16 @@ def scores(
         Gives the scores of a micro-batch, as a student does; it is on `device`.
     done
         Told how many more pairs were given to the model.
+    lists
+        [P]: which list each pair is of, for students that score lists.
     """
     values = torch.zeros(len(rows), device=device)
     places = np.arange(len(rows))
 
     def prepared(members: IntArray) -> MicroBatch:
-        return _micro_batch(tokens, rows, members, places).pinned(device)
+        return _micro_batch(tokens, rows, members, places, lists).pinned(device)
 
-    with closing(ahead(groups(tokens.lengths(rows), max_tokens), prepared)) as micros:
+    with closing(ahead(groups(tokens.lengths(rows), max_tokens, lists), prepared)) as micros:
         for micro in micros:
             inputs = micro.to(device)
             values[inputs.positions] = model(inputs.inputs, inputs.parts).float()
@@ -200,17 +219,40 @@ def ahead(items: Iterable[T], make: Callable[[T], U], depth: int = DEPTH) -> Gen
         thread.shutdown(cancel_futures=True)
 
 
-def groups(lengths: IntArray, max_tokens: int) -> Iterator[IntArray]:
+def groups(lengths: IntArray, max_tokens: int, lists: IntArray | None = None) -> Iterator[IntArray]:
     """Which pairs make a micro-batch of at most `max_tokens`, the longest pairs first.
 
     Padding counts; a single pair that is longer still is a group of its own. Of equal lengths the
     first pair comes first. The cuts (`cuts`) are those with the least padding.
+
+    With `lists` [P], the number from 0 of the list that each pair is of, lists stay whole: those
+    with the longest pairs come first, of equal ones that with the smaller number, and one that
+    takes more than `max_tokens` is a group of its own. The pairs of a list stand together, in
+    their order.
     """
+    if lists is not None:
+        yield from _whole(lengths, max_tokens, lists)
+        return
     order = np.argsort(-lengths, kind="stable")
     for first in range(0, len(order), CHUNK):
         chunk = order[first : first + CHUNK]
         for start, end in cuts(lengths[chunk], max_tokens):
             yield chunk[start:end]
+
+
+def _whole(lengths: IntArray, max_tokens: int, lists: IntArray) -> Iterator[IntArray]:
+    order = np.argsort(lists, kind="stable")
+    pieces = np.split(order, np.flatnonzero(np.diff(lists[order])) + 1) if len(order) else []
+    pieces.sort(key=lambda own: -int(lengths[own].max()))
+    group: list[IntArray] = []
+    for own in pieces:
+        size = sum(map(len, group)) + len(own)
+        if group and size * int(lengths[group[0]].max()) > max_tokens:
+            yield np.concatenate(group)
+            group = []
+        group.append(own)
+    if group:
+        yield np.concatenate(group)
 
 
 def cuts(lengths: Sequence[int] | IntArray, max_tokens: int) -> list[tuple[int, int]]:

@@ -116,7 +116,8 @@ def _score(
     query, passages = texts
     tokens = student.pairs.tokens({"": query}, passages)
     rows = tokens.rows([""] * len(passages), list(passages))
-    batches.scores(student, tokens, rows, device, max_tokens)
+    lists = rows.queries if student.scores_lists else None
+    batches.scores(student, tokens, rows, device, max_tokens, lists=lists)
 
 
 def ratio(

@@ -48,8 +48,8 @@ def rerank(
 ) -> tuple[pd.DataFrame, Timing]:
     """Score candidates with a student; ties as trec_eval.
 
-    All pairs are sorted by length and cut into batches of at most `max_tokens` tokens; the progress
-    bar is called `name`.
+    All pairs are sorted by length and cut into batches of at most `max_tokens` tokens, those of a
+    query together if the student scores lists; the progress bar is called `name`.
     """
     accelerator = runtime.accelerator()
     student = student.to(accelerator.device).eval()
@@ -62,7 +62,8 @@ def rerank(
         bar(total=len(rows), desc=name, unit="pair") as progress,
     ):
         scores = batches.scores(
-            student, tokens, rows, accelerator.device, max_tokens, progress.update
+            *(student, tokens, rows, accelerator.device, max_tokens, progress.update),
+            lists=rows.queries if student.scores_lists else None,
         )
     seconds = time.perf_counter() - start
     queries, passages = np.unique(rows.queries), np.unique(rows.passages)

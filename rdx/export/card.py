@@ -80,6 +80,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
         signature=cell.facts.signature,
         form=form,
         plain=plain(cell.student),
+        lists=cell.student.scores_lists,
         query_length=cell.student.query_length,
         passage_length=cell.student.passage_length,
         measures=list(dict.fromkeys(cell.per_query.measure)),

@@ -1,4 +1,4 @@
-"""Write the weights of a student as a "mono" model of Lightning IR."""
+"""Write the weights of a student as a "mono" or "set-encoder" model of Lightning IR."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rdx.export.cells import ExportError
 from rdx.students import CrossEncoder, Student
+from rdx.students.int_token import int_token
 
 # Classification heads that are dense, tanh, linear, as Lightning IR has it: its names of the two
 # layers, by type of encoder. (ELECTRA's has a GELU.)
@@ -19,6 +20,8 @@ POOLED = {
     "bert": ("bert.pooler.dense", "classifier"),
     "roberta": ("classifier.dense", "classifier.out_proj"),
 }
+SET_ENCODERS = ("bert", "electra")  # encoders of its "set-encoder"
+LONGEST_LIST = 1000  # passages that its "set-encoder" takes at once
 
 
 def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> None:
@@ -43,6 +46,11 @@ def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> N
             "Lightning IR has no such model; it has head=linear, and head=cls on "
             f"{', '.join(POOLED)}, each with attention=full"
         )
+    if settings.scores_lists and kind not in SET_ENCODERS:
+        raise ExportError(
+            f"student.between={settings.between!r} on {kind}: Lightning IR has a Set-Encoder on "
+            f"{', '.join(SET_ENCODERS)}"
+        )
     layers = {"bert_pool.0": POOLED[kind][0], "linear": POOLED[kind][1]} if pooled else {}
     state = {k: v for k, v in encoder.base_model.state_dict().items() if "pooler." not in k}
     for name, ours in layers.items():
@@ -57,9 +65,10 @@ def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> N
         f"{prefix}.{name}": tensor.detach().contiguous().clone() for name, tensor in state.items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    name, model_type = ("SetEncoder", "set-encoder") if settings.scores_lists else ("Mono", "mono")
     described = nameless(encoder.config.to_dict()) | {
-        "architectures": [f"Mono{type(encoder.base_model).__name__}"],
-        "model_type": "mono",
+        "architectures": [f"{name}{type(encoder.base_model).__name__}"],
+        "model_type": model_type,
         "backbone_model_type": kind,
         "query_length": settings.query_length,
         "doc_length": settings.passage_length,
@@ -67,8 +76,18 @@ def write_lightning(student: CrossEncoder, settings: Student, folder: Path) -> N
         "linear_bias": pooled,
         "scoring_strategy": "rank",
     }
-    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     tokenizer = copy.deepcopy(student.pairs.tokenizer)
+    if settings.scores_lists:
+        # no list is filled up, as in rdx once it is trained
+        described |= {"depth": LONGEST_LIST, "add_extra_token": True, "sample_missing_docs": False}
+        tokenizer.add_tokens(["[INT]"], special_tokens=True)
+        own, known = int_token(encoder), tokenizer.convert_tokens_to_ids("[INT]")
+        if own != known:
+            raise ExportError(
+                f"[INT] is embedding {own}, and would be token {known}: this tokeniser has fewer "
+                "tokens than the model embeddings, which Lightning IR does not take"
+            )
+    (folder / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     # Lightning IR cuts a text by decoding its tokens and encoding that: [UNK] must stay a token.
     tokenizer.init_kwargs.pop("split_special_tokens", None)
     tokenizer.save_pretrained(folder)

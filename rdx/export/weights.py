@@ -13,14 +13,17 @@ from rdx.export.lightning import nameless, write_lightning
 from rdx.students import CrossEncoder, Student
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
 from rdx.students.settings import CLASSIFIERS
+from rdx.tokens import LISTS
 
 FORMS = ("transformers", "lightning_ir")
 # What is read back must give these pairs the student's scores.
 PROBES = [
     ("how do vaccines work", "A vaccine trains the immune system to recognise a pathogen."),
     ("capital of france", "Bread rises because yeast produces carbon dioxide."),
+    ("capital of france", "b"),
     ("a", "b"),
 ]
+SIZES = (1, 2, 1)  # lists of passages of one query
 TOLERANCE = 1e-4  # of the scores' size
 
 
@@ -51,7 +54,8 @@ def write(student: CrossEncoder, settings: Student, form: str, folder: Path) -> 
 
 def plain(settings: Student) -> bool:
     """Whether Transformers has a class of its own for a student; else it needs our code."""
-    return settings.head in CLASSIFIERS and settings.attention == "full"
+    full = settings.attention == "full" and not settings.scores_lists
+    return settings.head in CLASSIFIERS and full
 
 
 def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassification:
@@ -59,14 +63,16 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
     tokenizer = student.pairs.tokenizer
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise ExportError(
-            f"student.head={settings.head!r}, attention={settings.attention!r}: outside rdx the "
-            "two texts are told apart by [CLS] and [SEP], which this tokeniser does not have; "
-            "head=cls with attention=full can be exported"
+            f"student.head={settings.head!r}, attention={settings.attention!r}, "
+            f"between={settings.between!r}: outside rdx the two texts are told apart by [CLS] and "
+            "[SEP], which this tokeniser does not have; head=cls with attention=full and "
+            "between=none can be exported"
         )
     packed = RdxConfig(
         encoder=nameless(student.encoder.config.to_dict()),
         head=settings.head,
         attention=settings.attention,
+        between=settings.between,
         cls_token_id=tokenizer.cls_token_id,
         sep_token_id=tokenizer.sep_token_id,
     )
@@ -83,8 +89,9 @@ def _packed(student: CrossEncoder, settings: Student) -> RdxForSequenceClassific
 @torch.inference_mode()
 def _check(student: CrossEncoder, model: PreTrainedModel) -> None:
     """Compare what was written with the student."""
-    inputs, parts = student.pairs.batch(PROBES)
+    inputs, parts = student.pairs.batch(PROBES, SIZES)
     expected: Tensor = student(inputs, parts)
+    inputs.pop(LISTS)
     scores = model(**inputs).logits.squeeze(1)
     if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise ExportError(

@@ -12,12 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rdx.loading import ModelError
+from rdx.students.between import attending, with_token
 from rdx.students.dropout import CheapDropout
 from rdx.students.folders import FACTS, HEAD
 from rdx.students.heads import Linear, bias, first_position, sparse
+from rdx.students.int_token import int_token
 from rdx.students.packing import PLACES, Packing, packs
 from rdx.students.settings import MASKED
 from rdx.students.tokenising import Pairs
+from rdx.tokens import LISTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,13 +38,27 @@ PACKED = (*LIKE_BERT, *LIKE_MODERNBERT)  # whose layers can do without padding
 class CrossEncoder(nn.Module):
     """Encoder, head and tokeniser: (query, passage) pairs to scores."""
 
-    def __init__(self, encoder: PreTrainedModel, head: nn.Module | None, pairs: Pairs) -> None:
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        head: nn.Module | None,
+        pairs: Pairs,
+        filled_to: int | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder, self.head, self.pairs = encoder, head, pairs
+        self.encoder, self.head, self.pairs, self.filled_to = encoder, head, pairs, filled_to
         self.first_position = first_position(encoder)
 
     def forward(self, inputs: dict[str, Tensor], parts: Tensor) -> Tensor:
-        """Scores [P] (float32) of tokenised pairs [P, L]; `parts` as `Tokens` gives it."""
+        """Scores [P] (float32) of tokenised pairs [P, L]; `inputs`, `parts` as `Tokens` gives them.
+
+        A student that scores lists takes each pair for a list of its own where `inputs` do not say
+        which pairs make a list.
+        """
+        lists = inputs.get(LISTS)
+        inputs = {name: each for name, each in inputs.items() if name != LISTS}
+        if self.scores_lists:
+            inputs, parts = with_token(inputs, parts, int_token(self.encoder))
         mask = inputs["attention_mask"]
         layers: AbstractContextManager[object] = nullcontext()
         if self.pairs.attention == "sparse":
@@ -61,7 +78,7 @@ class CrossEncoder(nn.Module):
                 last = self._layers[-1].attention.output
                 layers = last.register_forward_pre_hook(_first_token)
         cheap = CheapDropout() if self.training and mask.device.type == "cpu" else nullcontext()
-        with cheap, layers:
+        with cheap, layers, self._between(lists, len(mask)):
             output = self.encoder(**inputs)
         scores: Tensor
         if self.head is None:
@@ -69,6 +86,18 @@ class CrossEncoder(nn.Module):
         else:
             scores = self.head(output.last_hidden_state, mask, parts)
         return scores
+
+    def _between(self, lists: Tensor | None, pairs: int) -> AbstractContextManager[None]:
+        """Within it, the passages of a list see each other, if the student is to have that."""
+        if lists is None or not self.scores_lists:
+            return nullcontext()
+        filled = self.filled_to if self.training else None
+        return attending(self._layers, lists, pairs, filled or 0)
+
+    @property
+    def scores_lists(self) -> bool:
+        """Whether the score of a passage depends on the other passages of its list."""
+        return self.pairs.between != "none"
 
     @property
     def like_bert(self) -> bool:

@@ -13,14 +13,14 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
 
-def check_folder(folder: Path, name: str, head: str) -> None:
+def check_folder(folder: Path, name: str, head: str, between: str) -> None:
     """Check that a folder has the files of a whole model.
 
     Parameters
     ----------
     name
         Begins the message of errors.
-    head
+    head, between
         Of the student that is to be made of it.
 
     Raises
@@ -53,6 +53,11 @@ def check_folder(folder: Path, name: str, head: str) -> None:
         raise ValueError(
             f"{name}: holds a student with a trained head={saved}, which head={head} would leave "
             f"out; give student.head={saved}, or take {HEAD} away for a fresh head"
+        )
+    if between == "none" and _read(folder / "config.json").get("int_token_id") is not None:
+        raise ValueError(
+            f"{name}: holds a student that scores lists, and not passages alone; give "
+            "student.between=int_token"
         )
 
 

@@ -16,6 +16,7 @@ from rdx.students.apart import refuse_mixing
 from rdx.students.encoder import PACKED, CrossEncoder, add_adapters, compile_encoder
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
+from rdx.students.int_token import add_int_token
 from rdx.students.settings import CLASSIFIERS, VARLEN
 from rdx.students.tokenising import Pairs, load_tokenizer
 from rdx.students.weights import (
@@ -44,7 +45,7 @@ def create(settings: Student, seed: int) -> CrossEncoder:
     folder = folder_of(settings.model, settings.revision)
     name = f"student.model={settings.model}"
     with explained(name):
-        check_folder(folder, name, settings.head)
+        check_folder(folder, name, settings.head, settings.between)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(seed, "weights"))
         student = _assembled(settings, str(folder), name, fresh=True)
@@ -98,8 +99,15 @@ def _assembled(
         packing.use(encoder)
     if settings.frozen_positions:
         freeze_positions(encoder, name)
+    if settings.scores_lists:
+        if config.model_type not in LIKE_BERT:
+            raise ModelError(
+                f"student.between={settings.between}: {name} is a model of type "
+                f"{config.model_type!r}; it is for {', '.join(LIKE_BERT)}. Use none"
+            )
+        add_int_token(encoder)
     head = None if own else OWN[settings.head](encoder.config.hidden_size)
-    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder))
+    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder), settings.filled_to)
 
 
 def _load_head(student: CrossEncoder, folder: Path, name: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rdx.loading import ModelError, explained
+from rdx.students.between import PLACE
 from rdx.students.heads import first_position
 from rdx.students.settings import CLASSIFIERS
 from rdx.students.tokenising import Pairs
@@ -100,7 +101,7 @@ def _check_tokens(pairs: Pairs, encoder: PreTrainedModel, name: str) -> None:
 
 def _check_lengths(settings: Student, encoder: PreTrainedModel, tokenizer: Any) -> None:
     """Refuse lengths that the model has no positions for."""
-    special = tokenizer.num_special_tokens_to_add(pair=True)
+    special = tokenizer.num_special_tokens_to_add(pair=True) + settings.scores_lists  # [INT]
     query, passage = settings.query_length, settings.passage_length
     needed = query + passage + special
     most = capacity(encoder)
@@ -195,6 +196,7 @@ def _settle_padding(
     allowed = PADDING * spread + NOISE * float(alone.abs().max())
     # The first token, where a [CLS] is, must stay the first.
     movable = settings.attention == "full" and settings.head in (*CLASSIFIERS, "mean")
+    movable = movable and not settings.scores_lists
     differences = {}
     for side in ("right", "left") if movable else ("right",):
         pairs.side = side
@@ -240,6 +242,8 @@ def _check_sight(
             hook.remove()
     tokens, size = parts.shape[1], table.embedding_dim
     pulls = [g.reshape(-1, size).abs().sum(1) for g in gradients if g is not None]
+    if student.scores_lists:
+        pulls = [torch.cat([pull[:PLACE], pull[PLACE + 1 :]]) for pull in pulls]
     seen = sum((pull for pull in pulls if len(pull) == tokens), torch.zeros(tokens)) > 0
     for part, text in ((1, "query"), (2, "passage")):
         if not seen[parts[0] == part].any():

@@ -12,7 +12,7 @@ import torch
 
 from rdx.students import Student
 
-BATCH = 32  # pairs scored at once
+BATCH = 32  # pairs scored at once by students that score each alone
 AS_TRAINED = {"lora": None, "compile": False, "attention_implementation": None}
 
 
@@ -26,13 +26,20 @@ class Scorer:
 
     @torch.inference_mode()
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Scores [P] (float32) of the pairs in the columns "query" and "passage"."""
+        """Scores [P] (float32) of the pairs in the columns "query" and "passage".
+
+        To a student that scores lists, the rows of a query are a list.
+        """
         pairs = list(zip(frame["query"], frame["passage"], strict=True))
-        scores = [
-            self.student(*self.student.pairs.batch(pairs[i : i + BATCH]))
-            for i in range(0, len(pairs), BATCH)
-        ]
-        return torch.cat(scores).numpy() if scores else np.empty(0, np.float32)
+        if self.student.scores_lists:
+            together = [*frame.groupby("query", sort=False).indices.values()]
+        else:
+            together = np.split(np.arange(len(pairs)), range(BATCH, len(pairs), BATCH))
+        scores = np.empty(len(pairs), np.float32)
+        for own in filter(len, together):
+            inputs, parts = self.student.pairs.batch([pairs[i] for i in own], [len(own)])
+            scores[own] = self.student(inputs, parts).numpy()
+        return scores
 
 
 def _load_pyfunc(path: str) -> Scorer:

@@ -34,6 +34,7 @@ HEADS = (*CLASSIFIERS, "linear", "mean", "interaction")  # the others: `rdx.stud
 POOLING = ("cls", "mean")
 QUERY, PASSAGE = "{query}", "{passage}"  # where a template has the texts
 ATTENTION = ("full", "sparse")
+BETWEEN = ("none", "int_token")
 # As Transformers names them. The flash ones need packages (and GPUs) of their own, and take no mask
 # that keeps two texts apart.
 MASKED = ("eager", "sdpa")
@@ -105,6 +106,14 @@ class Student:
         (an extreme of the sparse cross-encoders of Schlatt et al., ECIR 2024): an embedding model
         keeps the token vectors that it was trained for, and only [CLS] reads both texts. Encoders
         that cannot do that (DeBERTa) are refused by `create`.
+    between
+        Attention between the passages of a list. "none": a passage is scored alone. "int_token":
+        every passage has a token [INT], which the other passages of its list attend to (the
+        Set-Encoder of Schlatt et al., ECIR 2025; its form: `rdx.students.between`): a score is one
+        of a passage in its list, in any order, and lists are scored whole. BERT-like encoders.
+    filled_to
+        In training, lists of fewer passages are filled up to so many by drawn [INT] vectors; None =
+        not. For `between`.
     dropout
         Every dropout probability of the encoder; None = as the model's configuration has them.
     frozen_positions
@@ -132,6 +141,8 @@ class Student:
     pooling: Annotated[str, one_of(*POOLING)] | None = None
     template: str | None = None
     attention: Annotated[str, one_of(*ATTENTION)] = "full"
+    between: Annotated[str, one_of(*BETWEEN)] = "none"
+    filled_to: Positive | None = None
     dropout: BelowOne | None = None
     frozen_positions: bool = False
     lora: LoRA | None = None
@@ -155,6 +166,30 @@ class Student:
             self._check_template(self.template)
         if self.compile and self.attention_implementation == VARLEN:
             raise ValueError("compile=true: not with attention_implementation='varlen'")
+        if self.scores_lists:
+            self._check_lists()
+        elif self.filled_to is not None:
+            raise ValueError(
+                f"filled_to={self.filled_to}: there is nothing to fill up with between='none'; "
+                "give filled_to=null, or between=int_token"
+            )
+
+    def _check_lists(self) -> None:
+        name = f"between={self.between!r}"
+        if self.attention == "sparse":
+            raise ValueError(f"{name}: not with attention='sparse'; give attention=full")
+        if self.attention_implementation not in (None, *MASKED):
+            raise ValueError(
+                f"{name}: not with attention_implementation={self.attention_implementation!r}, "
+                f"which takes no mask; must be one of {list(MASKED)}, or null"
+            )
+        if self.compile:
+            raise ValueError(f"{name}: not with compile=true; give compile=false")
+
+    @property
+    def scores_lists(self) -> bool:
+        """Whether the score of a passage depends on the other passages of its list."""
+        return self.between != "none"
 
     def _check_template(self, template: str) -> None:
         before, query, rest = template.partition(QUERY)
@@ -179,7 +214,7 @@ class Student:
         check_model(self.model, self.revision)
         folder = Path(self.model)
         if folder.exists() or self.model.startswith(("/", "./", "../", "~")):
-            check_folder(folder, f"model={self.model}", self.head)
+            check_folder(folder, f"model={self.model}", self.head, self.between)
 
     def verify(self) -> None:
         """Load the student and try it on a few pairs, once in a process: before others are paid.

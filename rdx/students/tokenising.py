@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,7 +65,7 @@ class Pairs:
         name = f"student.model={student.model}"
         self.tokenizer = load_tokenizer(folder, name)
         self.lengths = (student.query_length, student.passage_length)
-        self.attention = student.attention
+        self.attention, self.between = student.attention, student.between
         self._facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
         if student.template is not None:
             _use_template(self.tokenizer, student.template)
@@ -104,14 +104,19 @@ class Pairs:
             self.form,
         )
 
-    def batch(self, texts: list[tuple[str, str]]) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs [P, L] and parts [P, L] of a few pairs, padded to the longest."""
+    def batch(
+        self, texts: list[tuple[str, str]], sizes: Sequence[int] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs [P, L] and parts [P, L] of a few pairs, padded to the longest.
+
+        `sizes` of lists, one after the other, are for students that score lists.
+        """
         numbers = [str(i) for i in range(len(texts))]
         queries, passages = (
             dict(zip(numbers, own, strict=True)) for own in zip(*texts, strict=True)
         )
         tokens = self.tokens(queries, passages)
-        return tokens.assemble(tokens.rows(numbers, numbers))
+        return tokens.assemble(tokens.rows(numbers, numbers), sizes)
 
     def apart(self, query_length: int, passage_length: int) -> Pairs:
         """The same with these lengths."""

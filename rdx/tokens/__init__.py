@@ -2,7 +2,7 @@
 
 from rdx.tokens.cutting import cut, parallel
 from rdx.tokens.form import PairForm
-from rdx.tokens.pairs import PairRows, Tokens
+from rdx.tokens.pairs import LISTS, PairRows, Tokens
 from rdx.tokens.table import Table, UnknownText
 
-__all__ = ["PairForm", "PairRows", "Table", "Tokens", "UnknownText", "cut", "parallel"]
+__all__ = ["LISTS", "PairForm", "PairRows", "Table", "Tokens", "UnknownText", "cut", "parallel"]

@@ -12,6 +12,8 @@ from torch import Tensor
 from rdx.tokens.form import Numbers, PairForm, Piece
 from rdx.tokens.table import Rows, Table
 
+LISTS = "lists"  # what inputs are called that say which pairs make a list
+
 
 @dataclass(frozen=True, eq=False)
 class PairRows:
@@ -53,10 +55,14 @@ class Tokens:
         lengths: Numbers = own + self.form.special
         return lengths
 
-    def assemble(self, rows: PairRows) -> tuple[dict[str, Tensor], Tensor]:
+    def assemble(
+        self, rows: PairRows, sizes: Sequence[int] | Numbers | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs of the student [P, L] and parts [P, L], padded to the longest pair.
 
-        Parts are 1 at tokens of the query, 2 at tokens of the passage, 0 at others.
+        Parts are 1 at tokens of the query, 2 at tokens of the passage, 0 at others. With the sizes
+        of lists, which come one after the other, inputs also have `LISTS` [B, N]: the pairs of each
+        list, -1 at padding.
         """
         form, lengths = self.form, self.lengths(rows)
         width = int(lengths.max(initial=0))
@@ -78,9 +84,18 @@ class Tokens:
         inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         if form.types is not None:
             inputs["token_type_ids"] = types
+        if sizes is not None:
+            inputs[LISTS] = _listed(np.asarray(sizes))
         return {name: torch.from_numpy(own) for name, own in inputs.items()}, torch.from_numpy(
             parts
         )
+
+
+def _listed(sizes: Numbers) -> Numbers:
+    """The pairs of each list [B, N], -1 at padding, of the sizes of lists [B]."""
+    table = np.full((len(sizes), int(sizes.max(initial=0))), -1)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = np.arange(sizes.sum())
+    return table
 
 
 def _put_piece(piece: Piece, at: Numbers, ids: Numbers, types: Numbers) -> Numbers:

@@ -12,11 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rdx.batches import MicroBatch, groups, micro_batches, positions_of, rows_of, scores_of, targets
+from rdx.batches import (
+    IntArray,
+    MicroBatch,
+    groups,
+    micro_batches,
+    positions_of,
+    rows_of,
+    scores_of,
+    targets,
+)
 from rdx.lists import TrainingList
 from rdx.losses.combined import Weighted, divided, divisible
 from rdx.parts import Loss
@@ -31,7 +39,7 @@ MICROS = {"gpu": 1, "cpu": 8}
 
 @dataclass(frozen=True)
 class Share:
-    """Which pairs a process has of a group: every `processes`-th.
+    """Which pairs a process has of a group: every `processes`-th, or those of every such list.
 
     `level` asks for equally many micro-batches in all processes, some of them perhaps idle.
     """
@@ -98,6 +106,7 @@ def prepare(
     limit: int,
     share: Share,
     packs: bool = False,
+    whole_lists: bool = False,
 ) -> Prepared:
     """The groups of a step: a function of its arguments alone.
 
@@ -109,13 +118,17 @@ def prepare(
         Tokens of a group and process; a list that has more is a group of its own.
     packs
         Whether the student wants to know where real tokens are (`rdx.students.packing`).
+    whole_lists
+        Whether the student scores lists: each is in one micro-batch, of one process.
     """
     rows = rows_of(lists, tokens)
     lengths = tokens.lengths(rows)
     starts = np.cumsum([0, *(len(ranking.doc_ids) for ranking in lists)])
     sums = np.diff(np.concatenate([[0], np.cumsum(lengths)])[starts])
     together = sums.sum() if not divisible(loss) else limit * share.processes
-    ranges = list(_together(sums.tolist(), int(together)))
+    # one list would leave the other processes without any
+    least = share.processes if whole_lists else 1
+    ranges = list(_together(sums.tolist(), int(together), least))
     whole = _targets(lists)
     parts = []
     for start, end in ranges:
@@ -123,7 +136,10 @@ def prepare(
         parts.append(tuple(tensor[start:end, :width] for tensor in whole))
     losses = divided(loss, whole, parts)
     made = [
-        _group(lists[a:b], tokens, rows[starts[a] : starts[b]], own, weighted, max_tokens, share)
+        _group(
+            *(lists[a:b], tokens, rows[starts[a] : starts[b]], own, weighted),
+            *(max_tokens, share, whole_lists),
+        )
         for (a, b), own, weighted in zip(ranges, parts, losses, strict=True)
     ]
     if packs:
@@ -135,11 +151,11 @@ def _placed(micro: MicroBatch) -> MicroBatch:
     return replace(micro, inputs=micro.inputs | places(micro.inputs["attention_mask"]))
 
 
-def _together(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Neighbours whose sizes add up to at most `limit`, or one alone: (start, end)."""
+def _together(sizes: list[int], limit: int, least: int = 1) -> Iterator[tuple[int, int]]:
+    """Neighbours whose sizes add up to at most `limit`, or `least` of them: (start, end)."""
     start = total = 0
     for i, size in enumerate(sizes):
-        if i > start and total + size > limit:
+        if i >= start + least and total + size > limit:
             yield start, i
             start, total = i, 0
         total += size
@@ -160,29 +176,38 @@ def _group(
     losses: list[Weighted],
     max_tokens: int,
     share: Share,
+    whole_lists: bool,
 ) -> Group:
     lengths = tokens.lengths(rows)
-    mine = slice(share.process, None, share.processes)
-    micros = micro_batches(tokens, rows[mine], positions_of(lists)[mine], max_tokens)
+    # what goes to one process, and into one micro-batch: a pair, or a list
+    units = np.arange(len(rows))
+    if whole_lists:
+        units = np.repeat(np.arange(len(lists)), [len(ranking.doc_ids) for ranking in lists])
+    owners = units % share.processes
+    shares = [np.flatnonzero(owners == process) for process in range(share.processes)]
+
+    def of(pairs: IntArray) -> IntArray | None:
+        return units[pairs] if whole_lists else None
+
+    def cut(pairs: IntArray, positions: IntArray) -> list[MicroBatch]:
+        return micro_batches(tokens, rows[pairs], positions, max_tokens, of(pairs))
+
+    mine = shares[share.process]
+    micros = cut(mine, positions_of(lists)[mine])
     padded = sum(micro.parts.numel() for micro in micros)
     if share.level:
-        nowhere = np.array([own[0].numel()])
-        idle = micro_batches(tokens, rows[:1], nowhere, max_tokens)
-        micros = micros + idle * (_most(lengths, max_tokens, share) - len(micros))
+        idle = cut(np.array([0]), np.array([own[0].numel()]))  # nowhere
+        most = max(len(list(groups(lengths[one], max_tokens, of(one)))) for one in shares)
+        micros = micros + idle * (most - len(micros))
     return Group(
         micros=tuple(micros),
         targets=own,
         losses=losses,
         tokens=int(lengths.sum()),
         padded=padded,
-        small=int(lengths.max()) * -(-len(lengths) // share.processes) <= max_tokens,
+        small=units.max() < share.processes
+        or int(lengths.max()) * max(map(len, shares)) <= max_tokens,
     )
-
-
-def _most(lengths: npt.NDArray[np.int64], max_tokens: int, share: Share) -> int:
-    """Micro-batches of the process that has most."""
-    shares = (lengths[i :: share.processes] for i in range(share.processes))
-    return max(len(list(groups(own, max_tokens))) for own in shares)
 
 
 def _truncated(tokens: Tokens, rows: PairRows) -> frozenset[int]:

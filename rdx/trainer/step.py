@@ -162,7 +162,10 @@ class Engine:
         )
         limit = self.max_tokens * MICROS[kind(self._device.type)]
         packed = packs(self.student.encoder)
-        made = prepare(lists, self.tokens, self.loss, self.max_tokens, limit, share, packed)
+        made = prepare(
+            *(lists, self.tokens, self.loss, self.max_tokens, limit, share),
+            *(packed, self.student.scores_lists),
+        )
         return made.pinned(self._device)
 
     def weigh(self, prepared: Prepared) -> None:
@@ -347,7 +350,10 @@ class Engine:
             return work()
         except torch.OutOfMemoryError as error:
             if not self._shrinks():
-                error.add_note("trainer.max_tokens: give a smaller one, or 'auto' without FSDP")
+                cure = "trainer.max_tokens: give a smaller one, or 'auto' without FSDP"
+                if self.student.scores_lists:
+                    cure += "; a micro-batch holds whole lists: give a smaller depth.k, too"
+                error.add_note(cure)
                 raise
             self._failed = True
         if self.accelerator.num_processes == 1:

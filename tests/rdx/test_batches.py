@@ -180,6 +180,48 @@ def test_many_pairs_are_cut_in_chunks_longest_first(monkeypatch):
 # --- cuts ---
 
 
+def test_lists_stay_whole():
+    """The longest pairs are of lists 7 (9), 2 (5), 0 (5) and 4 (1)."""
+    lists = np.array([4, 2, 7, 2, 0, 7, 0, 7, 4])
+    lengths = np.array([1, 5, 2, 3, 5, 9, 2, 2, 1])
+    cut = {
+        30: [[2, 5, 7], [4, 6, 1, 3, 0, 8]],
+        29: [[2, 5, 7], [4, 6, 1, 3], [0, 8]],
+        1: [[2, 5, 7], [4, 6], [1, 3], [0, 8]],
+        44: [[2, 5, 7], [4, 6, 1, 3, 0, 8]],
+        45: [[2, 5, 7, 4, 6], [1, 3, 0, 8]],
+        81: [[2, 5, 7, 4, 6, 1, 3, 0, 8]],
+    }
+    for max_tokens, expected in cut.items():
+        assert [g.tolist() for g in groups(lengths, max_tokens, lists)] == expected
+    assert list(groups(lengths[:0], 9, lists[:0])) == []
+
+
+@pytest.mark.parametrize("max_tokens", [1, 60, 10_000])
+def test_a_student_of_lists_is_told_which_pairs_make_one(max_tokens):
+    """Scores are those of a naive loop, list by list, in whatever order the pairs come."""
+    tokens = words(np.random.default_rng(0).integers(1, 12, 12), queries=5)
+    pairs = all_rows(tokens)[np.random.default_rng(1).permutation(60)[:37]]
+    seen = []
+
+    def model(inputs, parts):
+        own = inputs["input_ids"].sum(1).float()
+        of_list = torch.zeros(len(own))
+        for members in inputs["lists"]:
+            members = members[members >= 0]
+            assert len(inputs["input_ids"][members, 0].unique()) == 1  # the query's token
+            of_list[members] = own[members].sum()
+            seen.extend(members.tolist())
+        return own / of_list
+
+    found = scores(model, tokens, pairs, torch.device("cpu"), max_tokens, lists=pairs.queries)
+    inputs, _ = tokens.assemble(pairs)
+    own = inputs["input_ids"].sum(1).numpy()
+    expected = [own[i] / own[pairs.queries == q].sum() for i, q in enumerate(pairs.queries)]
+    assert found == pytest.approx(np.array(expected))
+    assert len(seen) == 37
+
+
 def test_cuts_by_hand():
     """A group costs 160 / 16 = 10: the first cut saves 80 of padding, another one 6 only."""
     assert cuts([30, 10, 10, 7, 7], 160) == [(0, 1), (1, 5)]

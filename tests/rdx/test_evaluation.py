@@ -329,6 +329,8 @@ class Letters:
 class Counting(nn.Module):
     """Scores a pair by its passage's length, times the query's."""
 
+    scores_lists = False
+
     def __init__(self):
         super().__init__()
         self.pairs, self.shapes = Letters(), []

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -246,6 +247,8 @@ OWN = [
     {"head": "interaction"},
     {"head": "interaction", "attention": "sparse"},
     {"head": "cls", "attention": "sparse"},
+    {"head": "linear", "between": "int_token"},
+    {"head": "cls", "between": "int_token"},
 ]
 
 
@@ -253,11 +256,12 @@ OWN = [
 def test_transformers_gives_the_same_scores(model, tmp_path, settings):
     store, student = store_of(tmp_path / "store", model, **settings)
     out = export(store, "ab12", tmp_path / "out")
-    pairs = PAIRS + SPELT
+    # the same unknown tokens in both are the same query, whose pairs would be a list
+    pairs = PAIRS + (SPELT[:1] if "between" in settings else SPELT)
     scores = plain_scores(out, pairs, trust_remote_code=bool(settings))
     close(scores, student, pairs)
     assert scores.unique().numel() == len(pairs)
-    code = {"modeling_rdx.py", "heads.py"} if settings else set()
+    code = {"modeling_rdx.py", "heads.py", "between.py"} if settings else set()
     assert {path.name for path in out.glob("*.py")} == code
     if settings:
         with pytest.raises(ValueError, match="trust_remote_code"):  # not a silent, untrained head
@@ -274,6 +278,43 @@ def test_sentence_transformers_gives_the_same_scores(model, tmp_path, settings):
     close(torch.tensor(loaded.predict(pairs)), student, pairs)
     assert loaded.max_seq_length == QUERY + PASSAGE + (4 if "roberta" in model else 3)
     loaded.predict(LONG)  # too long as a whole: cut, not an error
+
+
+LISTS = [
+    ("river engine", ["garden planet violin", "stone reed", " ".join(WORDS), "kelp"]),
+    ("stone", ["stone reed", "onyx"]),
+]
+
+
+def listed(student):
+    """Pairs of several queries, mixed, and the scores of each in its list."""
+    pairs = [(query, passage) for query, passages in LISTS for passage in passages]
+    with torch.inference_mode():
+        scores = student(*student.pairs.batch(pairs, [len(passages) for _, passages in LISTS]))
+    order = [4, 0, 3, 5, 1, 2]
+    return [pairs[i] for i in order], scores[order]
+
+
+def test_a_student_of_lists_takes_the_pairs_of_a_query_for_a_list(tmp_path):
+    """In Transformers, sentence-transformers and the code of the card."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = make_model("electra", tmp_path / "model")
+    store, student = store_of(
+        tmp_path / "store", model, head="linear", between="int_token", filled_to=10
+    )
+    out = export(store, "ab12", tmp_path / "out")
+    pairs, scores = listed(student)
+    assert (scores - expected(student, pairs)).abs().min() > 1e-4
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+    close(plain_scores(out, pairs, trust_remote_code=True), scores)
+    loaded = sentence_transformers.CrossEncoder(str(out), device="cpu", trust_remote_code=True)
+    close(torch.tensor(loaded.predict(pairs, batch_size=len(pairs))), scores)
+    text = (out / "README.md").read_text()
+    assert "batch_size=len(pairs)" in text and "Set-Encoder" in text
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def score" in c]
+    scope = {}
+    exec(code.replace('"PATH"', repr(str(out))), scope)
+    close(scope["score"](pairs), scores)
 
 
 @pytest.mark.parametrize("settings", [{}, OWN[0]], ids=["plain", "own"])
@@ -530,6 +571,39 @@ def test_lightning_ir_gives_the_same_scores(tmp_path, kind, head):
     assert scores.unique().numel() == len(pairs)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not LIGHTNING_IR, reason="LIGHTNING_IR_PYTHON names no Python that has it")
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_lightning_irs_set_encoder_gives_the_same_scores(tmp_path, kind):
+    model = make_model(kind, tmp_path / "model")
+    settings = {"head": "linear", "between": "int_token"}
+    store, student = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out", form="lightning_ir")
+    code = SCORING.replace("[p]", "p").replace(".item()", ".view(-1).tolist()")
+    command = [LIGHTNING_IR, "-c", code, str(out), json.dumps(LISTS)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = torch.tensor(sum(json.loads(done.stdout.splitlines()[-1]), []))
+    pairs = [(query, passage) for query, passages in LISTS for passage in passages]
+    with torch.inference_mode():
+        own = student(*student.pairs.batch(pairs, [len(passages) for _, passages in LISTS]))
+    torch.testing.assert_close(scores, own, atol=1e-5, rtol=1e-5)
+
+
+def test_the_form_of_lightning_ir_has_a_set_encoder(tmp_path):
+    model = make_model("electra", tmp_path / "model")
+    settings = {"head": "linear", "between": "int_token"}
+    store, student = store_of(tmp_path / "store", model, **settings)
+    out = export(store, "ab12", tmp_path / "out", form="lightning_ir")
+    described = json.loads((out / "config.json").read_text())
+    assert described["model_type"] == "set-encoder"
+    assert described["architectures"] == ["SetEncoderElectraModel"]
+    assert described["add_extra_token"] and not described["sample_missing_docs"]
+    token = AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("[INT]")
+    table = load_file(out / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
+    assert token == len(table) - 1 == described["vocab_size"] - 1
+
+
 def test_the_tokeniser_says_how_special_tokens_in_texts_are_read(tmp_path):
     store, student = store_of(tmp_path / "store", make_model("bert", tmp_path / "model"))
     for form, split in (("transformers", True), ("lightning_ir", False)):
@@ -566,10 +640,11 @@ def test_the_form_of_lightning_ir_has_its_names(tmp_path, kind, head):
         ("bert", {"head": "interaction"}),
         ("bert", {"head": "linear", "attention": "sparse"}),
         ("bert", {"template": "[CLS] {query} [SEP] {passage}"}),
+        ("roberta", {"head": "linear", "between": "int_token"}),
     ],
 )
 def test_what_lightning_ir_has_no_model_for_is_refused(tmp_path, kind, settings):
     store, _ = store_of(tmp_path / "store", make_model(kind, tmp_path / "model"), **settings)
-    with pytest.raises(ExportError, match=r"student\.(head|template)="):
+    with pytest.raises(ExportError, match=r"student\.(head|template|between)="):
         export(store, "ab12", tmp_path / "out", form="lightning_ir")
     assert not (tmp_path / "out").exists()

@@ -472,6 +472,18 @@ def test_monoelectra_presets_are_the_papers(size):
     )
 
 
+def test_the_set_encoder_is_that_of_its_paper():
+    """`pre-finetune.yaml` and `finetune.yaml` of webis-de/set-encoder."""
+    assert composed("set_encoder") == Student(
+        "google/electra-base-discriminator",
+        head="linear",
+        query_length=32,
+        passage_length=256,
+        between="int_token",
+        filled_to=100,
+    )
+
+
 def test_the_papers_optimiser():
     [cell] = config.cells(["trainer=paper"])
     paper = {

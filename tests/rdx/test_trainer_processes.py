@@ -88,7 +88,7 @@ def train(folder, work, loss="RankNet", stop=None, lora=None, head="mean", **set
     settings.pop("goes_on", None)
     if lora:
         settings["lora"] = LoRA(rank=2)
-    options = {{k: settings.pop(k) for k in ("lora",) if k in settings}}
+    options = {{k: settings.pop(k) for k in ("lora", "between") if k in settings}}
     student = toy_student(folder, settings.pop("model", "dry"), 2, head=head, **options)
 
     def validate(student):
@@ -184,6 +184,8 @@ JOBS = {
     "interaction": {"head": "interaction", **DESCENT, **CACHED},  # has a weight without dimensions
     "cls": {"head": "cls", **DESCENT, **CACHED},
     "lora": {"lora": True, **DESCENT, **CACHED},
+    "whole lists": {"between": "int_token", "batch": 5, **DESCENT, **CACHED},
+    "a list": {"between": "int_token", "batch": 1, **DESCENT},  # one process has none
     "weighed": {"max_tokens": 20, "gradient_cache": "auto", **DESCENT},
     "adam": CACHED,
 }
