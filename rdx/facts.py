@@ -308,12 +308,16 @@ class CheckpointFacts:
         Training data that was left out or cut, by name (`rdx.accounting.NAMES`).
     audit, states
         Of the labels of a distillation: their audit, and rows of the teacher ranking by state.
+    student
+        What decided it as a student (its configuration's identity): what begins from its weights
+        must be of its kind.
     """
 
     training: TrainingFacts | None = None
     dropped: Counts = field(default_factory=dict)
     audit: Audit | None = None
     states: dict[str, int] = field(default_factory=dict)
+    student: dict[str, JsonValue] | None = None
 
 
 # --- evaluation ---

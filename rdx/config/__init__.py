@@ -5,7 +5,7 @@ No torch here: `python -m rdx --help` composes cells without it. It loads when o
 
 from rdx.config.building import build, built, check, check_all, check_here, part
 from rdx.config.cell import Cell, varied
-from rdx.config.classes import class_of, find_extensions, nodes, with_mark
+from rdx.config.classes import class_of, find_extensions, lineage, nodes, with_mark
 from rdx.config.composer import COMPOSING
 from rdx.config.composing import composed, levels, load_spec, resolved, settle
 from rdx.config.explaining import explain
@@ -42,6 +42,7 @@ __all__ = [
     "identity",
     "impossible",
     "levels",
+    "lineage",
     "load_spec",
     "loaders",
     "nodes",

@@ -16,6 +16,7 @@ from rdx.declared import (
     QUERIES,
     SCHEDULES,
     SPLITS,
+    STUDENT,
     WRITTEN,
     DecidedBy,
     Mark,
@@ -50,7 +51,7 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     cls: type = type(thing)
-    left_out = {SCHEDULES, WRITTEN, *without}
+    left_out = {SCHEDULES, STUDENT, WRITTEN, *without}
     known: dict[str, JsonValue] = {"class": _name(cls)}
     for name in _fields(thing):
         field_marks = marks(cls).get(name, ())
