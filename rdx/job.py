@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from rdx import accounting, config
+from rdx.arguments import near
 from rdx.artifacts import weights_in
 from rdx.collection import Collection, sample_queries
 from rdx.config import Cell
@@ -206,10 +207,22 @@ def test_roles(parts: Parts) -> list[str]:
 
 
 def validation_roles(parts: Parts) -> list[str]:
-    """The roles of what the distillation is validated on; none if it is not."""
+    """The roles of what the distillation is validated on; none if it is not.
+
+    Raises
+    ------
+    ConfigError
+        If a collection that it names is not evaluated.
+    """
     if parts.trainer.validate_every is None:
         return []
-    names = parts.trainer.validate_on
+    names, known = parts.trainer.validate_on, list(parts.evaluation.collections)
+    for name in names or ():
+        if name not in known:
+            raise config.ConfigError(
+                f"trainer.validate_on={name}: not one of evaluation.collections"
+                f"{near(name, known)}; valid: {known}"
+            )
     return [DEV] if names is None else [test_role(name) for name in names]
 
 

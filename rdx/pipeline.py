@@ -15,7 +15,7 @@ import pandas as pd
 
 from rdx import devices, rankings
 from rdx import evaluation as ev
-from rdx.artifacts import Artifact, Evaluated, Ranking, TeacherRanking
+from rdx.artifacts import Evaluated, Ranking, TeacherRanking
 from rdx.collection import Collection
 from rdx.config import Cell, ConfigError
 from rdx.facts import Audit, Device, TrialFacts

@@ -143,7 +143,7 @@ def _check(cfg: Config, known: dict[int, Any]) -> None:
             check_here(thing, group)
             known[id(thing)] = thing
     _check_limits(cfg.get("limits") or {})
-    _check_validation(cfg)
+    _check_dev(cfg)
     _check_redrawn(cfg)
 
 
@@ -228,18 +228,11 @@ def _check_limits(limits: dict[str, Any]) -> None:
             raise ConfigError(f"limits.{name}={limit!r}: must be a share from 0 to 1, or null")
 
 
-def _check_validation(cfg: Config) -> None:
-    """Refuse to validate, or to choose a weight, on what there is not; it showed after training."""
-    evaluation, trainer = part(cfg, "evaluation"), part(cfg, "trainer")
-    names = trainer.validate_on or ()
-    for name in names:
-        if name not in evaluation.collections:
-            raise ConfigError(
-                f"trainer.validate_on={name}: no such collection"
-                f"{near(name, evaluation.collections)}; valid: {list(evaluation.collections)}"
-            )
-    wants = {"evaluation.interpolate": evaluation.interpolate}
-    if isinstance(cfg["loss"], dict) and not names:
+def _check_dev(cfg: Config) -> None:
+    """Refuse what needs dev queries where none are held out, which showed after the training."""
+    wants = {"evaluation.interpolate": part(cfg, "evaluation").interpolate}
+    trainer = part(cfg, "trainer")
+    if isinstance(cfg["loss"], dict) and trainer.validate_on is None:
         wants["trainer.validate_every"] = trainer.validate_every
     for key, value in wants.items():
         if value and getattr(part(cfg, "data"), "dev", 1) == 0:
@@ -256,6 +249,6 @@ def _check_redrawn(cfg: Config) -> None:
     sampler, asked = part(cfg, "sampler"), part(cfg, "depth").asked
     if isinstance(sampler, Redrawn) and sampler.pool < asked:
         raise ConfigError(
-            f"sampler.pool={sampler.pool}: a student re-draws {asked} candidates of these (depth.k, or "
-            f"depth.pool where the teacher ranks that many); give at least {asked}"
+            f"sampler.pool={sampler.pool}: the teacher is asked about {asked} of these passages "
+            f"(depth.pool, or depth.k of depth.mode=relabel); give at least {asked}"
         )

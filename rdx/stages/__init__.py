@@ -127,18 +127,17 @@ def _retrieval(parts: Parts, role: str) -> JsonValue:
 
 def _candidates(parts: Parts, role: str) -> JsonValue:
     depth, redrawn = parts.depth, parts.redrawn
+    further: JsonValue = None
+    if redrawn is not None:
+        precision = parts.trainer.precision
+        further = {"pool": redrawn.pool, "student": _given(parts, REDRAWS), "precision": precision}
     return {
         "data": config.identity(parts.data),
         "sampler": config.identity(parts.sampler),
         "queries": depth.queries,
         "seed": depth.seed,
         "asked": depth.asked,
-        "redrawn": redrawn
-        and {
-            "pool": redrawn.pool,
-            "student": _given(parts, REDRAWS),
-            "precision": parts.trainer.precision,
-        },
+        "redrawn": further,
     }
 
 

@@ -50,9 +50,7 @@ def _redrawing(job: Job, inputs: Inputs) -> Path:
     return job.parts.origins[REDRAWS].folder or inputs.student_of(REDRAWS)
 
 
-def _redrawn(
-    job: Job, folder: Path, queries: Collection, candidates: pd.DataFrame
-) -> pd.DataFrame:
+def _redrawn(job: Job, folder: Path, queries: Collection, candidates: pd.DataFrame) -> pd.DataFrame:
     """The candidates in the order of a student."""
     origin = job.parts.origins[REDRAWS]
     settings = (origin.parts or job.parts).student

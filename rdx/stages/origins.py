@@ -59,8 +59,8 @@ def found(cell: Cell, sign: Callable[[Cell], Cell], precision: str | None = None
     pinned = cell.pinned
     for key, value in given.items():
         if value is not None:
-            origins[key], pins = seeker.origin(key, value)
-            pinned += pins
+            origin, pins = seeker.origin(key, value)
+            origins[key], pinned = {"given": text(value), **origin}, pinned + pins
         elif key != START:
             raise ConfigError(f"{key}=null: names no student; give one, or start=...")
     return replace(cell, cfg={**cell.cfg, "origins": origins}, pinned=pinned)
