@@ -63,7 +63,9 @@ def found(cell: Cell, sign: Callable[[Cell], Cell], precision: str | None = None
             origins[key], pinned = {"given": text(value), **origin}, pinned + pins
         elif key != START:
             raise ConfigError(f"{key}=null: names no student; give one, or start=...")
-    return replace(cell, cfg={**cell.cfg, "origins": origins}, pinned=pinned)
+    told = {START: origins[START]["given"]} if START in origins else {}
+    cfg, levels = {**cell.cfg, "origins": origins}, {**cell.levels, **told}
+    return replace(cell, cfg=cfg, levels=levels, pinned=pinned)
 
 
 @dataclass(frozen=True)
