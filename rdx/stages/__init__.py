@@ -529,18 +529,23 @@ def work(parts: Parts, step: Step) -> Work:
     return STAGES[step.stage].work(parts.of(step.of), step.role)
 
 
-def signed(cell: Cell, precision: str | None = None) -> Cell:
+def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
     """The cell with the signatures of its steps, and its own, which is that of the last.
 
     The students that it takes from elsewhere are found, and other cells that they come from
-    composed; `precision` is what "auto" stands for there, None: what this machine chooses.
+    composed; `precision` and `bases` are those of `rdx.config.split`.
 
     Raises
     ------
     ConfigError
         If there is no such student, or this cell cannot begin from it.
     """
-    cell = origins.found(cell, lambda other: signed(other, precision), precision)
+    bases = {} if bases is None else bases
+    cell = origins.found(
+        cell,
+        compose=lambda overrides: config.split(overrides, precision, bases),
+        sign=lambda other: signed(other, precision, bases),
+    )
     signatures = Signatures(Parts(cell.cfg))
     keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
     return replace(cell, keys=keys, signature=keys[str(LAST)])
@@ -550,8 +555,9 @@ def split(
     what: str | Sequence[str], precision: str | None = None
 ) -> tuple[list[Cell], list[tuple[Cell, str]]]:
     """`rdx.config.split`, the possible cells signed."""
-    cells, left_out = config.split(what, precision)
-    return [signed(cell, precision) for cell in cells], left_out
+    bases: config.Bases = {}
+    cells, left_out = config.split(what, precision, bases)
+    return [signed(cell, precision, bases) for cell in cells], left_out
 
 
 def cells(what: str | Sequence[str]) -> list[Cell]:

@@ -26,7 +26,7 @@ from rdx.artifacts import Evaluated, student_in, weights_in
 from rdx.config import Cell, ConfigError, MissingFile
 from rdx.declared import STUDENT
 from rdx.grids import key_of, text
-from rdx.job import START, Parts
+from rdx.job import REDRAWS, START, Parts
 from rdx.stages.stage import trained
 from rdx.store import signature
 from rdx.students.folders import check_folder
@@ -34,15 +34,19 @@ from rdx.students.folders import check_folder
 _SPEC = ("experiments", "zip", "exclude")  # of a command line, and of none of its cells
 
 
-def found(cell: Cell, sign: Callable[[Cell], Cell], precision: str | None = None) -> Cell:
+Compose = Callable[[Sequence[str]], tuple[list[Cell], list[tuple[Cell, str]]]]
+Sign = Callable[[Cell], Cell]
+
+
+def found(cell: Cell, compose: Compose, sign: Sign) -> Cell:
     """A cell with the students that it takes from elsewhere in its configuration.
 
     Parameters
     ----------
+    compose
+        Gives the cells of a command line, and those that are impossible.
     sign
         Gives another cell its origins and signatures.
-    precision
-        What "auto" stands for in other cells; None: what this machine chooses.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def found(cell: Cell, sign: Callable[[Cell], Cell], precision: str | None = None
         given[f"{path}.{name}"] = node.get(name)
     if cell.cfg.get("origins") is not None or given == {START: None}:
         return cell
-    seeker = _Seeker(cell, sign, precision)
+    seeker = _Seeker(cell, compose, sign)
     origins: dict[str, Any] = {}
     pinned = cell.pinned
     for key, value in given.items():
@@ -73,15 +77,15 @@ class _Seeker:
     """What looks for the students of a cell."""
 
     cell: Cell
-    sign: Callable[[Cell], Cell]
-    precision: str | None
+    compose: Compose
+    sign: Sign
 
     def origin(self, key: str, value: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
         """What stands under `origins`, and overrides that name the same on any machine."""
         where = f"{key}={text(value)}"
         if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
             try:
-                other = self._differing(where, value)
+                other = self._differing(value)
             except ConfigError as error:
                 raise type(error)(f"{where}: {error}") from error
             pins = (f"++{key}={text([*value, *other.pinned])}",) if other.pinned else ()
@@ -102,12 +106,15 @@ class _Seeker:
         checkpoint = other.keys[str(trained(parts))]
         return {"cell": {**other.cfg, "spec": None}, "folder": None, "checkpoint": checkpoint}
 
-    def _differing(self, where: str, changes: Sequence[str]) -> Cell:
+    def _differing(self, changes: Sequence[str]) -> Cell:
         """The cell that differs from this one by overrides."""
-        cells = config.split(_changed(self.cell.overrides, changes), self.precision)
-        if len(cells[0] + [cell for cell, _ in cells[1]]) != 1:
+        overrides = _changed(self.cell.overrides, changes)
+        if overrides == list(self.cell.overrides):
+            raise ConfigError("names the cell itself, which cannot come before itself")
+        cells, left_out = self.compose(overrides)
+        if len(cells) + len(left_out) != 1:
             raise ConfigError("names several cells, where one student is to come from one")
-        return self.sign(cells[0][0])
+        return self.sign(cells[0])
 
     def _finished(self, where: str, beginning: str) -> Cell:
         """A finished cell of the store, as it was configured."""
@@ -169,14 +176,14 @@ def _changed(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
     """A command line with other overrides in the place of its own.
 
     An override replaces those of the same key; an option of a group also those of the group's
-    keys, which it may not have. Without a word of it, no other cell is begun from.
+    keys, which it may not have. Students from elsewhere are not inherited.
     """
     keys = [_place(change) for change in changes]
     options = [key for change, key in zip(changes, keys, strict=True) if _chooses(change)]
     kept = [
         override
         for override in overrides
-        if (key := _place(override)) not in (*_SPEC, START, *keys)
+        if (key := _place(override)) not in (*_SPEC, START, REDRAWS, *keys)
         and not any(key.startswith(f"{option}.") for option in options)
     ]
     return [*kept, *([] if START in keys else [f"{START}=null"]), *changes]

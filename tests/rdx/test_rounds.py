@@ -324,6 +324,22 @@ def test_a_third_round_is_the_second_after_the_second(world, store, second_round
     assert cell.keys["candidates"] != cell.keys["candidates of start"]
 
 
+def test_rounds_are_the_same_on_workers(world, store):
+    third = "start=[\"start=['sampler=bm25','teacher=query_likelihood']\"]"
+    overrides = world.overrides(store, *REDRAWN, third)
+    [cell] = stages.cells(overrides)
+    [again] = stages.cells([*overrides, *cell.pinned])
+    assert cell.pinned and again.signature == cell.signature
+
+
+def test_a_cell_cannot_come_before_itself(world, store, tmp_path, monkeypatch):
+    (tmp_path / "conf" / "sampler").mkdir(parents=True)
+    own = "defaults: [bm25@first]\n_target_: rdx.samplers.Reranked\nstudent: [seed=2]\n"
+    (tmp_path / "conf" / "sampler" / "endless.yaml").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    assert "itself" in refused(world, store, *KD, "prefinetune=none", "sampler=endless")
+
+
 def test_a_fresh_student_may_learn_from_redrawn_candidates(world, store, second_round):
     [cell] = stages.cells(world.overrides(store, *REDRAWN, "sampler.student=['sampler=bm25']"))
     assert cell.keys["candidates"] == second_round.facts.signatures["candidates"]
