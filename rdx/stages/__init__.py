@@ -77,6 +77,7 @@ __all__ = [
     "Stage",
     "Step",
     "Work",
+    "begun",
     "cells",
     "distinct",
     "inputs",
@@ -529,11 +530,10 @@ def work(parts: Parts, step: Step) -> Work:
     return STAGES[step.stage].work(parts.of(step.of), step.role)
 
 
-def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
-    """The cell with the signatures of its steps, and its own, which is that of the last.
+def begun(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
+    """The cell with the students that it takes from elsewhere, and their cells (`origins`).
 
-    The students that it takes from elsewhere are found, and other cells that they come from
-    composed; `precision` and `bases` are those of `rdx.config.split`.
+    `precision` and `bases` are those of `rdx.config.split`.
 
     Raises
     ------
@@ -541,11 +541,16 @@ def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None 
         If there is no such student, or this cell cannot begin from it.
     """
     bases = {} if bases is None else bases
-    cell = origins.found(
+    return origins.found(
         cell,
         compose=lambda overrides: config.split(overrides, precision, bases),
         sign=lambda other: signed(other, precision, bases),
     )
+
+
+def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
+    """`begun`, with the signatures of its steps, and its own, which is that of the last."""
+    cell = begun(cell, precision, bases)
     signatures = Signatures(Parts(cell.cfg))
     keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
     return replace(cell, keys=keys, signature=keys[str(LAST)])
