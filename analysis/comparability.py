@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rdx.facts import CollectionFacts, TrialFacts
 from rdx.faults import Mendable
@@ -14,6 +15,9 @@ class ComparabilityError(Mendable, ValueError):
 
 def collection_facts(trials: Mapping[str, TrialFacts]) -> dict[str, CollectionFacts]:
     """Return what the trials say of each collection, after checking that they agree.
+
+    One that decided which weights were kept in one of them is marked so for all, so that means
+    are over the same collections.
 
     Parameters
     ----------
@@ -39,7 +43,13 @@ def collection_facts(trials: Mapping[str, TrialFacts]) -> dict[str, CollectionFa
                         f"collection {name}: trials {other[:12]} and {signature[:12]} "
                         f"differ in {key}: {value} and {ours[key]}"
                     )
-    return {name: facts for name, (_, facts) in first.items()}
+    selected = {
+        name
+        for trial in trials.values()
+        for name, own in trial.collections.items()
+        if own.selected_on
+    }
+    return {name: replace(own, selected_on=name in selected) for name, (_, own) in first.items()}
 
 
 def _compared(facts: CollectionFacts, imported: bool) -> dict[str, object]:

@@ -14,7 +14,7 @@ from analysis.means import averaged, why_left_out
 from analysis.render.entry import ALARM
 from analysis.spec import PROVENANCE, REFERENCES, Row
 from analysis.summary import Summary
-from rdx.facts import OK
+from rdx.facts import OK, TrialFacts
 from rdx.text import counted
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def alarms(summary: Summary) -> list[str]:
     missing = _missing_note(summary)
     return [
         *_health_notes(summary),
+        *_selection_notes(summary),
         *_label_notes(summary),
         *_absent_notes(summary),
         *([missing] if missing else []),
@@ -250,6 +251,24 @@ def _health_notes(summary: Summary) -> list[str]:
         if states:
             lines.append(f"{ALARM} Health of {row.name}: {'; '.join(states)}.")
     return lines
+
+
+def _selection_notes(summary: Summary) -> list[str]:
+    """Say which rows were tested on what decided which of their weights were kept."""
+    lines = []
+    for row in summary.spec.rows:
+        trials = [summary.trials.facts[s] for s in summary.signatures[row.name]]
+        names = [c for c in summary.collections if any(_selected(t, c) for t in trials)]
+        if names and row.system not in REFERENCES:
+            lines.append(
+                f"{ALARM} {row.name}: its weights were selected by their scores on "
+                f"{_join(names)}, which is no test of them."
+            )
+    return lines
+
+
+def _selected(trial: TrialFacts, collection: str) -> bool:
+    return collection in trial.collections and trial.collections[collection].selected_on
 
 
 def _label_notes(summary: Summary) -> list[str]:

@@ -29,6 +29,8 @@ def averaged(
 
 def why_left_out(facts: CollectionFacts) -> str:
     """Why a collection counts in no mean that does not name it; "" if it does."""
+    if facts.selected_on:
+        return "weights were selected on it"
     return facts.reason or ("" if facts.in_mean else "not one of the sets that are averaged")
 
 

@@ -85,6 +85,8 @@ def _cell(cfg: DictConfig) -> Summary:
     for name, facts in summary.facts.collections.items():
         if facts.degenerate:
             print(f"   WARNING: {name} is degenerate: {facts.reason}")
+        if facts.selected_on:
+            print(f"   WARNING: {name} decided which weights were kept: it is no test of them")
     print(f"   health: {summary.facts.health}, signature: {cell.signature}", flush=True)
     if HydraConfig.get().mode == RunMode.RUN:
         print(report([summary]))

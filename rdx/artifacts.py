@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import JsonValue
 
 from rdx import rankings, store
+from rdx.declared import content
 from rdx.facts import (
     Audit,
     CheckpointFacts,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from rdx.tokens import PairForm, Tokens
 
 TRIAL, PER_QUERY, CONFIG, RUNS = "trial.json", "per_query.parquet", "config.yaml", "runs"
+DESCRIPTION = "rdx.yaml"  # of an exported student
 
 
 @dataclass(frozen=True)
@@ -186,15 +189,7 @@ class Evaluated(Artifact):
         Unreadable
             If it is not there, or no YAML mapping.
         """
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was built
-        path = self.folder / CONFIG
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), loader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise store.Unreadable(path, error) from error
-        if not isinstance(config, dict):
-            raise store.Unreadable(path, "no mapping")
-        return config
+        return _mapping(self.folder / CONFIG)
 
     @classmethod
     def write(
@@ -213,3 +208,45 @@ class Evaluated(Artifact):
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (folder / CONFIG).write_text(text, encoding="utf-8")
         store.write(folder / TRIAL, facts)
+
+
+def student_in(folder: Path) -> JsonValue:
+    """What decided the student whose weights lie in a folder: a checkpoint, or an exported one.
+
+    None of a model that is no student of rdx.
+
+    Raises
+    ------
+    Unreadable
+        If the file that tells cannot be read.
+    """
+    if (folder / DESCRIPTION).exists():
+        return _mapping(folder / DESCRIPTION).get("student")
+    try:
+        return Checkpoint(folder).facts.student
+    except FileNotFoundError:
+        return None
+
+
+def weights_in(folder: Path) -> JsonValue:
+    """The checksums of what a student is loaded from: not of what tells how it came about."""
+    told = (store.MANIFEST, Checkpoint.FACTS, Checkpoint.CURVE, DESCRIPTION, "README.md")
+    return {name: digest for name, digest in content(folder).items() if name not in told}
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The content of a YAML file.
+
+    Raises
+    ------
+    Unreadable
+        If it is not there, or no mapping.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was built
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise store.Unreadable(path, error) from error
+    if not isinstance(values, dict):
+        raise store.Unreadable(path, "no mapping")
+    return values

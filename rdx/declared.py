@@ -65,6 +65,7 @@ __all__ = [
     "SEEDS",
     "SELECTS",
     "SPLITS",
+    "STUDENT",
     "Seed",
     "Share",
     "Texts",
@@ -110,6 +111,9 @@ class Mark(Enum):
         May be "auto", which the machine decides for the device in the field `device`.
     MODEL
         An id of the Hub, whose commit stands in the field `revision`; a folder; or an asset.
+    STUDENT
+        A student of another cell or a folder, as the root's `start` names one; its weights decide
+        (`rdx.stages.origins`), and not how they are named.
     """
 
     SCHEDULES = "schedules"
@@ -121,12 +125,13 @@ class Mark(Enum):
     CATALOGUED = "catalogued"
     PRECISION = "precision"
     MODEL = "model"
+    STUDENT = "student"
 
 
 SCHEDULES, QUERIES, SPLITS = Mark.SCHEDULES, Mark.QUERIES, Mark.SPLITS
 SELECTS, WRITTEN = Mark.SELECTS, Mark.WRITTEN
 RELEASED, CATALOGUED = Mark.RELEASED, Mark.CATALOGUED
-PRECISION, MODEL = Mark.PRECISION, Mark.MODEL
+PRECISION, MODEL, STUDENT = Mark.PRECISION, Mark.MODEL, Mark.STUDENT
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def marked(cls: type | None, mark: Mark) -> list[str]:
 def reads(field_marks: tuple[Any, ...], value: object) -> bool:
     """Whether the value of a field with these marks may name a file or folder that is read."""
     endings = [mark.endings for mark in field_marks if isinstance(mark, Read)]
-    endings += [READ.endings] if MODEL in field_marks else []
+    endings += [READ.endings] if not {MODEL, STUDENT}.isdisjoint(field_marks) else []
     return isinstance(value, str) and value != "" and any(map(value.endswith, endings))
 
 

@@ -308,12 +308,16 @@ class CheckpointFacts:
         Training data that was left out or cut, by name (`rdx.accounting.NAMES`).
     audit, states
         Of the labels of a distillation: their audit, and rows of the teacher ranking by state.
+    student
+        What decided it as a student (its configuration's identity): what begins from its weights
+        must be of its kind.
     """
 
     training: TrainingFacts | None = None
     dropped: Counts = field(default_factory=dict)
     audit: Audit | None = None
     states: dict[str, int] = field(default_factory=dict)
+    student: dict[str, JsonValue] | None = None
 
 
 # --- evaluation ---
@@ -406,6 +410,9 @@ class CollectionFacts(Setting, Quality):
         Of a corpus that was pooled as in the paper: its test sets, and queries whose ids collide.
     oddities
         What is odd in its files, by name (docs/data.md).
+    selected_on
+        Whether scores on it decided which weights were kept (`trainer.validate_on`), in this cell
+        or in one that its students come from: it is no test of them.
     """
 
     weight: float | None = None
@@ -413,6 +420,7 @@ class CollectionFacts(Setting, Quality):
     pooled: tuple[str, ...] = ()
     colliding_queries: int = 0
     oddities: dict[str, int] = field(default_factory=dict)
+    selected_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -548,6 +556,26 @@ class Imported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A student that a cell took from elsewhere.
+
+    Attributes
+    ----------
+    path
+        The key that names it: "start" or "sampler.student"; of another cell's origin after the path
+        to that cell, as in "start/start".
+    given
+        How it was named there.
+    checkpoint
+        Signature of its weights.
+    """
+
+    path: str
+    given: str
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialFacts:
     """The outcome of a trial: ``trial.json`` in the store, and the same file in MLflow.
 
@@ -572,6 +600,8 @@ class TrialFacts:
         How the student came about; None of an import.
     imported
         None of a cell.
+    origins
+        Its lineage: the students that it took from elsewhere, and those that these took.
     """
 
     signature: str
@@ -586,6 +616,7 @@ class TrialFacts:
     timing: dict[str, Timing] = field(default_factory=dict)
     checkpoint: CheckpointFacts | None = None
     imported: Imported | None = None
+    origins: tuple[Origin, ...] = ()
 
     @property
     def training(self) -> TrainingFacts | None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rdx import config
+from rdx import config, stages
 from rdx.arguments import Parser
 from rdx.config import Config
 from rdx.data import catalogue
@@ -50,7 +50,8 @@ def data(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     parts = TOPICS if options.without_passages else PARTS
     try:
-        needed = needs((cell.cfg for cell in config.cells(options.overrides)), parts)
+        cells = map(stages.begun, config.cells(options.overrides))
+        needed = needs((cell.cfg for cell in cells), parts)
         if not needed:
             print("nothing that these cells need comes from ir_datasets or a ranking file")
             return

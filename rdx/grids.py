@@ -13,6 +13,7 @@ No import of rdx, of Hydra or of anything heavy: plain values in, plain values o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -139,16 +140,24 @@ def key_of(override: str) -> str:
 def text(value: Any) -> str:
     """A value as Hydra's command line has it.
 
-    >>> text(None), text(True), text([1, "a"]), text(1e-5)
-    ('null', 'true', '[1,a]', '1e-05')
+    >>> text(None), text(True), text([1, "a"]), text(1e-5), text(["loss=lce"])
+    ('null', 'true', '[1,a]', '1e-05', "['loss=lce']")
     """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
+        return f"[{','.join(map(_element, value))}]"
     return str(value)
+
+
+def _element(value: Any) -> str:
+    """A value in a list; a text that would be more than one word there is quoted."""
+    if not isinstance(value, str) or re.fullmatch(r"[\w/.+*@?|%-]+", value):
+        return text(value)
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def _mappings(node: Any, where: str) -> list[dict[str, Any]]:

@@ -7,11 +7,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import JsonValue
+
 from rdx import accounting, config
+from rdx.arguments import near
+from rdx.artifacts import weights_in
 from rdx.collection import Collection, sample_queries
 from rdx.config import Cell
 from rdx.facts import Counts
-from rdx.parts import Budget, DataSource, Loss, OnStep, Sampler, Teacher
+from rdx.parts import Budget, DataSource, Loss, OnStep, Redrawn, Sampler, Teacher
 from rdx.samplers.others import Others
 from rdx.store import Store
 from rdx.tracking import Tracking, Trial, Unrecorded
@@ -24,6 +28,25 @@ if TYPE_CHECKING:
 
 TRAINING, STAGE_1, DEV = "training", "stage 1", "dev"
 _TEST = "test "
+# Keys of the configuration that name a student of another cell, or a folder.
+START, REDRAWS = "start", "sampler.student"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A student that a cell takes from elsewhere (`rdx.stages.origins`).
+
+    Attributes
+    ----------
+    parts
+        Of the cell that it is the result of; None: it lies in `folder`.
+    content
+        What the folder holds.
+    """
+
+    parts: Parts | None
+    folder: Path | None
+    content: JsonValue
 
 
 class Parts:
@@ -34,6 +57,20 @@ class Parts:
         self.seed: int = cfg["seed"]
         self.limits: dict[str, float | None] = cfg.get("limits") or {}
 
+    @cached_property
+    def origins(self) -> dict[str, Origin]:
+        """The students that the cell takes from elsewhere, by `START` and `REDRAWS`."""
+        return {key: _origin(node) for key, node in (self._cfg.get("origins") or {}).items()}
+
+    def of(self, path: str) -> Parts:
+        """The objects of a cell that a student comes from, as in "start/start"; "": these."""
+        if not path:
+            return self
+        key, _, rest = path.partition("/")
+        parts = self.origins[key].parts
+        assert parts is not None  # what lies in a folder has no stages
+        return parts.of(rest)
+
     def _build(self, group: str) -> Any:
         return config.part(self._cfg, group)
 
@@ -43,9 +80,15 @@ class Parts:
         return self._build("data")
 
     @cached_property
+    def redrawn(self) -> Redrawn | None:
+        """The further round of training candidates; None: they are as `sampler` gives them."""
+        sampler: Sampler | Redrawn = self._build("sampler")
+        return sampler if isinstance(sampler, Redrawn) else None
+
+    @cached_property
     def sampler(self) -> Sampler:
-        """Where training candidates come from."""
-        return self.others(self._build("sampler"))
+        """Where training candidates come from, in the first place."""
+        return self.others(self.redrawn.first if self.redrawn else self._build("sampler"))
 
     @cached_property
     def depth(self) -> Depth:
@@ -106,6 +149,13 @@ class Parts:
         return Others(sampler) if self.evaluation.self_retrieval == "drop" else sampler
 
 
+def _origin(node: dict[str, Any]) -> Origin:
+    if node["cell"]:
+        return Origin(Parts(node["cell"]), None, None)
+    folder = Path(node["folder"])
+    return Origin(None, folder, weights_in(folder))
+
+
 @dataclass(frozen=True)
 class Source:
     """A collection of a cell, and the sampler that retrieves from it, in one of their roles.
@@ -161,6 +211,26 @@ def test_roles(parts: Parts) -> list[str]:
     return [test_role(name) for name in parts.evaluation.collections]
 
 
+def validation_roles(parts: Parts) -> list[str]:
+    """The roles of what the distillation is validated on; none if it is not.
+
+    Raises
+    ------
+    ConfigError
+        If a collection that it names is not evaluated.
+    """
+    if parts.trainer.validate_every is None:
+        return []
+    names, known = parts.trainer.validate_on, list(parts.evaluation.collections)
+    for name in names or ():
+        if name not in known:
+            raise config.ConfigError(
+                f"trainer.validate_on={name}: not one of evaluation.collections"
+                f"{near(name, known)}; valid: {known}"
+            )
+    return [DEV] if names is None else [test_role(name) for name in names]
+
+
 def source(parts: Parts, role: str) -> Source:
     """The collection and the sampler in a role: `TRAINING`, `STAGE_1`, `DEV` or of a test set."""
     if role == TRAINING:
@@ -202,6 +272,10 @@ class Job:
     def of(cls, cell: Cell) -> Job:
         """The job of a cell, not recorded yet."""
         return cls(cell, Parts(cell.cfg), Store(Path(cell.cfg["store"])))
+
+    def within(self, path: str) -> Job:
+        """The job of a cell that a student comes from (`Parts.of`): it has no record of its own."""
+        return replace(self, parts=self.parts.of(path), trial=Unrecorded()) if path else self
 
     def split(self, source: Source, folder: Path) -> Collection:
         """The split of a collection that was laid out in a folder, loaded once."""

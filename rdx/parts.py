@@ -66,6 +66,19 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class Redrawn(Protocol):
+    """Candidates that a student draws from those of a sampler."""
+
+    @property
+    def first(self) -> Sampler:
+        """What the student re-ranks."""
+
+    @property
+    def pool(self) -> int:
+        """So many passages of it for every query."""
+
+
+@runtime_checkable
 class Teacher(Protocol):
     """What re-orders candidates."""
 

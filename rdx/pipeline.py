@@ -15,7 +15,7 @@ import pandas as pd
 
 from rdx import devices, rankings
 from rdx import evaluation as ev
-from rdx.artifacts import Artifact, Evaluated, Ranking, TeacherRanking
+from rdx.artifacts import Evaluated, Ranking, TeacherRanking
 from rdx.collection import Collection
 from rdx.config import Cell, ConfigError
 from rdx.facts import Audit, Device, TrialFacts
@@ -26,6 +26,7 @@ from rdx.stages import (
     COLLECTION,
     EVALUATE,
     LAST,
+    PREFINETUNE,
     REFERENCE,
     RETRIEVE,
     STAGES,
@@ -35,8 +36,9 @@ from rdx.stages import (
     Stage,
     Step,
     steps,
+    work,
 )
-from rdx.stages.stage import A, collection_of
+from rdx.stages.stage import A, collection_of, trained
 from rdx.teachers.audit import audit
 from rdx.tracking import Trial
 from rdx.trainer import processes
@@ -112,37 +114,51 @@ class _Walk:
 
     def stored(self, step: Step) -> Path | None:
         """Where a step's artifact is, if it is there and not to be made again."""
-        if step.stage in self.anew:
+        if self._anew(step):
             return None
         return self.job.store.find(step.stage, self.signatures.key(step))
 
-    def split(self, role: str) -> Collection:
-        """The split of the collection in a role."""
-        return self.job.split(source(self.job.parts, role), self.folder(collection_of(role)))
+    def trained_from(self) -> list[Step]:
+        """The steps of the cell, and of those other cells whose students are yet to be trained."""
+        parts = self.job.parts
+        every = steps(parts)
+        others = {step.of for step in every if step.of}
+        there = [of for of in others if self.stored(trained(parts.of(of)).within(of))]
+        return [s for s in every if not any(f"{s.of}/".startswith(f"{of}/") for of in there)]
+
+    def split(self, step: Step) -> Collection:
+        """The split of the collection in the role of a step."""
+        place = source(self.job.parts.of(step.of), step.role)
+        return self.job.split(place, self.folder(collection_of(step.role).within(step.of)))
+
+    def _anew(self, step: Step) -> bool:
+        """Whether a step is made again; those of other cells are not."""
+        return step.stage in self.anew and not step.of
 
     def _made(self, step: Step) -> Path:
         """Make a step under its lock; another process may have made it while this one waited."""
         stage, store, key = STAGES[step.stage], self.job.store, self.signatures.key(step)
-        anew = step.stage in self.anew
+        anew = self._anew(step)
         with store.lock(stage.name, key) as lock:
             if not anew and (folder := store.recheck(stage.name, key)) is not None:
                 return folder
-            make = self._work(stage, step)
+            make = self._work(step)
             return store.make(
                 *(stage.name, key, self.signatures.signed(step), make, lock, anew),
-                device=_device(self.job, stage, step.role),
+                device=_device(self.job, step),
             )
 
-    def _work(self, stage: Stage[Artifact], step: Step) -> Callable[[Path], None]:
+    def _work(self, step: Step) -> Callable[[Path], None]:
         """What makes a step, once everything is there that it needs."""
-        folders = {need: self.folder(need) for need in stage.inputs(self.job.parts, step.role)}
+        given = STAGES[step.stage].inputs(self.job.parts.of(step.of), step.role)
+        folders = {need: self.folder(need.within(step.of)) for need in given}
         return partial(_make, self.job, step, folders)
 
 
-def _device(job: Job, stage: Stage[Artifact], role: str) -> Device | None:
-    """What a stage is made on; None if that is not this machine."""
-    asked = stage.work(job.parts, role).device
-    count = processes.count() if stage.together else 1
+def _device(job: Job, step: Step) -> Device | None:
+    """What a step is made on; None if that is not this machine."""
+    asked = work(job.parts, step).device
+    count = processes.count() if STAGES[step.stage].together else 1
     return None if asked is None else devices.device(asked, count)
 
 
@@ -158,7 +174,7 @@ def _make(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> N
 
 def _make_here(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> None:
     artifacts = {need: STAGES[need.stage].artifact(path) for need, path in folders.items()}
-    STAGES[step.stage].make(job, Inputs(step.role, artifacts), folder)
+    STAGES[step.stage].make(job.within(step.of), Inputs(step.role, artifacts), folder)
 
 
 def take_part(order: tuple[Cell, Step, Mapping[Step, Path], Path]) -> None:
@@ -182,19 +198,21 @@ def _try_out(walk: _Walk) -> None:
     ValueError
         If stage 1 has fewer queries than it asks for, or no candidates, or if the device lacks.
     """
-    parts = walk.job.parts
-    parts.trainer.require_device()
-    for step in steps(parts):
-        if step.stage == RETRIEVE.name:
-            first_stage = Ranking(walk.folder(step)).ranking
-            qrels = source(parts, step.role).judged(walk.split(step.role)).qrels
-            try:
-                ev.measured(first_stage, qrels, parts.evaluation.measures)
-            except ev.MeasureError as error:
-                raise ConfigError(f"evaluation.measures: {step}: {error}") from error
-    if parts.prefinetune is not None and not walk.stored(Step("prefinetune")):
-        drawn = parts.prefinetune.drawn(walk.split(STAGE_1))
-        parts.prefinetune.sampler.covered(drawn.queries, walk.folder(Step("index", STAGE_1)))
+    walk.job.parts.trainer.require_device()
+    every = walk.trained_from()
+    for step in (step for step in every if step.stage == RETRIEVE.name):
+        parts = walk.job.parts.of(step.of)
+        first_stage = Ranking(walk.folder(step)).ranking
+        qrels = source(parts, step.role).judged(walk.split(step)).qrels
+        try:
+            ev.measured(first_stage, qrels, parts.evaluation.measures)
+        except ev.MeasureError as error:
+            raise ConfigError(f"evaluation.measures: {step}: {error}") from error
+    for step in (step for step in every if step.stage == PREFINETUNE.name):
+        stage_1, index = walk.job.parts.of(step.of).prefinetune, Step("index", STAGE_1, step.of)
+        if stage_1 is not None and not walk.stored(step):
+            drawn = stage_1.drawn(walk.split(index))
+            stage_1.sampler.covered(drawn.queries, walk.folder(index))
 
 
 # --- labels without training ---

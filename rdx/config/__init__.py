@@ -5,9 +5,9 @@ No torch here: `python -m rdx --help` composes cells without it. It loads when o
 
 from rdx.config.building import build, built, check, check_all, check_here, part
 from rdx.config.cell import Cell, varied
-from rdx.config.classes import class_of, find_extensions, nodes, with_mark
+from rdx.config.classes import class_of, find_extensions, lineage, nodes, with_mark
 from rdx.config.composer import COMPOSING
-from rdx.config.composing import composed, levels, load_spec, resolved, settle
+from rdx.config.composing import Bases, composed, levels, load_spec, resolved, settle
 from rdx.config.explaining import explain
 from rdx.config.grid import cells, expand, impossible, split
 from rdx.config.identity import ANSWERS, FILES, PASSAGES, identity
@@ -24,6 +24,7 @@ __all__ = [
     "GROUPS",
     "PASSAGES",
     "ROOT",
+    "Bases",
     "Cell",
     "Config",
     "ConfigError",
@@ -43,6 +44,7 @@ __all__ = [
     "identity",
     "impossible",
     "levels",
+    "lineage",
     "load_spec",
     "loaders",
     "nodes",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from rdx import security
 from rdx.arguments import near
-from rdx.config.classes import class_named, places
+from rdx.config.classes import class_named, lineage, places
 from rdx.config.paths import blank
 from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.config.wrong import or_null, placed, wrong
@@ -95,7 +95,7 @@ def part(cfg: Config, group: str) -> Any:
     thing = built(cfg[group], group)
     kinds: dict[str, Any] = {
         "data": protocols.DataSource,
-        "sampler": protocols.Sampler,
+        "sampler": protocols.Sampler | protocols.Redrawn,
         "teacher": protocols.Teacher,
         "loss": protocols.Loss | None,
         "budget": protocols.Budget,
@@ -127,14 +127,24 @@ def check(cell: Cell, known: dict[int, Any] | None = None) -> None:
             "environment variable (docs/security.md)"
         )
     known = {} if known is None else known
+    for of, cfg in lineage(cell.cfg):
+        try:
+            _check(cfg, known)
+        except ConfigError as error:
+            raise type(error)(f"{of}: {error}" if of else str(error)) from error
+    _check_places(cell.cfg)
+
+
+def _check(cfg: Config, known: dict[int, Any]) -> None:
+    """`check` of a configuration, without those that its students come from."""
     for group in GROUPS:
-        thing = part(cell.cfg, group)
+        thing = part(cfg, group)
         if id(thing) not in known:  # which keeps it, so that no other gets its id
             check_here(thing, group)
             known[id(thing)] = thing
-    _check_places(cell.cfg)
-    _check_limits(cell.cfg.get("limits") or {})
-    _check_dev(cell.cfg)
+    _check_limits(cfg.get("limits") or {})
+    _check_dev(cfg)
+    _check_redrawn(cfg)
 
 
 def check_all(cells: Sequence[Cell]) -> None:
@@ -221,11 +231,24 @@ def _check_limits(limits: dict[str, Any]) -> None:
 def _check_dev(cfg: Config) -> None:
     """Refuse what needs dev queries where none are held out, which showed after the training."""
     wants = {"evaluation.interpolate": part(cfg, "evaluation").interpolate}
-    if isinstance(cfg["loss"], dict):
-        wants["trainer.validate_every"] = part(cfg, "trainer").validate_every
+    trainer = part(cfg, "trainer")
+    if isinstance(cfg["loss"], dict) and trainer.validate_on is None:
+        wants["trainer.validate_every"] = trainer.validate_every
     for key, value in wants.items():
         if value and getattr(part(cfg, "data"), "dev", 1) == 0:
             off = "false" if value is True else "null"
             raise ConfigError(
                 f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"
             )
+
+
+def _check_redrawn(cfg: Config) -> None:
+    """Refuse fewer candidates than the teacher is asked about."""
+    from rdx.parts import Redrawn
+
+    sampler, asked = part(cfg, "sampler"), part(cfg, "depth").asked
+    if isinstance(sampler, Redrawn) and sampler.pool < asked:
+        raise ConfigError(
+            f"sampler.pool={sampler.pool}: the teacher is asked about {asked} of these passages "
+            f"(depth.pool, or depth.k of depth.mode=relabel); give at least {asked}"
+        )

@@ -25,7 +25,7 @@ class Cell:
         The resolved configuration.
     levels
         Option chosen per config group, nested ones ("depth/lists") included: the factor levels of
-        the cell.
+        the cell. Once it is signed, also what it starts from ("start"), if it does.
     signature
         Signature of the cell: of its last step (`rdx.stages.signed`); "" before it is signed.
     keys

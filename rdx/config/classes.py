@@ -73,21 +73,40 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def with_mark(cfg: Config, mark: Mark) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Path, node and field of every field with a mark in the groups of a configuration."""
-    for group in GROUPS:
-        for path, node in _located(cfg.get(group), group):
-            for name in marked(class_of(node), mark):
-                yield path, node, name
+    """Path, node and field of every field with a mark in the groups of a configuration.
+
+    Those of the cells that its students come from are among them, as in "start/teacher".
+    """
+    for path, node in _in_groups(cfg):
+        for name in marked(class_of(node), mark):
+            yield path, node, name
 
 
 def places(cfg: Config) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and type of every field that names a place, in the groups of a configuration."""
-    for group in GROUPS:
-        for path, node in _located(cfg.get(group), group):
-            cls = class_of(node)
-            for name, field_marks in marks(cls).items() if cls else ():
-                if cls and name in node and names_place(field_marks):
-                    yield f"{path}.{name}", node[name], types_of(cls)[name]
+    for path, node in _in_groups(cfg):
+        cls = class_of(node)
+        for name, field_marks in marks(cls).items() if cls else ():
+            if cls and name in node and names_place(field_marks):
+                yield f"{path}.{name}", node[name], types_of(cls)[name]
+
+
+def lineage(cfg: Config) -> Iterator[tuple[str, Config]]:
+    """A configuration, and those of the cells that its students come from, each with its path.
+
+    The path of the configuration itself is "", of the others as in "start" and "start/start".
+    """
+    yield "", cfg
+    for key, origin in (cfg.get("origins") or {}).items():
+        for path, other in lineage(origin["cell"]) if origin["cell"] else ():
+            yield f"{key}/{path}".rstrip("/"), other
+
+
+def _in_groups(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_` in the groups of a configuration and its lineage."""
+    for of, own in lineage(cfg):
+        for group in GROUPS:
+            yield from _located(own.get(group), f"{of}/{group}" if of else group)
 
 
 def _located(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -187,6 +187,9 @@ class Base:
         return moved
 
 
+Bases = dict[tuple[str, ...], Base]  # by the options of a command line
+
+
 def _node(override: str) -> str:
     """The outermost key of an override."""
     return key_of(override).split(".")[0]
@@ -204,7 +207,7 @@ def _applied(values: Iterable[str], cfg: bytes) -> DictConfig:
 def cell_of(
     grid: str,
     overrides: list[str],
-    bases: dict[tuple[str, ...], Base],
+    bases: Bases,
     precision: str | None = None,
 ) -> Cell:
     """Compose one cell; `bases` keeps what cells of the same options have in common.

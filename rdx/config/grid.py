@@ -15,7 +15,7 @@ from rdx.config.building import in_cell, part, parts
 from rdx.config.cell import Cell
 from rdx.config.classes import class_of
 from rdx.config.composer import composing, parsed
-from rdx.config.composing import Base, cell_of, load_spec, sweep
+from rdx.config.composing import Bases, cell_of, load_spec, sweep
 from rdx.config.explaining import unread
 from rdx.config.schema import Config, ConfigError, Root
 from rdx.grids import SubGrid
@@ -36,16 +36,17 @@ def cells(what: str | Sequence[str]) -> list[Cell]:
 
 
 def split(
-    what: str | Sequence[str], precision: str | None = None
+    what: str | Sequence[str], precision: str | None = None, bases: Bases | None = None
 ) -> tuple[list[Cell], list[tuple[Cell, str]]]:
     """The cells that are possible, and those that are not, each with the reason; see `cells`.
 
-    `precision` is what "auto" stands for; None: what this machine chooses.
+    `precision` is what "auto" stands for; None: what this machine chooses. `bases` keeps what was
+    composed, for further calls of the same program.
     """
+    bases = {} if bases is None else bases
     overrides = [f"+experiments={what}"] if isinstance(what, str) else list(what)
     composed: list[Cell] = []
     reasons: list[str] = []
-    bases: dict[tuple[str, ...], Base] = {}
     with composing():
         for grid in _sub_grids(overrides):
             jobs = grid.jobs(sweep)
@@ -62,7 +63,7 @@ def split(
 def _cell(
     grid: str,
     job: list[str],
-    bases: dict[tuple[str, ...], Base],
+    bases: Bases,
     number: int,
     precision: str | None,
 ) -> Cell:

@@ -17,6 +17,7 @@ from rdx.declared import (
     SCHEDULES,
     SELECTS,
     SPLITS,
+    STUDENT,
     WRITTEN,
     DecidedBy,
     Mark,
@@ -54,7 +55,7 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     cls: type = type(thing)
-    left_out = {SCHEDULES, WRITTEN, *without}
+    left_out = {SCHEDULES, STUDENT, WRITTEN, *without}
     known: dict[str, JsonValue] = {"class": _name(cls)}
     for name in _fields(thing):
         field_marks = marks(cls).get(name, ())

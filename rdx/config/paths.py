@@ -21,6 +21,8 @@ def absolute(cfg: Config, folder: Path) -> Config:
     is: files are told by their content, and what is written has no part in it.
     """
     nodes = {key: node if key == "spec" else _absolute(node, folder) for key, node in cfg.items()}
+    if isinstance(start := cfg.get("start"), str):
+        nodes["start"] = _place(start, folder)
     return nodes | {"store": written(cfg["store"], folder)} if "store" in cfg else nodes
 
 
@@ -36,9 +38,15 @@ def _absolute(node: Any, folder: Path) -> Any:
         if isinstance(value, str) and value:
             if WRITTEN in field_marks:
                 plain[name] = written(value, folder)
-            elif reads(field_marks, value) and (place := folder / expanduser(value)).exists():
-                plain[name] = str(place)  # else the name of something else
+            elif reads(field_marks, value):
+                plain[name] = _place(value, folder)
     return plain
+
+
+def _place(value: str, folder: Path) -> str:
+    """A path that is read, absolute; what is none is the name of something else."""
+    place = folder / expanduser(value)
+    return str(place) if value and place.exists() else value
 
 
 def blank(value: str) -> bool:

@@ -45,6 +45,8 @@ class Root:
     trainer: Any = None
     evaluation: Any = None
     tracking: Any = None
+    start: Any = None
+    origins: Any = None  # what `start` and the like name (`rdx.stages.origins`), never given
     seed: int = 1
     force: bool = False
     store: str = "store"
@@ -57,7 +59,7 @@ ConfigStore.instance().store(name="schema", node=Root)
 
 
 def check_root(cfg: Config) -> None:
-    """Refuse a store without a name, and a seed that is no such number.
+    """Refuse a store without a name, a seed that is no such number, and what is never given.
 
     Raises
     ------
@@ -71,6 +73,8 @@ def check_root(cfg: Config) -> None:
             f"seed={cfg['seed']}: must be at least 0 and below 2^63; none stands for chance, so "
             "that a cell can be computed again"
         )
+    if cfg["origins"] is not None:
+        raise ConfigError("origins: is never given; a student to begin from is start=...")
 
 
 def _test_set(*, _parent_: Node) -> str:

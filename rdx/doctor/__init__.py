@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rdx import config, fetching
+from rdx import config, fetching, stages
 from rdx.config import Cell, ConfigError
 from rdx.doctor import machine, places
 from rdx.doctor.finding import ERROR, NOTE, OK, WARNING, Finding, as_json, stops, text
@@ -26,7 +26,7 @@ def examine(overrides: Sequence[str]) -> list[Finding]:
     findings = [*machine.packages(), *machine.switches(), *machine.memory()]
     try:
         with tables.checked(overrides):
-            cells, _ = config.split(overrides)
+            cells = [stages.begun(cell) for cell in config.split(overrides)[0]]
     except (ConfigError, ValueError, FileNotFoundError) as error:
         return [*findings, Finding("configuration", ERROR, str(error))]
     return [*findings, *_of(cells, overrides)]

@@ -25,6 +25,7 @@ def by_corpus(
     tests: Mapping[str, Tested],
     settings: Mapping[str, Setting],
     weight: float | None = None,
+    selected_on: Iterable[str] = (),
 ) -> tuple[pd.DataFrame, dict[str, CollectionFacts]]:
     """The per-query table and the facts of all collections.
 
@@ -38,7 +39,10 @@ def by_corpus(
         Test sets by name.
     weight
         Of the student in its interpolation with the first stage; None without one.
+    selected_on
+        Test sets that decided which weights were kept.
     """
+    selected = set(selected_on)
     tables = [test.table for test in tests.values()]
     facts = {
         name: CollectionFacts(
@@ -46,6 +50,7 @@ def by_corpus(
             **shallow(test.quality),
             weight=weight,
             oddities=test.collection.counts,
+            selected_on=name in selected,
         )
         for name, test in tests.items()
     }
@@ -55,7 +60,8 @@ def by_corpus(
         if evaluation.paper_compat:
             pooled = pool([tests[name] for name in names], corpus + POOLED, evaluation)
             tables.append(pooled.table)
-            facts[corpus + POOLED] = _pooled_facts(corpus, names, tests, settings, pooled)
+            of_pool = _pooled_facts(corpus, names, tests, settings, pooled)
+            facts[corpus + POOLED] = replace(of_pool, selected_on=not selected.isdisjoint(names))
     return pd.concat(tables, ignore_index=True), facts
 
 
@@ -131,7 +137,9 @@ def collection_means(
     for name, facts in collections.items():
         if not facts.in_mean:
             continue
-        if facts.degenerate and not degenerate:
+        if facts.selected_on:
+            left_out[name] = "weights were selected on it"
+        elif facts.degenerate and not degenerate:
             left_out[name] = f"degenerate: {facts.reason}"
         else:
             kept[name] = facts.corpus or name

@@ -7,14 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+from rdx.artifacts import DESCRIPTION
 from rdx.export.card import card, describe_cell
 from rdx.export.cells import ExportError, Finished, find
 from rdx.export.weights import FORMS, write
 from rdx.store import share
 
 __all__ = ["FORMS", "ExportError", "Finished", "export", "find"]
-
-DESCRIPTION = "rdx.yaml"
 
 
 def export(

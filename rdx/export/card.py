@@ -16,14 +16,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from rdx import assets, config, hub
 from rdx import evaluation as ev
 from rdx.config import Config
-from rdx.declared import MODEL, SCHEDULES, WRITTEN, Read, marks
+from rdx.declared import MODEL, SCHEDULES, STUDENT, WRITTEN, Read, marks
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
+from rdx.job import REDRAWS, START
 from rdx.teachers.audit import summary
 
 # What concerns the machine, not the weights, and may say more of it than should be public.
-PRIVATE = ("tracking", "store", "force", "grid", "spec")
+PRIVATE = ("tracking", "store", "force", "grid", "spec", "start", "origins")
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 PATH = re.compile(r"/|~|\.{1,2}/|file:")  # how a text begins that is a path
 SYSTEMS = ("student", "student+first_stage", "first_stage", "teacher", "oracle")
@@ -31,13 +32,27 @@ SYSTEMS = ("student", "student+first_stage", "first_stage", "teacher", "oracle")
 
 def describe_cell(cell: Finished) -> str:
     """YAML: signatures, version of rdx, and the configuration without what concerns the machine."""
-    described = {
+    description = {
         "signature": cell.facts.signature,
         "signatures": cell.facts.signatures,
         "rdx": _rdx()["version"],
-        "config": public({k: v for k, v in cell.config.items() if k not in PRIVATE}),
+        "student": config.identity(config.build(cell.config["student"], "student")),
+        "config": described(cell.config),
     }
-    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
+
+
+def described(cfg: Config) -> dict[str, Any]:
+    """A configuration as anybody may see it, with those of the cells that its students come from.
+
+    How these were named is left out: it may tell of folders.
+    """
+    origins = {
+        key: {"checkpoint": node["checkpoint"], "config": node["cell"] and described(node["cell"])}
+        for key, node in (cfg.get("origins") or {}).items()
+    }
+    own: dict[str, Any] = public({k: v for k, v in cfg.items() if k not in PRIVATE})
+    return own | ({"origins": origins} if origins else {})
 
 
 def public(node: Any) -> Any:
@@ -48,7 +63,7 @@ def public(node: Any) -> Any:
         return {
             key: _shown(value, of_fields.get(key, ())) if isinstance(value, str) else public(value)
             for key, value in node.items()
-            if {SCHEDULES, WRITTEN}.isdisjoint(of_fields.get(key, ()))
+            if {SCHEDULES, STUDENT, WRITTEN}.isdisjoint(of_fields.get(key, ()))
         }
     if isinstance(node, list):
         return [public(item) for item in node]
@@ -169,8 +184,23 @@ def _settings(settings: Config) -> dict[str, str]:
         nodes |= {"teacher": teacher} | ({"teacher's model": model} if model else {})
         nodes |= {"loss": settings["loss"], "budget": settings["budget"]}
         nodes |= {"optimiser": settings["trainer"]}
-    rows = {label: inline(node) for label, node in nodes.items()}
+    rows = {label: inline(node) for label, node in nodes.items()} | dict(_lineage(settings))
     return rows | ({"seed": str(settings["seed"])} if settings["loss"] else {})
+
+
+ORIGINS = {START: "begins from", REDRAWS: "candidates drawn by"}
+
+
+def _lineage(settings: Config) -> Iterator[tuple[str, str]]:
+    """Where the students came from that the training took from elsewhere."""
+    for key, origin in (settings.get("origins") or {}).items():
+        student, other = f"the student `{origin['checkpoint']}`", origin["cell"]
+        if other is not None:
+            told = {name: inline(other[name]) for name in ("prefinetune", "teacher", "loss")}
+            student += f": {', '.join(f'{name} {node}' for name, node in told.items())}"
+        yield ORIGINS.get(key, key), student
+        for label, earlier in _lineage(other) if other is not None else ():
+            yield f"before: {label}", earlier
 
 
 def _counts(facts: TrialFacts) -> dict[str, str]:

@@ -13,7 +13,7 @@ from rdx.config import Config
 from rdx.facts import TrialFacts
 from rdx.faults import Mendable
 from rdx.stages import DISTILL, PREFINETUNE
-from rdx.store import Unreadable, damage
+from rdx.store import NotFound, Unreadable, damage, whole
 from rdx.students import Student
 
 
@@ -60,7 +60,10 @@ def find(store: Path, signature: str) -> Finished:
     Unreadable
         If this user may not read it, or another version of rdx wrote it.
     """
-    folder = store / "evaluate" / _complete(store / "evaluate", signature)
+    try:
+        folder = store / "evaluate" / whole(store / "evaluate", signature)
+    except NotFound as error:
+        raise ExportError(str(error)) from error
     again = "run its command again"
     if problem := damage(folder):
         raise ExportError(f"{folder} is damaged: {problem}; {again}")
@@ -73,36 +76,3 @@ def find(store: Path, signature: str) -> Finished:
     if problem := damage(checkpoint):
         raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
     return Finished(cell.config, cell.facts, cell.per_query, checkpoint)
-
-
-def _complete(root: Path, beginning: str) -> str:
-    """The one signature in a stage's folder that begins so."""
-    try:
-        names = sorted(path.name for path in root.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise Unreadable(error.filename or root, error) from error
-    same = [name for name in names if name.startswith(beginning)]
-    known = [name for name in same if "." not in name]
-    if not beginning or len(known) > 1:
-        raise ExportError(
-            f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
-            "give more of it"
-        )
-    if known:
-        return known[0]
-    if same:  # SIGNATURE.partial
-        raise ExportError(
-            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
-            "where it was stopped"
-        )
-    finished = [name for name in names if "." not in name]
-    raise ExportError(
-        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
-        f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

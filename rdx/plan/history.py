@@ -21,7 +21,7 @@ from rdx.devices import CPU, device
 from rdx.facts import Device, Manifest
 from rdx.job import Parts
 from rdx.plan.stored import Entry, Past, Shelf
-from rdx.stages import STAGES, Step, Work, steps
+from rdx.stages import Step, Work, steps, work
 from rdx.store import signature
 from rdx.text import counted
 
@@ -286,11 +286,6 @@ def _apart(one: float, other: float) -> float:
     return max(one, other) / min(one, other)
 
 
-def work(parts: Parts, step: Step) -> Work:
-    """How much work a step is."""
-    return STAGES[step.stage].work(parts, step.role)
-
-
 def _known_steps(parts: Parts) -> list[Step]:
     """The steps of a stored cell; none if it was configured for another version of rdx."""
     try:
@@ -304,4 +299,7 @@ def but_for_the_seed(parts: Parts) -> str:
     groups: list[JsonValue] = [
         config.identity(getattr(parts, group)) for group in config.GROUPS if group != "tracking"
     ]
+    for key, origin in parts.origins.items():
+        other = origin.content if origin.parts is None else but_for_the_seed(origin.parts)
+        groups.append([key, other])
     return signature(groups)

@@ -12,10 +12,10 @@ from pathlib import Path
 from rdx import config, folders, stages
 from rdx.config import Cell
 from rdx.job import Parts
-from rdx.plan.history import History, Source, Span, but_for_the_seed, work
+from rdx.plan.history import History, Source, Span, but_for_the_seed
 from rdx.plan.services import Service, services
 from rdx.plan.stored import MOST, Shelf
-from rdx.stages import DISTILL, EVALUATE, LAST, STAGES, Step
+from rdx.stages import DISTILL, EVALUATE, LAST, STAGES, Step, work
 
 FINISHED, UNRECORDED, TO_RUN = "finished", "stored, not recorded", "to run"
 
@@ -68,8 +68,8 @@ class CellPlan:
 
     @property
     def computes(self) -> tuple[str, ...]:
-        """The stages that it would compute."""
-        return tuple(dict.fromkeys(step.stage for step in self.steps))
+        """The stages that it would compute, those of cells that its students come from by these."""
+        return tuple(dict.fromkeys(str(Step(step.stage, of=step.of)) for step in self.steps))
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _cells(cells: list[Cell], parts: dict[str, Parts], shelf: Shelf) -> list[Cel
         if place in claimed or shelf.has(cell, step):
             return
         claimed.add(place)
-        for need in STAGES[step.stage].inputs(parts[cell.signature], step.role):
+        for need in stages.inputs(parts[cell.signature], step):
             yield from missing(cell, need)
         yield step
 
@@ -237,7 +237,8 @@ def _covering(cells: list[Cell]) -> Iterator[Cell]:
     """Few cells that have every node of the groups: to check each node, not each cell."""
     seen: set[tuple[str, str]] = set()
     for cell in cells:
-        nodes = {(g, json.dumps(cell.cfg[g], sort_keys=True)) for g in config.GROUPS}
+        keys = (*config.GROUPS, "origins")
+        nodes = {(key, json.dumps(cell.cfg.get(key), sort_keys=True)) for key in keys}
         if not nodes <= seen:
             seen |= nodes
             yield cell

@@ -58,7 +58,8 @@ def services(to_make: Iterable[tuple[Parts, Step]]) -> tuple[Service, ...]:
     """What services are asked for the rankings that are to be made."""
     teachers: dict[str, Paid] = {}
     lists: dict[str, list[tuple[int | None, int]]] = defaultdict(list)
-    for parts, step in to_make:
+    for whole, step in to_make:
+        parts = whole.of(step.of)
         teacher = parts.teacher if step.stage in (TEACH.name, REFERENCE.name) else None
         if isinstance(teacher, Paid) and teacher.service:
             key = signature([config.identity(teacher, config.ANSWERS), teacher.service])

@@ -11,11 +11,13 @@ from rdx.samplers.bm25 import BM25, VARIANTS
 from rdx.samplers.colbert import ColBERT
 from rdx.samplers.others import Others
 from rdx.samplers.recorded import Recorded, top
+from rdx.samplers.reranked import Reranked
 from rdx.samplers.uniform import Random
 
 if TYPE_CHECKING:
-    from rdx.parts import Sampler
+    from rdx.parts import Redrawn, Sampler
 
     _fit: tuple[type[Sampler], ...] = (BM25, ColBERT, Others, Random, Recorded)
+    _redraws: type[Redrawn] = Reranked
 
-__all__ = ["BM25", "VARIANTS", "ColBERT", "Others", "Random", "Recorded", "top"]
+__all__ = ["BM25", "VARIANTS", "ColBERT", "Others", "Random", "Recorded", "Reranked", "top"]

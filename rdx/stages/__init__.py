@@ -5,6 +5,10 @@
                         -> retrieve --> reference ---------------------^
                -> tokens: read by prefinetune, distill and evaluate
 
+A cell may take students from elsewhere (`rdx.stages.origins`): the one that its training begins
+from is needed by prefinetune, the one that re-draws its candidates by candidates. Where they come
+from other cells, the steps of these are steps of this one, too.
+
 A cell is a few of these stages, some of them once for each of its collections (the *role*,
 `rdx.job`). A step's signature covers what the stage's `decides` gives and the signatures of what it
 `needs`: cells share results wherever these are equal. `rdx.pipeline` walks the table; signatures,
@@ -15,9 +19,10 @@ What makes a stage is loaded when it is made: plans and tables sign cells withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +41,20 @@ from rdx.artifacts import (
 )
 from rdx.config import Cell
 from rdx.devices import CPU
-from rdx.job import DEV, STAGE_1, TRAINING, Job, Parts, source, test_roles
-from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of, tokens_of
+from rdx.job import (
+    DEV,
+    REDRAWS,
+    STAGE_1,
+    START,
+    TRAINING,
+    Job,
+    Parts,
+    source,
+    test_roles,
+    validation_roles,
+)
+from rdx.stages import origins
+from rdx.stages.stage import Inputs, Stage, Step, Work, collection_of, tokens_of, trained
 from rdx.store import signature
 
 __all__ = [
@@ -60,11 +77,14 @@ __all__ = [
     "Stage",
     "Step",
     "Work",
+    "begun",
     "cells",
     "distinct",
+    "inputs",
     "signed",
     "split",
     "steps",
+    "work",
 ]
 
 if TYPE_CHECKING:
@@ -107,14 +127,30 @@ def _retrieval(parts: Parts, role: str) -> JsonValue:
 
 
 def _candidates(parts: Parts, role: str) -> JsonValue:
-    depth = parts.depth
+    depth, redrawn = parts.depth, parts.redrawn
+    further: JsonValue = None
+    if redrawn is not None:
+        precision = parts.trainer.precision
+        further = {"pool": redrawn.pool, "student": _given(parts, REDRAWS), "precision": precision}
     return {
         "data": config.identity(parts.data),
         "sampler": config.identity(parts.sampler),
         "queries": depth.queries,
         "seed": depth.seed,
         "asked": depth.asked,
+        "redrawn": further,
     }
+
+
+def _given(parts: Parts, key: str) -> JsonValue:
+    """What decides about a student from elsewhere, beside the cell that it is the result of."""
+    return parts.origins[key].content if key in parts.origins else None
+
+
+def _student(parts: Parts, key: str) -> Sequence[Step]:
+    """The last training of the cell that a student comes from, if it comes from one."""
+    other = parts.origins[key].parts if key in parts.origins else None
+    return () if other is None else (replace(trained(other), of=key),)
 
 
 def _device(thing: object) -> str:
@@ -136,7 +172,14 @@ def _search(parts: Parts, role: str) -> Work:
         "data": config.identity(parts.data),
         "sampler": config.identity(parts.sampler),
     }
-    return replace(_ranking(like, parts, TRAINING), units=parts.depth.queries)
+    if parts.redrawn is None:
+        return replace(_ranking(like, parts, TRAINING), units=parts.depth.queries)
+    return Work(
+        [like, config.identity(parts.redrawn), config.identity(parts.student)],
+        units=parts.depth.queries,
+        device=parts.trainer.device,
+        precision=parts.trainer.precision,
+    )
 
 
 def _collection_and_index(parts: Parts, role: str) -> Sequence[Step]:
@@ -170,7 +213,8 @@ CANDIDATES = Stage(
     "candidates",
     Candidates,
     decides=_candidates,
-    make=_late("retrieval", "rank_candidates"),
+    make=_late("candidates", "rank_candidates"),
+    needs=lambda parts, role: _student(parts, REDRAWS),
     reads=lambda parts, role: _collection_and_index(parts, TRAINING),
     work=_search,
 )
@@ -268,10 +312,10 @@ REFERENCE = Stage(
 
 def _stage_1(parts: Parts, role: str) -> JsonValue:
     student, stage = config.identity(parts.student), parts.prefinetune
+    begins: dict[str, JsonValue] = {"student": student, "start": _given(parts, START)}
     if stage is None:
-        return {"student": student}
-    return {
-        "student": student,
+        return begins
+    return begins | {
         "prefinetune": config.identity(stage),
         "data": config.identity(parts.data),
         "trainer": config.identity(stage.trainer(parts.trainer)),
@@ -301,8 +345,13 @@ def _stage_1_reads(parts: Parts, role: str) -> Sequence[Step]:
 
 
 def _stage_2_needs(parts: Parts, role: str) -> Sequence[Step]:
-    dev = (Step("retrieve", DEV),) if parts.trainer.validate_every is not None else ()
-    return (Step("teach"), Step("select"), Step("prefinetune"), *dev)
+    validated = [Step("retrieve", role) for role in validation_roles(parts)]
+    return (Step("teach"), Step("select"), Step("prefinetune"), *validated)
+
+
+def _stage_2_reads(parts: Parts, role: str) -> Sequence[Step]:
+    validated = [(collection_of(role), tokens_of(role)) for role in validation_roles(parts)]
+    return (collection_of(TRAINING), tokens_of(TRAINING), *chain.from_iterable(validated))
 
 
 def _training(parts: Parts, kind: JsonValue, pairs: float | None) -> Work:
@@ -370,6 +419,7 @@ PREFINETUNE = Stage(
     Checkpoint,
     decides=_stage_1,
     make=_late("training", "prefinetune"),
+    needs=lambda parts, role: _student(parts, START),
     reads=_stage_1_reads,
     work=_stage_1_work,
     together=True,
@@ -380,7 +430,7 @@ DISTILL = Stage(
     decides=_stage_2,
     make=_late("training", "distill"),
     needs=_stage_2_needs,
-    reads=lambda parts, role: (collection_of(TRAINING), tokens_of(TRAINING)),
+    reads=_stage_2_reads,
     work=_stage_2_work,
     again=True,
     together=True,
@@ -399,7 +449,7 @@ def _evaluation_needs(parts: Parts, role: str) -> Sequence[Step]:
     roles = test_roles(parts)
     ranked = parts.loss and parts.evaluation.teacher_queries and parts.teacher.ranks_unseen
     return (
-        Step("distill" if parts.loss else "prefinetune"),
+        trained(parts),
         *([Step("retrieve", DEV)] if parts.evaluation.interpolate else []),
         *(Step("retrieve", test) for test in roles),
         *(Step("reference", test) for test in roles if ranked),
@@ -447,12 +497,13 @@ class Signatures:
 
     def signed(self, step: Step) -> dict[str, JsonValue]:
         """What decides a step's result, itself and by what it needs."""
-        stage = STAGES[step.stage]
+        stage, parts = STAGES[step.stage], self.parts.of(step.of)
+        needs = [need.within(step.of) for need in stage.needs(parts, step.role)]
         return {
             "stage": stage.name,
             "schema": SCHEMA,
-            "decides": stage.decides(self.parts, step.role),
-            "needs": [[n.stage, self.key(n)] for n in stage.needs(self.parts, step.role)],
+            "decides": stage.decides(parts, step.role),
+            "needs": [[need.stage, self.key(need)] for need in needs],
         }
 
     def key(self, step: Step) -> str:
@@ -464,17 +515,50 @@ class Signatures:
 
 def steps(parts: Parts, last: Step = LAST) -> list[Step]:
     """All steps that a result takes, in an order in which they can be made; itself the last."""
-    return list(dict.fromkeys(_steps(parts, last)))
+    known: dict[Step, None] = {}
+
+    def add(step: Step) -> None:
+        if step not in known:
+            for need in inputs(parts, step):
+                add(need)
+            known[step] = None
+
+    add(last)
+    return list(known)
 
 
-def _steps(parts: Parts, step: Step) -> Iterator[Step]:
-    for need in STAGES[step.stage].inputs(parts, step.role):
-        yield from _steps(parts, need)
-    yield step
+def inputs(parts: Parts, step: Step) -> list[Step]:
+    """The steps whose artifacts a step gets."""
+    given = STAGES[step.stage].inputs(parts.of(step.of), step.role)
+    return [need.within(step.of) for need in given]
 
 
-def signed(cell: Cell) -> Cell:
-    """The cell with the signatures of its steps, and its own, which is that of the last."""
+def work(parts: Parts, step: Step) -> Work:
+    """How much work a step is."""
+    return STAGES[step.stage].work(parts.of(step.of), step.role)
+
+
+def begun(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
+    """The cell with the students that it takes from elsewhere, and their cells (`origins`).
+
+    `precision` and `bases` are those of `rdx.config.split`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such student, or this cell cannot begin from it.
+    """
+    bases = {} if bases is None else bases
+    return origins.found(
+        cell,
+        compose=lambda overrides: config.split(overrides, precision, bases),
+        sign=lambda other: signed(other, precision, bases),
+    )
+
+
+def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None = None) -> Cell:
+    """`begun`, with the signatures of its steps, and its own, which is that of the last."""
+    cell = begun(cell, precision, bases)
     signatures = Signatures(Parts(cell.cfg))
     keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
     return replace(cell, keys=keys, signature=keys[str(LAST)])
@@ -484,8 +568,9 @@ def split(
     what: str | Sequence[str], precision: str | None = None
 ) -> tuple[list[Cell], list[tuple[Cell, str]]]:
     """`rdx.config.split`, the possible cells signed."""
-    cells, left_out = config.split(what, precision)
-    return [signed(cell) for cell in cells], left_out
+    bases: config.Bases = {}
+    cells, left_out = config.split(what, precision, bases)
+    return [signed(cell, precision, bases) for cell in cells], left_out
 
 
 def cells(what: str | Sequence[str]) -> list[Cell]:

@@ -1,14 +1,12 @@
-"""Lay out collections, build indexes, retrieve first stages and candidates."""
+"""Lay out collections, build indexes, retrieve first stages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rdx import accounting
-from rdx.artifacts import Candidates, Ranking
-from rdx.collection import Collection, sample_queries
-from rdx.facts import Count, QuerySample
-from rdx.job import TRAINING, Job, source
+from rdx.artifacts import Ranking
+from rdx.collection import Collection
+from rdx.job import Job, source
 from rdx.stages.stage import Inputs
 
 
@@ -38,19 +36,3 @@ def retrieve(job: Job, inputs: Inputs, folder: Path) -> None:
     place, role = source(job.parts, inputs.role), inputs.role
     queries = judged(job, inputs, role)
     Ranking.write(folder, place.sampler.candidates(queries, place.k, inputs.index(role)))
-
-
-def rank_candidates(job: Job, inputs: Inputs, folder: Path) -> None:
-    """Rank candidates for sampled training queries, as deep as the teacher is asked."""
-    queries, index = split(job, inputs, TRAINING), inputs.index(TRAINING)
-    sampler, depth = job.parts.sampler, job.parts.depth
-    # of a given run, only the queries that it has can be drawn
-    known = sampler.covered(queries.queries, index)
-    chosen = queries.subset(sample_queries(known, depth.queries, depth.seed, "depth.queries"))
-    ranking = sampler.candidates(chosen, depth.asked, index)
-    accounting.warn(queries)
-    rule = job.parts.evaluation.self_retrieval
-    accounting.warn_of_own(queries.name, ranking, chosen, rule)
-    missing = ranking.attrs.get("passages_missing")
-    sample = QuerySample(queries.name, tuple(chosen.queries), Count(*missing) if missing else None)
-    Candidates.write_all(folder, ranking, sample, sampler.fingerprint())

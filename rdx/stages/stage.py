@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -33,14 +33,23 @@ A_co = TypeVar("A_co", bound=Artifact, covariant=True)
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of a cell; of a stage that works on collections, the role of one of them."""
+    """A stage of a cell; of a stage that works on collections, the role of one of them.
+
+    `of` is the path of the cell that it is a stage of: "" of this one, "start" of the one that this
+    begins from, "start/start" of the one that that begins from.
+    """
 
     stage: str
     role: str = ""
+    of: str = ""
 
     def __str__(self) -> str:
-        """As in "teach", "reference test dl19"."""
-        return f"{self.stage} {self.role}".rstrip()
+        """As in "teach", "reference test dl19", "distill of start"."""
+        return f"{self.stage} {self.role}".rstrip() + (f" of {self.of}" if self.of else "")
+
+    def within(self, path: str) -> Step:
+        """The same step, seen from a cell that the path leads away from."""
+        return replace(self, of=f"{path}/{self.of}".strip("/"))
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,11 @@ def collection_of(role: str) -> Step:
 def tokens_of(role: str) -> Step:
     """The texts in a role as token ids: those of the training share all."""
     return Step("tokens", collection_of(role).role)
+
+
+def trained(parts: Parts) -> Step:
+    """The step that gives the student of a cell."""
+    return Step("distill" if parts.loss else "prefinetune")
 
 
 class Inputs:
@@ -139,6 +153,11 @@ class Inputs:
         """The student that is evaluated: of stage 2, or of stage 1 where there is no other."""
         distilled = Step("distill") in self._artifacts
         return self._of(Checkpoint, "distill") if distilled else self.start
+
+    def student_of(self, key: str) -> Path:
+        """The folder of the student of another cell, by the key that names it."""
+        [folder] = [each.folder for step, each in self._artifacts.items() if step.of == key]
+        return folder
 
     def reference(self, name: str) -> TeacherRanking | None:
         """The teacher's ranking of queries of a test set; None if it ranked none."""

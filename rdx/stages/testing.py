@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from pydantic import JsonValue
 
 from rdx import accounting, config
 from rdx import evaluation as ev
 from rdx.artifacts import Checkpoint, Evaluated
 from rdx.collection import Collection
-from rdx.evaluation import Tested
-from rdx.facts import Setting, Timing, TrialFacts
+from rdx.config import Config
+from rdx.evaluation import Tested, TestSet
+from rdx.facts import Origin, Setting, Timing, TrialFacts
 from rdx.job import DEV, Job, Parts, test_role
 from rdx.stages.retrieval import judged
 from rdx.stages.stage import Inputs
@@ -56,7 +59,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         tests[name] = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
         settings[name] = setting(job.parts, name, test)
         runs |= {f"{name}.{system}": run for system, run in tests[name].systems.items()}
-    per_query, collections = ev.by_corpus(evaluation, tests, settings, weight)
+    per_query, collections = ev.by_corpus(evaluation, tests, settings, weight, _selected_on(parts))
     trained = checkpoint.facts
     health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
     over_collections = ev.over_collections(per_query, collections)
@@ -72,8 +75,37 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         precision=config.precisions(job.cell.cfg),
         timing=timing,
         checkpoint=trained,
+        origins=tuple(_origins(job.cell.cfg)),
     )
     Evaluated.write(folder, facts, per_query, runs, job.cell.cfg)
+
+
+def _selected_on(parts: Parts) -> list[str]:
+    """The test sets that decided which weights were kept, here or in a cell before this one."""
+    decided = [_tested(test_set) for test_set in _deciding(parts)]
+    tests = parts.evaluation.collections.items()
+    return [name for name, test_set in tests if _tested(test_set) in decided]
+
+
+def _tested(test_set: TestSet) -> JsonValue:
+    """What two test sets of the same queries have in common."""
+    return [config.identity(test_set.data), test_set.split]
+
+
+def _deciding(parts: Parts) -> Iterator[TestSet]:
+    if parts.loss is not None and parts.trainer.selects:
+        for name in parts.trainer.validate_on or ():
+            yield parts.evaluation.collections[name]
+    for origin in parts.origins.values():
+        yield from _deciding(origin.parts) if origin.parts is not None else ()
+
+
+def _origins(cfg: Config, of: str = "") -> Iterator[Origin]:
+    """The lineage of a cell."""
+    for key, node in (cfg.get("origins") or {}).items():
+        path = f"{of}/{key}".strip("/")
+        yield Origin(path=path, given=node["given"], checkpoint=node["checkpoint"])
+        yield from _origins(node["cell"], path) if node["cell"] else ()
 
 
 def _check_training(job: Job, checkpoint: Checkpoint) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-from rdx import accounting, trainer
+from rdx import accounting, config, trainer
 from rdx import evaluation as ev
 from rdx.accounting import QuerySet
 from rdx.artifacts import Checkpoint, Selected
 from rdx.batches import Schedule
 from rdx.collection import Collection
 from rdx.facts import CheckpointFacts, Counts, numbers
-from rdx.job import DEV, STAGE_1, TRAINING, Job, test_name, test_roles
+from rdx.job import (
+    STAGE_1,
+    START,
+    TRAINING,
+    Job,
+    test_name,
+    test_roles,
+    validation_roles,
+)
 from rdx.stages.retrieval import judged, split
 from rdx.stages.stage import Inputs
 from rdx.students import CrossEncoder
@@ -21,9 +30,12 @@ from rdx.trainer import processes
 
 
 def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
-    """Stage 1: train the student on labels with hard negatives; or save it as it comes."""
+    """Stage 1: train the student on labels with hard negatives; or save it as it comes.
+
+    It comes from the model that it is made of, or from where the cell begins.
+    """
     stage, parts = job.parts.prefinetune, job.parts
-    student = parts.student.create(stage.seed if stage else 0)
+    student = _begun(job, inputs)
     facts = CheckpointFacts()
     if stage is not None:
         whole = split(job, inputs, STAGE_1)
@@ -48,14 +60,25 @@ def prefinetune(job: Job, inputs: Inputs, folder: Path) -> None:
             name="stage 1",
         )
         facts = CheckpointFacts(training=training, dropped=dropped)
-    _save(student, folder, facts)
+    _save(job, student, folder, facts)
 
 
-def _save(student: CrossEncoder, folder: Path, facts: CheckpointFacts) -> None:
+def _begun(job: Job, inputs: Inputs) -> CrossEncoder:
+    """The student that stage 1 trains, or saves."""
+    settings, stage = job.parts.student, job.parts.prefinetune
+    origin = job.parts.origins.get(START)
+    if origin is None:
+        return settings.create(stage.seed if stage else 0)
+    return settings.load(origin.folder or inputs.student_of(START), stage.seed if stage else None)
+
+
+def _save(job: Job, student: CrossEncoder, folder: Path, facts: CheckpointFacts) -> None:
     """Write a checkpoint, in the main process."""
     if processes.is_main():
         student.save(folder)
-        Checkpoint.write_facts(folder, facts)
+        settings = config.identity(job.parts.student)
+        assert isinstance(settings, dict)
+        Checkpoint.write_facts(folder, replace(facts, student=settings))
 
 
 def select(job: Job, inputs: Inputs, folder: Path) -> None:
@@ -104,7 +127,7 @@ def distill(job: Job, inputs: Inputs, folder: Path) -> None:
         audit=labels.audit,
         states={str(state): int(n) for state, n in states.items()},
     )
-    _save(student, folder, facts)
+    _save(job, student, folder, facts)
 
 
 def show_curve(job: Job, stage_1: Checkpoint) -> None:
@@ -114,19 +137,25 @@ def show_curve(job: Job, stage_1: Checkpoint) -> None:
 
 
 def _validation(job: Job, inputs: Inputs) -> Callable[[CrossEncoder], float] | None:
-    """What a training is validated by: the first measure on dev, mean over queries."""
-    if not job.parts.trainer.validate_every:
+    """What a training is validated by: the first measure, the mean over queries of each collection.
+
+    These are the dev queries, or those of collections that are evaluated.
+    """
+    roles, evaluation = validation_roles(job.parts), job.parts.evaluation
+    if not roles:
         return None
-    settings, evaluation = job.parts.trainer, job.parts.evaluation
-    queries = judged(job, inputs, DEV)
-    first_stage = inputs.first_stage(DEV)
+    judgements = {role: judged(job, inputs, role).qrels for role in roles}
 
     def score(student: CrossEncoder) -> float:
-        ranking, _ = ev.rerank(
-            *(student, first_stage, inputs.tokens(DEV, student), settings),
-            *(evaluation.max_tokens, "validating"),
-        )
-        return float(ev.measured(ranking, queries.qrels, evaluation.measures[:1]).value.mean())
+        means = []
+        for role in roles:
+            ranking, _ = ev.rerank(
+                *(student, inputs.first_stage(role), inputs.tokens(role, student)),
+                *(job.parts.trainer, evaluation.max_tokens, "validating"),
+            )
+            values = ev.measured(ranking, judgements[role], evaluation.measures[:1])
+            means.append(float(values.value.mean()))
+        return fmean(means)
 
     return score
 

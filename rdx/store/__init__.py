@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from rdx import facts
 from rdx.facts import Device, FactsError, Manifest, Record
+from rdx.faults import Mendable
 from rdx.store.locks import Lock
 
 MANIFEST = "manifest.json"
@@ -185,6 +186,51 @@ class Store:
     def _tell_stage(self) -> None:
         for lock in self.locks:
             lock.tell(self.locks[-1].stage)
+
+
+class NotFound(Mendable, ValueError):
+    """A signature that no finished result has, or several; the message says what there is."""
+
+
+def whole(root: Path, beginning: str) -> str:
+    """The one signature in a stage's folder that begins so.
+
+    Raises
+    ------
+    NotFound
+        If there is none, or several.
+    Unreadable
+        If this user may not look.
+    """
+    try:
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise Unreadable(error.filename or root, error) from error
+    same = [name for name in names if name.startswith(beginning)]
+    known = [name for name in same if "." not in name]
+    if not beginning or len(known) > 1:
+        raise NotFound(
+            f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
+            "give more of it"
+        )
+    if known:
+        return known[0]
+    if same:  # SIGNATURE.partial
+        raise NotFound(
+            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
+            "where it was stopped"
+        )
+    finished = [name for name in names if "." not in name]
+    raise NotFound(
+        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
+        f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def damage(folder: Path) -> str:

@@ -15,7 +15,8 @@ NOTE = "mlflow.note.content"  # the tag that the UI shows as the description
 # The factors of a run's name: those that vary most come first, since the UI cuts long names.
 NAME_ORDER = ("loss", "sampler", "depth", "teacher", "prefinetune", "student")
 RUN = "RUN_ADDRESS"  # stands in a description for the address of its own run in the UI
-NO_PARAMS = ("tracking", "spec", "grid", "store", "force")  # they are in the artifact config.yaml
+# They are in the artifact config.yaml.
+NO_PARAMS = ("tracking", "spec", "grid", "store", "force", "origins")
 EXPERIMENT_NOTE = """\
 Trials of **rdx**: cross-encoders distilled from LLM re-rankers.
 
@@ -71,11 +72,14 @@ def _shown(word: str) -> str:
 def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, str]:
     """The params of a trial: the flattened configuration, and the option of each config group.
 
-    The option of a nested group ("student/lora") is that of its key, student.lora.
+    The option of a nested group ("student/lora") is that of its key, student.lora. Of students that
+    come from elsewhere, the signature of their weights stands beside what names them.
     """
+    origins = (config.get("origins") or {}).items()
+    weights = {f"{key}.checkpoint": origin["checkpoint"] for key, origin in origins}
     own = {key: value for key, value in config.items() if key not in NO_PARAMS}
     options = {group.replace("/", "."): option for group, option in levels.items()}
-    flat = {**flatten(own), "seed": str(seed), **options}
+    flat = {**flatten(own), **weights, "seed": str(seed), **options}
     return {legal(key): cut(value) for key, value in flat.items()}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Gt, Le
-from pydantic import AfterValidator
+from annotated_types import Gt, Le, MinLen
+from pydantic import AfterValidator, BeforeValidator
 
 from rdx import late
 from rdx.collection import Collection, sample_queries
@@ -22,6 +22,7 @@ from rdx.declared import (
     Positive,
     Seed,
     Share,
+    Texts,
     one_of,
     settings,
 )
@@ -40,6 +41,13 @@ SCHEDULES_OF_RATES = ("constant", "linear", "cosine")
 # Where max_tokens="auto" begins. More tokens at once make no GPU faster; on a CPU, fewer fit its
 # caches.
 AUTO_TOKENS = {"gpu": 65536, "cpu": 4096}
+# What a stage 1 has of a trainer's validations.
+_UNVALIDATED: dict[str, Any] = {
+    "validate_every": None,
+    "validate_on": None,
+    "select": "last",
+    "patience": None,
+}
 BLOCK = 20_000  # queries of stage 1 whose candidates are held as a table at once
 
 
@@ -52,6 +60,11 @@ def _tokens(value: int | str) -> int | str:
     if value != "auto" and (isinstance(value, str) or value < 1):
         raise ValueError("must be a number of tokens, at least 1, or 'auto'")
     return value
+
+
+def _names(value: object) -> object:
+    """One name, as a command line has it, is a list of one."""
+    return (value,) if isinstance(value, str) else value
 
 
 @settings(frozen=True)
@@ -105,6 +118,11 @@ class Trainer:
     validate_every
         Steps between validations, if the training is given one; null = never. It is then done
         before the first step and after the last, too.
+    validate_on
+        Names of `evaluation.collections`: a validation is the mean over them of the first measure
+        of the student's re-ranking of their first stages, as in the evaluation. None: on the dev
+        split of the training data. Collections that decide which weights are kept, by `select` or
+        `patience`, are no test of these: they are left out of means over collections and flagged.
     select
         "last": the weights after the last step; "best": those of the best validation.
     patience
@@ -126,17 +144,23 @@ class Trainer:
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     head_rate: Above0 = 1.0
     validate_every: Positive | None = None
+    validate_on: Annotated[Texts, BeforeValidator(_names), MinLen(1)] | None = None
     select: Annotated[str, one_of("last", "best")] = "last"
     patience: Positive | None = None
 
     def __post_init__(self) -> None:
         """Check values together."""
         object.__setattr__(self, "precision", chosen(self.precision, self.device))
-        if self.validate_every is None and (self.select == "best" or self.patience is not None):
+        if self.validate_every is None and (self.selects or self.validate_on is not None):
             raise ValueError(
-                f"select={self.select!r} and trainer.patience={self.patience}: "
-                "need trainer.validate_every"
+                f"select={self.select!r}, trainer.patience={self.patience} and "
+                f"trainer.validate_on={self.validate_on}: need trainer.validate_every"
             )
+
+    @property
+    def selects(self) -> bool:
+        """Whether validations decide which weights are kept."""
+        return self.select == "best" or self.patience is not None
 
     def require_device(self) -> None:
         """Refuse a device, or a precision of it, that is not on this machine.
@@ -225,7 +249,7 @@ class Prefinetune:
     def trainer(self, trainer: Trainer) -> Trainer:
         """The trainer of this stage."""
         own = {name: getattr(self, name) for name in ("learning_rate", "batch", "warmup")}
-        return replace(trainer, **own, validate_every=None, select="last", patience=None)
+        return replace(trainer, **own, **_UNVALIDATED)
 
     def drawn(self, collection: Collection) -> Collection:
         """The queries that it trains on, a sample by hash of those with a relevant passage.

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from analysis import footer, report
+from analysis.comparability import collection_facts
+from analysis.means import why_left_out
 from analysis.render.csv import lines as csv_lines
 from analysis.render.entry import ABSENT, DASH, Flag
 from analysis.spec import parse
@@ -372,6 +374,18 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         line for line in csv_lines(numbers) if (line.row, line.measure) == ("Theirs", "RR@10")
     ]
     assert line.runs == ("run-7",)
+
+
+def test_rows_whose_weights_were_selected_on_a_collection_are_marked():
+    summary = build()
+    assert not any("selected" in line for line in footer.alarms(summary))
+    name = summary.collections[0]
+    facts = summary.trials.facts[summary.signatures["B"][0]]
+    facts.collections[name] = dataclasses.replace(facts.collections[name], selected_on=True)
+    (note,) = [line for line in footer.alarms(summary) if "selected" in line]
+    assert note.startswith("(!) B") and name in note
+    told = collection_facts(summary.trials.facts)  # for all rows, so that means are of the same
+    assert [c for c in summary.collections if why_left_out(told[c])] == [name]
 
 
 def test_rows_that_differ_in_precision_are_marked():
