@@ -13,7 +13,13 @@ from rdx.gguf import folder_of
 from rdx.loading import ModelError, explained
 from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
-from rdx.students.encoder import PACKED, CrossEncoder, add_adapters, compile_encoder
+from rdx.students.encoder import (
+    LIKE_BERT,
+    PACKED,
+    CrossEncoder,
+    add_adapters,
+    compile_encoder,
+)
 from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
 from rdx.students.heads import OWN
 from rdx.students.int_token import add_int_token
