@@ -13,8 +13,8 @@ requires
 paid
     of a backend: whether every answer may cost money;
 needs, gives
-    of a loss: what it reads of a teacher; of a teacher: what it gives beyond an order of passages,
-    each with the values of its own fields that this takes;
+    of a loss, or of what picks training lists: what it reads of a teacher; of a teacher: what it
+    gives beyond an order of passages, each with the values of its own fields that this takes;
 check()
     raises FileNotFoundError or ValueError if something on this machine is not as it needs it; the
     message begins with the name of the field.

@@ -24,8 +24,8 @@ from rdx.grids import SubGrid
 def cells(what: str | Sequence[str]) -> list[Cell]:
     """Every possible cell of an experiment, by its name, or of a list of Hydra overrides.
 
-    Cells that a constraint excludes, or whose teacher cannot give what their loss needs, are left
-    out; see `split`.
+    Cells that a constraint excludes, or whose teacher cannot give what their loss or the picker of
+    their lists needs, are left out; see `split`.
 
     Raises
     ------
@@ -76,22 +76,34 @@ def _cell(
 
 
 def impossible(cfg: Config) -> str:
-    """Why a cell's loss cannot learn from its teacher; "" if it can.
+    """Why a cell's loss, or what picks its lists, cannot work with its teacher; "" if they can.
 
-    Every loss learns from an order of passages, which every teacher gives; what some need beyond
-    it, and what teachers give, is declared by their classes.
+    Every teacher gives an order of passages; what a loss or a picker needs beyond it, and what
+    teachers give, is declared by their classes.
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    loss, teacher = part(cfg, "loss"), part(cfg, "teacher")
-    if loss.needs == "ranks":
+    teacher = part(cfg, "teacher")
+    return next(filter(None, (_lacking(kind, one, teacher) for kind, one in _taught(cfg))), "")
+
+
+def _taught(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """What learns from the teacher, each with what it is."""
+    yield "loss", part(cfg, "loss")
+    if isinstance(cfg["depth"], dict):
+        yield "depth.lists", part(cfg, "depth").lists
+
+
+def _lacking(kind: str, one: Any, teacher: Any) -> str:
+    """What a loss or a picker needs and a teacher does not give; "" if it gives all."""
+    if one.needs == "ranks":
         return ""
-    takes = getattr(teacher, "gives", {}).get(loss.needs)
+    takes = getattr(teacher, "gives", {}).get(one.needs)
     if takes is not None and all(getattr(teacher, key) == value for key, value in takes.items()):
         return ""
-    others = dict.fromkeys(_giving(loss.needs))
+    others = dict.fromkeys(_giving(one.needs))
     return (
-        f"loss {type(loss).__name__} needs {loss.needs}, which teacher {type(teacher).__name__} "
+        f"{kind} {type(one).__name__} needs {one.needs}, which teacher {type(teacher).__name__} "
         f"does not give; those that do: {', '.join(others)}"
     )
 

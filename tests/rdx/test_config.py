@@ -692,6 +692,29 @@ def test_impossible_cells_are_left_out_with_the_reason():
     assert cell.levels["loss"] == "ranknet"
 
 
+@pytest.mark.parametrize(
+    ("lists", "works"),
+    [
+        ("depth/lists=score_quantiles", ["query_likelihood", "labels"]),
+        ("depth/lists=head_and_band", ["query_likelihood", "labels", "shuffled"]),
+        ("depth/lists=single_relevant", ["query_likelihood", "labels", "shuffled"]),
+        ("depth/lists=single_relevant depth.lists.margin=0", None),
+        (
+            "depth/lists=single_relevant depth.lists.margin=0 depth.lists.of=teacher",
+            ["query_likelihood", "labels"],
+        ),
+    ],
+)
+def test_a_picker_of_scores_needs_a_teacher_that_gives_them(lists, works):
+    teachers = ["query_likelihood", "labels", "shuffled"]
+    grid = [*lists.split(), "depth.k=10", "depth.pool=50", f"teacher={','.join(teachers)}"]
+    possible, left_out = config.split(grid)
+    assert [cell.levels["teacher"] for cell in possible] == (works or teachers)
+    assert all("depth.lists" in why and "scores" in why for _, why in left_out)
+    # without a distillation there is no list to pick
+    assert len(config.cells([*grid, "loss=none"])) == len(teachers)
+
+
 def test_a_grid_without_a_possible_cell_is_an_error():
     with pytest.raises(ConfigError, match="BCE.*labels"):
         config.cells(["loss=bce", "teacher=query_likelihood"])
