@@ -224,7 +224,7 @@ def _check_dev(cfg: Config) -> None:
     if isinstance(cfg["loss"], dict):
         wants["trainer.validate_every"] = part(cfg, "trainer").validate_every
     for key, value in wants.items():
-        if value and getattr(part(cfg, "data"), "dev", 1) == 0:
+        if value and not getattr(part(cfg, "data"), "has_dev", True):
             off = "false" if value is True else "null"
             raise ConfigError(
                 f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"

@@ -8,6 +8,7 @@ that folder or, without one, on the spot. None of them downloads anything: `rdx.
 from typing import TYPE_CHECKING
 
 from rdx.collection import Collection, sample_queries, split_of
+from rdx.data.beir import Beir
 from rdx.data.files import Files
 from rdx.data.irds import IrDatasets
 from rdx.data.pydocs import PyDocs
@@ -15,6 +16,6 @@ from rdx.data.pydocs import PyDocs
 if TYPE_CHECKING:
     from rdx.parts import DataSource
 
-    _fit: tuple[type[DataSource], ...] = (Files, IrDatasets, PyDocs)
+    _fit: tuple[type[DataSource], ...] = (Beir, Files, IrDatasets, PyDocs)
 
-__all__ = ["Collection", "Files", "IrDatasets", "PyDocs", "sample_queries", "split_of"]
+__all__ = ["Beir", "Collection", "Files", "IrDatasets", "PyDocs", "sample_queries", "split_of"]
