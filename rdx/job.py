@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdx import accounting, config
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.config import Cell
+from rdx.data.mixture import Mixture
 from rdx.facts import Counts
 from rdx.parts import Budget, DataSource, Loss, OnStep, Sampler, Teacher
+from rdx.samplers.by_part import ByPart, of_mixture
 from rdx.samplers.others import Others
 from rdx.store import Store
 from rdx.tracking import Tracking, Trial, Unrecorded
@@ -45,7 +47,7 @@ class Parts:
     @cached_property
     def sampler(self) -> Sampler:
         """Where training candidates come from."""
-        return self.others(self._build("sampler"))
+        return self.sampler_of(self._build("sampler"), self.data, "sampler")
 
     @cached_property
     def depth(self) -> Depth:
@@ -61,7 +63,10 @@ class Parts:
     def prefinetune(self) -> Prefinetune | None:
         """Stage 1; None: the student begins as it comes."""
         stage: Prefinetune | None = self._build("prefinetune")
-        return stage and replace(stage, sampler=self.others(stage.sampler))
+        if stage is None:
+            return None
+        sampler = self.sampler_of(stage.sampler, self.data, "prefinetune.sampler")
+        return replace(stage, sampler=sampler)
 
     @cached_property
     def loss(self) -> Loss | None:
@@ -93,12 +98,26 @@ class Parts:
         """Where the trial is recorded."""
         return self._build("tracking")
 
-    def others(self, sampler: Sampler) -> Sampler:
-        """A sampler of this cell, without queries' own passages if evaluation.self_retrieval=drop.
+    def sampler_of(self, sampler: Sampler, data: DataSource, key: str) -> Sampler:
+        """A sampler of this cell as it works on a collection.
 
-        It holds for every role, so that a student is trained on what it is tested on.
+        Of a mixture, it searches each query's own part; with evaluation.self_retrieval=drop, it
+        leaves out queries' own passages, in every role, so that a student is trained on what it is
+        tested on.
+
+        Raises
+        ------
+        ConfigError
+            Naming the key of the sampler, if it is for other parts, or for those of no mixture.
         """
-        return Others(sampler) if self.evaluation.self_retrieval == "drop" else sampler
+        names = list(data.parts) if isinstance(data, Mixture) else []
+        if not names and isinstance(sampler, ByPart):
+            raise config.ConfigError(f"{key}: is for the parts of a mixture (data=mixture)")
+        try:
+            whole = of_mixture(sampler, names) if names else sampler
+        except ValueError as error:
+            raise config.ConfigError(f"{key}.{error}") from error
+        return Others(whole) if self.evaluation.self_retrieval == "drop" else whole
 
 
 @dataclass(frozen=True)
@@ -137,8 +156,7 @@ class Source:
                 f"collection {split.name!r}, split {self.split!r}: no query has a judgement, so "
                 "that nothing can be measured on it; give qrels, or another split"
             )
-        count = None if self.queries is None else min(self.queries, len(judged))
-        return split.subset(sample_queries(judged, count, 0))
+        return split.subset(split.ordered(judged, 0)[: self.queries])
 
 
 def test_role(name: str) -> str:
@@ -167,9 +185,12 @@ def source(parts: Parts, role: str) -> Source:
         sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
         if sampler is None:
             raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
-        return Source(parts.data, parts.others(sampler), "dev", size, evaluation.k)
-    test = evaluation.collections[test_name(role)]
-    first_stage = parts.others(test.first_stage)
+        sampler = parts.sampler_of(sampler, parts.data, "evaluation.dev_first_stage")
+        return Source(parts.data, sampler, "dev", size, evaluation.k)
+    name = test_name(role)
+    test = evaluation.collections[name]
+    key = f"evaluation.collections.{name}.first_stage"
+    first_stage = parts.sampler_of(test.first_stage, test.data, key)
     return Source(test.data, first_stage, test.split, test.queries, evaluation.k)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rdx import accounting
 from rdx.artifacts import Candidates, Ranking
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.facts import Count, QuerySample
 from rdx.job import TRAINING, Job, source
 from rdx.stages.stage import Inputs
@@ -46,7 +46,7 @@ def rank_candidates(job: Job, inputs: Inputs, folder: Path) -> None:
     sampler, depth = job.parts.sampler, job.parts.depth
     # of a given run, only the queries that it has can be drawn
     known = sampler.covered(queries.queries, index)
-    chosen = queries.subset(sample_queries(known, depth.queries, depth.seed, "depth.queries"))
+    chosen = queries.subset(queries.sample(known, depth.queries, depth.seed, "depth.queries"))
     ranking = sampler.candidates(chosen, depth.asked, index)
     accounting.warn(queries)
     rule = job.parts.evaluation.self_retrieval

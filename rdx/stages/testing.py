@@ -13,7 +13,7 @@ from rdx.artifacts import Checkpoint, Evaluated
 from rdx.collection import Collection
 from rdx.evaluation import Tested
 from rdx.facts import Setting, Timing, TrialFacts
-from rdx.job import DEV, Job, Parts, test_role
+from rdx.job import DEV, Job, Parts, source, test_role
 from rdx.stages.retrieval import judged
 from rdx.stages.stage import Inputs
 from rdx.stages.training import show_curve
@@ -100,12 +100,12 @@ def _dev_weight(job: Job, inputs: Inputs, student: CrossEncoder) -> float:
 
 def setting(parts: Parts, name: str, test: Collection) -> Setting:
     """What must be equal before two systems may stand in one table of a test set."""
-    test_set = parts.evaluation.collections[name]
+    test_set, place = parts.evaluation.collections[name], source(parts, test_role(name))
     return Setting(
         queries=len(test.queries),
         k=parts.evaluation.k,
         digest=signature([config.identity(test_set.data), sorted(test.queries)]),
-        first_stage=parts.others(test_set.first_stage).fingerprint(),
+        first_stage=place.sampler.fingerprint(),
         corpus=test_set.corpus,
         in_mean=test_set.in_mean,
     )

@@ -13,7 +13,7 @@ from rdx import accounting, config, folders, pipeline
 from rdx import evaluation as ev
 from rdx.collection import Collection
 from rdx.facts import Setting
-from rdx.job import Job
+from rdx.job import Job, source, test_role
 from rdx.samplers import Recorded
 from rdx.stages import testing
 
@@ -78,7 +78,7 @@ class Testbed:
         sampler = self.evaluation.collections[name].first_stage
         if isinstance(sampler, Recorded) and sampler.missing == "error":
             test = replace(test, passages=_Everything())
-        sampler = self.job.parts.others(sampler)
+        sampler = source(self.job.parts, test_role(name)).sampler
         ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.k)
         return ranking
 
