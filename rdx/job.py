@@ -47,7 +47,7 @@ class Parts:
     @cached_property
     def sampler(self) -> Sampler:
         """Where training candidates come from."""
-        return self.sampler_of(self._build("sampler"), self.data, "sampler")
+        return self.in_training(self._build("sampler"), "sampler")
 
     @cached_property
     def depth(self) -> Depth:
@@ -65,8 +65,7 @@ class Parts:
         stage: Prefinetune | None = self._build("prefinetune")
         if stage is None:
             return None
-        sampler = self.sampler_of(stage.sampler, self.data, "prefinetune.sampler")
-        return replace(stage, sampler=sampler)
+        return replace(stage, sampler=self.in_training(stage.sampler, "prefinetune.sampler"))
 
     @cached_property
     def loss(self) -> Loss | None:
@@ -98,26 +97,37 @@ class Parts:
         """Where the trial is recorded."""
         return self._build("tracking")
 
-    def sampler_of(self, sampler: Sampler, data: DataSource, key: str) -> Sampler:
-        """A sampler of this cell as it works on a collection.
+    def in_training(self, sampler: Sampler, key: str) -> Sampler:
+        """A sampler of this cell as it works on the training collection (`on`)."""
+        return on(self.data, sampler, self.evaluation.self_retrieval, key)
 
-        Of a mixture, it searches each query's own part; with evaluation.self_retrieval=drop, it
-        leaves out queries' own passages, in every role, so that a student is trained on what it is
-        tested on.
+    def in_test(self, name: str) -> Sampler:
+        """The first stage of a test set (`on`)."""
+        evaluation, test = self.evaluation, self.evaluation.collections[name]
+        key = f"evaluation.collections.{name}.first_stage"
+        return on(test.data, test.first_stage, evaluation.self_retrieval_of(name), key)
 
-        Raises
-        ------
-        ConfigError
-            Naming the key of the sampler, if it is for other parts, or for those of no mixture.
-        """
-        names = list(data.parts) if isinstance(data, Mixture) else []
-        if not names and isinstance(sampler, ByPart):
-            raise config.ConfigError(f"{key}: is for the parts of a mixture (data=mixture)")
-        try:
-            whole = of_mixture(sampler, names) if names else sampler
-        except ValueError as error:
-            raise config.ConfigError(f"{key}.{error}") from error
-        return Others(whole) if self.evaluation.self_retrieval == "drop" else whole
+
+def on(data: DataSource, sampler: Sampler, self_retrieval: str | None, key: str) -> Sampler:
+    """A sampler as it works on a collection.
+
+    Of a mixture, it searches each query's own part; with self_retrieval="drop", it leaves out
+    queries' own passages. The cell's rule holds in training, too, so that a student is trained on
+    what it is tested on.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key of the sampler, if it is for other parts, or for those of no mixture.
+    """
+    names = list(data.parts) if isinstance(data, Mixture) else []
+    if not names and isinstance(sampler, ByPart):
+        raise config.ConfigError(f"{key}: is for the parts of a mixture (data=mixture)")
+    try:
+        whole = of_mixture(sampler, names) if names else sampler
+    except ValueError as error:
+        raise config.ConfigError(f"{key}.{error}") from error
+    return Others(whole) if self_retrieval == "drop" else whole
 
 
 @dataclass(frozen=True)
@@ -185,13 +195,11 @@ def source(parts: Parts, role: str) -> Source:
         sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
         if sampler is None:
             raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
-        sampler = parts.sampler_of(sampler, parts.data, "evaluation.dev_first_stage")
+        sampler = parts.in_training(sampler, "evaluation.dev_first_stage")
         return Source(parts.data, sampler, "dev", size, evaluation.k)
     name = test_name(role)
     test = evaluation.collections[name]
-    key = f"evaluation.collections.{name}.first_stage"
-    first_stage = parts.sampler_of(test.first_stage, test.data, key)
-    return Source(test.data, first_stage, test.split, test.queries, evaluation.k)
+    return Source(test.data, parts.in_test(name), test.split, test.queries, evaluation.k)
 
 
 @dataclass

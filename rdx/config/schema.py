@@ -79,7 +79,17 @@ def _test_set(*, _parent_: Node) -> str:
     return str(test_set._key()) if test_set is not None else ""
 
 
+def _first_stage(*, _root_: DictConfig, _parent_: Node) -> Config:
+    """${rdx.first_stage:} of a test set: its run in the folder evaluation.runs; null: BM25."""
+    runs = _root_.evaluation.runs
+    if runs is None:
+        return {"_target_": "rdx.samplers.BM25"}
+    given = {"_target_": "rdx.samplers.Recorded", "order": "score", "missing": "error"}
+    return {**given, "run": f"{runs}/{_parent_._key()}.run"}
+
+
 OmegaConf.register_new_resolver("rdx.test_set", _test_set, replace=True)
+OmegaConf.register_new_resolver("rdx.first_stage", _first_stage, replace=True)
 
 
 # What Hydra takes as the key of an override.

@@ -13,7 +13,7 @@ from rdx.artifacts import Checkpoint, Evaluated
 from rdx.collection import Collection
 from rdx.evaluation import Tested
 from rdx.facts import Setting, Timing, TrialFacts
-from rdx.job import DEV, Job, Parts, source, test_role
+from rdx.job import DEV, Job, Parts, test_role
 from rdx.stages.retrieval import judged
 from rdx.stages.stage import Inputs
 from rdx.stages.training import show_curve
@@ -36,7 +36,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         role = test_role(name)
         test, first_stage = judged(job, inputs, role), inputs.first_stage(role)
         accounting.warn(test)
-        accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval)
+        accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval_of(name))
         ranking, timing[name] = ev.rerank(
             *(student, first_stage, inputs.tokens(role, student), parts.trainer),
             *(evaluation.max_tokens, f"re-ranking {name}"),
@@ -59,7 +59,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
     per_query, collections = ev.by_corpus(evaluation, tests, settings, weight)
     trained = checkpoint.facts
     health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
-    over_collections = ev.over_collections(per_query, collections)
+    over_collections = ev.over_collections(per_query, collections, evaluation.means)
     facts = TrialFacts(
         signature=job.cell.signature,
         signatures=job.cell.keys,
@@ -100,12 +100,12 @@ def _dev_weight(job: Job, inputs: Inputs, student: CrossEncoder) -> float:
 
 def setting(parts: Parts, name: str, test: Collection) -> Setting:
     """What must be equal before two systems may stand in one table of a test set."""
-    test_set, place = parts.evaluation.collections[name], source(parts, test_role(name))
+    test_set = parts.evaluation.collections[name]
     return Setting(
         queries=len(test.queries),
         k=parts.evaluation.k,
         digest=signature([config.identity(test_set.data), sorted(test.queries)]),
-        first_stage=place.sampler.fingerprint(),
+        first_stage=parts.in_test(name).fingerprint(),
         corpus=test_set.corpus,
         in_mean=test_set.in_mean,
     )
