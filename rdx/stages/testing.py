@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from rdx import accounting, config
 from rdx import evaluation as ev
 from rdx.artifacts import Checkpoint, Evaluated
@@ -31,7 +29,6 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
     settings: dict[str, Setting] = {}
     timing: dict[str, Timing] = {}
     tests: dict[str, Tested] = {}
-    runs: dict[str, pd.DataFrame] = {}
     for name in evaluation.collections:
         role = test_role(name)
         test, first_stage = judged(job, inputs, role), inputs.first_stage(role)
@@ -53,9 +50,11 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
             systems["student+first_stage"] = ev.interpolated(ranking, first_stage, weight)
         labels = inputs.reference(name)
         some_queries = {} if labels is None else {"teacher": ev.as_ranking(labels.ranking)}
-        tests[name] = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
+        tested = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
+        Evaluated.write_runs(folder, name, tested.systems)
+        # only pools look at rankings again: those of deep first stages are let go
+        tests[name] = tested if evaluation.paper_compat else replace(tested, systems={})
         settings[name] = setting(job.parts, name, test)
-        runs |= {f"{name}.{system}": run for system, run in tests[name].systems.items()}
     per_query, collections = ev.by_corpus(evaluation, tests, settings, weight)
     trained = checkpoint.facts
     health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
@@ -73,7 +72,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         timing=timing,
         checkpoint=trained,
     )
-    Evaluated.write(folder, facts, per_query, runs, job.cell.cfg)
+    Evaluated.write(folder, facts, per_query, job.cell.cfg)
 
 
 def _check_training(job: Job, checkpoint: Checkpoint) -> None:

@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 
 WORDS = "amber basil cedar delta ember fjord grove heron inlet jetty kelp lotus".split()
 BEIR, NANO = "beir/scifact/test", "nano-beir/scifact"
-COUNTS = {BEIR: {"docs": 24, "queries": 8, "qrels": 8}, NANO: {"docs": 12, "queries": 6, "qrels": 6}}
+COUNTS = {
+    BEIR: {"docs": 24, "queries": 8, "qrels": 8},
+    NANO: {"docs": 12, "queries": 6, "qrels": 6},
+}
 
 
 def records(size: int) -> list[dict[str, str]]:

@@ -38,8 +38,14 @@ EXPERIMENTS = sorted(
     if PAPER not in path.read_text()
 )
 STAGES = tuple(stages.STAGES)
+# What an option needs that has its parts by name, beside values: the parts.
+PARTS = {
+    "data=mixture": ["+data@data.parts.one.data=pydocs", "+data.parts.one.share=1"],
+    "sampler=by_part": ["+sampler@sampler.samplers.one=bm25"],
+}
 # Values of the keys that an option leaves open (???); FILE is any file that is there.
 OPEN = {
+    "data=beir": ["data.folder=BEIR"],
     "data=files": ["data.corpus=FILE.tsv", "data.queries=FILE.tsv"],
     "data=ir_datasets": ["data.id=vaswani"],
     "evaluation=files": [
@@ -105,7 +111,26 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     (tmp_path / "vllm.py").touch()  # no extra that tests need
     monkeypatch.syspath_prepend(tmp_path)
     values = [value.replace("FILE.tsv", f"{tmp_path}/any.tsv") for value in values]
-    if option in ("data=files", "data=ir_datasets"):  # hold out no dev queries by themselves
+    if option == "data=beir":
+        values = [f"data.folder={tmp_path / 'beir'}"]
+        (tmp_path / "beir" / "qrels").mkdir(parents=True)
+        for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+            (tmp_path / "beir" / name).touch()
+    if option == "evaluation=beir_folders":
+        values = [f"evaluation.folder={tmp_path / 'beir'}"]
+        for name in composed(option).evaluation.collections:
+            (tmp_path / "beir" / name / "qrels").mkdir(parents=True)
+            for file in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+                (tmp_path / "beir" / name / file).touch()
+    if parts := PARTS.get(option):
+        with pytest.raises(ConfigError, match=f"^{group}\\."):
+            check(Cell((option,), "", config.resolved(composed(option))))
+        values += parts
+    if option in (
+        "data=beir",
+        "data=files",
+        "data=ir_datasets",
+    ):  # hold out no dev queries by themselves
         values.append("evaluation.interpolate=false")
     cfg = composed(option, *values)
     for _, node in targets(cfg[group]):
