@@ -9,9 +9,27 @@ from scipy import stats
 
 from analysis.scores import Scores
 from analysis.spec import Mean, Row
-from rdx.facts import CollectionFacts
+from rdx.facts import CollectionFacts, TrialFacts
 
 Key = tuple[str, str, str]
+
+
+def declared(facts: Iterable[TrialFacts], collections: Iterable[str]) -> tuple[Mean, ...]:
+    """The means that trials name themselves (``evaluation.means``), over collections shown.
+
+    Of two trials with other test sets under one name, none is.
+    """
+    shown = set(collections)
+    named = [
+        (name, of.corpora) for trial in facts for name, of in trial.over_collections.named.items()
+    ]
+    distinct = dict.fromkeys(named)
+    names = [name for name, _ in distinct]
+    return tuple(
+        Mean(name, of, "arithmetic")
+        for name, of in distinct
+        if names.count(name) == 1 and shown.issuperset(of)
+    )
 
 
 def averaged(

@@ -7,13 +7,13 @@ over seeds, and the tests see those per-query means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
-from analysis.means import over_collections
+from analysis.means import declared, over_collections
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Row, Spec
 from analysis.trials import Trials
@@ -104,6 +104,7 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
     """
     facts = collection_facts(trials.facts)
     collections = spec.collections or tuple(facts)
+    spec = replace(spec, means=spec.means or declared(trials.facts.values(), collections))
     signatures = {row.name: signatures_of(row, trials) for row in spec.rows}
     columns = series(trials.frame, collections, spec.measures)
     places = [(c, m) for c in collections for m in spec.measures]

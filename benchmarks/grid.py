@@ -60,7 +60,7 @@ def finish(cell: Cell, queries: int) -> None:
     table = table.assign(collection="pydocs", system="student", measure="nDCG@10")
 
     def evaluated(folder: Path) -> None:
-        Evaluated.write(folder, facts, table, {}, cell.cfg)
+        Evaluated.write(folder, facts, table, cell.cfg)
 
     for step in stages.steps(Parts(cell.cfg)):
         write = evaluated if step == stages.LAST else _nothing

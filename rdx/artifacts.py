@@ -7,6 +7,7 @@ files are called is known here alone; a folder of another stage is read through 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -192,18 +193,21 @@ class Evaluated(Artifact):
         return _mapping(self.folder / CONFIG)
 
     @classmethod
+    def write_runs(cls, folder: Path, name: str, systems: Mapping[str, pd.DataFrame]) -> None:
+        """Write the runs of a test set, by system."""
+        (folder / RUNS).mkdir(exist_ok=True)
+        for system, ranking in systems.items():
+            rankings.write_trec(ranking, folder / RUNS / f"{name}.{system}.run.gz", system)
+
+    @classmethod
     def write(
         cls,
         folder: Path,
         facts: TrialFacts,
         per_query: pd.DataFrame,
-        runs: dict[str, pd.DataFrame],
         config: dict[str, Any],
     ) -> None:
-        """Write the files of this artifact; `runs` are rankings by the name of their run."""
-        (folder / RUNS).mkdir(exist_ok=True)
-        for name, ranking in runs.items():
-            rankings.write_trec(ranking, folder / RUNS / f"{name}.run.gz", name.rpartition(".")[2])
+        """Write the files of this artifact, but for its runs."""
         rankings.write_parquet(per_query, folder / PER_QUERY)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (folder / CONFIG).write_text(text, encoding="utf-8")

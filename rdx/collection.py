@@ -76,6 +76,19 @@ class Collection:
             return self.passages.holds(doc_ids)
         return np.array([doc_id in self.passages for doc_id in doc_ids], dtype=bool)
 
+    def ordered(self, ids: Iterable[str], seed: int) -> list[str]:
+        """Put some of its query ids into the order whose beginnings are samples.
+
+        That of `sample_queries`.
+        """
+        return sample_queries(ids, None, seed)
+
+    def sample(
+        self, ids: Iterable[str], n: int | None, seed: int, key: str = "queries"
+    ) -> list[str]:
+        """Draw a sample of some of its query ids; parameters and errors as of `sample_queries`."""
+        return _first(self.ordered(ids, seed), n, key)
+
     def subset(self, query_ids: Iterable[str]) -> "Collection":
         """Restrict queries and qrels to some queries; the passages are shared, not copied.
 
@@ -158,8 +171,83 @@ def sample_queries(ids: Iterable[str], n: int | None, seed: int, key: str = "que
     ordered = sorted(
         dict.fromkeys(ids), key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest()
     )
+    return _first(ordered, n, key)
+
+
+def _first(ordered: list[str], n: int | None, key: str) -> list[str]:
+    """The first n; None: all."""
     if n is None:
         return ordered
     if not 0 <= n <= len(ordered):
         raise ValueError(f"{key}={n}: {counted(len(ordered), 'query')} to draw from")
     return ordered[:n]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(Collection):
+    """Several collections as one.
+
+    Every id of a query or passage is that of its part with the name of the part before it, as in
+    ``web/1048585`` (`in_part`), so that equal ids of two parts never meet.
+
+    Parameters
+    ----------
+    parts
+        The collections by name, whole; their ids have no name before them.
+    shares
+        What of a sample of queries each part has, relative to the others; of those that have any.
+    """
+
+    parts: Mapping[str, Collection] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    def ordered(self, ids: Iterable[str], seed: int) -> list[str]:
+        """Put query ids into an order of which every beginning has the shares.
+
+        Of a part, the queries come in the order that they have in the part alone. Whose turn it is
+        decides the method of Webster and Sainte-Laguë: the part whose (2 n + 1) / share is lowest,
+        n being how many of its queries there are so far (of equals, the first part). It ends with
+        the first part that has no more when its turn comes, so that the order may hold fewer ids
+        than were given.
+        """
+        own = {name: sample_queries(known, None, seed) for name, known in by_part(ids).items()}
+        turns = [
+            ((2 * n + 1) / self.shares[name], place, name, n)
+            for place, name in enumerate(self.shares)
+            for n in range(len(own.get(name, ())) + 1)  # the last is the turn that it misses
+        ]
+        chosen = []
+        for _, _, name, n in sorted(turns):
+            if n == len(own.get(name, ())):
+                break
+            chosen.append(in_part(name, own[name][n]))
+        return chosen
+
+    def sample(
+        self, ids: Iterable[str], n: int | None, seed: int, key: str = "queries"
+    ) -> list[str]:
+        """Draw a sample with these shares; an error names the part that has too few queries."""
+        known = list(ids)
+        ordered = self.ordered(known, seed)
+        if n is not None and n > len(ordered):
+            drawn, sizes = by_part(ordered), by_part(known)
+            short = [p for p in self.shares if len(drawn.get(p, ())) == len(sizes.get(p, ()))]
+            raise ValueError(
+                f"{key}={n}: with these shares {counted(len(ordered), 'query')} can be drawn, "
+                f"since {', '.join(short)} has no more; null takes as many as that"
+            )
+        return _first(ordered, n, key)
+
+
+def in_part(name: str, own: str) -> str:
+    """The id of a query or passage of a part."""
+    return f"{name}/{own}"
+
+
+def by_part(ids: Iterable[str]) -> dict[str, list[str]]:
+    """Ids of several parts as each has them, by its name."""
+    own: dict[str, list[str]] = {}
+    for one in ids:
+        name, _, rest = one.partition("/")
+        own.setdefault(name, []).append(rest)
+    return own

@@ -13,8 +13,8 @@ requires
 paid
     of a backend: whether every answer may cost money;
 needs, gives
-    of a loss: what it reads of a teacher; of a teacher: what it gives beyond an order of passages,
-    each with the values of its own fields that this takes;
+    of a loss, or of what picks training lists: what it reads of a teacher; of a teacher: what it
+    gives beyond an order of passages, each with the values of its own fields that this takes;
 scales, scale
     of a loss: which scales of a teacher's scores it accepts (None, as without: all); of a teacher
     that gives scores: a field (`rdx.rankings.Scale`), the scale that a student is given them in;

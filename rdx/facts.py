@@ -525,10 +525,21 @@ class Means:
 
 @dataclass(frozen=True, kw_only=True)
 class OverCollections:
-    """Means over collections; and, if corpora were pooled, the paper's."""
+    """Means over collections.
+
+    Attributes
+    ----------
+    collections
+        Over all that take part.
+    paper_compat
+        The paper's, if corpora were pooled.
+    named
+        Those of ``evaluation.means``, each over the test sets that its `corpora` are.
+    """
 
     collections: Means
     paper_compat: Means | None = None
+    named: dict[str, Means] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

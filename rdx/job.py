@@ -12,10 +12,12 @@ from pydantic import JsonValue
 from rdx import accounting, config
 from rdx.arguments import near
 from rdx.artifacts import weights_in
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.config import Cell
+from rdx.data.mixture import Mixture
 from rdx.facts import Counts
 from rdx.parts import Budget, DataSource, Loss, OnStep, Redrawn, Sampler, Teacher
+from rdx.samplers.by_part import ByPart, of_mixture
 from rdx.samplers.others import Others
 from rdx.store import Store
 from rdx.tracking import Tracking, Trial, Unrecorded
@@ -88,7 +90,9 @@ class Parts:
     @cached_property
     def sampler(self) -> Sampler:
         """Where training candidates come from, in the first place."""
-        return self.others(self.redrawn.first if self.redrawn else self._build("sampler"))
+        if self.redrawn is not None:
+            return self.in_training(self.redrawn.first, "sampler.first")
+        return self.in_training(self._build("sampler"), "sampler")
 
     @cached_property
     def depth(self) -> Depth:
@@ -109,7 +113,9 @@ class Parts:
     def prefinetune(self) -> Prefinetune | None:
         """Stage 1; None: the student begins as it comes."""
         stage: Prefinetune | None = self._build("prefinetune")
-        return stage and replace(stage, sampler=self.others(stage.sampler))
+        if stage is None:
+            return None
+        return replace(stage, sampler=self.in_training(stage.sampler, "prefinetune.sampler"))
 
     @cached_property
     def loss(self) -> Loss | None:
@@ -141,12 +147,37 @@ class Parts:
         """Where the trial is recorded."""
         return self._build("tracking")
 
-    def others(self, sampler: Sampler) -> Sampler:
-        """A sampler of this cell, without queries' own passages if evaluation.self_retrieval=drop.
+    def in_training(self, sampler: Sampler, key: str) -> Sampler:
+        """A sampler of this cell as it works on the training collection (`on`)."""
+        return on(self.data, sampler, self.evaluation.self_retrieval, key)
 
-        It holds for every role, so that a student is trained on what it is tested on.
-        """
-        return Others(sampler) if self.evaluation.self_retrieval == "drop" else sampler
+    def in_test(self, name: str) -> Sampler:
+        """The first stage of a test set (`on`)."""
+        evaluation, test = self.evaluation, self.evaluation.collections[name]
+        key = f"evaluation.collections.{name}.first_stage"
+        return on(test.data, test.first_stage, evaluation.self_retrieval_of(name), key)
+
+
+def on(data: DataSource, sampler: Sampler, self_retrieval: str | None, key: str) -> Sampler:
+    """A sampler as it works on a collection.
+
+    Of a mixture, it searches each query's own part; with self_retrieval="drop", it leaves out
+    queries' own passages. The cell's rule holds in training, too, so that a student is trained on
+    what it is tested on.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key of the sampler, if it is for other parts, or for those of no mixture.
+    """
+    names = list(data.parts) if isinstance(data, Mixture) else []
+    if not names and isinstance(sampler, ByPart):
+        raise config.ConfigError(f"{key}: is for the parts of a mixture (data=mixture)")
+    try:
+        whole = of_mixture(sampler, names) if names else sampler
+    except ValueError as error:
+        raise config.ConfigError(f"{key}.{error}") from error
+    return Others(whole) if self_retrieval == "drop" else whole
 
 
 def _origin(node: dict[str, Any]) -> Origin:
@@ -192,8 +223,7 @@ class Source:
                 f"collection {split.name!r}, split {self.split!r}: no query has a judgement, so "
                 "that nothing can be measured on it; give qrels, or another split"
             )
-        count = None if self.queries is None else min(self.queries, len(judged))
-        return split.subset(sample_queries(judged, count, 0))
+        return split.subset(split.ordered(judged, 0)[: self.queries])
 
 
 def test_role(name: str) -> str:
@@ -242,10 +272,11 @@ def source(parts: Parts, role: str) -> Source:
         sampler, size = evaluation.dev_first_stage, evaluation.dev_queries
         if sampler is None:
             raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
-        return Source(parts.data, parts.others(sampler), "dev", size, evaluation.k)
-    test = evaluation.collections[test_name(role)]
-    first_stage = parts.others(test.first_stage)
-    return Source(test.data, first_stage, test.split, test.queries, evaluation.k)
+        sampler = parts.in_training(sampler, "evaluation.dev_first_stage")
+        return Source(parts.data, sampler, "dev", size, evaluation.k)
+    name = test_name(role)
+    test = evaluation.collections[name]
+    return Source(test.data, parts.in_test(name), test.split, test.queries, evaluation.k)
 
 
 @dataclass

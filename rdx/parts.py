@@ -28,7 +28,10 @@ WINDOWS = "windows.parquet"  # where a teacher may leave a table of what it aske
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Where a collection comes from."""
+    """Where a collection comes from.
+
+    One whose `has_dev` is false has no split "dev", so that what needs it is refused at once.
+    """
 
     def prepare(self, folder: Path) -> None:
         """Lay out in a folder what takes long to make of the collection, for all its splits."""

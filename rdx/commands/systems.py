@@ -76,7 +76,7 @@ def _say_what_is_odd(testbed: Testbed, name: str, scored: Sequence[Scored]) -> N
             print(accounting.block(row.system, row.run.counts, {}))
         for message in row.run.warnings():
             print(f"WARNING  {row.system}: {message}")
-        rule = testbed.evaluation.self_retrieval
+        rule = testbed.evaluation.self_retrieval_of(name)
         accounting.warn_of_own(row.system, row.run.ranking, test, rule)
 
 
@@ -120,8 +120,10 @@ def import_(arguments: Sequence[str]) -> None:
         return _import_all(testbed, options)
     runs = _runs(options, testbed.names)
     trial = systems.register(testbed, options.name, runs, options.outside == "drop", options.source)
-    for name, mean in trial.over_collections.collections.arithmetic.items():
-        print(f"   {name:42} {mean:.4f}")
+    over = trial.over_collections
+    for head, means in (("", over.collections), *((f"{n}/", m) for n, m in over.named.items())):
+        for name, mean in means.arithmetic.items():
+            print(f"   {head + name:42} {mean:.4f}")
     print(f"Registered run:{options.name} on {', '.join(runs)}; signature: {trial.signature}")
 
 

@@ -6,9 +6,10 @@ import dataclasses
 import importlib.util
 import inspect
 import json
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ValidationError
 
@@ -18,7 +19,7 @@ from rdx.config.classes import class_named, lineage, places
 from rdx.config.paths import blank
 from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
 from rdx.config.wrong import or_null, placed, wrong
-from rdx.declared import converted
+from rdx.declared import converted, types_of
 from rdx.faults import line
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def build(node: Any, where: str) -> Any:
         cls = class_named(target)
     except ConfigError as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from error
-    arguments = {k: build(v, f"{where}.{k}") for k, v in node.items() if k != "_target_"}
+    kinds = types_of(cls)
+    arguments = {
+        k: build(_classed(v, kinds.get(k)), f"{where}.{k}")
+        for k, v in node.items()
+        if k != "_target_"
+    }
     valid = inspect.signature(cls).parameters
     for key in arguments:
         if key not in valid:
@@ -70,6 +76,18 @@ def build(node: Any, where: str) -> Any:
         raise ConfigError(wrong(error, cls, arguments, where)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(placed(str(error), where, valid)) from error
+
+
+def _classed(node: Any, kind: Any) -> Any:
+    """Of a field with objects of one class by name, the nodes with that class as their target."""
+    while typing.get_origin(kind) is Annotated:
+        kind = kind.__origin__
+    cls = next(iter(typing.get_args(kind)[1:]), None)
+    of_class = typing.get_origin(kind) is Mapping and dataclasses.is_dataclass(cls)
+    if not of_class or not isinstance(node, dict) or not isinstance(cls, type):
+        return node
+    target = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
+    return {k: {**target, **v} if isinstance(v, dict) else v for k, v in node.items()}
 
 
 def built(node: Any, where: str) -> Any:
@@ -235,7 +253,7 @@ def _check_dev(cfg: Config) -> None:
     if isinstance(cfg["loss"], dict) and trainer.validate_on is None:
         wants["trainer.validate_every"] = trainer.validate_every
     for key, value in wants.items():
-        if value and getattr(part(cfg, "data"), "dev", 1) == 0:
+        if value and not getattr(part(cfg, "data"), "has_dev", True):
             off = "false" if value is True else "null"
             raise ConfigError(
                 f"{key}={str(value).lower()}: needs dev queries; give data.dev=0.1, or {key}={off}"

@@ -290,7 +290,8 @@ def _references(cfg: DictConfig) -> dict[str, set[str]] | None:
     """`Base.refers` of a configuration; None if some reference is not a plain path."""
     references: dict[str, set[str]] = {}
     for name, node in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
-        inner = re.findall(r"\$\{([^}]*)", json.dumps(node).replace("${rdx.test_set:}", ""))
+        # rdx's own look at nothing outside of a node
+        inner = re.findall(r"\$\{([^}]*)", re.sub(r"\$\{rdx\.\w+:\}", "", json.dumps(node)))
         if not all(re.fullmatch(r"[A-Za-z_][\w.]*", path) for path in inner):
             return None
         references[str(name)] = {path.split(".")[0] for path in inner}

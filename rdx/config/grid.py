@@ -24,8 +24,8 @@ from rdx.grids import SubGrid
 def cells(what: str | Sequence[str]) -> list[Cell]:
     """Every possible cell of an experiment, by its name, or of a list of Hydra overrides.
 
-    Cells that a constraint excludes, or whose teacher cannot give what their loss needs, are left
-    out; see `split`.
+    Cells that a constraint excludes, or whose teacher cannot give what their loss or the picker of
+    their lists needs, are left out; see `split`.
 
     Raises
     ------
@@ -77,30 +77,40 @@ def _cell(
 
 
 def impossible(cfg: Config) -> str:
-    """Why a cell's loss cannot learn from its teacher; "" if it can.
+    """Why a cell's loss, or what picks its lists, cannot work with its teacher; "" if they can.
 
-    Every loss learns from an order of passages, which every teacher gives; what some need beyond
-    it, and what teachers give, is declared by their classes.
+    Every teacher gives an order of passages; what a loss or a picker needs beyond it, and what
+    teachers give, is declared by their classes.
     """
     if not isinstance(cfg["loss"], dict) or not isinstance(cfg["teacher"], dict):
         return ""
-    teacher = part(cfg, "teacher")
+    return next(_objections(cfg, part(cfg, "teacher")), "")
+
+
+def _objections(cfg: Config, teacher: Any) -> Iterator[str]:
+    """Why a teacher does not fit what learns from it."""
     name, scale = type(teacher).__name__, getattr(teacher, "scale", "none")
     if scale != "none" and not _gives(teacher, "scores"):
-        return f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
-    for _, loss in parts(part(cfg, "loss"), "loss"):  # a sum, and its losses
-        needs, accepted = getattr(loss, "needs", "ranks"), getattr(loss, "scales", None)
+        yield f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
+    for kind, one in _taught(cfg):
+        needs, accepted = getattr(one, "needs", "ranks"), getattr(one, "scales", None)
         if needs != "ranks" and not _gives(teacher, needs):
-            return (
-                f"loss {type(loss).__name__} needs {needs}, which teacher {name} does not give; "
+            yield (
+                f"{kind} {type(one).__name__} needs {needs}, which teacher {name} does not give; "
                 f"those that do: {', '.join(dict.fromkeys(_giving(needs)))}"
             )
         if accepted is not None and scale not in accepted:
-            return (
-                f"loss {type(loss).__name__} does not accept teacher scores as "
+            yield (
+                f"{kind} {type(one).__name__} does not accept teacher scores as "
                 f"teacher.scale={scale} gives them; scales that it does: {', '.join(accepted)}"
             )
-    return ""
+
+
+def _taught(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """What learns from the teacher, each with what it is; of a sum, its losses, too."""
+    yield from (("loss", loss) for _, loss in parts(part(cfg, "loss"), "loss"))
+    if isinstance(cfg["depth"], dict):
+        yield "depth.lists", part(cfg, "depth").lists
 
 
 def _gives(teacher: Any, what: str) -> bool:

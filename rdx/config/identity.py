@@ -49,9 +49,9 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
         answers.
     """
     if isinstance(thing, Mapping):
-        return {str(key): identity(value) for key, value in thing.items()}
+        return {str(key): identity(value, without) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
-        return [identity(value) for value in thing]
+        return [identity(value, without) for value in thing]
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     cls: type = type(thing)
@@ -60,7 +60,7 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     for name in _fields(thing):
         field_marks = marks(cls).get(name, ())
         if left_out.isdisjoint(field_marks):
-            known[name] = _value(getattr(thing, name), field_marks, PASSAGES == without)
+            known[name] = _value(getattr(thing, name), field_marks, without)
     if "revision" in known and known["revision"] is None and _has(cls, MODEL):
         del known["revision"]  # of an asset or a folder, whose content is told
     if engines := getattr(cls, "engines", ()):
@@ -70,14 +70,14 @@ def identity(thing: Any, without: frozenset[Mark] = frozenset()) -> JsonValue:
     return known
 
 
-def _value(value: Any, field_marks: tuple[Any, ...], passages: bool) -> JsonValue:
+def _value(value: Any, field_marks: tuple[Any, ...], without: frozenset[Mark]) -> JsonValue:
     """What a field decides, given its marks."""
     for mark in field_marks:
-        if isinstance(mark, DecidedBy) or (passages and isinstance(mark, PassagesBy)):
+        if isinstance(mark, DecidedBy) or (without == PASSAGES and isinstance(mark, PassagesBy)):
             return mark.of(value)
     if reads(field_marks, value) and Path(value).exists():
         return content(Path(value))  # not its place
-    return identity(value)
+    return identity(value, without)
 
 
 def _fields(thing: Any) -> list[str]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
-from omegaconf import Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
+from rdx import folders
 from rdx.declared import SEEDS
 from rdx.faults import Mendable
 
@@ -83,7 +85,23 @@ def _test_set(*, _parent_: Node) -> str:
     return str(test_set._key()) if test_set is not None else ""
 
 
+def _first_stage(*, _root_: DictConfig, _parent_: Node) -> Config:
+    """${rdx.first_stage:} of a test set: its run in the folder evaluation.runs; null: BM25."""
+    runs = _root_.evaluation.runs
+    if runs is None:
+        return _sampler("bm25")
+    return {**_sampler("recorded"), "run": f"{runs}/{_parent_._key()}.run"}
+
+
+def _sampler(option: str) -> Config:
+    """The keys of an option of the group sampler, with their defaults."""
+    text = folders.options("sampler")[option].read_text(encoding="utf-8")
+    keys: Config = yaml.safe_load(text)
+    return keys
+
+
 OmegaConf.register_new_resolver("rdx.test_set", _test_set, replace=True)
+OmegaConf.register_new_resolver("rdx.first_stage", _first_stage, replace=True)
 
 
 # What Hydra takes as the key of an override.

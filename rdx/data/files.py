@@ -1,46 +1,19 @@
 """Load a collection from files: a corpus, queries and, if there are any, qrels."""
 
 import tempfile
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 from annotated_types import MinLen
 from pydantic import AfterValidator
 
-from rdx import facts
-from rdx.collection import SPELT_OTHERWISE, Collection
-from rdx.data.blank import NAMED, Empty, of_blank, refuse, without
-from rdx.data.splits import oddities, of_split, qrels_of
-from rdx.data.texts import ENDINGS, Oddities, StoredTexts, store_texts, unique
+from rdx.collection import Collection
+from rdx.data.blank import Empty
+from rdx.data.layout import collection, lay_out
+from rdx.data.splits import of_split
+from rdx.data.texts import ENDINGS
 from rdx.declared import QUERIES, READ, SPLITS, BelowOne, Positive, settings
-from rdx.rankings import FormatError, alike, has_header, line_of, read_qrels, shown
-
-_TOPICS, _QRELS = "topics.json", "qrels.parquet"
-
-
-@dataclass(frozen=True)
-class _Topics:
-    """Queries, and what is odd in the files.
-
-    Attributes
-    ----------
-    queries
-        All of them, without text too.
-    repeated_texts
-        As of `Files.load`.
-    blank_passages, blank_queries
-        Ids of those without text.
-    alike
-        Judged passage that the corpus lacks -> the one that it has in another spelling.
-    """
-
-    queries: dict[str, str]
-    repeated_texts: int
-    blank_passages: tuple[str, ...]
-    blank_queries: tuple[str, ...]
-    alike: dict[str, str]
 
 
 def _known(path: str) -> str:
@@ -121,25 +94,7 @@ class Files:
             with empty="error", if passages or queries have no text.
         """
         self.check()
-        queries, odd_queries = unique(self.queries)
-        qrels = self._read_qrels(queries)
-        qrels.to_parquet(folder / _QRELS, index=False)
-        odd = store_texts(self.corpus, folder, self.max_words, drop=self.empty == "drop")
-        if self.empty == "error":
-            refuse(
-                *(list(odd.blank), list(odd_queries.blank)),
-                {"passage": _first(self.corpus, odd), "query": _first(self.queries, odd_queries)},
-            )
-        passages = StoredTexts(folder)
-        absent = [d for d in qrels["doc_id"].unique() if d not in passages and d not in odd.blank]
-        topics = _Topics(
-            queries,
-            odd.repeated,
-            tuple(odd.blank),
-            tuple(odd_queries.blank),
-            alike(absent, passages),
-        )
-        (folder / _TOPICS).write_text(facts.dump(topics), encoding="utf-8")
+        lay_out(folder, self.corpus, self.queries, self._qrels, self.max_words, self.empty)
 
     def load(self, split: str = "all", folder: Path | None = None) -> Collection:
         """Load the collection with the queries of a split; passages stay on disk.
@@ -174,46 +129,19 @@ class Files:
             with tempfile.TemporaryDirectory() as scratch:
                 self.prepare(Path(scratch))
                 return self.load(split, Path(scratch))  # mapped files outlive their names
-        topics = facts.parse(_Topics, (folder / _TOPICS).read_bytes())
-        queries, qrels = of_split(
-            *(topics.queries, pd.read_parquet(folder / _QRELS), split, self.dev, self.queries)
+        return collection(
+            *(folder, self.name, tuple(self._qrels)),
+            partial(of_split, split=split, dev=self.dev, where=self.queries),
+            where=self.queries,
+            empty=self.empty,
+            judged=self.judged,
         )
-        counts = {"repeated_texts": topics.repeated_texts}
-        examples = {}
-        counts |= of_blank(queries, qrels, topics.blank_passages, topics.blank_queries)
-        if self.empty == "drop":
-            queries, qrels = without(topics.blank_queries, queries, qrels, self.queries)
-        passages = StoredTexts(folder)
-        if self.qrels is not None:
-            absent = [doc_id for doc_id in qrels["doc_id"] if doc_id not in passages]
-            otherwise = [doc_id for doc_id in absent if doc_id in topics.alike]
-            counts["qrels_without_passage"] = len(absent)
-            counts[SPELT_OTHERWISE] = len(otherwise)
-            examples[SPELT_OTHERWISE] = shown({d: topics.alike[d] for d in otherwise})
-            counts |= oddities(queries, qrels)
-            if self.judged:
-                judged = set(qrels["query_id"])
-                queries = {q: text for q, text in queries.items() if q in judged}
-        return Collection(self.name, queries, passages, qrels, counts, examples)
 
-    def _read_qrels(self, queries: dict[str, str]) -> pd.DataFrame:
-        if self.qrels is None:
-            return qrels_of()
-        qrels = read_qrels(self.qrels)
-        unknown = (~qrels["query_id"].isin(list(queries))).to_numpy()
-        if unknown.any():
-            row = int(unknown.argmax()) + has_header(self.qrels)
-            ids = list(qrels["query_id"][unknown].unique())
-            more = ", ".join(map(repr, ids[1:NAMED]))
-            otherwise = "; ".join(shown(alike(ids, queries)))
-            raise FormatError(
-                f"{self.qrels}:{line_of(self.qrels, row)}: query {ids[0]!r} is not in "
-                f"{self.queries} ({len(ids)} such queries{f', also {more}' if more else ''})"
-                + (f"; it has in another spelling: {otherwise}" if otherwise else "")
-            )
-        return qrels
+    @property
+    def has_dev(self) -> bool:
+        """Whether queries are held out."""
+        return self.dev > 0
 
-
-def _first(path: str, odd: Oddities) -> str:
-    """File and line of the first text of which nothing can be seen."""
-    return f"{path}:{next(iter(odd.blank.values()), 0)}"
+    @property
+    def _qrels(self) -> dict[str, str]:
+        return {} if self.qrels is None else {"all": self.qrels}

@@ -53,6 +53,11 @@ class IrDatasets:
         """Name of the collection: the id."""
         return self.id
 
+    @property
+    def has_dev(self) -> bool:
+        """Whether queries are held out."""
+        return self.dev > 0
+
     def check(self) -> None:
         """Raise ValueError if ir_datasets has no such data set; nothing is fetched."""
         _find(self.id)

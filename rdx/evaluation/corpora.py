@@ -149,27 +149,39 @@ def collection_means(
     )
     rows = rows[~pd.MultiIndex.from_frame(rows[["collection", "query_id"]]).isin(shared)]
     rows = rows.assign(corpus=rows.collection.map(kept))
+    return _means(rows, tuple(dict.fromkeys(kept.values())), left_out)
+
+
+def _means(rows: pd.DataFrame, names: tuple[str, ...], left_out: dict[str, str]) -> Means:
+    """Means over the values [corpus, system, measure, value] of some corpora.
+
+    Each corpus weighs the same; systems that some lack are absent.
+    """
     means = rows.groupby(["system", "measure", "corpus"]).value.mean().unstack("corpus").dropna()
     order = pd.MultiIndex.from_frame(rows[["system", "measure"]].drop_duplicates())
     means = means.loc[order[order.isin(means.index)]]  # as declared, not as the alphabet has it
-    names = {key: "/".join(key) for key in means.index}
+    keys = {key: "/".join(key) for key in means.index}
     with np.errstate(divide="ignore"):
         geometric = np.exp(np.log(means).mean(axis=1))
     return Means(
-        corpora=tuple(dict.fromkeys(kept.values())),
+        corpora=names,
         left_out=left_out,
-        arithmetic={names[key]: float(value) for key, value in means.mean(axis=1).items()},
-        geometric={names[key]: float(value) for key, value in geometric.items()},
+        arithmetic={keys[key]: float(value) for key, value in means.mean(axis=1).items()},
+        geometric={keys[key]: float(value) for key, value in geometric.items()},
     )
 
 
 def over_collections(
-    table: pd.DataFrame, collections: Mapping[str, CollectionFacts]
+    table: pd.DataFrame,
+    collections: Mapping[str, CollectionFacts],
+    named: Mapping[str, Sequence[str]] | None = None,
 ) -> OverCollections:
-    """The means over collections and, if corpora were pooled, the paper's.
+    """The means over collections; if corpora were pooled, the paper's; and those with a name.
 
-    The paper's keep degenerate collections; a corpus counts if one of its test sets does.
+    The paper's keep degenerate collections; a corpus counts if one of its test sets does. One with
+    a name is over the test sets `named` for it, whatever corpus they have.
     """
+    by_set = table.rename(columns={"collection": "corpus"})
     pools = {
         name: replace(facts, in_mean=any(collections[part].in_mean for part in facts.pooled))
         for name, facts in collections.items()
@@ -178,18 +190,25 @@ def over_collections(
     return OverCollections(
         collections=collection_means(table, collections),
         paper_compat=collection_means(table, pools, degenerate=True) if pools else None,
+        named={
+            name: _means(by_set[by_set.corpus.isin(of)], tuple(of), {})
+            for name, of in (named or {}).items()
+        },
     )
 
 
 def named_means(table: pd.DataFrame, over: OverCollections) -> dict[str, float]:
-    """COLLECTION/SYSTEM/MEASURE -> mean over queries; of several corpora also mean/SYSTEM/MEASURE.
+    """COLLECTION/SYSTEM/MEASURE -> mean over queries.
 
+    Of several corpora also mean/SYSTEM/MEASURE, and NAME/SYSTEM/MEASURE of means with a name.
     `over` is what `over_collections` gave. Measures keep the order of the table.
     """
     values = table.groupby(["collection", "system", "measure"], sort=False).value.mean()
     means = {"/".join(map(str, key)): float(value) for key, value in values.items()}
     if len(over.collections.corpora) > 1:
         means |= {f"mean/{name}": v for name, v in over.collections.arithmetic.items()}
+    for name, of in over.named.items():
+        means |= {f"{name}/{key}": value for key, value in of.arithmetic.items()}
     return means
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import lru_cache
 from typing import Annotated, ClassVar
 
@@ -26,6 +27,7 @@ from rdx.evaluation.measures import MeasureError, measured
 from rdx.evaluation.quality import Gates
 from rdx.parts import DataSource, Sampler
 
+SelfRetrieval = Annotated[str, one_of("drop", "keep")] | None
 MEAN = "mean"  # stands where a collection's name does in names of means over collections
 
 
@@ -48,6 +50,8 @@ class TestSet:
         corpora are averaged; None = a corpus of its own.
     in_mean
         Whether it takes part in means over collections.
+    self_retrieval
+        As of `Evaluation`, for this test set alone; None: as for all of them.
     """
 
     __test__: ClassVar[bool] = False  # not a test case of pytest
@@ -58,6 +62,7 @@ class TestSet:
     queries: Positive | None = None
     corpus: Annotated[str, MinLen(1)] | None = None
     in_mean: bool = True
+    self_retrieval: SelfRetrieval = None
 
 
 @settings(frozen=True)
@@ -71,6 +76,10 @@ class Evaluation:
     measures
         ir_measures strings, relevance thresholds included, e.g. "RR(rel=2)@10". The first decides
         on weights, health and ceilings.
+    means
+        Names of test sets by the name of a mean over them: one number, in which each of them weighs
+        the same, degenerate ones too. So of several first stages of a collection, which are a test
+        set each.
     k
         Passages of the first stage that are re-ranked.
     ties
@@ -105,7 +114,9 @@ class Evaluation:
     efficiency_queries
         Queries that are timed, at most.
     runs
-        Folder that the options `trec_dl` and `tirex` take first stages from; theirs alone.
+        Folder that options take first stages from, one TREC run a test set; theirs alone.
+    folder
+        Folder that the option `beir_folders` takes collections from; its alone.
     max_tokens
         A batch holds at most this many tokens. Not part of the identity.
     """
@@ -113,9 +124,10 @@ class Evaluation:
     collections: Annotated[Mapping[str, TestSet], MinLen(1)]
     measures: Annotated[Texts, MinLen(1)]
     dev_first_stage: Annotated[Sampler | None, Group("sampler")] = None
+    means: Mapping[str, Annotated[Texts, MinLen(2)]] = field(default_factory=dict)
     k: Positive = 100
     ties: Annotated[str, one_of(*tied_orders.RULES)] = "trec_eval"
-    self_retrieval: Annotated[str, one_of("drop", "keep")] | None = None
+    self_retrieval: SelfRetrieval = None
     gates: Gates = Gates()
     paper_compat: bool = False
     interpolate: bool = False
@@ -124,6 +136,7 @@ class Evaluation:
     efficiency: NotNegative = 0
     efficiency_queries: Positive = 32
     runs: Annotated[str | None, READ, SCHEDULES] = None  # the files in it are told by their content
+    folder: Annotated[str | None, READ, SCHEDULES] = None  # likewise
     max_tokens: Annotated[Positive, SCHEDULES] = 4096
 
     def __post_init__(self) -> None:
@@ -133,14 +146,32 @@ class Evaluation:
             tied_orders.check(self.measures)
         if self.interpolate and self.dev_first_stage is None:
             raise ValueError("interpolate=true: needs a sampler as evaluation.dev_first_stage")
-        for name in self.collections:
+        for key, name in (*self._keys("collections"), *self._keys("means")):
             if name.endswith(".pooled"):
-                raise ValueError(f"collections.{name}: such names are for paper_compat=true")
+                raise ValueError(f"{key}: such names are for paper_compat=true")
             if name == MEAN or not re.fullmatch(r"[\w+-][\w.+-]*", name):
                 raise ValueError(
-                    f"collections.{name}: names files and results; give it letters, digits and "
+                    f"{key}: names files and results; give it letters, digits and "
                     f"any of _ . + - alone, and not {MEAN!r}"
                 )
+        for name, of in self.means.items():
+            if name in self.collections:
+                raise ValueError(f"means.{name}: a test set has this name")
+            unknown = [one for one in of if one not in self.collections]
+            if unknown or len(set(of)) < len(of):
+                wrong = f"there is no test set {unknown[0]!r}" if unknown else "one is there twice"
+                raise ValueError(
+                    f"means.{name}: {wrong}; name others, or leave the mean out: "
+                    f"~evaluation.means.{name}"
+                )
+
+    def _keys(self, field_name: str) -> list[tuple[str, str]]:
+        """Keys of a field, each with its last part."""
+        return [(f"{field_name}.{name}", name) for name in getattr(self, field_name)]
+
+    def self_retrieval_of(self, name: str) -> str | None:
+        """The rule for a test set."""
+        return self.collections[name].self_retrieval or self.self_retrieval
 
     def check(self) -> None:
         """Compute the measures of a toy: some need a program or a package that may be lacking.

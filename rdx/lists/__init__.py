@@ -5,7 +5,15 @@
 """
 
 from rdx.lists.depth import MODES, Depth
-from rdx.lists.picks import HalfTopHalfRandom, LogRank, RandomDepth, SingleRelevant, Top
+from rdx.lists.picks import (
+    HalfTopHalfRandom,
+    HeadAndBand,
+    LogRank,
+    RandomDepth,
+    ScoreQuantiles,
+    SingleRelevant,
+    Top,
+)
 from rdx.lists.pools import Pools
 from rdx.lists.training import (
     Drawn,
@@ -23,10 +31,12 @@ __all__ = [
     "Depth",
     "Drawn",
     "HalfTopHalfRandom",
+    "HeadAndBand",
     "Lists",
     "LogRank",
     "Pools",
     "RandomDepth",
+    "ScoreQuantiles",
     "SingleRelevant",
     "Top",
     "TrainingList",

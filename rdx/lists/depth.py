@@ -53,12 +53,10 @@ class Depth:
         """Check values together."""
         if self.mode != "relabel" and self.pool < self.k:
             raise ValueError(f"pool={self.pool}: must be at least depth.k={self.k}")
-        if self.lists.changes and self.asked <= self.k:
-            raise ValueError(
-                f"lists={type(self.lists).__name__}: there is nothing to draw from, the "
-                f"teacher ranks no more than depth.k={self.k} passages; give a depth.pool above "
-                'that, and a depth.mode other than "relabel"'
-            )
+        try:
+            self.lists.check_depth(self.k, self.asked)
+        except ValueError as error:
+            raise ValueError(f"lists={type(self.lists).__name__}: {error}") from error
 
     @property
     def asked(self) -> int:

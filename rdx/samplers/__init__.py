@@ -8,6 +8,7 @@ and what it is itself (`fingerprint`).
 from typing import TYPE_CHECKING
 
 from rdx.samplers.bm25 import BM25, VARIANTS
+from rdx.samplers.by_part import ByPart, of_mixture
 from rdx.samplers.colbert import ColBERT
 from rdx.samplers.others import Others
 from rdx.samplers.recorded import Recorded, top
@@ -17,7 +18,18 @@ from rdx.samplers.uniform import Random
 if TYPE_CHECKING:
     from rdx.parts import Redrawn, Sampler
 
-    _fit: tuple[type[Sampler], ...] = (BM25, ColBERT, Others, Random, Recorded)
+    _fit: tuple[type[Sampler], ...] = (BM25, ByPart, ColBERT, Others, Random, Recorded)
     _redraws: type[Redrawn] = Reranked
 
-__all__ = ["BM25", "VARIANTS", "ColBERT", "Others", "Random", "Recorded", "Reranked", "top"]
+__all__ = [
+    "BM25",
+    "VARIANTS",
+    "ByPart",
+    "ColBERT",
+    "Others",
+    "Random",
+    "Recorded",
+    "Reranked",
+    "of_mixture",
+    "top",
+]

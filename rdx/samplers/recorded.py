@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,8 @@ class Recorded:
     run: Annotated[str, READ, RELEASED]
     order: Annotated[str, one_of("score", "rank")] = "score"
     missing: Annotated[str, one_of("error", "drop")] = "error"
+
+    from_file: ClassVar[bool] = True  # queries and passages are those that a file names
 
     def check(self) -> None:
         """Raise FileNotFoundError if the file is not there."""

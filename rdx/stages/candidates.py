@@ -10,7 +10,7 @@ import pandas as pd
 from rdx import accounting
 from rdx import evaluation as ev
 from rdx.artifacts import Candidates, Tokenised
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.facts import Count, QuerySample
 from rdx.job import REDRAWS, TRAINING, Job
 from rdx.samplers import top
@@ -25,7 +25,7 @@ def rank_candidates(job: Job, inputs: Inputs, folder: Path) -> None:
     sampler, depth, redrawn = job.parts.sampler, job.parts.depth, job.parts.redrawn
     # of a given run, only the queries that it has can be drawn
     known = sampler.covered(queries.queries, index)
-    chosen = queries.subset(sample_queries(known, depth.queries, depth.seed, "depth.queries"))
+    chosen = queries.subset(queries.sample(known, depth.queries, depth.seed, "depth.queries"))
     ranking = sampler.candidates(chosen, redrawn.pool if redrawn else depth.asked, index)
     accounting.warn(queries)
     rule = job.parts.evaluation.self_retrieval

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rdx.artifacts import TeacherRanking
-from rdx.collection import sample_queries
 from rdx.job import TRAINING, Job
 from rdx.stages.retrieval import judged, split
 from rdx.stages.stage import Inputs
@@ -24,7 +23,7 @@ def teach(job: Job, inputs: Inputs, folder: Path) -> None:
 def rank_tests(job: Job, inputs: Inputs, folder: Path) -> None:
     """Rank what the first stage found for some test queries."""
     first_stage, test = inputs.first_stage(inputs.role), judged(job, inputs, inputs.role)
-    most = min(job.parts.evaluation.teacher_queries, len(test.queries))
-    chosen = test.subset(sample_queries(test.queries, most, 0))
+    most = job.parts.evaluation.teacher_queries
+    chosen = test.subset(test.ordered(test.queries, 0)[:most])
     candidates = first_stage[first_stage.query_id.isin(chosen.queries)].reset_index(drop=True)
     TeacherRanking.write(folder, job.parts.teacher.rank(candidates, chosen, folder))

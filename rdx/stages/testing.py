@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from pydantic import JsonValue
 
 from rdx import accounting, config
@@ -34,12 +33,11 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
     settings: dict[str, Setting] = {}
     timing: dict[str, Timing] = {}
     tests: dict[str, Tested] = {}
-    runs: dict[str, pd.DataFrame] = {}
     for name in evaluation.collections:
         role = test_role(name)
         test, first_stage = judged(job, inputs, role), inputs.first_stage(role)
         accounting.warn(test)
-        accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval)
+        accounting.warn_of_own(name, first_stage, test, evaluation.self_retrieval_of(name))
         ranking, timing[name] = ev.rerank(
             *(student, first_stage, inputs.tokens(role, student), parts.trainer),
             *(evaluation.max_tokens, f"re-ranking {name}"),
@@ -56,13 +54,15 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
             systems["student+first_stage"] = ev.interpolated(ranking, first_stage, weight)
         labels = inputs.reference(name)
         some_queries = {} if labels is None else {"teacher": ev.as_ranking(labels.ranking)}
-        tests[name] = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
+        tested = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
+        Evaluated.write_runs(folder, name, tested.systems)
+        # only pools look at rankings again: those of deep first stages are let go
+        tests[name] = tested if evaluation.paper_compat else replace(tested, systems={})
         settings[name] = setting(job.parts, name, test)
-        runs |= {f"{name}.{system}": run for system, run in tests[name].systems.items()}
     per_query, collections = ev.by_corpus(evaluation, tests, settings, weight, _selected_on(parts))
     trained = checkpoint.facts
     health = ev.health(per_query, ranking, evaluation.measures[0], trained.training)
-    over_collections = ev.over_collections(per_query, collections)
+    over_collections = ev.over_collections(per_query, collections, evaluation.means)
     facts = TrialFacts(
         signature=job.cell.signature,
         signatures=job.cell.keys,
@@ -77,7 +77,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         checkpoint=trained,
         origins=tuple(_origins(job.cell.cfg)),
     )
-    Evaluated.write(folder, facts, per_query, runs, job.cell.cfg)
+    Evaluated.write(folder, facts, per_query, job.cell.cfg)
 
 
 def _selected_on(parts: Parts) -> list[str]:
@@ -137,7 +137,7 @@ def setting(parts: Parts, name: str, test: Collection) -> Setting:
         queries=len(test.queries),
         k=parts.evaluation.k,
         digest=signature([config.identity(test_set.data), sorted(test.queries)]),
-        first_stage=parts.others(test_set.first_stage).fingerprint(),
+        first_stage=parts.in_test(name).fingerprint(),
         corpus=test_set.corpus,
         in_mean=test_set.in_mean,
     )

@@ -52,7 +52,7 @@ def register(
     tests, settings, odd = {}, {}, {}
     for collection, run in runs.items():
         on = testbed.tests(collection)
-        read = run.read(on.collection, evaluation.self_retrieval)
+        read = run.read(on.collection, evaluation.self_retrieval_of(collection))
         odd[collection] = read.counts
         for message in read.warnings():
             print(f"WARNING  {run.path}: {message}")
@@ -64,7 +64,8 @@ def register(
         settings[collection] = testbed.setting(collection, on.collection)
     imported = _imported(name, runs, odd, source)
     table, facts = ev.by_corpus(evaluation, tests, settings)
-    over = ev.over_collections(table, facts)
+    means = {name: of for name, of in evaluation.means.items() if set(of) <= set(runs)}
+    over = ev.over_collections(table, facts, means)
     trial = TrialFacts(
         signature=_signature(testbed, imported, drop_outside, facts),
         signatures={},

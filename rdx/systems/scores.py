@@ -63,7 +63,7 @@ def evaluate(
             raise config.ConfigError(
                 f"{run.path}: a second system {run.name!r}; rename one of the files"
             )
-        odd[run.name] = run.read(test, evaluation.self_retrieval)
+        odd[run.name] = run.read(test, evaluation.self_retrieval_of(name))
         systems[run.name] = odd[run.name].ranking
     first = testbed.candidates(name, test) if with_first_stage else None
     if first is not None:

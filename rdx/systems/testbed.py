@@ -68,7 +68,8 @@ class Testbed:
             test = self.queries(name)
             first = self.candidates(name, test)
             accounting.warn(test)
-            accounting.warn_of_own(name, first, test, self.evaluation.self_retrieval)
+            rule = self.evaluation.self_retrieval_of(name)
+            accounting.warn_of_own(name, first, test, rule)
             baselines = ev.baselines(name, test, first, self.evaluation)
             self._read[name] = Tests(test, first, baselines)
         return self._read[name]
@@ -78,7 +79,7 @@ class Testbed:
         sampler = self.evaluation.collections[name].first_stage
         if isinstance(sampler, Recorded) and sampler.missing == "error":
             test = replace(test, passages=_Everything())
-        sampler = self.job.parts.others(sampler)
+        sampler = self.job.parts.in_test(name)
         ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.k)
         return ranking
 
@@ -128,6 +129,8 @@ def compose(
             )
     names = list(dict.fromkeys(names)) or known
     cfg.evaluation.collections = {name: cfg.evaluation.collections[name] for name in names}
+    means = cfg.evaluation.get("means") or {}
+    cfg.evaluation.means = {name: of for name, of in means.items() if set(of) <= set(names)}
     if measures:
         cfg.evaluation.measures = list(measures)
     for name in names:

@@ -11,7 +11,7 @@ from annotated_types import Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator
 
 from rdx import late
-from rdx.collection import Collection, sample_queries
+from rdx.collection import Collection
 from rdx.declared import (
     PRECISION,
     SCHEDULES,
@@ -260,7 +260,7 @@ class Prefinetune:
             If there are fewer.
         """
         judged = [q for q in collection.relevant() if q in collection.queries]
-        sample = sample_queries(judged, self.queries, self.seed, "prefinetune.queries")
+        sample = collection.sample(judged, self.queries, self.seed, "prefinetune.queries")
         return collection.subset(sample)
 
     def lists(self, collection: Collection, index: Path | None = None) -> Drawn:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from analysis.means import over_collections
+from analysis.means import declared, over_collections
 from analysis.report import main_table
 from analysis.scores import Scores
 from analysis.spec import Mean, Row, SpecError, parse
 from analysis.summary import Summary, summarise
+from rdx.facts import Means, OverCollections
+from tests import records
 from tests.analysis.conftest import trials_of
 from tests.analysis.facts import collection
 
@@ -40,6 +42,26 @@ def test_every_collection_weighs_the_same_and_seeds_come_last():
     assert both["A", "geo", "P"].seed_means == pytest.approx([0.16**0.5, 0.08**0.5])
     assert both["B", "mean", "P"].mean == 0.25 and both["B", "mean", "P"].seeds == ()
     assert both["B", "geo", "P"].mean == 0  # as one of them is
+
+
+def test_means_that_trials_declare_are_columns():
+    """Where the spec declares none; of its own test sets only, and of one meaning."""
+
+    def trial(**named):
+        nothing = {"left_out": {}, "arithmetic": {}, "geometric": {}}
+        over = {name: Means(corpora=of, **nothing) for name, of in named.items()}
+        return records.trial(
+            "s", over_collections=OverCollections(collections=records.NO_MEANS, named=over)
+        )
+
+    both = trial(both=("x", "y"), deep=("x", "z"))
+    assert declared([both, both, trial()], ["x", "y"]) == (Mean("both", ("x", "y"), "arithmetic"),)
+    assert [mean.name for mean in declared([both], ["x", "y", "z"])] == ["both", "deep"]
+    assert declared([both, trial(both=("y", "z"))], ["x", "y", "z"]) == declared(
+        [trial(deep=("x", "z"))], ["x", "z"]
+    )
+    column = means(*declared([both], ["x", "y"]))
+    assert column["A", "both", "P"].values == pytest.approx(np.array([[0.5, 0.3]]))
 
 
 def test_a_row_that_lacks_a_collection_has_no_mean():

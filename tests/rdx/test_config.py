@@ -38,8 +38,14 @@ EXPERIMENTS = sorted(
     if PAPER not in path.read_text()
 )
 STAGES = tuple(stages.STAGES)
+# What an option needs that has its parts by name, beside values: the parts.
+PARTS = {
+    "data=mixture": ["+data@data.parts.one.data=pydocs", "+data.parts.one.share=1"],
+    "sampler=by_part": ["+sampler@sampler.samplers.one=bm25"],
+}
 # Values of the keys that an option leaves open (???); FILE is any file that is there.
 OPEN = {
+    "data=beir": ["data.folder=BEIR"],
     "data=files": ["data.corpus=FILE.tsv", "data.queries=FILE.tsv"],
     "data=ir_datasets": ["data.id=vaswani"],
     "evaluation=files": [
@@ -106,7 +112,23 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     (tmp_path / "vllm.py").touch()  # no extra that tests need
     monkeypatch.syspath_prepend(tmp_path)
     values = [value.replace("FILE.tsv", f"{tmp_path}/any.tsv") for value in values]
-    if option in ("data=files", "data=ir_datasets"):  # hold out no dev queries by themselves
+    if option == "data=beir":
+        values = [f"data.folder={tmp_path / 'beir'}"]
+        (tmp_path / "beir" / "qrels").mkdir(parents=True)
+        for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+            (tmp_path / "beir" / name).touch()
+    if option == "evaluation=beir_folders":
+        values = [f"evaluation.folder={tmp_path / 'beir'}"]
+        for name in composed(option).evaluation.collections:
+            (tmp_path / "beir" / name / "qrels").mkdir(parents=True)
+            for file in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+                (tmp_path / "beir" / name / file).touch()
+    if parts := PARTS.get(option):
+        with pytest.raises(ConfigError, match=f"^{group}\\."):
+            check(Cell((option,), "", config.resolved(composed(option))))
+        values += parts
+    # by themselves they hold out no dev queries
+    if option in ("data=beir", "data=files", "data=ir_datasets"):
         values.append("evaluation.interpolate=false")
     cfg = composed(option, *values)
     for _, node in targets(cfg[group]):
@@ -698,6 +720,29 @@ def test_impossible_cells_are_left_out_with_the_reason():
         assert named in why
     [cell] = config.cells(["loss=margin_mse,ranknet", "teacher=shuffled"])
     assert cell.levels["loss"] == "ranknet"
+
+
+@pytest.mark.parametrize(
+    ("lists", "works"),
+    [
+        ("depth/lists=score_quantiles", ["query_likelihood", "labels"]),
+        ("depth/lists=head_and_band", ["query_likelihood", "labels", "shuffled"]),
+        ("depth/lists=single_relevant", ["query_likelihood", "labels", "shuffled"]),
+        ("depth/lists=single_relevant depth.lists.margin=0", None),
+        (
+            "depth/lists=single_relevant depth.lists.margin=0 depth.lists.of=teacher",
+            ["query_likelihood", "labels"],
+        ),
+    ],
+)
+def test_a_picker_of_scores_needs_a_teacher_that_gives_them(lists, works):
+    teachers = ["query_likelihood", "labels", "shuffled"]
+    grid = [*lists.split(), "depth.k=10", "depth.pool=50", f"teacher={','.join(teachers)}"]
+    possible, left_out = config.split(grid)
+    assert [cell.levels["teacher"] for cell in possible] == (works or teachers)
+    assert all("depth.lists" in why and "scores" in why for _, why in left_out)
+    # without a distillation there is no list to pick
+    assert len(config.cells([*grid, "loss=none"])) == len(teachers)
 
 
 def test_a_grid_without_a_possible_cell_is_an_error():

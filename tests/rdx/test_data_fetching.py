@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rdx import config, fetching, rankings
@@ -47,10 +49,10 @@ def shelf(tmp_path):
     server.server_close()
 
 
-def run(shelf, tmp_path, *arguments, **more):
-    """`python -m rdx ARGUMENTS` where MS MARCO is small."""
+def run(shelf, tmp_path, *arguments, small="small_msmarco.py", **more):
+    """`python -m rdx ARGUMENTS` where MS MARCO, or another collection, is small."""
     folder, address, _ = shelf
-    script = Path(__file__).with_name("small_msmarco.py")
+    script = Path(__file__).with_name(small)
     settings = {"IR_DATASETS_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.run(
@@ -98,6 +100,29 @@ def test_msmarco_is_fetched_checked_and_loaded(shelf, tmp_path):
     assert text.startswith("basil basil passage 14 caf\u00e9 {")  # its encoding repaired
     assert "'qrels_without_query': 0" in text
     assert text.rstrip().endswith("[True, False, False, True, False]")
+
+
+@pytest.mark.slow
+def test_beir_and_nanobeir_are_fetched_and_tested(shelf, tmp_path):
+    """Their own downloads, through the options that have thirteen such collections each."""
+    beir = partial(run, shelf, tmp_path, small="small_beir.py")
+    ids = ("data=ir_datasets", "data.id=beir/scifact/test", "evaluation=ir_datasets")
+    other = "evaluation.collections.ir_datasets.data.id=nano-beir/scifact"
+    done = beir("data", "fetch", *ids, other, "--accept-licence")
+    assert done.returncode == 0, done.stderr
+    files = {"/beir.zip", *(f"/nano.{part}.parquet" for part in ("docs", "queries", "qrels"))}
+    assert set(shelf[2]) == files
+    # the passage of query 0 is second, of all others first
+    rows = [f"{q} Q0 {d} {r} {9 - r} x\n" for q in range(8) for r, d in enumerate((q, 11))]
+    rows[:2] = ["0 Q0 11 0 9 x\n", "0 Q0 0 1 8 x\n"]
+    (tmp_path / "some.run").write_text("".join(rows))
+    for option, queries in (("beir", 8), ("nanobeir", 6)):
+        measures = ("--measures", "RR@10", "--out", f"{option}.parquet")
+        words = ("evaluate", "some.run", "--collection", f"evaluation={option}", "scifact")
+        told = beir(*words, *measures)
+        assert told.returncode == 0, told.stderr
+        values = pd.read_parquet(tmp_path / f"{option}.parquet").set_index("query_id").value
+        assert len(values) == queries and values["0"] == 0.5 and (values.drop("0") == 1).all()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_evaluation import SOURCES, judgements, ranking
 
+from rdx import facts as facts_module
 from rdx import rankings
 from rdx.collection import Collection
 from rdx.evaluation import (
@@ -19,6 +20,7 @@ from rdx.evaluation import (
     concatenated,
     measure,
     measured,
+    named_means,
     oracle,
     over_collections,
     overlapping,
@@ -26,8 +28,8 @@ from rdx.evaluation import (
     pool,
     quality_of,
 )
-from rdx.facts import CollectionFacts, Setting, Ties, shallow
-from tests.rdx.configured import configured
+from rdx.facts import CollectionFacts, OverCollections, Setting, Ties, shallow
+from tests.rdx.configured import check_refused, configured
 
 
 def settings(*names, measures=("RR",), **more):
@@ -130,6 +132,42 @@ def test_means_are_over_queries_then_corpora():
         together = {"a": facts(corpus="x"), "b": facts(corpus="x", shared=shared), "c": facts()}
         means = collection_means(rows(VALUES), together)
         assert means.arithmetic["s/RR"] == pytest.approx((of_x + 0.01) / 2)
+
+
+def test_a_mean_with_a_name_is_over_its_test_sets_each_alike():
+    """Whatever their corpus, which queries they share, and whether they count in other means."""
+    collections = {
+        "a": facts(corpus="x"),
+        "b": facts(corpus="x", shared=("1",), in_mean=False),
+        "c": facts(reason="why"),
+    }
+    more = rows({("a", "1"): 1.0}).assign(system="teacher")
+    table = pd.concat([rows(VALUES), more])
+    over = over_collections(table, collections, {"ab": ("a", "b"), "bc": ["c", "b"]})
+    assert over.named["ab"].arithmetic == {"s/RR": pytest.approx((0.5 + 0.25) / 2)}
+    assert over.named["bc"].arithmetic == {"s/RR": pytest.approx((0.25 + 0.01) / 2)}
+    assert over.named["bc"].corpora == ("c", "b") and over.named["bc"].left_out == {}
+    assert over.named["ab"].geometric == {"s/RR": pytest.approx((0.5 * 0.25) ** 0.5)}
+    assert over.collections == over_collections(table, collections).collections
+    means = named_means(table, over)
+    assert means["ab/s/RR"] == pytest.approx(0.375) and "ab/teacher/RR" not in means
+    assert facts_module.parse(OverCollections, facts_module.dump(over)) == over
+
+
+def test_names_of_means_are_checked():
+    sets = settings("a", "b", means={"both": ("a", "b")}).collections
+    for means, key in [
+        ({"both": ("a", "c")}, "both"),
+        ({"both": ("a", "a")}, "both"),
+        ({"a": ("a", "b")}, "a"),
+        ({"mean": ("a", "b")}, "mean"),
+        ({"x/y": ("a", "b")}, "x/y"),
+        ({"x.pooled": ("a", "b")}, "x.pooled"),
+    ]:
+        values = {"collections": sets, "measures": ("RR",), "means": means}
+        check_refused("evaluation", Evaluation, f"means.{key}", **values)
+    with pytest.raises(ValueError, match="means"):
+        settings("a", "b", means={"one": ("a",)})
 
 
 def test_degenerate_collections_are_left_out_by_default():

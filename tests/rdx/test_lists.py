@@ -16,9 +16,11 @@ from rdx.lists import (
     MODES,
     Depth,
     HalfTopHalfRandom,
+    HeadAndBand,
     LogRank,
     Pools,
     RandomDepth,
+    ScoreQuantiles,
     SingleRelevant,
     Top,
     TrainingList,
@@ -278,7 +280,10 @@ def test_top_is_the_beginning_in_every_epoch():
     assert lists(0)[0] == TrainingList("q0", ("d0", "d1"), (6, 5))
 
 
-EACH = [RandomDepth(), LogRank(), HalfTopHalfRandom(), SingleRelevant(), SingleRelevant(0.5)]
+EACH = [
+    *(RandomDepth(), LogRank(), HalfTopHalfRandom(), SingleRelevant(), SingleRelevant(0.5)),
+    *(ScoreQuantiles(), HeadAndBand(2, (3, 12))),
+]
 
 
 def marked(table, relevant) -> pd.DataFrame:
@@ -427,6 +432,85 @@ def test_a_list_is_picked_when_it_is_asked_for():
     assert epoch[7] == epoch[-23] == drawn(judged(), RandomDepth(), 4, seed=0)(2)[7]
     with pytest.raises(IndexError):
         epoch[30]
+
+
+def with_scores(scores) -> pd.DataFrame:
+    return ranked(len(scores), queries=["q0"]).assign(teacher_score=scores)
+
+
+def test_one_passage_is_drawn_of_each_stratum_of_scores():
+    """Seven passages in three strata: quantiles .07 .21 .36 .5 .64 .79 .93 in 2, 3 and 2."""
+    scores = np.array([0.3, -9.0, 4.0, 0.1, 50.0, 0.2, 3.0])  # by score: 1 3 5 0 6 2 4
+    for scaled in (scores, np.exp(scores), scores.argsort().argsort()):  # an order is enough
+        seen = places(drawn(with_scores(scaled), ScoreQuantiles(), 3, seed=0), range(1200))
+        expected = itertools.product((1, 3), (5, 0, 6), (2, 4))
+        assert set(seen) == {tuple(sorted(chosen)) for chosen in expected}
+        assert min(seen.values()) > 60  # 100 of each of twelve
+
+
+def test_equal_scores_are_one_stratum():
+    """Four equal ones of six are in the middle of three strata, whatever their places."""
+    for scores, low, high in (([5, 5, 9, 5, 5, 1], 5, 2), ([1, 5, 5, 5, 5, 9], 0, 5)):
+        tied = [i for i in range(6) if scores[i] == 5]
+        seen = places(drawn(with_scores(scores), ScoreQuantiles(), 3, seed=0), range(400))
+        assert set(seen) == {tuple(sorted((low, i, high))) for i in tied}
+        assert min(seen.values()) > 60  # 100 of each of four
+    # all are equal: a draw of any three; and without a score a passage is below all others
+    seen = places(drawn(with_scores([2.0] * 5), ScoreQuantiles(), 3, seed=0), range(500))
+    assert set(seen) == {*itertools.combinations(range(5), 3)} and min(seen.values()) > 25
+    nothing = places(drawn(with_scores([1.0, math.nan, 2.0, 3.0]), ScoreQuantiles(), 4, 0), [0])
+    assert set(nothing) == {(0, 1, 2, 3)}
+    lowest = places(drawn(with_scores([1.0, math.nan, 2.0, 3.0]), ScoreQuantiles(), 2, 0))
+    assert set(lowest) == {(0, 2), (0, 3), (1, 2), (1, 3)}
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9, 40])
+@pytest.mark.parametrize("k", [2, 5, 8])
+def test_strata_are_as_large_as_each_other(n, k):
+    scores = np.random.default_rng(n).normal(size=n)
+    for epoch in range(9):
+        [*lists] = drawn(with_scores(scores), ScoreQuantiles(), k, seed=1)(epoch)
+        for one in lists:
+            assert len(one.doc_ids) == min(n, k)
+            by_score = scores.argsort().argsort()[[int(d[1:]) for d in one.doc_ids]]
+            strata = np.floor(k * (by_score + 0.5) / n).astype(int)
+            assert n < k or sorted(strata) == [*range(k)]
+
+
+def test_the_teachers_head_and_a_draw_from_its_band():
+    """The teacher reverses eight; its second and third tie, and keep the first stage's order."""
+    table = ranked(8, queries=["q0"])
+    table.loc[table.doc_id == "d5", "teacher_rank"] = 2  # the teacher: 7 5 6 4 3 2 1 0
+    picker = HeadAndBand(head=2, band=(4, 6))
+    seen = places(drawn(table, picker, 4, seed=0), range(90))
+    assert set(seen) == {tuple(sorted((7, 5, *two))) for two in [(4, 3), (4, 2), (3, 2)]}
+    assert min(seen.values()) > 15
+    first = drawn(table, picker, 4, seed=0)(0)[0]
+    assert first.doc_ids[:2] == ("d7", "d5") and first.teacher_ranks[:2] == (1, 2)
+    short = places(drawn(ranked(5, queries=["q0"]), picker, 5, seed=0), range(20))
+    assert set(short) == {(0, 1, 3, 4)}  # the band ends with the ranking
+    assert len(drawn(ranked(1, queries=["q0"]), picker, 4, seed=0)(0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("picker", "depth"),
+    [
+        (HeadAndBand(5, (6, 9)), {"k": 10}),  # four, five wanted
+        (HeadAndBand(5, (48, 60)), {"k": 10}),  # three of them are ranked
+        (HeadAndBand(10, (20, 40)), {"k": 10}),  # nothing is drawn
+        (ScoreQuantiles(), {"k": 50}),
+        (ScoreQuantiles(), {"k": 10, "mode": "relabel"}),
+    ],
+)
+def test_depth_refuses_what_can_give_no_whole_list(picker, depth):
+    with pytest.raises(ValueError, match=rf"^depth\.lists={type(picker).__name__}"):
+        configured("depth", Depth, **({"pool": 50} | depth), lists=picker)
+    configured("depth", Depth, 10, pool=50, lists=HeadAndBand(5, (46, 60)))
+
+
+@pytest.mark.parametrize("band", [[5, 9], [9, 8], [6], [6, 7, 8], 6])
+def test_a_band_is_below_the_head(band):
+    check_refused("depth.lists", HeadAndBand, head=5, band=band)
 
 
 # --- depth and picking ---

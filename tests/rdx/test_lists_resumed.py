@@ -5,7 +5,17 @@ import pytest
 from trainer_toys import TOY, equal, stopped, trained
 
 from rdx import rankings
-from rdx.lists import LogRank, Pools, RandomDepth, SingleRelevant, drawn, with_relevance
+from rdx.artifacts import Checkpoint
+from rdx.lists import (
+    HeadAndBand,
+    LogRank,
+    Pools,
+    RandomDepth,
+    ScoreQuantiles,
+    SingleRelevant,
+    drawn,
+    with_relevance,
+)
 from rdx.trainer import Epochs
 
 
@@ -15,11 +25,12 @@ def table():
     ]
     candidates = rankings.rank(*zip(*rows, strict=True))
     relevant = {q: {f"d{i}": 1, f"d{i + 4}": 1} for i, q in enumerate(TOY.queries)}
-    pools = Pools.of(candidates.assign(teacher_rank=candidates["rank"]))
+    labels = {"teacher_rank": candidates["rank"], "teacher_score": candidates.score}
+    pools = Pools.of(candidates.assign(**labels))
     return with_relevance(pools, relevant)
 
 
-PICKERS = [LogRank(), SingleRelevant(margin=0.5)]
+PICKERS = [LogRank(), SingleRelevant(margin=0.5), ScoreQuantiles(), HeadAndBand(2, (4, 12))]
 
 
 @pytest.mark.parametrize("picker", PICKERS, ids=lambda one: type(one).__name__)
@@ -50,3 +61,18 @@ def test_the_batch_decides_nothing():
     state = np.random.get_state()[1].tolist()
     list(lists(0))
     assert np.random.get_state()[1].tolist() == state  # no global generator is touched
+
+
+@pytest.mark.parametrize(
+    "lists",
+    ["score_quantiles", "head_and_band depth.lists.head=2 depth.lists.band=[3,8]"],
+)
+def test_a_student_learns_from_the_lists_of_a_cell(world, tmp_path, lists):
+    """Of a teacher with scores; every list has the passages that were asked for."""
+    depth = (f"depth/lists={lists}".split(), ["depth.pool=8", "depth.k=4", "teacher=labels"])
+    more = ("prefinetune=none", "budget.epochs=25", "evaluation.interpolate=false")
+    summary = world.run(tmp_path, *sum(depth, []), *more)
+    assert summary.facts.training.pairs == 25 * 8 * 4
+    key = summary.facts.signatures["distill"]
+    curve = Checkpoint(tmp_path / "distill" / key).curve
+    assert np.mean(curve[-20:]) < np.mean(curve[:20])

@@ -61,7 +61,7 @@ def finish(overrides, took=TOOK, values=None, paces=(), **record):
         facts = records.trial(cell.signature, 1, collections, signatures=cell.keys)
         table = pd.DataFrame({"query_id": list(values), "value": list(values.values())})
         table = table.assign(collection="files", system="student", measure="nDCG@10")
-        Evaluated.write(folder, facts, table, {}, json.loads(json.dumps(cell.cfg, default=str)))
+        Evaluated.write(folder, facts, table, json.loads(json.dumps(cell.cfg, default=str)))
 
     signatures = Signatures(Parts(cell.cfg))
     for step in steps(signatures.parts):

@@ -78,7 +78,7 @@ def test_a_stored_cell_is_found_without_what_trains_and_records(world, tmp_path)
     values = pd.DataFrame({"query_id": ["q"], "value": [0.5]})
 
     def evaluated(folder):
-        Evaluated.write(folder, facts, values, {}, cell.cfg)
+        Evaluated.write(folder, facts, values, cell.cfg)
 
     Store(tmp_path / "store").cached(LAST.stage, cell.signature, evaluated)
     text, modules = run(tmp_path, *overrides)
