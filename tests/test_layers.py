@@ -54,6 +54,7 @@ BASE = {
     "folders",
     "late",
     "quiet",
+    "spread",
     "stopping",
     "text",
 }  # everybody may use them

@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from rdx import assets, config, hub
-from rdx import evaluation as ev
 from rdx.config import Config
 from rdx.declared import MODEL, SCHEDULES, WRITTEN, Read, marks
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
+from rdx.spread import half_width
 from rdx.teachers.audit import summary
 
 # What concerns the machine, not the weights, and may say more of it than should be public.
@@ -149,7 +149,7 @@ def _scores(per_query: pd.DataFrame) -> Iterator[Score]:
 
 
 def _interval(values: pd.Series) -> str:
-    half = ev.half_width(values)
+    half = half_width(values)
     mean = f"{values.mean():.4f}" if len(values) else ""
     return f"{mean} ± {half:.4f}" if math.isfinite(half) else mean
 

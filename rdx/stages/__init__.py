@@ -62,6 +62,7 @@ __all__ = [
     "Work",
     "cells",
     "distinct",
+    "over_seeds",
     "signed",
     "split",
     "steps",
@@ -470,6 +471,11 @@ def signed(cell: Cell) -> Cell:
     signatures = Signatures(Parts(cell.cfg))
     keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
     return replace(cell, keys=keys, signature=keys[str(LAST)])
+
+
+def over_seeds(cell: Cell) -> str:
+    """What a cell's signature would be with one certain seed: equal of its other seeds' cells."""
+    return signed(replace(cell, cfg=cell.cfg | {"seed": 0})).signature
 
 
 def split(
