@@ -7,6 +7,7 @@ files are called is known here alone; a folder of another stage is read through 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rdx import rankings, store
+from rdx import ir_metadata, rankings, store
 from rdx.facts import (
     Audit,
     CheckpointFacts,
@@ -38,6 +39,35 @@ class Artifact:
     """A stored result; a collection or an index is read by the class that laid it out."""
 
     folder: Path
+
+
+class Configured(Artifact):
+    """A result beside which lies the configuration of the cell that made it."""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises
+        ------
+        Unreadable
+            If it is not there, or no YAML mapping.
+        """
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was built
+        path = self.folder / CONFIG
+        try:
+            config = yaml.load(path.read_text(encoding="utf-8"), loader)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise store.Unreadable(path, error) from error
+        if not isinstance(config, dict):
+            raise store.Unreadable(path, "no mapping")
+        return config
+
+    @classmethod
+    def write_config(cls, folder: Path, config: dict[str, Any]) -> None:
+        """Write a resolved configuration."""
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 class Ranking(Artifact):
@@ -77,8 +107,8 @@ class Candidates(Ranking):
         (folder / "first_stage.json").write_text(text, "utf-8")
 
 
-class TeacherRanking(Artifact):
-    """A teacher's ranking; of training candidates, with its audit.
+class TeacherRanking(Configured):
+    """A teacher's ranking; of training candidates, with its audit and configuration.
 
     A teacher that asks in windows leaves their table beside it.
     """
@@ -164,7 +194,7 @@ class Checkpoint(Artifact):
         store.write(folder / cls.FACTS, facts)
 
 
-class Evaluated(Artifact):
+class Evaluated(Configured):
     """A finished cell: facts, per-query values, TREC runs, its configuration."""
 
     @cached_property
@@ -177,25 +207,6 @@ class Evaluated(Artifact):
         """Values [collection, system, query_id, measure, value]."""
         return rankings.read_parquet(self.folder / PER_QUERY)
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration.
-
-        Raises
-        ------
-        Unreadable
-            If it is not there, or no YAML mapping.
-        """
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was built
-        path = self.folder / CONFIG
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), loader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise store.Unreadable(path, error) from error
-        if not isinstance(config, dict):
-            raise store.Unreadable(path, "no mapping")
-        return config
-
     @classmethod
     def write(
         cls,
@@ -204,12 +215,23 @@ class Evaluated(Artifact):
         per_query: pd.DataFrame,
         runs: dict[str, pd.DataFrame],
         config: dict[str, Any],
+        overrides: Sequence[str] = (),
     ) -> None:
-        """Write the files of this artifact; `runs` are rankings by the name of their run."""
+        """Write the files of this artifact.
+
+        Parameters
+        ----------
+        runs
+            Rankings by the name of their run: COLLECTION.SYSTEM, of an import COLLECTION; each is
+            described beside it.
+        config, overrides
+            The resolved configuration, and the command line that gave it.
+        """
         (folder / RUNS).mkdir(exist_ok=True)
         for name, ranking in runs.items():
-            rankings.write_trec(ranking, folder / RUNS / f"{name}.run.gz", name.rpartition(".")[2])
+            run = folder / RUNS / f"{name}.run.gz"
+            rankings.write_trec(ranking, run, name.rpartition(".")[2])
+            ir_metadata.write(run, ir_metadata.of_trial(name, facts, config, overrides))
         rankings.write_parquet(per_query, folder / PER_QUERY)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        cls.write_config(folder, config)
         store.write(folder / TRIAL, facts)

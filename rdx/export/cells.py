@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rdx.artifacts import Evaluated
 from rdx.config import Config
 from rdx.facts import TrialFacts
 from rdx.faults import Mendable
-from rdx.stages import DISTILL, PREFINETUNE
+from rdx.stages import DISTILL, EVALUATE, PREFINETUNE
 from rdx.store import Unreadable, damage
 from rdx.students import Student
 
@@ -60,31 +61,36 @@ def find(store: Path, signature: str) -> Finished:
     Unreadable
         If this user may not read it, or another version of rdx wrote it.
     """
-    folder = store / "evaluate" / _complete(store / "evaluate", signature)
-    again = "run its command again"
-    if problem := damage(folder):
-        raise ExportError(f"{folder} is damaged: {problem}; {again}")
+    folder = intact(complete(store, signature, EVALUATE.name))
     cell = Evaluated(folder)
     try:
         stage = DISTILL if cell.config["loss"] else PREFINETUNE
         checkpoint = store / stage.name / cell.facts.signatures[stage.name]
     except KeyError as error:
         raise Unreadable(folder, f"another version of rdx wrote it (no {error})") from error
-    if problem := damage(checkpoint):
-        raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
-    return Finished(cell.config, cell.facts, cell.per_query, checkpoint)
+    return Finished(cell.config, cell.facts, cell.per_query, intact(checkpoint))
 
 
-def _complete(root: Path, beginning: str) -> str:
-    """The one signature in a stage's folder that begins so."""
-    try:
-        names = sorted(path.name for path in root.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise Unreadable(error.filename or root, error) from error
-    same = [name for name in names if name.startswith(beginning)]
-    known = [name for name in same if "." not in name]
+def intact(folder: Path) -> Path:
+    """A stored result whose files are those of its manifest, else ExportError."""
+    if problem := damage(folder):
+        raise ExportError(f"{folder} is damaged: {problem}; run the cell's command again")
+    return folder
+
+
+def complete(store: Path, beginning: str, *stages: str) -> Path:
+    """The one folder of some stages whose signature begins so.
+
+    Raises
+    ------
+    ExportError
+        If there is none that is finished, or more than one.
+    Unreadable
+        If this user may not look for it.
+    """
+    found = [path for stage in stages for path in _folders(store / stage)]
+    same = [path for path in found if path.name.startswith(beginning)]
+    known = [path for path in same if "." not in path.name]
     if not beginning or len(known) > 1:
         raise ExportError(
             f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
@@ -94,15 +100,35 @@ def _complete(root: Path, beginning: str) -> str:
         return known[0]
     if same:  # SIGNATURE.partial
         raise ExportError(
-            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
+            f"{same[0].name.split('.')[0]} is not finished: run its command again, it goes on from "
             "where it was stopped"
         )
-    finished = [name for name in names if "." not in name]
+    finished = [path for path in found if "." not in path.name]
+    places = " or ".join(str(store / stage) for stage in stages)
     raise ExportError(
-        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
+        f"nothing finished in {places} has a signature that begins with {beginning!r}; there are "
         f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
     )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unreadable(error.filename or root, error) from error
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse what is no identifier of a licence as the Hub has them."""
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise ExportError(
+            f"licence={licence!r}: must be an identifier as the Hub has them, in small letters, "
+            "e.g. apache-2.0, mit, cc-by-nc-4.0, other"
+        )
+
+
+def _some(folders: list[Path]) -> str:
+    names = [folder.name for folder in folders[:8]]
+    return ", ".join(names) + (", ..." if len(folders) > 8 else "")

@@ -73,7 +73,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         timing=timing,
         checkpoint=trained,
     )
-    Evaluated.write(folder, facts, per_query, runs, job.cell.cfg)
+    Evaluated.write(folder, facts, per_query, runs, job.cell.cfg, job.cell.overrides)
 
 
 def _check_training(job: Job, checkpoint: Checkpoint) -> None:

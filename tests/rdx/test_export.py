@@ -33,7 +33,8 @@ from transformers import (
 
 from rdx import config, facts
 from rdx.export import ExportError, export, find
-from rdx.export.card import card, citation, public
+from rdx.export.card import card, citation
+from rdx.public import public
 from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
