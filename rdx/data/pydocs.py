@@ -46,8 +46,9 @@ def _versions(libraries: tuple[str, ...]) -> JsonValue:
 def _licence(name: str) -> str:
     """What a package says of its licence: an expression, else its classifiers."""
     known = metadata(_package(name))
-    classifiers = [text for text in known.get_all("Classifier") or () if text.startswith("License")]
-    return known["License-Expression"] or ", ".join(classifiers) or "see the package"
+    expressions = known.get_all("License-Expression") or []
+    classifiers = [text for text in known.get_all("Classifier") or [] if text.startswith("License")]
+    return ", ".join(expressions or classifiers) or "see the package"
 
 
 @settings(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rdx.export.card import card, describe_cell
-from rdx.export.cells import ExportError, Finished, check_licence, find
+from rdx.export.cells import DESCRIPTION, ExportError, Finished, check_licence, find
 from rdx.export.folder import whole
 from rdx.export.labels import export_labels
-from rdx.export.weights import FORMS, write
+from rdx.export.weights import FORMS, read, write
 
-__all__ = ["FORMS", "ExportError", "Finished", "export", "export_labels", "find"]
-
-DESCRIPTION = "rdx.yaml"
+__all__ = ["FORMS", "ExportError", "Finished", "export", "export_labels", "find", "read"]
 
 
 def export(

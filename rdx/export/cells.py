@@ -17,6 +17,10 @@ from rdx.stages import DISTILL, EVALUATE, PREFINETUNE
 from rdx.store import Unreadable, damage
 from rdx.students import Student
 
+DESCRIPTION = "rdx.yaml"  # of an exported student: signatures and configuration
+# Of a student that only scores, on whatever machine this is.
+AS_TRAINED = {"lora": None, "compile": False, "attention_implementation": None}
+
 
 class ExportError(Mendable, ValueError):
     """What is asked for cannot be exported; the message says why and what to do."""
@@ -46,8 +50,7 @@ class Finished:
     @property
     def student(self) -> Student:
         """What loads the checkpoint for scoring, on whatever machine this is."""
-        plain = {"lora": None, "compile": False, "attention_implementation": None}
-        student: Student = config.build(self.config["student"] | plain, "student")
+        student: Student = config.build(self.config["student"] | AS_TRAINED, "student")
         return student
 
 
@@ -68,13 +71,13 @@ def find(store: Path, signature: str) -> Finished:
         checkpoint = store / stage.name / cell.facts.signatures[stage.name]
     except KeyError as error:
         raise Unreadable(folder, f"another version of rdx wrote it (no {error})") from error
-    return Finished(cell.config, cell.facts, cell.per_query, intact(checkpoint))
+    return Finished(cell.config, cell.facts, cell.per_query, intact(checkpoint, "the weights: "))
 
 
-def intact(folder: Path) -> Path:
+def intact(folder: Path, what: str = "") -> Path:
     """A stored result whose files are those of its manifest, else ExportError."""
     if problem := damage(folder):
-        raise ExportError(f"{folder} is damaged: {problem}; run the cell's command again")
+        raise ExportError(f"{what}{folder} is damaged: {problem}; run the cell's command again")
     return folder
 
 

@@ -193,7 +193,7 @@ class Mirror:
                     *(score.key, score.value, result.time, 0),
                     model_id=model if score.of_student else None,
                     dataset_name=score.collection,
-                    dataset_digest=digests.get(score.collection),
+                    dataset_digest=digests[score.collection] if score.collection else None,
                 )
                 for score in notes.finals(result.metrics, digests)
             ]

@@ -44,7 +44,8 @@ def logged(client: MlflowClient, experiment: str, run_id: str, tags: dict[str, s
         if model.status != LoggedModelStatus.READY:
             client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         outputs = client.get_run(run_id).outputs
-        if not any(output.model_id == model_id for output in outputs.model_outputs):
+        known = outputs.model_outputs if outputs else []
+        if not any(output.model_id == model_id for output in known):
             client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         return model_id
     except MlflowException as error:

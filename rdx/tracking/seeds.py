@@ -55,8 +55,13 @@ class Seeds:
         """Of FINISHED runs; a score that some seed lacks is left out."""
         newest = {run.data.tags["seed"]: run for run in sorted(runs, key=_ended)}
         trials = dict(sorted(newest.items(), key=lambda item: int(item[0])))
-        found = {key: [run.data.metrics.get(key) for run in trials.values()] for key in keys}
-        return cls(trials, {key: values for key, values in found.items() if None not in values})
+        measured = [run.data.metrics for run in trials.values()]
+        scores = {
+            key: [metrics[key] for metrics in measured]
+            for key in keys
+            if all(key in metrics for metrics in measured)
+        }
+        return cls(trials, scores)
 
     @property
     def spreads(self) -> dict[str, Spread]:

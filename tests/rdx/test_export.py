@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from rdx import config, facts
-from rdx.export import ExportError, export, find
+from rdx.export import ExportError, export, find, read
 from rdx.export.card import card, citation
 from rdx.public import public
 from rdx.store import Unreadable
@@ -258,6 +258,8 @@ def test_transformers_gives_the_same_scores(model, tmp_path, settings):
     scores = plain_scores(out, pairs, trust_remote_code=bool(settings))
     close(scores, student, pairs)
     assert scores.unique().numel() == len(pairs)
+    again = expected(read(out), pairs + LONG)  # without own code, and with rdx's cuts
+    close(again, student, pairs + LONG)
     code = {"modeling_rdx.py", "heads.py"} if settings else set()
     assert {path.name for path in out.glob("*.py")} == code
     if settings:
@@ -529,6 +531,13 @@ def test_lightning_ir_gives_the_same_scores(tmp_path, kind, head):
     scores = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
     close(scores, student, pairs)
     assert scores.unique().numel() == len(pairs)
+
+
+def test_only_a_student_of_rdx_is_read_back(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(ExportError, match=folder.name):
+            read(folder)
 
 
 def test_the_tokeniser_says_how_special_tokens_in_texts_are_read(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import DatasetCard
 
-from rdx import config, pipeline, rankings, stages
+from rdx import rankings
 from rdx.artifacts import Evaluated, Selected, TeacherRanking
 from rdx.commands import export as verb
 from rdx.data import PyDocs
@@ -28,15 +28,8 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def cell(world, tmp_path_factory):
-    """A finished cell without its stage 1."""
-    store = tmp_path_factory.mktemp("labelled") / "store"
-    [cell] = stages.cells(
-        world.overrides(store, "prefinetune=none", "evaluation.interpolate=false")
-    )
-    config.check(cell)
-    pipeline.run(cell)
-    return cell
+def cell(finished):
+    return finished
 
 
 @pytest.fixture(scope="module")
