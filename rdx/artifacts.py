@@ -7,7 +7,7 @@ files are called is known here alone; a folder of another stage is read through 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import JsonValue
 
-from rdx import rankings, store
+from rdx import ir_metadata, rankings, store
 from rdx.declared import content
 from rdx.facts import (
     Audit,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rdx.tokens import PairForm, Tokens
 
 TRIAL, PER_QUERY, CONFIG, RUNS = "trial.json", "per_query.parquet", "config.yaml", "runs"
+RUN = ".run.gz"
 DESCRIPTION = "rdx.yaml"  # of an exported student
 
 
@@ -42,6 +43,27 @@ class Artifact:
     """A stored result; a collection or an index is read by the class that laid it out."""
 
     folder: Path
+
+
+class Configured(Artifact):
+    """A result beside which lies the configuration of the cell that made it."""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises
+        ------
+        Unreadable
+            If it is not there, or no YAML mapping.
+        """
+        return _mapping(self.folder / CONFIG)
+
+    @classmethod
+    def write_config(cls, folder: Path, config: dict[str, Any]) -> None:
+        """Write a resolved configuration."""
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 class Ranking(Artifact):
@@ -81,8 +103,8 @@ class Candidates(Ranking):
         (folder / "first_stage.json").write_text(text, "utf-8")
 
 
-class TeacherRanking(Artifact):
-    """A teacher's ranking; of training candidates, with its audit.
+class TeacherRanking(Configured):
+    """A teacher's ranking; of training candidates, with its audit and configuration.
 
     A teacher that asks in windows leaves their table beside it.
     """
@@ -168,7 +190,7 @@ class Checkpoint(Artifact):
         store.write(folder / cls.FACTS, facts)
 
 
-class Evaluated(Artifact):
+class Evaluated(Configured):
     """A finished cell: facts, per-query values, TREC runs, its configuration."""
 
     @cached_property
@@ -181,23 +203,12 @@ class Evaluated(Artifact):
         """Values [collection, system, query_id, measure, value]."""
         return rankings.read_parquet(self.folder / PER_QUERY)
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration.
-
-        Raises
-        ------
-        Unreadable
-            If it is not there, or no YAML mapping.
-        """
-        return _mapping(self.folder / CONFIG)
-
     @classmethod
-    def write_runs(cls, folder: Path, name: str, systems: Mapping[str, pd.DataFrame]) -> None:
-        """Write the runs of a test set, by system."""
+    def write_run(cls, folder: Path, name: str, ranking: pd.DataFrame) -> None:
+        """Write a ranking as a run of this name: COLLECTION.SYSTEM, of an import COLLECTION."""
         (folder / RUNS).mkdir(exist_ok=True)
-        for system, ranking in systems.items():
-            rankings.write_trec(ranking, folder / RUNS / f"{name}.{system}.run.gz", system)
+        path = folder / RUNS / f"{name}{RUN}"
+        rankings.write_trec(ranking, path, name.rpartition(".")[2])
 
     @classmethod
     def write(
@@ -206,11 +217,20 @@ class Evaluated(Artifact):
         facts: TrialFacts,
         per_query: pd.DataFrame,
         config: dict[str, Any],
+        overrides: Sequence[str] = (),
     ) -> None:
-        """Write the files of this artifact, but for its runs."""
+        """Write the files of this artifact, and describe each run that is there beside it.
+
+        Parameters
+        ----------
+        config, overrides
+            The resolved configuration, and the command line that gave it.
+        """
+        for run in (folder / RUNS).glob(f"*{RUN}"):
+            name = run.name.removesuffix(RUN)
+            ir_metadata.write(run, ir_metadata.of_trial(name, facts, config, overrides))
         rankings.write_parquet(per_query, folder / PER_QUERY)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        cls.write_config(folder, config)
         store.write(folder / TRIAL, facts)
 
 

@@ -21,6 +21,7 @@ from rdx.config import Cell, ConfigError
 from rdx.facts import Audit, Device, TrialFacts
 from rdx.faults import Diverged
 from rdx.job import STAGE_1, Job, source, test_role
+from rdx.spread import half_width
 from rdx.stages import (
     CANDIDATES,
     COLLECTION,
@@ -35,6 +36,7 @@ from rdx.stages import (
     Signatures,
     Stage,
     Step,
+    over_seeds,
     steps,
     work,
 )
@@ -60,7 +62,7 @@ def run(cell: Cell) -> Summary:
         stored = job.store.find(EVALUATE.name, cell.signature)
         if stored is not None:
             return Summary(Evaluated(stored).facts, dict(job.store.log))
-    with _recorded(job, cell.signature, cell.cfg["grid"]) as job.trial:
+    with _recorded(job, cell.signature, cell.cfg["grid"], over_seeds(cell)) as job.trial:
         try:
             anew = {name for name, stage in STAGES.items() if stage.again} if force else set()
             walk = _Walk(job, anew)
@@ -75,7 +77,7 @@ def run(cell: Cell) -> Summary:
     return Summary(evaluated.facts, dict(job.store.log))
 
 
-def _recorded(job: Job, signature: str, grid: str) -> AbstractContextManager[Trial]:
+def _recorded(job: Job, signature: str, grid: str, cell: str = "") -> AbstractContextManager[Trial]:
     """The record of this execution of a cell."""
     return job.parts.tracking.trial(
         store=job.store.root,
@@ -84,6 +86,7 @@ def _recorded(job: Job, signature: str, grid: str) -> AbstractContextManager[Tri
         config=job.cell.cfg,
         grid=grid,
         seed=job.parts.seed,
+        cell=cell,
     )
 
 
@@ -278,7 +281,7 @@ def calibrate(cell: Cell) -> dict[str, Calibration]:
         failed = ~labels.state.isin(rankings.USABLE)
         calibrations[name] = Calibration(
             teacher=float(values["teacher"].mean()),
-            half_width=ev.half_width(values["teacher"]),
+            half_width=half_width(values["teacher"]),
             first_stage=float(values["first_stage"].mean()),
             oracle=float(values["oracle"].mean()),
             queries=len(values["teacher"]),

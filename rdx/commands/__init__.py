@@ -17,10 +17,14 @@ from rdx.plan.command import plan
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Release a finished cell: weights that other libraries load, and a model card."""
+    """Release a finished cell: weights that other libraries load, and a model card; or labels."""
+    if arguments and arguments[0] == "labels":
+        _export_labels(arguments[1:])
+        return
     parser = Parser(
         prog="python -m rdx export",
-        description="Write the weights of a finished cell, a model card and its configuration.",
+        description="Write the weights of a finished cell, a model card and its configuration. "
+        "`export labels` writes what its teacher gave it.",
     )
     parser.add_argument("signature", help="of the cell, or an unambiguous beginning of it")
     parser.add_argument("out", type=Path, help="folder to write")
@@ -39,6 +43,37 @@ def export(arguments: Sequence[str]) -> None:
         *(options.store, options.signature, options.out),
         *(options.licence, options.name, options.form),
     )
+    print(f"{'Exported':<15}{folder}")
+
+
+def _export_labels(arguments: Sequence[str]) -> None:
+    """Release labels: a run, lists that sentence-transformers trains on, audit and card."""
+    parser = Parser(
+        prog="python -m rdx export labels",
+        description="Write the training lists of a finished cell as its teacher ordered them, or a "
+        "whole teacher ranking: TREC run, parquet, audit, Croissant, card.",
+    )
+    parser.add_argument("signature", help="of the cell, or of the teacher ranking (stage teach)")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--store", type=Path, default=Path("store"), help="where the labels are")
+    parser.add_argument("--licence", help="of the labels, e.g. cc-by-4.0")
+    parser.add_argument("--name", help="of the data set on its card; default: the folder's")
+    parser.add_argument(
+        "--without-texts", action="store_true", help="ids instead of queries and passages"
+    )
+    parser.add_argument(
+        "--labels", default="rank", help="rank: n - 1 down to 0; score: the teacher's own"
+    )
+    options = parser.parse_args(arguments)
+    from rdx import export as release
+
+    folder = release.export_labels(
+        *(options.store, options.signature, options.out, options.licence, options.name),
+        texts=not options.without_texts,
+        values=options.labels,
+    )
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    print(card.partition("## Licence")[2].partition("## Citation")[0].strip())
     print(f"{'Exported':<15}{folder}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdx import rankings, stages
+from rdx import ir_metadata, rankings, stages
 from rdx.arguments import Parser
 from rdx.artifacts import TeacherRanking
 from rdx.commands.checks import check, require_writable
@@ -74,13 +74,15 @@ def _report(labels: TeacherRanking, cell: Cell, other: pd.DataFrame | None) -> N
 
 
 def _export(labels: TeacherRanking, cell: Cell, out: Path) -> None:
-    """Write a teacher ranking as a TREC run, its audit, and the answers behind it."""
+    """Write a teacher ranking as a described TREC run, its audit, and the answers behind it."""
     from rdx import evaluation
     from rdx.teachers.ledger import export
 
     out.mkdir(parents=True, exist_ok=True)
     usable = labels.ranking[labels.ranking.state.isin(rankings.USABLE)]
-    rankings.write_trec(evaluation.as_ranking(usable), out / "teacher.run.gz", "rdx")
+    run = out / "teacher.run.gz"
+    rankings.write_trec(evaluation.as_ranking(usable), run, "rdx")
+    ir_metadata.write(run, ir_metadata.of_labels(cell.cfg, cell.overrides))
     labels.write_audit(out, labels.audit)
     if labels.windows is not None:
         export(Path(cell.cfg["teacher"]["ledger"]), labels.windows.key, out)

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import metadata
 from os.path import commonprefix
 from pathlib import Path
 from typing import Annotated
@@ -32,9 +33,22 @@ _TEXTS, _QRELS = "texts.json", "qrels.parquet"
 SPLITS = {"train": range(0, 6), "dev": range(6, 7), "test": range(7, 10), "all": range(0, 10)}
 
 
+def _package(name: str) -> str:
+    """The package of an import name; one has another."""
+    return "scikit-learn" if name == "sklearn" else name
+
+
 def _versions(libraries: tuple[str, ...]) -> JsonValue:
-    """The installed versions; one package has another name than its import."""
-    return {name: version("scikit-learn" if name == "sklearn" else name) for name in libraries}
+    """The installed versions."""
+    return {name: version(_package(name)) for name in libraries}
+
+
+def _licence(name: str) -> str:
+    """What a package says of its licence: an expression, else its classifiers."""
+    known = metadata(_package(name))
+    expressions = known.get_all("License-Expression") or []
+    classifiers = [text for text in known.get_all("Classifier") or [] if text.startswith("License")]
+    return ", ".join(expressions or classifiers) or "see the package"
 
 
 @settings(frozen=True)
@@ -76,6 +90,10 @@ class PyDocs:
             raise ValueError(
                 f"libraries: not installed packages: {absent}; known to work: {list(LIBRARIES)}"
             )
+
+    def licences(self) -> list[str]:
+        """Whose texts these are, and under which terms, as the packages say."""
+        return [f"docstrings of {name}: {_licence(name)}" for name in self.libraries]
 
     def prepare(self, folder: Path) -> None:
         """Read the libraries' sources (some 20 s) and write the collection into a folder."""

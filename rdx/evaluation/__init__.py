@@ -14,7 +14,6 @@ from rdx.evaluation.measurement import Baselines, Tested, baselines, measure
 from rdx.evaluation.measures import (
     JUDGED,
     MeasureError,
-    half_width,
     judged,
     measured,
     per_query,
@@ -50,7 +49,6 @@ __all__ = [
     "check_measures",
     "collection_means",
     "concatenated",
-    "half_width",
     "health",
     "interpolated",
     "judged",

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import ir_measures
 import numpy as np
 import pandas as pd
-import scipy  # its parts load when used
 
 from rdx import rankings
 from rdx.evaluation import ties as tied_orders
@@ -80,14 +79,6 @@ def per_query(
         for system, ranking in systems.items()
     ]
     return pd.concat(parts)[["collection", "system", "query_id", "measure", "value"]]
-
-
-def half_width(values: pd.Series) -> float:
-    """Half the width of the 95 % t interval of a mean over queries; infinite for one query."""
-    n = len(values)
-    if n < 2:
-        return float("inf")
-    return float(scipy.special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
 
 
 def judged(ranking: pd.DataFrame, qrels: pd.DataFrame) -> float:

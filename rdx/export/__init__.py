@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from pathlib import Path
 
 from rdx.artifacts import DESCRIPTION
 from rdx.export.card import card, describe_cell
-from rdx.export.cells import ExportError, Finished, find
-from rdx.export.weights import FORMS, write
-from rdx.store import share
+from rdx.export.cells import ExportError, Finished, check_licence, find
+from rdx.export.folder import whole
+from rdx.export.labels import export_labels
+from rdx.export.weights import FORMS, read, write
 
-__all__ = ["FORMS", "ExportError", "Finished", "export", "find"]
+__all__ = ["FORMS", "ExportError", "Finished", "export", "export_labels", "find", "read"]
 
 
 def export(
@@ -55,23 +53,10 @@ def export(
     """
     if form not in FORMS:
         raise ExportError(f"form={form!r}: must be one of {list(FORMS)}")
-    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-        raise ExportError(
-            f"licence={licence!r}: must be an identifier as the Hub has them, in small letters, "
-            "e.g. apache-2.0, mit, cc-by-nc-4.0, other"
-        )
-    out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} is there already, and not an empty folder: name another one")
-    cell = find(store, signature)
-    partial = out.with_name(f"{out.name}.partial{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        write(cell.student.load(cell.checkpoint).eval(), cell.student, form, partial)
-        (partial / DESCRIPTION).write_text(describe_cell(cell), encoding="utf-8")
-        card(cell, name or out.name, licence, form).save(partial / "README.md")
-        share(partial, partial / DESCRIPTION)
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+    check_licence(licence)
+    with whole(out, like=DESCRIPTION) as folder:
+        cell = find(store, signature)
+        write(cell.student.load(cell.checkpoint).eval(), cell.student, form, folder)
+        (folder / DESCRIPTION).write_text(describe_cell(cell), encoding="utf-8")
+        card(cell, name or out.name, licence, form).save(folder / "README.md")
+    return out.absolute()

@@ -13,74 +13,31 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from rdx import assets, config, hub
-from rdx import evaluation as ev
+from rdx import config, hub
 from rdx.config import Config
-from rdx.declared import MODEL, SCHEDULES, STUDENT, WRITTEN, Read, marks
+from rdx.declared import MODEL
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
 from rdx.facts import TrialFacts
 from rdx.job import REDRAWS, START
+from rdx.public import public, settings, shown
+from rdx.spread import half_width
 from rdx.teachers.audit import summary
 
-# What concerns the machine, not the weights, and may say more of it than should be public.
-PRIVATE = ("tracking", "store", "force", "grid", "spec", "start", "origins")
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
-PATH = re.compile(r"/|~|\.{1,2}/|file:")  # how a text begins that is a path
 SYSTEMS = ("student", "student+first_stage", "first_stage", "teacher", "oracle")
 
 
 def describe_cell(cell: Finished) -> str:
     """YAML: signatures, version of rdx, and the configuration without what concerns the machine."""
-    description = {
+    described = {
         "signature": cell.facts.signature,
         "signatures": cell.facts.signatures,
-        "rdx": _rdx()["version"],
+        "rdx": version(),
         "student": config.identity(config.build(cell.config["student"], "student")),
-        "config": described(cell.config),
+        "config": settings(cell.config),
     }
-    return str(yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
-
-
-def described(cfg: Config) -> dict[str, Any]:
-    """A configuration as anybody may see it, with those of the cells that its students come from.
-
-    How these were named is left out: it may tell of folders.
-    """
-    origins = {
-        key: {"checkpoint": node["checkpoint"], "config": node["cell"] and described(node["cell"])}
-        for key, node in (cfg.get("origins") or {}).items()
-    }
-    own: dict[str, Any] = public({k: v for k, v in cfg.items() if k not in PRIVATE})
-    return own | ({"origins": origins} if origins else {})
-
-
-def public(node: Any) -> Any:
-    """A node of the configuration without scheduling; of a path the name alone."""
-    if isinstance(node, dict):
-        cls = config.class_of(node)
-        of_fields = marks(cls) if cls else {}
-        return {
-            key: _shown(value, of_fields.get(key, ())) if isinstance(value, str) else public(value)
-            for key, value in node.items()
-            if {SCHEDULES, STUDENT, WRITTEN}.isdisjoint(of_fields.get(key, ()))
-        }
-    if isinstance(node, list):
-        return [public(item) for item in node]
-    return _shown(node, ()) if isinstance(node, str) else node
-
-
-def _shown(text: str, field_marks: tuple[Any, ...]) -> str:
-    """A text as anybody may see it: a file or folder without those that it is in.
-
-    A field that is declared to be read names one, unless it is a model that has a public name;
-    another text does where it is written as a path.
-    """
-    if MODEL in field_marks:
-        is_path = not (text.startswith(assets.PREFIX) or hub.is_id(text))
-    else:
-        is_path = any(isinstance(mark, Read) for mark in field_marks) or bool(PATH.match(text))
-    return Path(text).name if is_path else text
+    return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
 
 
 def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard:
@@ -91,7 +48,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
         _metadata(cell, name, licence, form),
         template_path=str(TEMPLATE),
         name=name,
-        rdx=_rdx()["version"],
+        rdx=version(),
         signature=cell.facts.signature,
         form=form,
         plain=plain(cell.student),
@@ -106,7 +63,7 @@ def card(cell: Finished, name: str, licence: str | None, form: str) -> ModelCard
         training=_settings(cell.config) | _counts(cell.facts),
         audit=summary(audit) if audit and training else None,
         licence=licence,
-        weights=_shown(cell.student.model, (MODEL,)),
+        weights=shown(cell.student.model, (MODEL,)),
         citation=citation(),
     )
     return model_card
@@ -165,27 +122,27 @@ def _scores(per_query: pd.DataFrame) -> Iterator[Score]:
 
 
 def _interval(values: pd.Series) -> str:
-    half = ev.half_width(values)
+    half = half_width(values)
     mean = f"{values.mean():.4f}" if len(values) else ""
     return f"{mean} ± {half:.4f}" if math.isfinite(half) else mean
 
 
-def _settings(settings: Config) -> dict[str, str]:
+def _settings(cfg: Config) -> dict[str, str]:
     """Everything that decided the weights."""
-    teacher = dict(settings["teacher"])
+    teacher = dict(cfg["teacher"])
     nodes = {
-        "student": settings["student"],
-        "stage 1": settings["prefinetune"],
-        "texts": settings["data"],
+        "student": cfg["student"],
+        "stage 1": cfg["prefinetune"],
+        "texts": cfg["data"],
     }
-    if settings["loss"]:
-        nodes |= {"candidates": settings["sampler"], "depth": settings["depth"]}
+    if cfg["loss"]:
+        nodes |= {"candidates": cfg["sampler"], "depth": cfg["depth"]}
         model = teacher.pop("backend", None)
         nodes |= {"teacher": teacher} | ({"teacher's model": model} if model else {})
-        nodes |= {"loss": settings["loss"], "budget": settings["budget"]}
-        nodes |= {"optimiser": settings["trainer"]}
-    rows = {label: inline(node) for label, node in nodes.items()} | dict(_lineage(settings))
-    return rows | ({"seed": str(settings["seed"])} if settings["loss"] else {})
+        nodes |= {"loss": cfg["loss"], "budget": cfg["budget"]}
+        nodes |= {"optimiser": cfg["trainer"]}
+    rows = {label: inline(node) for label, node in nodes.items()} | dict(_lineage(cfg))
+    return rows | ({"seed": str(cfg["seed"])} if cfg["loss"] else {})
 
 
 ORIGINS = {START: "begins from", REDRAWS: "candidates drawn by"}
@@ -222,6 +179,11 @@ def _counts(facts: TrialFacts) -> dict[str, str]:
 def citation() -> str:
     """BibTeX of the paper and of rdx, from CITATION.cff."""
     return "\n\n".join([*map(_bibtex, _rdx()["references"]), _bibtex(_rdx())])
+
+
+def version() -> str:
+    """Of rdx."""
+    return str(_rdx()["version"])
 
 
 def _rdx() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from rdx.artifacts import Evaluated
 from rdx.config import Config
 from rdx.facts import TrialFacts
 from rdx.faults import Mendable
-from rdx.stages import DISTILL, PREFINETUNE
+from rdx.stages import DISTILL, EVALUATE, PREFINETUNE
 from rdx.store import NotFound, Unreadable, damage, whole
 from rdx.students import Student
+
+# Of a student that only scores, on whatever machine this is.
+AS_TRAINED = {"lora": None, "compile": False, "attention_implementation": None}
 
 
 class ExportError(Mendable, ValueError):
@@ -45,8 +49,7 @@ class Finished:
     @property
     def student(self) -> Student:
         """What loads the checkpoint for scoring, on whatever machine this is."""
-        plain = {"lora": None, "compile": False, "attention_implementation": None}
-        student: Student = config.build(self.config["student"] | plain, "student")
+        student: Student = config.build(self.config["student"] | AS_TRAINED, "student")
         return student
 
 
@@ -60,19 +63,41 @@ def find(store: Path, signature: str) -> Finished:
     Unreadable
         If this user may not read it, or another version of rdx wrote it.
     """
-    try:
-        folder = store / "evaluate" / whole(store / "evaluate", signature)
-    except NotFound as error:
-        raise ExportError(str(error)) from error
-    again = "run its command again"
-    if problem := damage(folder):
-        raise ExportError(f"{folder} is damaged: {problem}; {again}")
+    folder = intact(complete(store, signature, EVALUATE.name))
     cell = Evaluated(folder)
     try:
         stage = DISTILL if cell.config["loss"] else PREFINETUNE
         checkpoint = store / stage.name / cell.facts.signatures[stage.name]
     except KeyError as error:
         raise Unreadable(folder, f"another version of rdx wrote it (no {error})") from error
-    if problem := damage(checkpoint):
-        raise ExportError(f"the weights of {folder.name}, {checkpoint}: {problem}; {again}")
-    return Finished(cell.config, cell.facts, cell.per_query, checkpoint)
+    return Finished(cell.config, cell.facts, cell.per_query, intact(checkpoint, "the weights: "))
+
+
+def intact(folder: Path, what: str = "") -> Path:
+    """A stored result whose files are those of its manifest, else ExportError."""
+    if problem := damage(folder):
+        raise ExportError(f"{what}{folder} is damaged: {problem}; run the cell's command again")
+    return folder
+
+
+def complete(store: Path, beginning: str, *stages: str) -> Path:
+    """The one folder of some stages whose signature begins so; `rdx.store.whole`.
+
+    Raises
+    ------
+    ExportError
+        If there is none that is finished, or more than one.
+    """
+    try:
+        return whole(beginning, *(store / stage for stage in stages))
+    except NotFound as error:
+        raise ExportError(str(error)) from error
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse what is no identifier of a licence as the Hub has them."""
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise ExportError(
+            f"licence={licence!r}: must be an identifier as the Hub has them, in small letters, "
+            "e.g. apache-2.0, mit, cc-by-nc-4.0, other"
+        )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from rdx.export.cells import ExportError
+from rdx import config
+from rdx.artifacts import DESCRIPTION
+from rdx.export.cells import AS_TRAINED, ExportError
 from rdx.export.lightning import nameless, write_lightning
-from rdx.students import CrossEncoder, Student
+from rdx.students import CrossEncoder, Pairs, Student
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
 from rdx.students.settings import CLASSIFIERS
+from rdx.students.tokenising import load_tokenizer
 from rdx.tokens import LISTS
 
 FORMS = ("transformers", "lightning_ir")
@@ -50,6 +55,41 @@ def write(student: CrossEncoder, settings: Student, form: str, folder: Path) -> 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _check(student, type(model).from_pretrained(folder).eval())
+
+
+def read(folder: Path) -> CrossEncoder:
+    """The student that `write` wrote to a folder in the form "transformers", ready to score.
+
+    It cuts texts as rdx does. No code of the folder is run.
+
+    Raises
+    ------
+    ExportError
+        If `rdx.export.export` did not write the folder, or in another form.
+    """
+    description = folder / DESCRIPTION
+    try:
+        known = yaml.safe_load(description.read_text(encoding="utf-8"))["config"]["student"]
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ExportError(
+            f"{folder}: no student that python -m rdx export SIGNATURE FOLDER wrote ({error})"
+        ) from error
+    if kind == "mono":
+        raise ExportError(f"{folder}: in the form of lightning_ir; export it without --form")
+    settings: Student = config.build(known | AS_TRAINED, f"{description}: student")
+    if plain(settings):
+        encoder = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False, weights_only=True
+        )
+        head = None
+    else:
+        packed = RdxForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False, weights_only=True
+        )
+        encoder, head = packed.encoder, packed.head
+    side = load_tokenizer(str(folder), str(folder)).padding_side
+    return CrossEncoder(encoder, head, Pairs(str(folder), settings, encoder, side)).eval()
 
 
 def plain(settings: Student) -> bool:

@@ -81,6 +81,7 @@ __all__ = [
     "cells",
     "distinct",
     "inputs",
+    "over_seeds",
     "signed",
     "split",
     "steps",
@@ -562,6 +563,11 @@ def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None 
     signatures = Signatures(Parts(cell.cfg))
     keys = {str(step): signatures.key(step) for step in steps(signatures.parts)}
     return replace(cell, keys=keys, signature=keys[str(LAST)])
+
+
+def over_seeds(cell: Cell) -> str:
+    """What a cell's signature would be with one certain seed: equal of its other seeds' cells."""
+    return signed(replace(cell, cfg=cell.cfg | {"seed": 0})).signature
 
 
 def split(

@@ -15,6 +15,7 @@ def teach(job: Job, inputs: Inputs, folder: Path) -> None:
     """Rank the candidates, and audit the labels."""
     queries, candidates = split(job, inputs, TRAINING), inputs.candidates.ranking
     TeacherRanking.write(folder, job.parts.teacher.rank(candidates, queries, folder))
+    TeacherRanking.write_config(folder, job.cell.cfg)
     labels = TeacherRanking(folder)
     qrels = queries.qrels if len(queries.qrels) else None
     labels.write_audit(folder, audit(labels.ranking, candidates, labels.windows, qrels))

@@ -120,7 +120,7 @@ class _Seeker:
         """A finished cell of the store, as it was configured."""
         root = Path(self.cell.cfg["store"])
         try:
-            evaluated = Evaluated(root / "evaluate" / store.whole(root / "evaluate", beginning))
+            evaluated = Evaluated(store.whole(beginning, root / "evaluate"))
         except store.NotFound as error:
             raise ConfigError(f"{where}: no such folder, and {error}") from error
         if problem := store.damage(evaluated.folder):
@@ -140,7 +140,7 @@ class _Seeker:
     def _of_folder(self, where: str, folder: Path) -> dict[str, Any]:
         student = Parts(self.cell.cfg).student
         try:
-            check_folder(folder, where, student.head)
+            check_folder(folder, where, student.head, student.between)
         except FileNotFoundError as error:
             raise MissingFile(str(error)) from error
         except ValueError as error:

@@ -55,7 +55,8 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         labels = inputs.reference(name)
         some_queries = {} if labels is None else {"teacher": ev.as_ranking(labels.ranking)}
         tested = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
-        Evaluated.write_runs(folder, name, tested.systems)
+        for system, run in tested.systems.items():
+            Evaluated.write_run(folder, f"{name}.{system}", run)
         # only pools look at rankings again: those of deep first stages are let go
         tests[name] = tested if evaluation.paper_compat else replace(tested, systems={})
         settings[name] = setting(job.parts, name, test)
@@ -77,7 +78,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         checkpoint=trained,
         origins=tuple(_origins(job.cell.cfg)),
     )
-    Evaluated.write(folder, facts, per_query, job.cell.cfg)
+    Evaluated.write(folder, facts, per_query, job.cell.cfg, job.cell.overrides)
 
 
 def _selected_on(parts: Parts) -> list[str]:

@@ -192,8 +192,8 @@ class NotFound(Mendable, ValueError):
     """A signature that no finished result has, or several; the message says what there is."""
 
 
-def whole(root: Path, beginning: str) -> str:
-    """The one signature in a stage's folder that begins so.
+def whole(beginning: str, *roots: Path) -> Path:
+    """The one finished result in the folders of some stages whose signature begins so.
 
     Raises
     ------
@@ -202,14 +202,9 @@ def whole(root: Path, beginning: str) -> str:
     Unreadable
         If this user may not look.
     """
-    try:
-        names = sorted(path.name for path in root.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise Unreadable(error.filename or root, error) from error
-    same = [name for name in names if name.startswith(beginning)]
-    known = [name for name in same if "." not in name]
+    found = [path for root in roots for path in _folders(root)]
+    same = [path for path in found if path.name.startswith(beginning)]
+    known = [path for path in same if "." not in path.name]
     if not beginning or len(known) > 1:
         raise NotFound(
             f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
@@ -219,18 +214,28 @@ def whole(root: Path, beginning: str) -> str:
         return known[0]
     if same:  # SIGNATURE.partial
         raise NotFound(
-            f"{same[0].split('.')[0]} is not finished: run its command again, it goes on from "
+            f"{same[0].name.split('.')[0]} is not finished: run its command again, it goes on from "
             "where it was stopped"
         )
-    finished = [name for name in names if "." not in name]
+    finished = [path for path in found if "." not in path.name]
     raise NotFound(
-        f"no finished cell in {root} has a signature that begins with {beginning!r}; there are "
-        f"{len(finished)}{': ' if finished else ''}{_some(finished)}"
+        f"nothing finished in {' or '.join(map(str, roots))} has a signature that begins with "
+        f"{beginning!r}; there are {len(finished)}{': ' if finished else ''}{_some(finished)}"
     )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unreadable(error.filename or root, error) from error
+
+
+def _some(folders: list[Path]) -> str:
+    names = [folder.name for folder in folders[:8]]
+    return ", ".join(names) + (", ..." if len(folders) > 8 else "")
 
 
 def damage(folder: Path) -> str:

@@ -152,7 +152,9 @@ def _record(
     }
 
     def make(folder: Path) -> None:
-        Evaluated.write(folder, trial, table, dict(runs), description)
+        for name, run in runs.items():
+            Evaluated.write_run(folder, name, run)
+        Evaluated.write(folder, trial, table, description)
 
     store = testbed.job.store
     folder = store.cached("import", trial.signature, make)

@@ -83,6 +83,7 @@ class Tracking(Protocol):
         config: dict[str, Any],
         grid: str,
         seed: int,
+        cell: str = "",
     ) -> AbstractContextManager[Trial]:
         """Record what happens inside the context."""
 
@@ -189,6 +190,7 @@ class MLflow:
         config: dict[str, Any],
         grid: str,
         seed: int,
+        cell: str = "",
     ) -> Iterator[Trial]:
         """Record what happens inside the context as one child run.
 
@@ -213,8 +215,13 @@ class MLflow:
             Name of the grid, which is the parent run; empty: no parent.
         seed
             Becomes a param, a tag and a part of the run's name.
+        cell
+            Equal for trials that differ in nothing but the seed; empty: it has no other seeds. Once
+            two of them are finished, a run above them has mean, SD and interval.
         """
-        about = About(signature=signature, levels=levels, config=config, grid=grid, seed=seed)
+        about = About(
+            signature=signature, levels=levels, config=config, grid=grid, seed=seed, cell=cell
+        )
         with sigterm_raises(), ExitStack() as stack:
             record = self._record(stack, Log(store, signature), about)
             if record is None:

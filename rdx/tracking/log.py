@@ -29,7 +29,7 @@ TRIALS = "trials"
 LINES = "log.jsonl"
 MIRROR = "mirror-"
 ATTACHED = ("environment.json", "uncommitted.diff", "trial.json")
-GRID = "grid-"
+GRID, CELL = "grid-", "cell-"  # how names of folders begin that are no trial's
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"  # MLflow's words
 
 
@@ -42,6 +42,7 @@ class About:
     seed: int
     levels: dict[str, str]
     config: dict[str, Any]
+    cell: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

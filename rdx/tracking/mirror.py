@@ -20,6 +20,7 @@ from rdx.equality import settled
 from rdx.tracking import database, models, notes
 from rdx.tracking.log import (
     ATTACHED,
+    CELL,
     FAILED,
     FINISHED,
     GRID,
@@ -32,7 +33,9 @@ from rdx.tracking.log import (
     Start,
     Table,
     Tags,
+    now,
 )
+from rdx.tracking.seeds import Seeds
 
 if TYPE_CHECKING:
     from rdx.tracking import MLflow
@@ -42,6 +45,7 @@ METRICS_PER_BATCH = 1000  # mlflow.utils.validation.MAX_METRICS_PER_BATCH
 PARAMS_PER_BATCH = 100  # mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH
 REFUSED = (400, 409)  # of HTTP: the same request would be refused again
 PARENT_SECONDS = 60.0  # that a trial waits for another one that makes the run of their grid
+PARENT, GRID_TAG = "mlflow.parentRunId", "rdx.grid"
 STALE = {"rdx.error", "rdx.health"}  # tags of a trial that is gone on with
 
 
@@ -142,8 +146,11 @@ class Mirror:
             "rdx.trial": start.token,
             **start.tags,
         }
+        if start.cell:
+            tags["rdx.cell"] = start.cell
         if start.grid:
-            tags["mlflow.parentRunId"] = self._parent(start)
+            tags[GRID_TAG] = notes.grid_name(start.grid)
+            tags[PARENT] = self._parent(start)
         run = self._existing(f"tags.`rdx.trial` = '{start.token}'")
         self.resumed = run is not None
         if run is None:
@@ -177,13 +184,20 @@ class Mirror:
         return count
 
     def _result(self, result: Result) -> None:
-        collections = {entry.name for entry in result.inputs}
-        named = {
-            notes.legal(notes.metric(name, collections)): value
-            for name, value in result.metrics.items()
-        }
-        self._log([Metric(key, float(value), result.time, 0) for key, value in named.items()])
         start = self._begun
+        model = self._model(start, result)
+        digests = {entry.name: entry.digest[:DIGEST_LENGTH] for entry in result.inputs}
+        self._log(
+            [
+                Metric(
+                    *(score.key, score.value, result.time, 0),
+                    model_id=model if score.of_student else None,
+                    dataset_name=score.collection,
+                    dataset_digest=digests[score.collection] if score.collection else None,
+                )
+                for score in notes.finals(result.metrics, digests)
+            ]
+        )
         about = (start.signature, start.levels, start.seed)
         self._note(notes.of_trial(*about, result.metrics, result.health))
         if result.inputs:
@@ -197,6 +211,13 @@ class Mirror:
             checkpoint = self.log.store / result.checkpoint
             models.log_model(self.client, self.run_id, checkpoint, start.config["student"])
 
+    def _model(self, start: Start, result: Result) -> str | None:
+        """Id of the student as a model of MLflow; None where nothing was trained."""
+        if not result.checkpoint:
+            return None
+        tags = {"rdx.signature": start.signature, "rdx.checkpoint": result.checkpoint}
+        return models.logged(self.client, self.experiment_id, self.run_id, tags)
+
     def _end(self, end: End) -> None:
         lost = self.position.lost
         cause = end.error or (f"record incomplete: {lost}" if lost else "")
@@ -204,16 +225,73 @@ class Mirror:
             self.client.set_tag(self.run_id, "rdx.error", notes.cut(cause))
         status = FAILED if lost and end.status == FINISHED else end.status
         self.client.set_terminated(self.run_id, status, end_time=end.time)
-        parent = self.client.get_run(self.run_id).data.tags.get("mlflow.parentRunId")
-        if parent:
-            self.client.set_terminated(parent, FINISHED)
+        start = self._begun
+        if status == FINISHED and start.cell:
+            self._summarise(start)
+        if start.grid and (grid := self._beside(GRID, start.grid).run_id):
+            self.client.set_terminated(grid, FINISHED)
         self._move(status=status)
+
+    # --- seeds ---
+
+    def _summarise(self, start: Start) -> None:
+        """Write what the seeds of the trial's cell have in common, under the lock of the cell."""
+        cell = self._beside(CELL, start.cell)
+        keys = [
+            score.key
+            for entry in self.log.entries
+            if isinstance(entry, Result)
+            for score in notes.finals(entry.metrics, {i.name for i in entry.inputs})
+            if score.of_student
+        ]
+        with cell.log.free(PARENT_SECONDS) as free:
+            if not free:
+                raise TimeoutError(f"another process writes the seeds of {start.cell}")
+            cell.position = cell.log.position(cell.target)
+            cell._seeds(start, keys)
+
+    def _seeds(self, start: Start, keys: Sequence[str]) -> None:
+        """The run of a cell over its seeds, from two finished ones on; they become its children.
+
+        Those that another grid made stay where they are, and are counted all the same.
+        """
+        ours = f"tags.`rdx.cell` = '{start.cell}' and tags.`rdx.kind`"
+        finished = self._search(f"{ours} = 'trial' and attributes.status = 'FINISHED'")
+        seeds = Seeds.of(finished, keys)
+        if len(seeds.trials) < 2 or not seeds.scores:
+            return
+        run = self._existing(f"{ours} = 'cell'") or self._new_cell(start)
+        self._move(run_id=run.info.run_id)
+        self._log(seeds.metrics(now()))
+        self._tag(seeds.tags())
+        self._note(seeds.note(self.experiment_id))
+        for trial in seeds.trials.values():
+            tags = trial.data.tags
+            if (
+                tags.get(GRID_TAG) == run.data.tags.get(GRID_TAG)
+                and tags.get(PARENT) != self.run_id
+            ):
+                self.client.set_tag(trial.info.run_id, PARENT, self.run_id)
+        self.client.set_terminated(self.run_id, FINISHED)
+
+    def _new_cell(self, start: Start) -> Run:
+        """A run with the params and tags that the seeds of a cell share."""
+        params = notes.params(start.config, start.levels, start.seed)
+        del params["seed"]
+        tags = {group: notes.cut(option) for group, option in start.levels.items()}
+        tags |= {"rdx.kind": "cell", "rdx.cell": start.cell, **start.tags}
+        if start.grid:
+            tags |= {GRID_TAG: notes.grid_name(start.grid), PARENT: self._parent(start)}
+        name = notes.cut(notes.run_name(start.levels))
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        log_params(self.client, run, params)
+        return run
 
     # --- grids ---
 
     def _parent(self, start: Start) -> str:
         """The run of the trial's grid; the first of its trials makes it."""
-        grid = Mirror(self.settings, Log(self.log.store, f"{GRID}{start.grid}"))
+        grid = self._beside(GRID, start.grid)
         if grid._existing() is not None:
             return grid.run_id
         with grid.log.free(PARENT_SECONDS) as free:
@@ -256,15 +334,20 @@ class Mirror:
         ]
         self._upload("cells.json", json.dumps(cells, indent=2))
         names = notes.short_names([row.overrides or row.signature for row in table.rows])
-        children = {run.info.run_id: run for run in self._search(_children(parent))}
-        shown = []
+        children = {run.info.run_id: run for run in self._search(_trials(name))}
+        shown, over_seeds = [], {}
         for row, short, run_id in zip(table.rows, names, ids, strict=True):
             child, name_of_child = children.get(run_id or ""), notes.cut(short)
             if child and short and child.info.run_name != name_of_child:
                 self.client.set_tag(child.info.run_id, "mlflow.runName", name_of_child)
+            if child and (cell := child.data.tags.get(PARENT, parent)) != parent:
+                over_seeds[cell] = notes.without_seed(short)
             address = notes.address(self.experiment_id, run_id) if run_id else ""
             score = notes.score(row.means, table.measure)
             shown.append(notes.Cell(short or row.signature, address, row.state, row.health, score))
+        for cell, name_of_cell in over_seeds.items():
+            if name_of_cell:
+                self.client.set_tag(cell, "mlflow.runName", notes.cut(name_of_cell))
         scores = settled([-1.0 if cell.score is None else cell.score for cell in shown])
         best_first = sorted(range(len(shown)), key=scores.__getitem__, reverse=True)
         ordered = [shown[i] for i in best_first]
@@ -276,7 +359,7 @@ class Mirror:
 
     def _mark(self, grid: str, best: str) -> None:
         """Tag the best cell of a grid, and no other of its children; register its model."""
-        marked = f"tags.`rdx.best` = 'true' and {_children(self.run_id)}"
+        marked = f"tags.`rdx.best` = 'true' and {_trials(grid)}"
         for run in self._search(marked):
             if run.info.run_id != best:
                 self.client.delete_tag(run.info.run_id, "rdx.best")
@@ -286,6 +369,10 @@ class Mirror:
             models.register(self.client, best, grid)
 
     # --- what they share ---
+
+    def _beside(self, kind: str, name: str) -> Mirror:
+        """The mirror of the grid, or of the seeds, that a trial belongs to."""
+        return Mirror(self.settings, Log(self.log.store, f"{kind}{name}"))
 
     @property
     def _begun(self) -> Start:
@@ -370,8 +457,8 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
         client.set_tag(run.info.run_id, "rdx.params_changed", notes.cut(text))
 
 
-def _children(parent: str) -> str:
-    return f"tags.`mlflow.parentRunId` = '{parent}'"
+def _trials(grid: str) -> str:
+    return f"tags.`rdx.kind` = 'trial' and tags.`rdx.grid` = '{grid}'"
 
 
 def _dataset(entry: Input) -> DatasetInput:

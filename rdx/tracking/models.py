@@ -1,4 +1,4 @@
-"""Students as MLflow models: logged with signature and input example, registered with an alias."""
+"""Students as MLflow models: named by their scores, logged with weights, registered."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import mlflow.pyfunc
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
@@ -19,10 +20,38 @@ from mlflow.types import ColSpec, Schema
 import rdx
 
 MODEL = "model"  # folder among a run's artifacts
+NAME, EXTERNAL = "student", "mlflow.model.isExternal"  # mlflow.utils.mlflow_tags
+ABSENT = (404, 501)  # of HTTP: the server does not have what is asked for
 ALIAS = "best"
 STUDENT = "rdx_student.json"  # what `rdx.students.scoring` builds the student from
 NEEDS = ("torch", "transformers", "safetensors", "numpy", "pandas")
 LEAVE_OUT = ("checkpoint*", "manifest.json", "curve.json", "lists*", "*.parquet")
+
+
+def logged(client: MlflowClient, experiment: str, run_id: str, tags: dict[str, str]) -> str | None:
+    """Id of the model that a run trained, made at need; its weights are not in MLflow.
+
+    None where the server is older than such models (MLflow 3): scores do not name one there.
+    """
+    try:
+        found = client.search_logged_models(
+            [experiment], f"source_run_id = '{run_id}'", max_results=1
+        )
+        model = next(iter(found), None) or client.create_logged_model(
+            experiment, NAME, run_id, {EXTERNAL: "true", **tags}, model_type="cross-encoder"
+        )
+        model_id = str(model.model_id)
+        if model.status != LoggedModelStatus.READY:
+            client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+        outputs = client.get_run(run_id).outputs
+        known = outputs.model_outputs if outputs else []
+        if not any(output.model_id == model_id for output in known):
+            client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        return model_id
+    except MlflowException as error:
+        if error.get_http_status_code() in ABSENT:
+            return None
+        raise
 
 
 def log_model(client: MlflowClient, run_id: str, folder: Path, student: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ Trials of **rdx**: cross-encoders distilled from LLM re-rankers.
 
 - A run of kind `grid` is one grid (its description gives claim, results and report); its children
   are its cells. `tags."rdx.kind" = 'trial'` hides the grids.
+- A run of kind `cell` stands above the seeds of one configuration, once two are finished: each
+  score is their mean, `sd/…`, `low/…` and `high/…` its SD and 95 % interval over seeds.
 - Filter by factor: `tags.loss = 'ranknet' and tags.sampler = 'bm25'`. Only sound trials:
   `tags."rdx.health" = 'ok'`. The best cell of a grid: `tags."rdx.best" = 'true'`.
 - Metrics are `MEASURE/SYSTEM/COLLECTION`, so that charts group by measure and system. `student` is
@@ -41,10 +43,10 @@ def grid_name(grid: str) -> str:
     return grid.replace("'", "")[:KEY_LENGTH]
 
 
-def run_name(levels: Mapping[str, str], seed: int) -> str:
-    """Name of a trial until its grid is finished: its factors and its seed."""
+def run_name(levels: Mapping[str, str], seed: int | None = None) -> str:
+    """Name of a trial until its grid is finished: its factors and its seed; None: of all seeds."""
     factors = " ".join(levels[group] for group in NAME_ORDER if group in levels)
-    return f"{factors} seed={seed}".strip()
+    return f"{factors} {'over seeds' if seed is None else f'seed={seed}'}".strip()
 
 
 def short_names(overrides: Sequence[str]) -> list[str]:
@@ -61,6 +63,15 @@ def short_names(overrides: Sequence[str]) -> list[str]:
         " ".join(_shown(word) for word in words_of_cell if word not in common)
         for words_of_cell in words
     ]
+
+
+def without_seed(name: str) -> str:
+    """The name of a cell over its seeds.
+
+    >>> without_seed("ranknet seed=1")
+    'ranknet'
+    """
+    return " ".join(word for word in name.split() if not word.startswith("seed="))
 
 
 def _shown(word: str) -> str:
@@ -93,6 +104,32 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             is_list = isinstance(value, list | tuple)
             flat[f"{prefix}{key}"] = json.dumps(value, default=str) if is_list else str(value)
     return flat
+
+
+@dataclass(frozen=True)
+class Final:
+    """A final metric: its name in MLflow, value, collection (None of a mean), and whose it is."""
+
+    key: str
+    value: float
+    collection: str | None
+    of_student: bool
+
+
+def finals(metrics: Mapping[str, float], collections: Collection[str]) -> list[Final]:
+    """The final metrics of a trial.
+
+    >>> finals({"dl19/student/nDCG@10": 0.5}, ["dl19"])
+    [Final(key='nDCG_at_10/student/dl19', value=0.5, collection='dl19', of_student=True)]
+    """
+    found = []
+    for name, value in metrics.items():
+        collection, _, rest = name.partition("/")
+        known = collection if collection in collections else None
+        of_student = rest.partition("/")[0].partition("+")[0] == "student"
+        key = legal(metric(name, collections))
+        found.append(Final(key, float(value), known, of_student))
+    return found
 
 
 def metric(key: str, collections: Collection[str]) -> str:

@@ -95,6 +95,17 @@ def world(tmp_path_factory) -> World:
     return World(folder)
 
 
+@pytest.fixture(scope="session")
+def finished(world, tmp_path_factory):
+    """A finished cell without a stage 1; tests only read its store."""
+    store = tmp_path_factory.mktemp("finished") / "store"
+    world.run(store, "prefinetune=none")
+    from rdx import stages
+
+    [cell] = stages.cells(world.overrides(store, "prefinetune=none"))
+    return cell
+
+
 def gone() -> int:
     """The id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])

@@ -33,8 +33,9 @@ from transformers import (
 )
 
 from rdx import config, facts
-from rdx.export import ExportError, export, find
-from rdx.export.card import card, citation, public
+from rdx.export import ExportError, export, find, read
+from rdx.export.card import card, citation
+from rdx.public import public
 from rdx.store import Unreadable
 from rdx.students import Student
 from rdx.teachers.audit import audit
@@ -261,6 +262,8 @@ def test_transformers_gives_the_same_scores(model, tmp_path, settings):
     scores = plain_scores(out, pairs, trust_remote_code=bool(settings))
     close(scores, student, pairs)
     assert scores.unique().numel() == len(pairs)
+    again = expected(read(out), pairs + LONG)  # without own code, and with rdx's cuts
+    close(again, student, pairs + LONG)
     code = {"modeling_rdx.py", "heads.py", "between.py"} if settings else set()
     assert {path.name for path in out.glob("*.py")} == code
     if settings:
@@ -602,6 +605,13 @@ def test_the_form_of_lightning_ir_has_a_set_encoder(tmp_path):
     token = AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("[INT]")
     table = load_file(out / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
     assert token == len(table) - 1 == described["vocab_size"] - 1
+
+
+def test_only_a_student_of_rdx_is_read_back(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(ExportError, match=folder.name):
+            read(folder)
 
 
 def test_the_tokeniser_says_how_special_tokens_in_texts_are_read(tmp_path):

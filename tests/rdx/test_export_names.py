@@ -2,7 +2,7 @@
 
 import pytest
 
-from rdx.export.card import public
+from rdx.public import public
 
 FILES, STUDENT = "rdx.data.Files", "rdx.students.Student"
 

@@ -131,7 +131,9 @@ def test_measures_worked_by_hand(cell, store, system):
 
 def test_every_system_ranks_the_candidates_of_the_first_stage(cell, store):
     runs = folder_of(store, cell, "evaluate") / "runs"
-    assert {path.name for path in runs.iterdir()} == {f"files.{s}.run.gz" for s in SYSTEMS}
+    endings = ("run.gz", "ir_metadata.yaml")
+    written = {f"files.{system}.{ending}" for system in SYSTEMS for ending in endings}
+    assert {path.name for path in runs.iterdir()} == written
     pairs = [
         set(zip(run.query_id, run.doc_id, strict=True))
         for run in (rankings.read_trec(runs / f"files.{s}.run.gz") for s in SYSTEMS)

@@ -1,0 +1,1 @@
+"""Students in the pipelines of other libraries; each module needs its library, an extra of rdx."""
