@@ -153,7 +153,7 @@ class Student:
     # What of a student decides how texts are tokenised.
     tokenised_by: ClassVar = ("model", "revision", "query_length", "passage_length")
     # What decides how it is trained alone: weights that were trained with others fit.
-    trained_by: ClassVar = ("dropout", "lora")
+    trained_by: ClassVar = ("dropout", "filled_to", "frozen_positions", "lora")
 
     def __post_init__(self) -> None:
         """Check values together."""
