@@ -56,7 +56,12 @@ class Pairs:
         self.tokenizer = load_tokenizer(folder, name)
         self.lengths = (student.query_length, student.passage_length)
         self.attention = student.attention
-        self._facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
+        self._facts = {
+            "head": student.head,
+            "attention": student.attention,
+            "layers": student.layers,
+            "lengths": self.lengths,
+        }
         padding = _agree_on_padding(self.tokenizer, encoder)
         _agree_on_inputs(self.tokenizer, encoder)
         with explained(name):

@@ -12,6 +12,7 @@ from rdx import late
 if TYPE_CHECKING:
     from rdx.teachers.budget import Caps, Prices, Stopped
     from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
+    from rdx.teachers.cross_encoder import CrossEncoder
     from rdx.teachers.endpoint import Endpoint
     from rdx.teachers.likelihood import QueryLikelihood
     from rdx.teachers.listwise import Listwise
@@ -25,6 +26,7 @@ else:
         {
             "budget": ("Caps", "Prices", "Stopped"),
             "controls": ("Identity", "Labels", "Oracle", "Shuffled"),
+            "cross_encoder": ("CrossEncoder",),
             "endpoint": ("Endpoint",),
             "likelihood": ("QueryLikelihood",),
             "listwise": ("Listwise",),
@@ -37,6 +39,7 @@ else:
 
 __all__ = [
     "Caps",
+    "CrossEncoder",
     "Endpoint",
     "Fatal",
     "Identity",

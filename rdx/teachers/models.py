@@ -1,4 +1,4 @@
-"""Causal language models out of a wheel, a folder or the Hub."""
+"""Language models out of a wheel, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
-from rdx.loading import pretrained
+from rdx.loading import ModelClass, pretrained
 
 
 class Logits(Protocol):
@@ -55,7 +55,11 @@ def folder_of(model: str, revision: str | None = None) -> Path:
 
 
 def load_causal(
-    model: str, precision: str, device: str, revision: str | None = None
+    model: str,
+    precision: str,
+    device: str,
+    revision: str | None = None,
+    kind: ModelClass = AutoModelForCausalLM,
 ) -> tuple[PreTrainedTokenizerBase, CausalModel]:
     """Tokeniser and model, in evaluation mode on its device.
 
@@ -69,12 +73,18 @@ def load_causal(
         "auto", "cpu", "cuda", ...
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
+    kind
+        The class of Transformers that reads it.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokenizer, loaded = _load(str(folder_of(model, revision)), dtype)
-    return tokenizer, loaded.to(torch.device(device), dtype).eval()
+    tokenizer, loaded = _load(str(folder_of(model, revision)), dtype, kind)
+    return tokenizer, loaded.to(device_of(device), dtype).eval()
+
+
+def device_of(device: str) -> torch.device:
+    """The device that a setting names; "auto" is a GPU if there is one."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(auto if device == "auto" else device)
 
 
 def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -90,13 +100,13 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def _load(folder: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Any]:
+def _load(
+    folder: str, dtype: torch.dtype, kind: ModelClass = AutoModelForCausalLM
+) -> tuple[PreTrainedTokenizerBase, Any]:
     gguf = gguf_file(folder)
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
-    return tokenizer, pretrained(
-        AutoModelForCausalLM, folder, dtype=dtype, **source, **_plain(gguf)
-    )
+    return tokenizer, pretrained(kind, folder, dtype=dtype, **source, **_plain(gguf))
 
 
 def _as_safetensors(folder: Path) -> Path:

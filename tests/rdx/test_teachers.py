@@ -21,7 +21,16 @@ from transformers import (
 
 from rdx import rankings
 from rdx.collection import Collection
-from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
+from rdx.teachers import (
+    Identity,
+    Labels,
+    Oracle,
+    QueryLikelihood,
+    Recorded,
+    Shuffled,
+    likelihood,
+    pointwise,
+)
 from rdx.teachers import scorer as scoring
 from rdx.teachers.scorer import Scorer, keeps
 from tests.rdx.configured import configured
@@ -236,9 +245,9 @@ def naive(llama):
 def likelihoods(folder) -> dict[str, dict[str, float]]:
     """By query and passage, in the ledger's order of passages."""
     scores: dict[str, dict[str, float]] = {}
-    for line in (folder / likelihood.LEDGER).read_text().splitlines():
+    for line in (folder / pointwise.LEDGER).read_text().splitlines():
         row = json.loads(line)
-        for query_id, value in row["log_likelihood"].items():
+        for query_id, value in row["scores"].items():
             scores.setdefault(query_id, {})[row["doc_id"]] = value
     return scores
 
@@ -357,16 +366,16 @@ BY_PASSAGE = [
 def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatch):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert asked == BY_PASSAGE
-    before = (tmp_path / likelihood.LEDGER).read_bytes()
+    before = (tmp_path / pointwise.LEDGER).read_bytes()
     monkeypatch.setattr(likelihood, "scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
-    assert (tmp_path / likelihood.LEDGER).read_bytes() == before
+    assert (tmp_path / pointwise.LEDGER).read_bytes() == before
 
 
 @pytest.mark.parametrize("kept_lines", [0, 1, 2, 4, 7])
 def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    path = tmp_path / likelihood.LEDGER
+    path = tmp_path / pointwise.LEDGER
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == len(BY_PASSAGE) > 8
     # killed half way through a line
@@ -395,7 +404,7 @@ def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(Scorer, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    lines = (tmp_path / likelihood.LEDGER).read_text().splitlines()
+    lines = (tmp_path / pointwise.LEDGER).read_text().splitlines()
     assert [json.loads(line)["doc_id"] for line in lines] == list(FIRST.doc_id.unique())[:4]
 
 
