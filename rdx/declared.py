@@ -60,6 +60,7 @@ __all__ = [
     "Read",
     "SCHEDULES",
     "SEEDS",
+    "SELECTS",
     "SPLITS",
     "Seed",
     "Share",
@@ -96,6 +97,8 @@ class Mark(Enum):
     QUERIES, SPLITS
         Of a collection: decides queries and judgements but no passage; only which queries a split
         has.
+    SELECTS
+        Of a teacher: decides what of its answers a student is given, and no answer.
     WRITTEN
         A file or folder that is written, or an address.
     RELEASED, CATALOGUED
@@ -109,6 +112,7 @@ class Mark(Enum):
     SCHEDULES = "schedules"
     QUERIES = "queries"
     SPLITS = "splits"
+    SELECTS = "selects"
     WRITTEN = "written"
     RELEASED = "released"
     CATALOGUED = "catalogued"
@@ -117,7 +121,7 @@ class Mark(Enum):
 
 
 SCHEDULES, QUERIES, SPLITS = Mark.SCHEDULES, Mark.QUERIES, Mark.SPLITS
-WRITTEN = Mark.WRITTEN
+SELECTS, WRITTEN = Mark.SELECTS, Mark.WRITTEN
 RELEASED, CATALOGUED = Mark.RELEASED, Mark.CATALOGUED
 PRECISION, MODEL = Mark.PRECISION, Mark.MODEL
 

@@ -14,6 +14,7 @@ What does not fit into memory goes as a stream of blocks, each a ranking of whol
 from rdx.rankings.ids import alike, one_word, shown
 from rdx.rankings.lookup import StoredRanking, read_parquet, store_ranking, write_parquet
 from rdx.rankings.order import joined
+from rdx.rankings.scales import SCALES, Scale, scaled
 from rdx.rankings.table import (
     COLUMNS,
     STATES,
@@ -39,10 +40,12 @@ from rdx.rankings.trec import (
 __all__ = [
     "COLUMNS",
     "MISRANKED",
+    "SCALES",
     "STATES",
     "USABLE",
     "Content",
     "FormatError",
+    "Scale",
     "StoredRanking",
     "alike",
     "check",
@@ -56,6 +59,7 @@ __all__ = [
     "read_parquet",
     "read_qrels",
     "read_trec",
+    "scaled",
     "shown",
     "store_ranking",
     "stream_trec",
