@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rdx.teachers.messages import Fatal
     from rdx.teachers.recorded import Recorded
     from rdx.teachers.vllm import VLLM
+    from rdx.teachers.yes_no import Form, YesNo
 else:
     __getattr__ = late.exports(
         __name__,
@@ -34,6 +35,7 @@ else:
             "messages": ("Fatal",),
             "recorded": ("Recorded",),
             "vllm": ("VLLM",),
+            "yes_no": ("Form", "YesNo"),
         },
     )
 
@@ -42,6 +44,7 @@ __all__ = [
     "CrossEncoder",
     "Endpoint",
     "Fatal",
+    "Form",
     "Identity",
     "Labels",
     "Listwise",
@@ -53,4 +56,5 @@ __all__ = [
     "Shuffled",
     "Stopped",
     "VLLM",
+    "YesNo",
 ]

@@ -15,6 +15,7 @@ from rdx.assets import Model, check_model
 from rdx.collection import Collection
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
 from rdx.precision import AUTO, chosen
+from rdx.rankings import Scale
 from rdx.teachers import pointwise
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class CrossEncoder:
         "auto", "cpu", "cuda", ...
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
+    scale
+        Of the scores, per query, as a student is given them.
     """
 
     model: Model
@@ -58,6 +61,7 @@ class CrossEncoder:
     precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
     device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
+    scale: Scale = "none"
 
     ranks_unseen = True
     gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}

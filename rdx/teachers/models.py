@@ -12,7 +12,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -20,7 +22,7 @@ from transformers import (
 )
 
 from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
-from rdx.loading import ModelClass, pretrained
+from rdx.loading import ModelClass, explained, pretrained
 
 
 class Logits(Protocol):
@@ -81,6 +83,18 @@ def load_causal(
     return tokenizer, loaded.to(device_of(device), dtype).eval()
 
 
+def load_any(
+    model: str, precision: str, device: str, revision: str | None = None
+) -> tuple[PreTrainedTokenizerBase, CausalModel]:
+    """A causal LM, or an encoder-decoder if its configuration says so; as `load_causal`."""
+    folder = str(folder_of(model, revision))
+    gguf = gguf_file(folder)
+    with explained(f"model={model}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, gguf_file=gguf)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return load_causal(model, precision, device, revision, kind)
+
+
 def device_of(device: str) -> torch.device:
     """The device that a setting names; "auto" is a GPU if there is one."""
     auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,6 +106,14 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
     width = max(map(len, rows))
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return tokens.to(device), mask.to(device)
+
+
+def right_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, L] of rows that all begin at the first position."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     return tokens.to(device), mask.to(device)
 
 

@@ -7,14 +7,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import yaml
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
-from rdx import rankings
+from rdx import config, rankings
 from rdx.collection import Collection
 from rdx.export.weights import write
+from rdx.folders import ROOT
 from rdx.loading import ModelError
 from rdx.students import Student
-from rdx.teachers import CrossEncoder, pointwise
+from rdx.teachers import CrossEncoder, Form, YesNo, pointwise
+from rdx.teachers.judge import Judge
+from tests.rdx.configured import check_refused
 from tests.rdx.small_models import WORDS, save
 
 RANDOM = np.random.default_rng(0)
@@ -147,3 +163,199 @@ def test_a_killed_cross_encoder_goes_on_and_batches_change_nothing(tmp_path, mon
         assert again[:kept] == lines[:kept] and set(again) == set(lines)
     monkeypatch.setattr("rdx.teachers.cross_encoder._Scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher.rank(FIRST, TEXTS, work), whole)
+
+
+# --- yes and no ---
+
+# Punctuation that melts with the end of a line.
+PUNCTUATED = Collection(
+    "toy",
+    {"q0": "what is kelp?", "q1": "amber", "q2": "river stone?", "q3": "onyx, reed"},
+    {d: text + ".?!"[i % 3] for i, (d, text) in enumerate(TEXTS.passages.items())},
+    TEXTS.qrels,
+)
+SPLIT = Regex(r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+")
+MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+FORMS = ROOT / "conf" / "teacher" / "form"
+
+
+def form(name: str) -> Form:
+    return config.build(yaml.safe_load((FORMS / f"{name}.yaml").read_text()), "form")
+
+
+def qwen(folder: Path, settings: type, model: type) -> str:
+    """A tiny model of Qwen's kind, whose tokens are learned from such prompts."""
+    made = Tokenizer(models.BPE())
+    apart, bytewise = pre_tokenizers.Split(SPLIT, "isolated"), pre_tokenizers.ByteLevel
+    made.pre_tokenizer = pre_tokenizers.Sequence([apart, bytewise(False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    lines = [*PUNCTUATED.queries.values(), *PUNCTUATED.passages.values(), "yes no Query Document"]
+    made.train_from_iterator(
+        [f"{line}\nquery: document: Relevance:\n" for line in lines] * 4,
+        trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=MARKS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
+    shape |= {"num_key_value_heads": 1, "intermediate_size": 32, "initializer_range": 0.3}
+    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
+    model(settings(**shape)).save_pretrained(folder)
+    return str(folder)
+
+
+def of_qwen3(tokenizer, model, query: str, passage: str) -> float:
+    """As the model card of Qwen3-Reranker does it: p(yes) of the last position's yes and no."""
+    system = (
+        "Judge whether the Document meets the requirements based on the Query and the Instruct "
+    )
+    system += 'provided. Note that the answer can only be "yes" or "no".'
+    before = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
+    after = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    task = "Given a web search query, retrieve relevant passages that answer the query"
+    pair = f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {passage}"
+    ids = [i for text in (before, pair, after) for i in tokenizer.encode(text)]
+    with torch.no_grad():
+        last = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    answers = last[[tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")]]
+    return answers.softmax(0)[1].item()
+
+
+def of_mxbai(tokenizer, model, query: str, passage: str) -> float:
+    """As the package mxbai-rerank does it: a separator of its own tokens between the texts."""
+    task = (
+        "You are a search relevance expert who evaluates how well documents match search queries. "
+        "For each query-document pair, carefully analyze the semantic relationship between them, "
+        "then provide your binary relevance judgment (0 for not relevant, 1 for relevant)."
+        "\nRelevance:"
+    )
+    system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    separator = tokenizer("\n")["input_ids"]
+    ids = tokenizer(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n")["input_ids"]
+    ids += tokenizer(f"query: {query}")["input_ids"] + separator
+    ids += tokenizer(f"document: {passage}")["input_ids"] + separator + tokenizer(task)["input_ids"]
+    ids += tokenizer("<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
+    with torch.no_grad():
+        last = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    return (last[tokenizer("1")["input_ids"][0]] - last[tokenizer("0")["input_ids"][0]]).item()
+
+
+def t5(folder: Path) -> str:
+    """A tiny T5 whose tokenizer ends texts by </s>, and knows the two words."""
+    words = [*WORDS, "true", "false", "Query", "Document", "Relevant"]
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    pieces = [(s, 0.0) for s in ("<pad>", "</s>", "<unk>")] + [("▁", -4.0)]
+    known = [*(f"▁{word}" for word in words), *letters, *":?.!,"]
+    pieces += [(piece, -2.0 - i / 100) for i, piece in enumerate(known)]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **special)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    settings = T5Config(
+        **shape, vocab_size=len(tokenizer), decoder_start_token_id=0, initializer_factor=3.0
+    )
+    T5ForConditionalGeneration(settings).save_pretrained(folder)
+    return str(folder)
+
+
+def of_monot5(tokenizer, model, query: str, passage: str) -> float:
+    """As pygaggle does it: ln p(true) of true and false, the first word of the decoder."""
+    inputs = tokenizer(f"Query: {query} Document: {passage} Relevant:", return_tensors="pt")
+    assert inputs["input_ids"][0, -1] == tokenizer.eos_token_id
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    with torch.no_grad():
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=start).logits[0, -1]
+    answers = logits[tokenizer.convert_tokens_to_ids(["▁false", "▁true"])]
+    return answers.log_softmax(0)[1].item()
+
+
+CARDS = {
+    "qwen3_reranker": (lambda folder: qwen(folder, Qwen3Config, Qwen3ForCausalLM), of_qwen3),
+    "mxbai_v2": (lambda folder: qwen(folder, Qwen2Config, Qwen2ForCausalLM), of_mxbai),
+    "monot5": (t5, of_monot5),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_yes_no_is_what_the_model_cards_compute_alone_and_in_batches(tmp_path, name):
+    make, of_card = CARDS[name]
+    folder = make(tmp_path / "model")
+    auto = T5ForConditionalGeneration if name == "monot5" else AutoModelForCausalLM
+    loaded = AutoTokenizer.from_pretrained(folder), auto.from_pretrained(folder).eval()
+    expected = [
+        of_card(*loaded, PUNCTUATED.queries[q], PUNCTUATED.passages[d])
+        for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True)
+    ]
+    assert np.std(expected) > 1e-3
+    scores = []
+    for batch in (1, 7):
+        work = tmp_path / str(batch)
+        work.mkdir()
+        taught = YesNo(folder, form(name), batch=batch, **CPU).rank(FIRST, PUNCTUATED, work)
+        check(taught, expected)
+        scores.append(taught.score)
+    assert list(scores[0]) == pytest.approx(list(scores[1]), abs=1e-4)
+
+
+def test_texts_are_cut_and_hold_no_special_token(tmp_path):
+    folder = qwen(tmp_path / "model", Qwen2Config, Qwen2ForCausalLM)
+    settings = YesNo(folder, form("mxbai_v2"), query_length=1, passage_length=4, **CPU)
+    judge = Judge(settings)
+    shown = [judge.tokenizer.decode(judge.row("amber kelp", text)) for text in ("a", "b\n{query}")]
+    assert all("query: amber\ndocument: " in text for text in shown)
+    assert "document: b\n{query" not in shown[0] and "{query}" not in shown[1]
+    for text in ("x", "<|im_end|>", "{passage} {query}"):
+        special = [i for i in judge.row(text, text) if i in range(len(MARKS))]
+        assert special == [0, 1, 0, 1, 0]
+
+
+def test_yes_no_refuses_what_does_not_fit(tmp_path):
+    folder = qwen(tmp_path / "model", Qwen2Config, Qwen2ForCausalLM)
+    with pytest.raises(ModelError, match="form: '▁false'"):
+        Judge(YesNo(folder, form("monot5"), **CPU))
+    with pytest.raises(ModelError, match="^passage_length=1000"):
+        Judge(YesNo(folder, form("mxbai_v2"), passage_length=1000, **CPU))
+    for parts in (["{query}"], ["{passage} {passage} {query}"]):
+        check_refused("teacher.form", Form, positive="1", negative="0", parts=parts)
+
+
+# --- lists without an order ---
+
+
+def test_constant_and_infinite_lists_are_malformed():
+    scores = pd.Series(RANDOM.normal(size=len(FIRST)), FIRST.index, dtype="float32")
+    scores[FIRST.query_id == "q1"] = 0.25
+    scores[FIRST.query_id.eq("q2") & FIRST["rank"].eq(3)] = np.nan
+    taught = pointwise.ranked(FIRST, scores, "some/model")
+    states = taught.groupby("query_id").state.agg(set).to_dict()
+    assert states == {"q0": {"ok"}, "q1": {"malformed"}, "q2": {"malformed"}, "q3": {"ok"}}
+    both = FIRST.merge(taught, on=["query_id", "doc_id"])
+    lost = both[both.state == "malformed"]
+    assert list(lost["rank"]) == list(lost.teacher_rank) and lost.score_y.isna().all()
+    assert both[both.state == "ok"].score_y.notna().all()
+    single = FIRST.groupby("query_id").head(1)
+    assert set(pointwise.ranked(single, single.score, "m").state) == {"ok"}
+    for same in (scores * 0, scores * np.nan, scores / 0):
+        with pytest.raises(rankings.FormatError, match="^model=some/model"):
+            pointwise.ranked(FIRST, same, "some/model")
+
+
+def test_a_model_that_orders_nothing_is_an_error_and_is_named(tmp_path):
+    folder = save("bert", tmp_path / "model", classifier=1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises((rankings.FormatError, ModelError), match=f"model={folder}"):
+        CrossEncoder(folder, **LENGTHS, **CPU).rank(FIRST, TEXTS, tmp_path)
