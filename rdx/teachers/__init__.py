@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
     from rdx.teachers.cross_encoder import CrossEncoder
     from rdx.teachers.endpoint import Endpoint
+    from rdx.teachers.fused import Fused
     from rdx.teachers.likelihood import QueryLikelihood
     from rdx.teachers.listwise import Listwise
     from rdx.teachers.local import Local
@@ -29,6 +30,7 @@ else:
             "controls": ("Identity", "Labels", "Oracle", "Shuffled"),
             "cross_encoder": ("CrossEncoder",),
             "endpoint": ("Endpoint",),
+            "fused": ("Fused",),
             "likelihood": ("QueryLikelihood",),
             "listwise": ("Listwise",),
             "local": ("Local",),
@@ -45,6 +47,7 @@ __all__ = [
     "Endpoint",
     "Fatal",
     "Form",
+    "Fused",
     "Identity",
     "Labels",
     "Listwise",
