@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rdx import rankings
+from rdx import config, rankings
 from rdx.collection import Collection
+from rdx.loading import ModelError
 from rdx.teachers import (
     Identity,
     Labels,
@@ -33,7 +34,7 @@ from rdx.teachers import (
 )
 from rdx.teachers import scorer as scoring
 from rdx.teachers.scorer import Scorer, keeps
-from tests.rdx.configured import configured
+from tests.rdx.configured import check_refused, configured
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
 
@@ -179,6 +180,7 @@ def test_shuffled_is_uniform(tmp_path):
 # --- query likelihood ---
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
+TODAYS = "Documentation: {passage}\nA one-line summary of it:"
 PROMPT = ["Documentation", ":", "A", "one", "-", "line", "summary", "of", "it", "[UNK]"]
 
 
@@ -230,9 +232,10 @@ def naive(llama):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
 
     @torch.inference_mode()
-    def score(query, passage, passage_length=96, query_length=32):
-        prompt = tokenizer(f"Documentation: {passage}")["input_ids"][:passage_length]
-        prompt += tokenizer("\nA one-line summary of it:")["input_ids"]
+    def score(query, passage, passage_length=96, query_length=32, prompt=TODAYS, first=()):
+        before, after = prompt.split("{passage}")
+        prompt = [*first, *tokenizer(before + passage)["input_ids"][:passage_length]]
+        prompt += tokenizer(after)["input_ids"]
         total, words = 0.0, tokenizer(query)["input_ids"][:query_length]
         for i, word in enumerate(words):
             logits = model(input_ids=torch.tensor([prompt + words[:i]])).logits[0, -1].tolist()
@@ -268,6 +271,54 @@ def test_query_likelihood_equals_a_naive_computation(llama, naive, tmp_path):
     scores = taught[taught.query_id == "q3"].score
     assert scores.mean() == pytest.approx(0, abs=1e-6)
     assert scores.std(ddof=0) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("docstring", TODAYS),
+        ("reed {passage} kelp: of {it", "reed {passage} kelp: of {it"),
+        ("{passage}", "{passage}"),
+    ],
+)
+def test_prompts_and_the_first_token(llama, naive, tmp_path, monkeypatch, prompt, text, sharing):
+    if not sharing:
+        monkeypatch.setattr(scoring, "keeps", lambda *_: False)
+    scored = {}
+    for bos in (False, True):
+        work = tmp_path / str(bos)
+        work.mkdir()
+        folder = with_bos(llama, tmp_path) if bos else llama
+        teacher(folder, prompt=prompt, bos=bos).rank(FIRST, TEXTS, work)
+        scored[bos] = likelihoods(work)
+        for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True):
+            first = [PROMPT.index("-")] if bos else []
+            expected = naive(TEXTS.queries[q], TEXTS.passages[d], prompt=text, first=first)
+            assert scored[bos][q][d] == pytest.approx(expected, abs=1e-4)
+    assert scored[False] != scored[True]
+
+
+def with_bos(llama, folder) -> str:
+    """The same model, whose tokenizer has a token for the beginning of a text."""
+    LlamaForCausalLM.from_pretrained(llama).save_pretrained(folder / "bos")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
+    tokenizer.bos_token = "-"
+    tokenizer.save_pretrained(folder / "bos")
+    return str(folder / "bos")
+
+
+def test_a_prompt_is_its_text_and_has_a_passage(llama, tmp_path):
+    one, other = (teacher(llama, prompt=prompt) for prompt in ("docstring", TODAYS))
+    assert config.identity(one) == config.identity(other)
+    assert config.identity(teacher(llama, prompt="web_passage")) != config.identity(one)
+    assert config.identity(teacher(llama, bos=True)) != config.identity(one)
+    for prompt in ("web", "{passage} {passage}", ""):
+        check_refused(
+            "teacher", QueryLikelihood, model="asset:SmolLM2-135M-Instruct", prompt=prompt
+        )
+    with pytest.raises(ModelError, match="^bos=true"):
+        teacher(llama, bos=True).rank(FIRST, TEXTS, tmp_path)
 
 
 def test_query_likelihood_cuts_texts(llama, naive, tmp_path):

@@ -17,6 +17,7 @@ from rdx.teachers import Fused, Identity, Labels, Oracle, QueryLikelihood, Recor
 from tests.rdx import tiny
 from tests.rdx.configured import check_refused
 from tests.rdx.conftest import TOPICS, WORDS
+from tests.rdx.small_judges import t5
 
 LISTS = {"q1": "abcd", "q2": "ba", "q3": "cab"}
 FIRST = rankings.rank(
@@ -191,7 +192,7 @@ def test_paid_services_of_members_are_told(tmp_path):
 
 # --- cells ---
 
-EPOCHS = 15
+EPOCHS = 10
 
 
 @pytest.fixture
@@ -222,6 +223,13 @@ def of(key: str, folder: str) -> list[str]:
 def test_a_student_learns_from_a_cross_encoder(world, tmp_path, reranker):
     labels = check_learned(world, tmp_path, "teacher=cross_encoder", *of("teacher", reranker))
     assert set(labels.state) == {"ok"} and labels.score.notna().all()
+
+
+def test_a_student_learns_from_a_yes_or_no(world, tmp_path):
+    model = t5(tmp_path / "t5")
+    form = "teacher/form=monot5"
+    labels = check_learned(world, tmp_path, "teacher=yes_no", form, *of("teacher", model))
+    assert (labels.score < 0).all()  # logarithms of probabilities
 
 
 def test_a_student_learns_from_a_fused_teacher(world, tmp_path, reranker):

@@ -8,17 +8,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
-    T5Config,
     T5ForConditionalGeneration,
 )
 
@@ -31,6 +28,7 @@ from rdx.students import Student
 from rdx.teachers import CrossEncoder, Form, YesNo, pointwise
 from rdx.teachers.judge import Judge
 from tests.rdx.configured import check_refused
+from tests.rdx.small_judges import MARKS, qwen, t5
 from tests.rdx.small_models import WORDS, save
 
 RANDOM = np.random.default_rng(0)
@@ -174,39 +172,11 @@ PUNCTUATED = Collection(
     {d: text + ".?!"[i % 3] for i, (d, text) in enumerate(TEXTS.passages.items())},
     TEXTS.qrels,
 )
-SPLIT = Regex(r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+")
-MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 FORMS = ROOT / "conf" / "teacher" / "form"
 
 
 def form(name: str) -> Form:
     return config.build(yaml.safe_load((FORMS / f"{name}.yaml").read_text()), "form")
-
-
-def qwen(folder: Path, settings: type, model: type) -> str:
-    """A tiny model of Qwen's kind, whose tokens are learned from such prompts."""
-    made = Tokenizer(models.BPE())
-    apart, bytewise = pre_tokenizers.Split(SPLIT, "isolated"), pre_tokenizers.ByteLevel
-    made.pre_tokenizer = pre_tokenizers.Sequence([apart, bytewise(False, use_regex=False)])
-    made.decoder = decoders.ByteLevel()
-    lines = [*PUNCTUATED.queries.values(), *PUNCTUATED.passages.values(), "yes no Query Document"]
-    made.train_from_iterator(
-        [f"{line}\nquery: document: Relevance:\n" for line in lines] * 4,
-        trainers.BpeTrainer(
-            vocab_size=600,
-            special_tokens=MARKS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<|endoftext|>")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
-    shape |= {"num_key_value_heads": 1, "intermediate_size": 32, "initializer_range": 0.3}
-    shape |= {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
-    model(settings(**shape)).save_pretrained(folder)
-    return str(folder)
 
 
 def of_qwen3(tokenizer, model, query: str, passage: str) -> float:
@@ -243,30 +213,6 @@ def of_mxbai(tokenizer, model, query: str, passage: str) -> float:
     with torch.no_grad():
         last = model(input_ids=torch.tensor([ids])).logits[0, -1]
     return (last[tokenizer("1")["input_ids"][0]] - last[tokenizer("0")["input_ids"][0]]).item()
-
-
-def t5(folder: Path) -> str:
-    """A tiny T5 whose tokenizer ends texts by </s>, and knows the two words."""
-    words = [*WORDS, "true", "false", "Query", "Document", "Relevant"]
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    pieces = [(s, 0.0) for s in ("<pad>", "</s>", "<unk>")] + [("▁", -4.0)]
-    known = [*(f"▁{word}" for word in words), *letters, *":?.!,"]
-    pieces += [(piece, -2.0 - i / 100) for i, piece in enumerate(known)]
-    made = Tokenizer(models.Unigram(pieces, unk_id=2))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **special)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    settings = T5Config(
-        **shape, vocab_size=len(tokenizer), decoder_start_token_id=0, initializer_factor=3.0
-    )
-    T5ForConditionalGeneration(settings).save_pretrained(folder)
-    return str(folder)
 
 
 def of_monot5(tokenizer, model, query: str, passage: str) -> float:
