@@ -1,8 +1,8 @@
 """Prompts of query likelihood: python -m benchmarks.likelihood_prompts.
 
 nDCG@10 of the first 100 passages of BM25 for TREC DL 2019, re-ranked by query likelihood with each
-prompt, with and without the token for the beginning of a text; alone, and interpolated half and half
-with BM25. With --work FOLDER a measurement that was killed goes on. Prints Markdown.
+prompt, with and without the token for the beginning of a text; alone, and interpolated half and
+half with BM25. With --work FOLDER a measurement that was killed goes on. Prints Markdown.
 """
 
 from __future__ import annotations

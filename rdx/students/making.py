@@ -95,7 +95,12 @@ def trained(
             f"cannot be scored; it must be one of {list(PAIRWISE)}"
         )
     settings = Student(
-        *(model, None, head, query_length, passage_length, attention), revision=revision
+        model,
+        head=head,
+        query_length=query_length,
+        passage_length=passage_length,
+        attention=attention,
+        revision=revision,
     )
     check_folder(folder, name, head)
     try:
