@@ -163,11 +163,8 @@ REFUSED = {
     "seed=first": ["seed=first", "Integer"],
     "force=perhaps": ["force=perhaps", "bool"],
     "depth.k=[1": ["depth.k=[1"],
-    "teacher=cross_encoder": ["teacher.model=cross-encoder/ms-marco-MiniLM-L6-v2"],
-    "teacher=fused": [
-        "+teacher@teacher.teachers.a=labels",
-        "+teacher@teacher.teachers.b=query_likelihood",
-    ],
+    "teacher=cross_encoder": ["teacher.model=..."],
+    "teacher=fused": ["teacher.teachers=[]", "+teacher@teacher.teachers.NAME="],
     "teacher=rankgpt": ["teacher.backend.model=..."],
     "teacher=recorded": ["teacher.run=..."],
     "teacher=recorded teacher.run=no.run": ["teacher.run=no.run"],
