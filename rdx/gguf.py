@@ -13,7 +13,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from rdx.assets import PREFIX, gguf_file, model_path, seal, sealed
-from rdx.loading import pretrained
+from rdx.loading import ModelClass, pretrained
 
 ENGINES = ("gguf", "transformers")  # they decide what is read from a GGUF file
 
@@ -26,14 +26,14 @@ def folder_of(model: str, revision: str | None = None) -> Path:
     return Path(folder)
 
 
-def load_lm(folder: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Any]:
-    """Tokeniser and causal language model of a folder (Hugging Face or GGUF)."""
+def load_lm(
+    folder: str, dtype: torch.dtype, kind: ModelClass = AutoModelForCausalLM
+) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Tokeniser and language model of a folder (Hugging Face or GGUF); `kind` reads the model."""
     gguf = gguf_file(folder)
     source: dict[str, Any] = {"gguf_file": gguf} if gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **source)
-    return tokenizer, pretrained(
-        AutoModelForCausalLM, folder, dtype=dtype, **source, **_plain(gguf)
-    )
+    return tokenizer, pretrained(kind, folder, dtype=dtype, **source, **_plain(gguf))
 
 
 def _as_safetensors(folder: Path) -> Path:

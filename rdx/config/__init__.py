@@ -3,7 +3,7 @@
 No torch here: `python -m rdx --help` composes cells without it. It loads when objects are built.
 """
 
-from rdx.config.building import build, built, check, check_all, check_here, part
+from rdx.config.building import build, built, check, check_all, check_here, part, parts
 from rdx.config.cell import Cell, varied
 from rdx.config.classes import class_of, find_extensions, lineage, nodes, with_mark
 from rdx.config.composer import COMPOSING
@@ -49,6 +49,7 @@ __all__ = [
     "loaders",
     "nodes",
     "part",
+    "parts",
     "precisions",
     "require_models",
     "resolved",

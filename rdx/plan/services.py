@@ -59,12 +59,14 @@ def services(to_make: Iterable[tuple[Parts, Step]]) -> tuple[Service, ...]:
     teachers: dict[str, Paid] = {}
     lists: dict[str, list[tuple[int | None, int]]] = defaultdict(list)
     for whole, step in to_make:
+        if step.stage not in (TEACH.name, REFERENCE.name):
+            continue
         parts = whole.of(step.of)
-        teacher = parts.teacher if step.stage in (TEACH.name, REFERENCE.name) else None
-        if isinstance(teacher, Paid) and teacher.service:
-            key = signature([config.identity(teacher, config.ANSWERS), teacher.service])
-            teachers[key] = teacher
-            lists[key].append(_lists(parts, step))
+        for _, teacher in config.parts(parts.teacher, "teacher"):  # and the members of a fused one
+            if isinstance(teacher, Paid) and teacher.service:
+                key = signature([config.identity(teacher, config.ANSWERS), teacher.service])
+                teachers[key] = teacher
+                lists[key].append(_lists(parts, step))
     return tuple(_service(teacher, lists[key]) for key, teacher in teachers.items())
 
 

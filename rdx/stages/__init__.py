@@ -158,6 +158,9 @@ def _device(thing: object) -> str:
     """What an object computes on, or what it works by; the CPU where it has no choice."""
     if (sampler := getattr(thing, "sampler", None)) is not None:
         return _device(sampler)
+    if members := getattr(thing, "teachers", None):
+        devices = [*map(_device, members.values())]
+        return next((device for device in devices if device != CPU), CPU)
     if (backend := getattr(thing, "backend", None)) is not None:
         return getattr(backend, "device", "auto")
     return getattr(thing, "device", CPU)

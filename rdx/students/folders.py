@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 HEAD, FACTS = "head.safetensors", "student.json"  # what a student of rdx has beside its encoder
+EXPORTED = "rdx_cross_encoder"  # model_type of a student that Transformers has no class for
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
@@ -71,6 +72,25 @@ def saved_head(folder: Path) -> str | None:
 def saved_side(folder: Path) -> str:
     """Where a student of rdx pads: "right" or "left"."""
     return str(_read(folder / FACTS).get("padding", "right"))
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether encoder and head of a student of rdx are one model in a folder (`rdx.export`)."""
+    return _read(folder / "config.json").get("model_type") == EXPORTED
+
+
+def trained_form(folder: Path) -> tuple[str, str]:
+    """Head and attention of the cross-encoder in a folder: a student's, else those of Transformers.
+
+    A student's attention is "unknown" where its version of rdx did not write it down.
+    """
+    if is_exported(folder):
+        known = _read(folder / "config.json")
+    elif (folder / FACTS).exists():
+        known = {"attention": "unknown"} | _read(folder / FACTS)
+    else:
+        known = {}
+    return str(known.get("head", "cls")), str(known.get("attention", "full"))
 
 
 def _check_weights(folder: Path, name: str) -> None:

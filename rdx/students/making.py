@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 
 from rdx.draws import seed as draw_seed
 from rdx.gguf import folder_of
-from rdx.loading import ModelError, explained
+from rdx.loading import ModelError, explained, pretrained
 from rdx.students import packing, probe
 from rdx.students.apart import refuse_mixing
 from rdx.students.encoder import (
@@ -20,10 +20,19 @@ from rdx.students.encoder import (
     add_adapters,
     compile_encoder,
 )
-from rdx.students.folders import HEAD, check_folder, saved_head, saved_side
+from rdx.students.folders import (
+    FACTS,
+    HEAD,
+    check_folder,
+    is_exported,
+    saved_head,
+    saved_side,
+    trained_form,
+)
 from rdx.students.heads import OWN
 from rdx.students.int_token import add_int_token
-from rdx.students.settings import CLASSIFIERS, VARLEN
+from rdx.students.modeling_rdx import RdxForSequenceClassification
+from rdx.students.settings import CLASSIFIERS, VARLEN, Student
 from rdx.students.tokenising import Pairs, load_tokenizer
 from rdx.students.weights import (
     configuration,
@@ -34,10 +43,10 @@ from rdx.students.weights import (
     read_encoder,
 )
 
+PAIRWISE = ("full", "sparse")  # attention that sees nothing but one query and one passage
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from rdx.students.settings import Student
 
 
 def tokenizer(settings: Student) -> PreTrainedTokenizerBase:
@@ -72,6 +81,57 @@ def load(settings: Student, folder: Path, seed: int | None = None) -> CrossEncod
         student.pairs.side = saved_side(folder)
         _load_head(student, folder, str(folder))
         return _finished(settings, student, adapt=training)
+
+
+def trained(
+    model: str, revision: str | None, query_length: int, passage_length: int
+) -> CrossEncoder:
+    """A cross-encoder that scores pairs as it was trained to; no weight is drawn anew.
+
+    Parameters
+    ----------
+    model, revision
+        A stored or exported student of rdx, or a sequence classifier of Transformers with one
+        label, or two (`Student.head`).
+    query_length, passage_length
+        Tokens kept of each text.
+
+    Raises
+    ------
+    ModelError, FileNotFoundError, ValueError, AssetError, HubError
+        If there is none that scores single pairs; the message begins with the name of an argument.
+    """
+    folder, name = folder_of(model, revision), f"model={model}"
+    head, attention = trained_form(folder)
+    if attention not in PAIRWISE:
+        raise ModelError(
+            f"{name}: a student with attention={attention} (in {FACTS}), of which single pairs "
+            f"cannot be scored; it must be one of {list(PAIRWISE)}"
+        )
+    settings = Student(
+        model,
+        head=head,
+        query_length=query_length,
+        passage_length=passage_length,
+        attention=attention,
+        revision=revision,
+    )
+    check_folder(folder, name, head, settings.between)
+    try:
+        student = _whole(settings, folder, name)
+        probe.check(student, settings)
+    except ModelError as error:
+        raise ModelError(str(error).removeprefix("student.")) from error
+    return student.eval()
+
+
+def _whole(settings: Student, folder: Path, name: str) -> CrossEncoder:
+    if is_exported(folder):
+        model: Any = pretrained(RdxForSequenceClassification, str(folder))
+        return CrossEncoder(model.encoder, model.head, Pairs(str(folder), settings, model.encoder))
+    student = _assembled(settings, str(folder), name, fresh=False, training=False)
+    _load_head(student, folder, name)
+    return student
 
 
 def _assembled(

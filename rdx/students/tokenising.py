@@ -66,7 +66,12 @@ class Pairs:
         self.tokenizer = load_tokenizer(folder, name)
         self.lengths = (student.query_length, student.passage_length)
         self.attention, self.between = student.attention, student.between
-        self._facts = {"head": student.head, "layers": student.layers, "lengths": self.lengths}
+        self._facts = {
+            "head": student.head,
+            "attention": student.attention,
+            "layers": student.layers,
+            "lengths": self.lengths,
+        }
         if student.template is not None:
             _use_template(self.tokenizer, student.template)
         padding = _agree_on_padding(self.tokenizer, encoder)

@@ -12,33 +12,42 @@ from rdx import late
 if TYPE_CHECKING:
     from rdx.teachers.budget import Caps, Prices, Stopped
     from rdx.teachers.controls import Identity, Labels, Oracle, Shuffled
+    from rdx.teachers.cross_encoder import CrossEncoder
     from rdx.teachers.endpoint import Endpoint
+    from rdx.teachers.fused import Fused
     from rdx.teachers.likelihood import QueryLikelihood
     from rdx.teachers.listwise import Listwise
     from rdx.teachers.local import Local
     from rdx.teachers.messages import Fatal
     from rdx.teachers.recorded import Recorded
     from rdx.teachers.vllm import VLLM
+    from rdx.teachers.yes_no import Form, YesNo
 else:
     __getattr__ = late.exports(
         __name__,
         {
             "budget": ("Caps", "Prices", "Stopped"),
             "controls": ("Identity", "Labels", "Oracle", "Shuffled"),
+            "cross_encoder": ("CrossEncoder",),
             "endpoint": ("Endpoint",),
+            "fused": ("Fused",),
             "likelihood": ("QueryLikelihood",),
             "listwise": ("Listwise",),
             "local": ("Local",),
             "messages": ("Fatal",),
             "recorded": ("Recorded",),
             "vllm": ("VLLM",),
+            "yes_no": ("Form", "YesNo"),
         },
     )
 
 __all__ = [
     "Caps",
+    "CrossEncoder",
     "Endpoint",
     "Fatal",
+    "Form",
+    "Fused",
     "Identity",
     "Labels",
     "Listwise",
@@ -50,4 +59,5 @@ __all__ = [
     "Shuffled",
     "Stopped",
     "VLLM",
+    "YesNo",
 ]

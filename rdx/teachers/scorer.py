@@ -12,15 +12,16 @@ from tqdm import tqdm
 from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from rdx.loading import ModelError
+from rdx.teachers.likelihood import PASSAGE, prompt_of
 from rdx.teachers.models import left_padded, load_causal, positions
+from rdx.teachers.pointwise import Asked, by_length
 
 if TYPE_CHECKING:
     from rdx.teachers.likelihood import QueryLikelihood
 
 BATCH = 16  # passages read at a time
 POSITIONS = 512  # of further queries at a time: each has a probability for the whole vocabulary
-
-Asked = tuple[str, list[str]]  # a passage, and the queries whose likelihood is asked for
 
 
 class _Encoded(NamedTuple):
@@ -42,8 +43,10 @@ class Scorer:
         self.tokenizer, self.model = load_causal(
             settings.model, settings.precision, settings.device, settings.revision
         )
-        self._instruction = self._ids("\nA one-line summary of it:")
-        longest = settings.passage_length + len(self._instruction) + 2 * settings.query_length
+        self._before, after = prompt_of(settings.prompt).split(PASSAGE)
+        self._begin, self._after = self._beginning(), self._ids(after)
+        around = len(self._begin) + len(self._after)
+        longest = settings.passage_length + around + 2 * settings.query_length
         self._shares = keeps(self.model.config, longest)
 
     def scores(self, asked: Sequence[Asked], progress: tqdm) -> list[list[float]]:
@@ -56,20 +59,27 @@ class Scorer:
         return self._in_batches(encoded, progress)
 
     def _in_batches(self, encoded: list[_Encoded], progress: tqdm) -> list[list[float]]:
+        def score(numbers: list[int]) -> list[list[float]]:
+            values = self._batch([encoded[i] for i in numbers])
+            progress.update(sum(map(len, values)))
+            return values
+
         lengths = [len(one.prefix) + len(one.queries[0]) for one in encoded]
-        order = sorted(range(len(encoded)), key=lambda i: (lengths[i], i))
-        result: list[list[float]] = [[] for _ in encoded]
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            for i, values in zip(batch, self._batch([encoded[i] for i in batch]), strict=True):
-                result[i] = values
-                progress.update(len(values))
-        return result
+        return by_length(lengths, BATCH, score)
+
+    def _beginning(self) -> list[int]:
+        token = self.tokenizer.bos_token_id
+        if self.settings.bos and token is None:
+            raise ModelError(
+                f"bos=true: the tokenizer of {self.settings.model} has no token for the beginning "
+                "of a text; give teacher.bos=false"
+            )
+        return [token] if self.settings.bos else []
 
     def _encode(self, passage: str, queries: list[str]) -> _Encoded:
-        read = self._ids(f"Documentation: {passage}")[: self.settings.passage_length]
+        read = self._ids(self._before + passage)[: self.settings.passage_length]
         return _Encoded(
-            read + self._instruction,
+            self._begin + read + self._after,
             [self._ids(f" {query}")[: self.settings.query_length] for query in queries],
         )
 

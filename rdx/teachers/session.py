@@ -33,7 +33,7 @@ from rdx.teachers.parsing import Parsed, read
 from rdx.teachers.prompts import Prompt, load
 from rdx.teachers.requests import Requests
 from rdx.teachers.standing import FAILURES, Standing
-from rdx.teachers.tables import COLUMNS
+from rdx.teachers.tables import COLUMNS, worst
 from rdx.teachers.thoughts import ends_in_thought, thinking_tokens, without_thoughts
 from rdx.teachers.window_table import Outcome, Window, WindowTable
 from rdx.text import counted
@@ -330,16 +330,10 @@ class Session:
         ranks, states = [], []
         for place in range(len(self.lists)):
             orders = [self.orders[place, shuffle] for shuffle in range(self.teacher.shuffles)]
-            state = _worst([order.state for order in orders])
+            state = worst([order.state for order in orders])
             merged = list(range(len(orders[0].positions)))
             if state in USABLE:
                 merged = windows.merged([order.positions for order in orders], self.teacher.merge)
             ranks.append(np.argsort(merged) + 1)
             states.append(state)
         return self.lists.ranked(ranks, states)
-
-
-def _worst(states: Sequence[str]) -> str:
-    """The state of a list of several input orders: an unusable one decides."""
-    unusable = [state for state in states if state not in USABLE]
-    return unusable[0] if unusable else "repaired" if "repaired" in states else "ok"

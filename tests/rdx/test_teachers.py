@@ -19,12 +19,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rdx import rankings
+from rdx import config, rankings
 from rdx.collection import Collection
-from rdx.teachers import Identity, Labels, Oracle, QueryLikelihood, Recorded, Shuffled, likelihood
+from rdx.loading import ModelError
+from rdx.teachers import (
+    Identity,
+    Labels,
+    Oracle,
+    QueryLikelihood,
+    Recorded,
+    Shuffled,
+    likelihood,
+    pointwise,
+)
 from rdx.teachers import scorer as scoring
 from rdx.teachers.scorer import Scorer, keeps
-from tests.rdx.configured import configured
+from tests.rdx.configured import check_refused, configured
 
 COLUMNS = ["query_id", "doc_id", "teacher_rank", "score", "state"]
 
@@ -170,6 +180,7 @@ def test_shuffled_is_uniform(tmp_path):
 # --- query likelihood ---
 
 WORDS = "river engine garden planet violin market stone reed kelp onyx".split()
+TODAYS = "Documentation: {passage}\nA one-line summary of it:"
 PROMPT = ["Documentation", ":", "A", "one", "-", "line", "summary", "of", "it", "[UNK]"]
 
 
@@ -221,9 +232,10 @@ def naive(llama):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
 
     @torch.inference_mode()
-    def score(query, passage, passage_length=96, query_length=32):
-        prompt = tokenizer(f"Documentation: {passage}")["input_ids"][:passage_length]
-        prompt += tokenizer("\nA one-line summary of it:")["input_ids"]
+    def score(query, passage, passage_length=96, query_length=32, prompt=TODAYS, first=()):
+        before, after = prompt.split("{passage}")
+        prompt = [*first, *tokenizer(before + passage)["input_ids"][:passage_length]]
+        prompt += tokenizer(after)["input_ids"]
         total, words = 0.0, tokenizer(query)["input_ids"][:query_length]
         for i, word in enumerate(words):
             logits = model(input_ids=torch.tensor([prompt + words[:i]])).logits[0, -1].tolist()
@@ -236,9 +248,9 @@ def naive(llama):
 def likelihoods(folder) -> dict[str, dict[str, float]]:
     """By query and passage, in the ledger's order of passages."""
     scores: dict[str, dict[str, float]] = {}
-    for line in (folder / likelihood.LEDGER).read_text().splitlines():
+    for line in (folder / pointwise.LEDGER).read_text().splitlines():
         row = json.loads(line)
-        for query_id, value in row["log_likelihood"].items():
+        for query_id, value in row["scores"].items():
             scores.setdefault(query_id, {})[row["doc_id"]] = value
     return scores
 
@@ -259,6 +271,54 @@ def test_query_likelihood_equals_a_naive_computation(llama, naive, tmp_path):
     scores = taught[taught.query_id == "q3"].score
     assert scores.mean() == pytest.approx(0, abs=1e-6)
     assert scores.std(ddof=0) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("docstring", TODAYS),
+        ("reed {passage} kelp: of {it", "reed {passage} kelp: of {it"),
+        ("{passage}", "{passage}"),
+    ],
+)
+def test_prompts_and_the_first_token(llama, naive, tmp_path, monkeypatch, prompt, text, sharing):
+    if not sharing:
+        monkeypatch.setattr(scoring, "keeps", lambda *_: False)
+    scored = {}
+    for bos in (False, True):
+        work = tmp_path / str(bos)
+        work.mkdir()
+        folder = with_bos(llama, tmp_path) if bos else llama
+        teacher(folder, prompt=prompt, bos=bos).rank(FIRST, TEXTS, work)
+        scored[bos] = likelihoods(work)
+        for q, d in zip(FIRST.query_id, FIRST.doc_id, strict=True):
+            first = [PROMPT.index("-")] if bos else []
+            expected = naive(TEXTS.queries[q], TEXTS.passages[d], prompt=text, first=first)
+            assert scored[bos][q][d] == pytest.approx(expected, abs=1e-4)
+    assert scored[False] != scored[True]
+
+
+def with_bos(llama, folder) -> str:
+    """The same model, whose tokenizer has a token for the beginning of a text."""
+    LlamaForCausalLM.from_pretrained(llama).save_pretrained(folder / "bos")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(llama)
+    tokenizer.bos_token = "-"
+    tokenizer.save_pretrained(folder / "bos")
+    return str(folder / "bos")
+
+
+def test_a_prompt_is_its_text_and_has_a_passage(llama, tmp_path):
+    one, other = (teacher(llama, prompt=prompt) for prompt in ("docstring", TODAYS))
+    assert config.identity(one) == config.identity(other)
+    assert config.identity(teacher(llama, prompt="web_passage")) != config.identity(one)
+    assert config.identity(teacher(llama, bos=True)) != config.identity(one)
+    for prompt in ("web", "{passage} {passage}", ""):
+        check_refused(
+            "teacher", QueryLikelihood, model="asset:SmolLM2-135M-Instruct", prompt=prompt
+        )
+    with pytest.raises(ModelError, match="^bos=true"):
+        teacher(llama, bos=True).rank(FIRST, TEXTS, tmp_path)
 
 
 def test_query_likelihood_cuts_texts(llama, naive, tmp_path):
@@ -357,16 +417,16 @@ BY_PASSAGE = [
 def test_a_finished_ledger_is_not_asked_again(llama, asked, tmp_path, monkeypatch):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
     assert asked == BY_PASSAGE
-    before = (tmp_path / likelihood.LEDGER).read_bytes()
+    before = (tmp_path / pointwise.LEDGER).read_bytes()
     monkeypatch.setattr(likelihood, "scorer", None)  # not even loaded
     pd.testing.assert_frame_equal(teacher(llama).rank(FIRST, TEXTS, tmp_path), whole)
-    assert (tmp_path / likelihood.LEDGER).read_bytes() == before
+    assert (tmp_path / pointwise.LEDGER).read_bytes() == before
 
 
 @pytest.mark.parametrize("kept_lines", [0, 1, 2, 4, 7])
 def test_a_torn_ledger_is_completed(llama, asked, tmp_path, kept_lines):
     whole = teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    path = tmp_path / likelihood.LEDGER
+    path = tmp_path / pointwise.LEDGER
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == len(BY_PASSAGE) > 8
     # killed half way through a line
@@ -395,7 +455,7 @@ def test_answers_are_kept_chunk_by_chunk(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(Scorer, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
         teacher(llama).rank(FIRST, TEXTS, tmp_path)
-    lines = (tmp_path / likelihood.LEDGER).read_text().splitlines()
+    lines = (tmp_path / pointwise.LEDGER).read_text().splitlines()
     assert [json.loads(line)["doc_id"] for line in lines] == list(FIRST.doc_id.unique())[:4]
 
 
