@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 HEAD, FACTS = "head.safetensors", "student.json"  # what a student of rdx has beside its encoder
 EXPORTED = "rdx_cross_encoder"  # model_type of a student that Transformers has no class for
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What `rdx.export` calls students that Transformers has no class for, and those of Lightning IR.
+EXPORTED = ("rdx_cross_encoder", "mono")
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
 
@@ -41,6 +43,12 @@ def check_folder(folder: Path, name: str, head: str, between: str) -> None:
         raise FileNotFoundError(
             f"{name}: its config.json is missing, or names no model_type; "
             f"{_inner(folder) or 'give the folder that save_pretrained wrote'}"
+        )
+    if _read(folder / "config.json")["model_type"] in EXPORTED:
+        raise ValueError(
+            f"{name}: a student that was exported for other libraries, which rdx does not train; "
+            "give the signature of its cell (rdx.yaml has it) as start=..., or the folder of its "
+            "checkpoint in the store"
         )
     names = [path.name for path in folder.iterdir()]
     if not any(n.startswith(("tokenizer", "vocab")) or n.endswith(".model") for n in names):

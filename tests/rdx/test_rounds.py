@@ -96,6 +96,7 @@ def test_one_command_makes_all_rounds_from_nothing(world, tmp_path, store, kd, t
     assert computed(again) == {"distill": 1, "evaluate": 1}  # its own, and not those before
 
 
+@pytest.mark.slow
 def test_a_stage_1_begins_from_there_too(world, store, kd):
     cell = world.run(store, *KD, f"start={kd.facts.signature}")
     begun, trained = (folder_of(store, cell, s) for s in ("distill of start", "prefinetune"))
@@ -184,6 +185,12 @@ def test_a_folder_is_a_start(world, store, kd, tmp_path):
     assert stages.cells(overrides)[0].signature != cell.facts.signature
 
 
+def test_a_student_exported_for_other_libraries_is_no_start(world, store, kd, tmp_path):
+    folder = export(store, kd.facts.signature, tmp_path / "exported")
+    assert "rdx.yaml" in refused(world, store, *CL, f"start={folder}")
+
+
+@pytest.mark.slow
 def test_an_exported_student_is_a_start(world, store, tmp_path):
     plain = ("loss=none", "prefinetune=none", "student.head=cls")
     first = world.run(store, *plain)
@@ -207,28 +214,26 @@ def test_an_exported_student_is_a_start(world, store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "named"),
+    ("override", "here", "by"),
     [
-        (["student.head=mean"], "student.head"),
-        (["student.query_length=9"], "student.query_length"),
-        (["student.layers=1"], "student.layers"),
-        (["student.attention=sparse"], "student.attention"),
+        ("student.head=mean", "interaction", "signature"),
+        ("student.layers=1", "null", "signature"),
+        ("student.attention=sparse", "full", "signature"),
+        ("student.query_length=9", "8", "signature"),
+        ("student.query_length=9", "8", "overrides"),
+        ("student.passage_length=9", "16", "folder"),
     ],
 )
-@pytest.mark.parametrize("by", ["signature", "folder", "overrides"])
-def test_a_student_of_another_kind_is_refused(world, store, kd, overrides, named, by):
+def test_a_student_of_another_kind_is_refused(world, store, kd, override, here, by):
+    key = override.partition("=")[0]
     start = {
         "signature": f"start={kd.facts.signature}",
         "folder": f"start={folder_of(store, kd, 'distill')}",
-        "overrides": f"start=['student.head=interaction','{overrides[0].split('=')[0]}="
-        + {"head": "interaction", "query_length": "8", "layers": "null", "attention": "full"}[
-            named.partition(".")[2]
-        ]
-        + "']",
+        "overrides": f"start=['{key}={here}']",
     }[by]
     before = sorted(store.rglob("*"))
-    told = refused(world, store, *CL, *overrides, start)
-    assert named in told and sorted(store.rglob("*")) == before
+    assert key in refused(world, store, *CL, override, start)
+    assert sorted(store.rglob("*")) == before
 
 
 def test_dropout_and_adapters_may_differ(world, store, kd):
@@ -324,6 +329,7 @@ def test_a_third_round_is_the_second_after_the_second(world, store, second_round
     assert cell.keys["candidates"] != cell.keys["candidates of start"]
 
 
+@pytest.mark.slow
 def test_rounds_are_the_same_on_workers(world, store):
     third = "start=[\"start=['sampler=bm25','teacher=query_likelihood']\"]"
     overrides = world.overrides(store, *REDRAWN, third)
@@ -334,7 +340,7 @@ def test_rounds_are_the_same_on_workers(world, store):
 
 def test_a_cell_cannot_come_before_itself(world, store, tmp_path, monkeypatch):
     (tmp_path / "conf" / "sampler").mkdir(parents=True)
-    own = "defaults: [bm25@first]\n_target_: rdx.samplers.Reranked\nstudent: [seed=2]\n"
+    own = "defaults: [{/sampler@first: bm25}]\n_target_: rdx.samplers.Reranked\nstudent: [seed=2]\n"
     (tmp_path / "conf" / "sampler" / "endless.yaml").write_text(own)
     monkeypatch.chdir(tmp_path)
     assert "itself" in refused(world, store, *KD, "prefinetune=none", "sampler=endless")
