@@ -81,11 +81,13 @@ def debertas() -> t.DebertaV2Tokenizer:
 
 
 def llamas() -> t.LlamaTokenizer:
-    """Llama's own class: BPE of bytes, <s> q <s> p."""
+    """Llama's own class: BPE of words, letters and bytes, <s> q <s> p."""
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{i:02X}>": 3 + i for i in range(256)}
     letters = [*map(chr, range(ord("a"), ord("z") + 1)), "▁", "Q", "P", ":", "?"]
-    vocabulary |= {letter: 259 + i for i, letter in enumerate(letters)}
-    return t.LlamaTokenizer(vocab=vocabulary, merges=[], add_bos_token=True)
+    begun = dict.fromkeys(f"▁{word}"[:i] for word in WORDS for i in range(2, len(word) + 2))
+    vocabulary |= {piece: 259 + i for i, piece in enumerate([*letters, *begun])}
+    merges = [(piece[:-1], piece[-1]) for piece in begun]
+    return t.LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
 
 
 def sentencepiece(end: bool = False, left: bool = False) -> t.PreTrainedTokenizerFast:
@@ -184,9 +186,9 @@ FAMILIES = {
         bytelevel,
         {**END, "pad_token": "<|end|>"},
     ),
-    "llama of letters": (
+    "llama of its class": (
         t.LlamaConfig,
-        LLAMA | {"bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 512},
+        LLAMA | {"bos_token_id": 1, "eos_token_id": 2},
         llamas,
         {},
     ),

@@ -23,7 +23,6 @@ from tests.rdx.small_models import PAIRS, WORDS, save
 TEMPLATE = "Q: {query} P: {passage} ?"
 LAST = {"head": "last_token", "template": TEMPLATE}
 VARLEN = {"attention_implementation": "varlen"}
-LETTERS = {"query_length": 40, "passage_length": 160}
 # A family, and the settings of a student of it.
 STUDENTS = {
     "modernbert": ("modernbert", VARLEN | {"pooling": "cls"}),
@@ -31,8 +30,8 @@ STUDENTS = {
     "deberta-v3": ("deberta-v3", {}),
     "llama": ("llama", LAST),
     "llama without padding": ("llama without padding", LAST),
-    "llama of letters": ("llama of letters", LAST | LETTERS),
-    "llama of letters, no template": ("llama of letters", {"head": "last_token"} | LETTERS),
+    "llama of its class": ("llama of its class", LAST),
+    "llama of its class, no template": ("llama of its class", {"head": "last_token"}),
     "qwen2": ("qwen2", LAST | {"lora": LoRA(rank=2)}),
     "qwen3": ("qwen3", LAST),
     "bert, positions frozen": ("bert", {"frozen_positions": True, "dropout": 0.0}),
