@@ -168,9 +168,10 @@ def source(parts: Parts, role: str) -> Source:
         if sampler is None:
             raise config.ConfigError("evaluation.dev_first_stage=null: dev queries need a sampler")
         return Source(parts.data, parts.others(sampler), "dev", size, evaluation.k)
-    test = evaluation.collections[test_name(role)]
+    name = test_name(role)
+    test = evaluation.collections[name]
     first_stage = parts.others(test.first_stage)
-    return Source(test.data, first_stage, test.split, test.queries, evaluation.k)
+    return Source(test.data, first_stage, test.split, test.queries, evaluation.depth(name))
 
 
 @dataclass

@@ -48,6 +48,8 @@ class TestSet:
         corpora are averaged; None = a corpus of its own.
     in_mean
         Whether it takes part in means over collections.
+    k
+        Passages of the first stage that are re-ranked; None = as the evaluation has it.
     """
 
     __test__: ClassVar[bool] = False  # not a test case of pytest
@@ -58,6 +60,7 @@ class TestSet:
     queries: Positive | None = None
     corpus: Annotated[str, MinLen(1)] | None = None
     in_mean: bool = True
+    k: Positive | None = None
 
 
 @settings(frozen=True)
@@ -72,7 +75,7 @@ class Evaluation:
         ir_measures strings, relevance thresholds included, e.g. "RR(rel=2)@10". The first decides
         on weights, health and ceilings.
     k
-        Passages of the first stage that are re-ranked.
+        Passages of the first stage that are re-ranked, where a test set does not say it.
     ties
         "trec_eval": by score, ties by doc id descending; "expected": the expected value over all
         orders of tied passages; "rank": by the rank column (differs from "trec_eval" where a first
@@ -141,6 +144,10 @@ class Evaluation:
                     f"collections.{name}: names files and results; give it letters, digits and "
                     f"any of _ . + - alone, and not {MEAN!r}"
                 )
+
+    def depth(self, name: str) -> int:
+        """How many passages of its first stage are re-ranked for a test set."""
+        return self.collections[name].k or self.k
 
     def check(self) -> None:
         """Compute the measures of a toy: some need a program or a package that may be lacking.

@@ -79,7 +79,7 @@ class Testbed:
         if isinstance(sampler, Recorded) and sampler.missing == "error":
             test = replace(test, passages=_Everything())
         sampler = self.job.parts.others(sampler)
-        ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.k)
+        ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.depth(name))
         return ranking
 
     def setting(self, name: str, test: Collection) -> Setting:
