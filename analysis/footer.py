@@ -338,16 +338,15 @@ def _imported_notes(summary: Summary) -> list[str]:
 
 
 def _recipe_note(summary: Summary) -> str:
+    spec = summary.spec
     parts = []
     for source in PROVENANCE:
-        values = [
-            f"{field.key} = {field.value}"
-            for field in summary.spec.fields
-            if field.source == source
-        ]
+        values = [f"{field.key} = {field.value}" for field in spec.fields if field.source == source]
         if values:
             parts.append(f"{RECIPE[source]}: {_join(values)}")
-    return f"Recipe, {'; '.join(parts)}." if parts else ""
+    notes = [f"Recipe{f' of {spec.source}' * bool(spec.source)}, {'; '.join(parts)}."] * bool(parts)
+    notes += [f"It deviates: {'; '.join(spec.deviations)}."] * bool(spec.deviations)
+    return " ".join(notes)
 
 
 def _commit_note(summary: Summary) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rdx.faults import Mendable
+from rdx.grids import text
 
 Node = Mapping[str, Any]  # as YAML gives it
 SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
@@ -180,6 +181,10 @@ class Spec:
         The measure of the figure.
     means : tuple of Mean
         Columns of means over collections, after those of the collections.
+    source : str
+        Where the recipe was published.
+    deviations : tuple of str
+        In what the recipe's cells differ from what was published, and cannot help it.
     """
 
     name: str
@@ -202,6 +207,8 @@ class Spec:
     expected: tuple[Expected, ...] = ()
     fields: tuple[Provenance, ...] = ()
     means: tuple[Mean, ...] = ()
+    source: str = ""
+    deviations: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str | None:
@@ -216,7 +223,6 @@ class Spec:
 ROW_KEYS = ("name", "system", "grid", "competes", "test", "imports")
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
 MEAN_KEYS = tuple(field.name for field in fields(Mean))
-FIELD_KEYS = tuple(field.name for field in fields(Provenance))
 SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
 
 
@@ -283,8 +289,10 @@ def parse(node: Node) -> Spec:
         expected=_expected(
             node.get("expected") or (), names, columns, measures, f"{where}: expected"
         ),
-        fields=tuple(_field(field, f"{where}: fields") for field in node.get("fields") or ()),
+        fields=provenance(node.get("fields") or {}, f"{where}: fields"),
         means=means,
+        source=str(node.get("source") or ""),
+        deviations=_names(node.get("deviations")),
     )
 
 
@@ -354,12 +362,20 @@ def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
     return Mean(name, of, _choice(node, "kind", KINDS, f"{where} {name}"))
 
 
-def _field(node: Node, where: str) -> Provenance:
-    _known_keys(node, FIELD_KEYS, where)
-    _needed(node, FIELD_KEYS, where)
-    key = str(node["key"])
-    source = _one_of(str(node["source"]), PROVENANCE, f"{where} {key}: source")
-    return Provenance(key, str(node["value"]), source)
+def provenance(node: Node, where: str) -> tuple[Provenance, ...]:
+    """Fields of a recipe, ``KEY: [VALUE, SOURCE]``; null takes away what a recipe says of a key."""
+    tags = []
+    _refuse(not isinstance(node, Mapping), f"{where}: must be KEY: [VALUE, SOURCE], not {node!r}")
+    for key, tag in node.items():
+        if tag is None:
+            continue
+        _refuse(
+            not isinstance(tag, list | tuple) or len(tag) != 2,
+            f"{where}: {key}: must be [VALUE, SOURCE], or null, not {tag!r}",
+        )
+        source = _one_of(str(tag[1]), PROVENANCE, f"{where}: {key}: source")
+        tags.append(Provenance(str(key), text(tag[0]), source))
+    return tuple(tags)
 
 
 def _names(node: Any) -> tuple[str, ...]:

@@ -275,8 +275,8 @@ def source(parts: Parts, role: str) -> Source:
         sampler = parts.in_training(sampler, "evaluation.dev_first_stage")
         return Source(parts.data, sampler, "dev", size, evaluation.k)
     name = test_name(role)
-    test = evaluation.collections[name]
-    return Source(test.data, parts.in_test(name), test.split, test.queries, evaluation.k)
+    test, k = evaluation.collections[name], evaluation.depth(name)
+    return Source(test.data, parts.in_test(name), test.split, test.queries, k)
 
 
 @dataclass

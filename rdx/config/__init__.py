@@ -9,7 +9,7 @@ from rdx.config.classes import class_of, find_extensions, lineage, nodes, with_m
 from rdx.config.composer import COMPOSING
 from rdx.config.composing import Bases, composed, levels, load_spec, resolved, settle
 from rdx.config.explaining import explain
-from rdx.config.grid import cells, expand, impossible, split
+from rdx.config.grid import cells, expand, impossible, single, split
 from rdx.config.identity import ANSWERS, FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
@@ -54,6 +54,7 @@ __all__ = [
     "require_models",
     "resolved",
     "settle",
+    "single",
     "split",
     "varied",
     "with_mark",

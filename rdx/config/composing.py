@@ -25,7 +25,6 @@ from rdx.arguments import near
 from rdx.config.cell import Cell
 from rdx.config.composer import composing, parsed
 from rdx.config.explaining import explain, unread
-from rdx.config.files import read
 from rdx.config.machine import resolve_precision
 from rdx.config.paths import absolute
 from rdx.config.revisions import resolve_revisions
@@ -52,7 +51,10 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def load_spec(name: str) -> dict[str, Any]:
-    """Return the `spec:` node of experiments/NAME.yaml, or of a file whose path ends in .yaml."""
+    """Return the node `spec:` of experiments/NAME.yaml, or of a file whose path ends in .yaml.
+
+    What the recipe that the experiment names says of itself in its own `spec:` is part of it.
+    """
     path = folders.experiment(name)
     if path is None:
         known = list(folders.options(folders.EXPERIMENTS))
@@ -60,7 +62,7 @@ def load_spec(name: str) -> dict[str, Any]:
             f"no experiment {name!r}{near(name, known)}; known: {', '.join(known)}, or the path of "
             "a .yaml file"
         )
-    spec = OmegaConf.select(read(path), "spec", default=OmegaConf.create())
+    spec = composed([f"+experiments={name}"]).spec
     if not isinstance(spec, DictConfig):
         raise ConfigError(f"{folders.shown(name)}: spec: must hold keys and values")
     return OmegaConf.to_container(spec, resolve=True)  # type: ignore[return-value]

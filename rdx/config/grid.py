@@ -60,6 +60,26 @@ def split(
     return [cell for cell, why in pairs if not why], [(cell, why) for cell, why in pairs if why]
 
 
+def single(
+    overrides: Sequence[str], precision: str | None = None, bases: Bases | None = None
+) -> Cell:
+    """The one cell of a command line; of an experiment what its file sets, and not its grid.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown key, option or value; if there are several cells; if it is not possible.
+    """
+    with composing():
+        jobs = sweep(overrides)
+        if len(jobs) != 1:
+            raise ConfigError("names several cells, where one student is to come from one")
+        cell = cell_of("", jobs[0], {} if bases is None else bases, precision)
+    if why := impossible(cell.cfg):
+        raise ConfigError(why)
+    return cell
+
+
 def _cell(
     grid: str,
     job: list[str],

@@ -69,7 +69,7 @@ def quality_of(
     Returns
     -------
     Quality
-        Without `tie_range`; its ties are those of the top k.
+        Without `tie_range`; its ties are those of a top as deep as the candidates.
     """
     measure = evaluation.measures[0]
     of_oracle = (table.system == "oracle") & (table.measure == measure)
@@ -84,8 +84,8 @@ def quality_of(
         own_passages=int((first.query_id == first.doc_id).sum()),
         ties=Ties(
             rule=evaluation.ties,
-            first_stage=tied(first[first["rank"] <= evaluation.k]),
-            system=tied(ranking[ranking["rank"] <= evaluation.k]),
+            first_stage=tied(first),
+            system=tied(ranking[ranking["rank"] <= first["rank"].max()]),
         ),
     )
 

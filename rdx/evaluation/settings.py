@@ -52,6 +52,8 @@ class TestSet:
         Whether it takes part in means over collections.
     self_retrieval
         As of `Evaluation`, for this test set alone; None: as for all of them.
+    k
+        Passages of the first stage that are re-ranked; None = as the evaluation has it.
     """
 
     __test__: ClassVar[bool] = False  # not a test case of pytest
@@ -63,6 +65,7 @@ class TestSet:
     corpus: Annotated[str, MinLen(1)] | None = None
     in_mean: bool = True
     self_retrieval: SelfRetrieval = None
+    k: Positive | None = None
 
 
 @settings(frozen=True)
@@ -81,7 +84,7 @@ class Evaluation:
         the same, degenerate ones too. So of several first stages of a collection, which are a test
         set each.
     k
-        Passages of the first stage that are re-ranked.
+        Passages of the first stage that are re-ranked, where a test set does not say it.
     ties
         "trec_eval": by score, ties by doc id descending; "expected": the expected value over all
         orders of tied passages; "rank": by the rank column (differs from "trec_eval" where a first
@@ -172,6 +175,10 @@ class Evaluation:
     def self_retrieval_of(self, name: str) -> str | None:
         """The rule for a test set."""
         return self.collections[name].self_retrieval or self.self_retrieval
+
+    def depth(self, name: str) -> int:
+        """How many passages of its first stage are re-ranked for a test set."""
+        return self.collections[name].k or self.k
 
     def check(self) -> None:
         """Compute the measures of a toy: some need a program or a package that may be lacking.

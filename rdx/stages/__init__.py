@@ -555,7 +555,7 @@ def begun(cell: Cell, precision: str | None = None, bases: config.Bases | None =
     bases = {} if bases is None else bases
     return origins.found(
         cell,
-        compose=lambda overrides: config.split(overrides, precision, bases),
+        compose=lambda overrides: config.single(overrides, precision, bases),
         sign=lambda other: signed(other, precision, bases),
     )
 
@@ -569,8 +569,19 @@ def signed(cell: Cell, precision: str | None = None, bases: config.Bases | None 
 
 
 def over_seeds(cell: Cell) -> str:
-    """What a cell's signature would be with one certain seed: equal of its other seeds' cells."""
-    return signed(replace(cell, cfg=cell.cfg | {"seed": 0})).signature
+    """What a cell's signature would be with one certain seed: equal of its other seeds' cells.
+
+    Students that it takes from elsewhere have that seed, too.
+    """
+    return signed(replace(cell, cfg=_of_one_seed(cell.cfg))).signature
+
+
+def _of_one_seed(cfg: config.Config) -> config.Config:
+    origins = {
+        key: {**node, "cell": node["cell"] and _of_one_seed(node["cell"])}
+        for key, node in (cfg.get("origins") or {}).items()
+    }
+    return {**cfg, "seed": 0, "origins": origins or None}
 
 
 def split(

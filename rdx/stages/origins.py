@@ -31,10 +31,9 @@ from rdx.stages.stage import trained
 from rdx.store import signature
 from rdx.students.folders import check_folder
 
-_SPEC = ("experiments", "zip", "exclude")  # of a command line, and of none of its cells
+_SPEC = ("zip", "exclude")  # of a command line, and of none of its cells
 
-
-Compose = Callable[[Sequence[str]], tuple[list[Cell], list[tuple[Cell, str]]]]
+Compose = Callable[[Sequence[str]], Cell]
 Sign = Callable[[Cell], Cell]
 
 
@@ -44,7 +43,7 @@ def found(cell: Cell, compose: Compose, sign: Sign) -> Cell:
     Parameters
     ----------
     compose
-        Gives the cells of a command line, and those that are impossible.
+        Gives the one cell of a command line.
     sign
         Gives another cell its origins and signatures.
 
@@ -111,10 +110,7 @@ class _Seeker:
         overrides = _changed(self.cell.overrides, changes)
         if overrides == list(self.cell.overrides):
             raise ConfigError("names the cell itself, which cannot come before itself")
-        cells, left_out = self.compose(overrides)
-        if len(cells) + len(left_out) != 1:
-            raise ConfigError("names several cells, where one student is to come from one")
-        return self.sign(cells[0])
+        return self.sign(self.compose(overrides))
 
     def _finished(self, where: str, beginning: str) -> Cell:
         """A finished cell of the store, as it was configured."""

@@ -136,7 +136,7 @@ def setting(parts: Parts, name: str, test: Collection) -> Setting:
     test_set = parts.evaluation.collections[name]
     return Setting(
         queries=len(test.queries),
-        k=parts.evaluation.k,
+        k=parts.evaluation.depth(name),
         digest=signature([config.identity(test_set.data), sorted(test.queries)]),
         first_stage=parts.in_test(name).fingerprint(),
         corpus=test_set.corpus,

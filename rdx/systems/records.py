@@ -56,7 +56,8 @@ def register(
         odd[collection] = read.counts
         for message in read.warnings():
             print(f"WARNING  {run.path}: {message}")
-        ranking = _within(run, read.ranking, on.first_stage, evaluation.k, drop_outside)
+        depth = evaluation.depth(collection)
+        ranking = _within(run, read.ranking, on.first_stage, depth, drop_outside)
         tests[collection] = ev.measure(
             *(collection, on.collection, on.first_stage, {system: ranking}, evaluation),
             known=on.baselines,

@@ -70,7 +70,7 @@ def evaluate(
         systems = {"first_stage": first, **systems}
     scored, tables = [], []
     for system, ranking in systems.items():
-        candidates = top(ranking, evaluation.k) if first is None else first
+        candidates = top(ranking, evaluation.depth(name)) if first is None else first
         tested = ev.measure(name, test, candidates, {system: ranking}, evaluation)
         per_query = tested.table[tested.table.system == system]
         tables.append(per_query)

@@ -80,7 +80,7 @@ class Testbed:
         if isinstance(sampler, Recorded) and sampler.missing == "error":
             test = replace(test, passages=_Everything())
         sampler = self.job.parts.in_test(name)
-        ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.k)
+        ranking: pd.DataFrame = sampler.candidates(test, self.evaluation.depth(name))
         return ranking
 
     def setting(self, name: str, test: Collection) -> Setting:

@@ -57,7 +57,11 @@ def test_everything_that_a_spec_can_say():
             factors=["loss", "depth.k"],
             x="depth.k",
             expected=[published(tolerance=0.005), published(source="readme")],
-            fields=[{"key": "trainer.epochs", "value": 3, "source": "assumed"}],
+            fields={
+                "trainer.epochs": [3, "assumed"],
+                "student.lora": [None, "paper"],
+                "seed": None,
+            },
             rows=[*node()["rows"], {"name": "Theirs", "system": "run:rank/zephyr"}],
         )
     )
@@ -69,7 +73,10 @@ def test_everything_that_a_spec_can_say():
         Expected("A", "dl19", "RR@10", 0.7, "paper", 0.005),
         Expected("A", "dl19", "RR@10", 0.7, "readme", None),
     )
-    assert spec.fields == (Provenance("trainer.epochs", "3", "assumed"),)
+    assert spec.fields == (
+        Provenance("trainer.epochs", "3", "assumed"),
+        Provenance("student.lora", "null", "paper"),
+    )
     theirs = spec.rows[-1]
     assert (theirs.imported, theirs.grids, theirs.competes) == ("rank/zephyr", (), True)
     assert spec.rows[0].imported == ""
@@ -96,8 +103,9 @@ def test_everything_that_a_spec_can_say():
         ({"expected": [published()] * 2}, "is given twice for paper"),
         ({"expected": [published(rwo=1)]}, "unknown key 'rwo'"),
         ({"expected": [published()], "collections": ["dl20"]}, "'dl19' is not one of: dl20"),
-        ({"fields": [{"key": "a", "value": 1}]}, "lacks source"),
-        ({"fields": [{"key": "a", "value": 1, "source": "x"}]}, "one of: paper, repository"),
+        ({"fields": [{"key": "a", "value": 1}]}, "fields: must be KEY: [VALUE, SOURCE]"),
+        ({"fields": {"seed": 1}}, "fields: seed: must be [VALUE, SOURCE], or null, not 1"),
+        ({"fields": {"seed": [1, "x"]}}, "seed: source 'x' is not one of: paper, repository"),
         ({"rows": [{"name": "A", "system": "run:"}]}, "system 'run:' is not one of"),
         ({"rows": [{"name": "A", "system": "run:a", "grid": "a"}]}, "belongs to no sub-grid"),
         ({"baseline": "B"}, "row 'B' is not one of: First, Teacher, Oracle, A"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rdx import rankings
+from rdx import job, rankings, stages
 from rdx.data import Files
 from rdx.evaluation import (
     WEIGHTS,
@@ -277,6 +277,21 @@ def test_health_is_the_gravest_state(means, student, training, state):
 
 
 # --- settings ---
+
+
+def test_a_test_set_may_be_re_ranked_to_a_depth_of_its_own():
+    sets = {"x": TestSet(*SOURCES), "deep": TestSet(*SOURCES, k=50)}
+    evaluation = Evaluation(sets, ["nDCG@10"], k=10)
+    assert (evaluation.depth("x"), evaluation.depth("deep")) == (10, 50)
+    [cell] = stages.cells(["evaluation=pydocs_depths"])
+    parts = job.Parts(cell.cfg)
+    roles = job.test_roles(parts)
+    depths = [job.source(parts, role).k for role in roles]
+    assert sorted(depths) == [10, 30, 100, 300, 1000]
+    [other] = stages.cells(["evaluation=pydocs_depths", "evaluation.collections.pydocs_30.k=31"])
+    moved = {step for step in cell.keys if cell.keys[step] != other.keys[step]}
+    of_it = {f"{stage} test pydocs_30" for stage in ("retrieve", "tokens", "reference")}
+    assert moved == {*of_it, "evaluate"}
 
 
 @pytest.mark.parametrize(
