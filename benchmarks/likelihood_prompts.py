@@ -74,7 +74,7 @@ def main() -> None:
         values, start = [], time.perf_counter()
         for weight in WEIGHTS:  # the second finds all scores of the first
             teacher = QueryLikelihood(
-                *(model, 96, 32, weight, prompt, bos), precision=given.precision
+                *(model, 96, 32, weight), prompt=prompt, bos=bos, precision=given.precision
             )
             labels = teacher.rank(candidates, texts, folder)
             values.append(ndcg(as_ranking(labels), texts.qrels))

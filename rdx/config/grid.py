@@ -18,6 +18,7 @@ from rdx.config.composer import composing, parsed
 from rdx.config.composing import Bases, cell_of, load_spec, sweep
 from rdx.config.explaining import unread
 from rdx.config.schema import Config, ConfigError, Root
+from rdx.declared import gives
 from rdx.grids import SubGrid
 
 
@@ -110,11 +111,11 @@ def impossible(cfg: Config) -> str:
 def _objections(cfg: Config, teacher: Any) -> Iterator[str]:
     """Why a teacher does not fit what learns from it."""
     name, scale = type(teacher).__name__, getattr(teacher, "scale", "none")
-    if scale != "none" and not _gives(teacher, "scores"):
+    if scale != "none" and not gives(teacher, "scores"):
         yield f"teacher.scale={scale}: teacher {name} gives no scores; teacher.scale=none"
     for kind, one in _taught(cfg):
         needs, accepted = getattr(one, "needs", "ranks"), getattr(one, "scales", None)
-        if needs != "ranks" and not _gives(teacher, needs):
+        if needs != "ranks" and not gives(teacher, needs):
             yield (
                 f"{kind} {type(one).__name__} needs {needs}, which teacher {name} does not give; "
                 f"those that do: {', '.join(dict.fromkeys(_giving(needs)))}"
@@ -131,12 +132,6 @@ def _taught(cfg: Config) -> Iterator[tuple[str, Any]]:
     yield from (("loss", loss) for _, loss in parts(part(cfg, "loss"), "loss"))
     if isinstance(cfg["depth"], dict):
         yield "depth.lists", part(cfg, "depth").lists
-
-
-def _gives(teacher: Any, what: str) -> bool:
-    """Whether a teacher, as it is set, gives something beyond an order of passages."""
-    takes = getattr(teacher, "gives", {}).get(what)
-    return takes is not None and all(getattr(teacher, k) == value for k, value in takes.items())
 
 
 def _giving(what: str) -> Iterator[str]:

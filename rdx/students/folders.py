@@ -9,10 +9,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 HEAD, FACTS = "head.safetensors", "student.json"  # what a student of rdx has beside its encoder
-EXPORTED = "rdx_cross_encoder"  # model_type of a student that Transformers has no class for
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# What `rdx.export` calls students that Transformers has no class for, and those of Lightning IR.
-EXPORTED = ("rdx_cross_encoder", "mono")
+# The model_type of what `rdx.export` writes of students that Transformers has no class for, and in the
+# form of Lightning IR.
+PACKED = "rdx_cross_encoder"
+EXPORTED = (PACKED, "mono")
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
 
@@ -84,7 +85,7 @@ def saved_side(folder: Path) -> str:
 
 def is_exported(folder: Path) -> bool:
     """Whether encoder and head of a student of rdx are one model in a folder (`rdx.export`)."""
-    return _read(folder / "config.json").get("model_type") == EXPORTED
+    return _read(folder / "config.json").get("model_type") == PACKED
 
 
 def trained_form(folder: Path) -> tuple[str, str]:
