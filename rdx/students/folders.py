@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 HEAD, FACTS = "head.safetensors", "student.json"  # what a student of rdx has beside its encoder
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# The model_type of what `rdx.export` writes of students that Transformers has no class for, and in the
-# form of Lightning IR.
+# The model_type of what `rdx.export` writes: of students that Transformers has no class for, and in
+# the form of Lightning IR.
 PACKED = "rdx_cross_encoder"
 EXPORTED = (PACKED, "mono")
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
