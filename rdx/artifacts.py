@@ -198,11 +198,11 @@ class Evaluated(Artifact):
         return config
 
     @classmethod
-    def write_runs(cls, folder: Path, name: str, systems: Mapping[str, pd.DataFrame]) -> None:
-        """Write the runs of a test set, by system."""
+    def write_runs(cls, folder: Path, runs: Mapping[str, pd.DataFrame]) -> None:
+        """Write some of the runs, rankings by the name of their run."""
         (folder / RUNS).mkdir(exist_ok=True)
-        for system, ranking in systems.items():
-            rankings.write_trec(ranking, folder / RUNS / f"{name}.{system}.run.gz", system)
+        for name, ranking in runs.items():
+            rankings.write_trec(ranking, folder / RUNS / f"{name}.run.gz", name.rpartition(".")[2])
 
     @classmethod
     def write(

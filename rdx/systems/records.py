@@ -152,7 +152,8 @@ def _record(
     }
 
     def make(folder: Path) -> None:
-        Evaluated.write(folder, trial, table, dict(runs), description)
+        Evaluated.write_runs(folder, runs)
+        Evaluated.write(folder, trial, table, description)
 
     store = testbed.job.store
     folder = store.cached("import", trial.signature, make)
