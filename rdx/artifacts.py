@@ -7,7 +7,7 @@ files are called is known here alone; a folder of another stage is read through 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,11 +204,11 @@ class Evaluated(Configured):
         return rankings.read_parquet(self.folder / PER_QUERY)
 
     @classmethod
-    def write_run(cls, folder: Path, name: str, ranking: pd.DataFrame) -> None:
-        """Write a ranking as a run of this name: COLLECTION.SYSTEM, of an import COLLECTION."""
+    def write_runs(cls, folder: Path, runs: Mapping[str, pd.DataFrame]) -> None:
+        """Write some of the runs, rankings by the name of their run."""
         (folder / RUNS).mkdir(exist_ok=True)
-        path = folder / RUNS / f"{name}{RUN}"
-        rankings.write_trec(ranking, path, name.rpartition(".")[2])
+        for name, ranking in runs.items():
+            rankings.write_trec(ranking, folder / RUNS / f"{name}{RUN}", name.rpartition(".")[2])
 
     @classmethod
     def write(

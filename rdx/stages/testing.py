@@ -55,8 +55,7 @@ def evaluate(job: Job, inputs: Inputs, folder: Path) -> None:
         labels = inputs.reference(name)
         some_queries = {} if labels is None else {"teacher": ev.as_ranking(labels.ranking)}
         tested = ev.measure(name, test, first_stage, systems, evaluation, some_queries)
-        for system, run in tested.systems.items():
-            Evaluated.write_run(folder, f"{name}.{system}", run)
+        Evaluated.write_runs(folder, {f"{name}.{s}": run for s, run in tested.systems.items()})
         # only pools look at rankings again: those of deep first stages are let go
         tests[name] = tested if evaluation.paper_compat else replace(tested, systems={})
         settings[name] = setting(job.parts, name, test)

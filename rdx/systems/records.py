@@ -153,8 +153,7 @@ def _record(
     }
 
     def make(folder: Path) -> None:
-        for name, run in runs.items():
-            Evaluated.write_run(folder, name, run)
+        Evaluated.write_runs(folder, runs)
         Evaluated.write(folder, trial, table, description)
 
     store = testbed.job.store
