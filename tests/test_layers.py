@@ -71,6 +71,7 @@ ANALYSIS_MAY_USE = {
     "rankings",
     "power",
     "config",
+    "grids",
     "stages",
     "store",
     *BASE,
