@@ -129,7 +129,10 @@ class TestPostgres:
         [parent] = search(server, "grid", "tags.`rdx.kind` = 'grid'")
         found = trials(server, "grid")
         assert {run.info.status for run in found} == {parent.info.status} == {"FINISHED"}
-        assert {run.data.tags["mlflow.parentRunId"] for run in found} == {parent.info.run_id}
+        [seeds] = search(server, "grid", "tags.`rdx.kind` = 'cell'")  # whichever process was last
+        assert seeds.data.tags["rdx.seeds"] == "1, 2, 3"
+        assert seeds.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert {run.data.tags["mlflow.parentRunId"] for run in found} == {seeds.info.run_id}
         assert {run.data.params["seed"] for run in found} == {"1", "2", "3"}
         assert len({run.data.tags["rdx.signature"] for run in found}) == 3
         curves = {run.data.tags["rdx.signature"]: 0 for run in found}
