@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import yaml
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rdx import config
 from rdx.artifacts import DESCRIPTION
 from rdx.export.cells import AS_TRAINED, ExportError
 from rdx.export.lightning import nameless, write_lightning
-from rdx.students import CrossEncoder, Pairs, Student
+from rdx.students import CrossEncoder, Student, making
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
 from rdx.students.settings import CLASSIFIERS
 from rdx.students.tokenising import load_tokenizer
@@ -78,18 +78,9 @@ def read(folder: Path) -> CrossEncoder:
     if kind == "mono":
         raise ExportError(f"{folder}: in the form of lightning_ir; export it without --form")
     settings: Student = config.build(known | AS_TRAINED, f"{description}: student")
-    if plain(settings):
-        encoder = AutoModelForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=False, weights_only=True
-        )
-        head = None
-    else:
-        packed = RdxForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=False, weights_only=True
-        )
-        encoder, head = packed.encoder, packed.head
-    side = load_tokenizer(str(folder), str(folder)).padding_side
-    return CrossEncoder(encoder, head, Pairs(str(folder), settings, encoder, side)).eval()
+    student = making.whole(settings, folder, str(folder))
+    student.pairs.side = load_tokenizer(str(folder), str(folder)).padding_side
+    return student.eval()
 
 
 def plain(settings: Student) -> bool:

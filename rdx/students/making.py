@@ -118,17 +118,22 @@ def trained(
     )
     check_folder(folder, name, head, settings.between)
     try:
-        student = _whole(settings, folder, name)
+        student = whole(settings, folder, name)
         probe.check(student, settings)
     except ModelError as error:
         raise ModelError(str(error).removeprefix("student.")) from error
     return student.eval()
 
 
-def _whole(settings: Student, folder: Path, name: str) -> CrossEncoder:
+def whole(settings: Student, folder: Path, name: str) -> CrossEncoder:
+    """A student with all weights of a folder: stored, exported, or a classifier of Transformers.
+
+    No code of the folder is run. `name` begins the message of errors.
+    """
     if is_exported(folder):
         model: Any = pretrained(RdxForSequenceClassification, str(folder))
-        return CrossEncoder(model.encoder, model.head, Pairs(str(folder), settings, model.encoder))
+        pairs = Pairs(str(folder), settings, model.encoder)
+        return CrossEncoder(model.encoder, model.head, pairs)
     student = _assembled(settings, str(folder), name, fresh=False, training=False)
     _load_head(student, folder, name)
     return student
