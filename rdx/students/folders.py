@@ -18,19 +18,52 @@ INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
 
 def check_folder(folder: Path, name: str, head: str, between: str) -> None:
-    """Check that a folder has the files of a whole model.
+    """Check that a student can be made of a folder: whole, and trained as it is to be, if it was.
 
     Parameters
     ----------
     name
         Begins the message of errors.
     head, between
-        Of the student that is to be made of it.
+        Of the student.
 
     Raises
     ------
     FileNotFoundError, ValueError
         Saying what is missing, damaged, or not this student's.
+    """
+    check_whole(folder, name)
+    if _read(folder / "config.json")["model_type"] in EXPORTED:
+        raise ValueError(
+            f"{name}: a student that was exported for other libraries, which rdx does not train; "
+            "give the signature of its cell (rdx.yaml has it) as start=..., or the folder of its "
+            "checkpoint in the store"
+        )
+    saved = saved_head(folder)
+    if saved not in (None, head):
+        raise ValueError(
+            f"{name}: holds a student with a trained head={saved}, which head={head} would leave "
+            f"out; give student.head={saved}, or take {HEAD} away for a fresh head"
+        )
+    if between == "none" and scores_lists(folder):
+        raise ValueError(
+            f"{name}: holds a student that scores lists, and not passages alone; give "
+            "student.between=int_token"
+        )
+
+
+def scores_lists(folder: Path) -> bool:
+    """Whether a folder holds a student whose scores depend on the list."""
+    return _read(folder / "config.json").get("int_token_id") is not None
+
+
+def check_whole(folder: Path, name: str) -> None:
+    """Check that a folder has the files of a whole model; `name` begins the message of errors.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Saying what is missing or damaged.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
@@ -45,12 +78,6 @@ def check_folder(folder: Path, name: str, head: str, between: str) -> None:
             f"{name}: its config.json is missing, or names no model_type; "
             f"{_inner(folder) or 'give the folder that save_pretrained wrote'}"
         )
-    if _read(folder / "config.json")["model_type"] in EXPORTED:
-        raise ValueError(
-            f"{name}: a student that was exported for other libraries, which rdx does not train; "
-            "give the signature of its cell (rdx.yaml has it) as start=..., or the folder of its "
-            "checkpoint in the store"
-        )
     names = [path.name for path in folder.iterdir()]
     if not any(n.startswith(("tokenizer", "vocab")) or n.endswith(".model") for n in names):
         raise FileNotFoundError(
@@ -58,17 +85,6 @@ def check_folder(folder: Path, name: str, head: str, between: str) -> None:
             "tokenizer.save_pretrained(...)"
         )
     _check_weights(folder, name)
-    saved = saved_head(folder)
-    if saved not in (None, head):
-        raise ValueError(
-            f"{name}: holds a student with a trained head={saved}, which head={head} would leave "
-            f"out; give student.head={saved}, or take {HEAD} away for a fresh head"
-        )
-    if between == "none" and _read(folder / "config.json").get("int_token_id") is not None:
-        raise ValueError(
-            f"{name}: holds a student that scores lists, and not passages alone; give "
-            "student.between=int_token"
-        )
 
 
 def saved_head(folder: Path) -> str | None:

@@ -24,9 +24,11 @@ from rdx.students.folders import (
     FACTS,
     HEAD,
     check_folder,
+    check_whole,
     is_exported,
     saved_head,
     saved_side,
+    scores_lists,
     trained_form,
 )
 from rdx.students.heads import OWN
@@ -116,7 +118,9 @@ def trained(
         attention=attention,
         revision=revision,
     )
-    check_folder(folder, name, head, settings.between)
+    check_whole(folder, name)
+    if scores_lists(folder):
+        raise ModelError(f"{name}: a student that scores lists, and not passages alone")
     try:
         student = whole(settings, folder, name)
         probe.check(student, settings)

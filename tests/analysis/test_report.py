@@ -351,10 +351,7 @@ def test_imported_runs_recipe_commits_and_impossible_cells_are_said(summary):
         {"name": "Theirs", "system": "run:theirs"},
         {"name": "Nobody's", "system": "run:nobody"},
     ]
-    fields = [
-        {"key": "epochs", "value": 3, "source": "assumed"},
-        {"key": "batch", "value": 16, "source": "paper"},
-    ]
+    fields = {"epochs": [3, "assumed"], "batch": [16, "paper"]}
     numbers = summarise(parse({**SPEC, "rows": rows, "fields": fields}), more)
     table = main_table(numbers)
     shown = cell(table, "Theirs", "docs nDCG@10").text

@@ -192,7 +192,7 @@ def test_own_options_come_first_and_rdx_has_the_others(study):
     assert losses == [
         {"_target_": "rdx.losses.ListNet", "temperature": 3.0},
         {"_target_": "rdx.losses.RankNet", "temperature": 9.0},
-        {"_target_": "rdx.losses.RankNet", "temperature": 1.0},
+        {"_target_": "rdx.losses.RankNet", "temperature": 1.0, "weights": "none"},
     ]
     assert [cell.levels["loss"] for cell in config.cells("mine")] == ["mine", "adr_mse", "ranknet"]
 
