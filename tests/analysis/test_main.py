@@ -94,6 +94,7 @@ def test_help_loads_nothing_heavy():
     assert loaded and not loaded & {"mlflow", "torch", "pandas", "scipy", "matplotlib", "hydra"}
 
 
+@pytest.mark.slow
 def test_out_and_no_models(uri, tmp_path):
     """Cells are signed by their classes, some of which need torch; nothing else that is heavy."""
     code = (

@@ -419,6 +419,7 @@ def after(happens, seconds):
     return later
 
 
+@pytest.mark.slow
 def test_a_killed_grid_goes_on_to_the_same_bytes(grid, world, rdx, tmp_path):
     assert killed_when(partial(appears, "evaluate/*/manifest.json", 2), world, rdx, tmp_path)
     assert sealed_are_whole(tmp_path) == []

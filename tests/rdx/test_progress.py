@@ -287,6 +287,7 @@ def told(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_grid_keeps_going_tells_and_retries(world, rdx, tmp_path, monkeypatch, capsys):
     """One cell diverges, one has no memory for its micro-batches; the third finishes."""
     rates = "trainer.learning_rate=1e30,0.002,0.001"

@@ -148,6 +148,7 @@ def contents(place):
     return {r.info.run_id: (r.info.status, r.data.metrics, r.data.params) for r in place.trials()}
 
 
+@pytest.mark.slow
 def test_a_removed_database_is_written_again(good, rdx, tmp_path):
     killed(good, "bb", "g")
     for signature in ("aa", "ab"):

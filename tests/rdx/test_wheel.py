@@ -126,6 +126,7 @@ def test_what_it_says_in_an_empty_folder(run, packages, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_grid_of_the_users_own_writes_into_the_working_folder_alone(run, own, packages):
     before = listing(packages)
     done = run("rdx", "+experiments=experiments/mine.yaml", "tracking=none", **DECLARED)
