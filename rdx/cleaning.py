@@ -184,11 +184,11 @@ def free(held: Holdings, what: Grid | GridCell) -> Removal:
         If some of it runs, if the cell is a grid's, or if it cannot be told who needs what.
     """
     if isinstance(what, GridCell):
-        for grid in held.grids:
-            if what.signature in {cell.signature for cell in grid.cells}:
+        for other in held.grids:
+            if what.signature in {cell.signature for cell in other.cells}:
                 raise StoreError(
-                    f"{what.signature} is a cell of grid {grid.grid}, which would run it again; "
-                    f"remove that: --free {grid.grid}"
+                    f"{what.signature} is a cell of grid {other.grid}, which would run it again; "
+                    f"remove that: --free {other.grid}"
                 )
     cells = [what] if isinstance(what, GridCell) else what.cells
     mine = {_own(held, cell.signature) for cell in cells}

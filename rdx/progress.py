@@ -352,9 +352,12 @@ def find(root: Path, name: str = "") -> Grid | GridCell:
     if same:
         some = ", ".join(sorted(cell.signature for cell in same)[:8])
         raise NotFound(f"{name!r} is the beginning of {len(same)} cells: {some}; give more of it")
+    begins = [known[: len(name)] for known in (*ids, *cells)]
+    known = [*sorted(ids), *sorted(cells)]
     raise NotFound(
-        f"{root}: no cell and no grid begins with {name!r}{near(name, [*ids, *cells])}; there are "
-        f"{counted(len(cells), 'cell')} and {counted(len(ids), 'grid')}"
+        f"{root}: no grid and no cell begins with {name!r}{near(name, begins)}; there are "
+        f"{counted(len(ids), 'grid')} and {counted(len(cells), 'cell')}"
+        f"{': ' if known else ''}{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from rdx import config, progress, store
 from rdx.artifacts import Evaluated
 from rdx.facts import OK, Grid, GridCell, Manifest, Origin, TrialFacts
@@ -151,7 +153,7 @@ def of_cell(root: Path, cell: GridCell) -> CellFacts:
     facts = evaluated.facts if finished else None
     imported = facts is not None and facts.imported is not None
     own = {IMPORT if imported else str(LAST): cell.signature}
-    signatures = {**own, **(facts.signatures if facts else cell.signatures)}
+    signatures = (facts.signatures if facts else cell.signatures) or own
     cfg = evaluated.config if facts is not None and not imported else None
     return CellFacts(
         signature=cell.signature,
@@ -220,10 +222,16 @@ def differs(cfg: Mapping[str, Any], levels: Mapping[str, str]) -> tuple[str, ...
     try:
         default = config.single([]).levels
         groups = [f"{g}={o}" for g, o in levels.items() if g in default and default[g] != o]
-        plain = config.single(groups).cfg
+        node = config.composed(groups)
+        missing = OmegaConf.missing_keys(node)
+        for key in missing:
+            OmegaConf.update(node, key, None)
+        plain = config.resolved(node)
+        config.settle(plain)
     except (Mendable, OSError):
         return None
-    here, there = _flat(cfg), _flat(plain)
+    here = _flat(cfg)
+    there = {key: value for key, value in _flat(plain).items() if key not in missing}
     keys = [key for key in here if here[key] != there.get(key, _ABSENT)]
     started = [f"{g}={o}" for g, o in levels.items() if g not in default]
     return (*groups, *started, *(f"{key}={typed(here[key])}" for key in keys))
