@@ -173,12 +173,16 @@ def read(root: Path) -> Holdings:
 def _needs(
     own: Key, signatures: Mapping[str, str], begins: Iterable[str], results: Iterable[Key]
 ) -> frozenset[Key]:
-    """All results that a cell needs; cells too that it takes students from by their signatures."""
+    """All results that a cell needs; those too by whose signature or folder it names students."""
     steps = {(Step.stage_of(name), key) for name, key in signatures.items()}
     named = {
         (stage, key)
         for stage, key in results
-        if stage == LAST.stage and any(begin and key.startswith(begin) for begin in begins)
+        if any(
+            begin.endswith(f"/{stage}/{key}")
+            or (begin and stage == LAST.stage and key.startswith(begin))
+            for begin in begins
+        )
     }
     return frozenset({own, *steps, *named})
 
@@ -186,7 +190,9 @@ def _needs(
 def _begins(cell: GridCell) -> list[str]:
     """What a command line names students by."""
     return [
-        o.partition("=")[2].strip("'\"") for o in cell.overrides if key_of(o) in (START, REDRAWS)
+        o.partition("=")[2].strip("'\"").rstrip("/")
+        for o in cell.overrides
+        if key_of(o) in (START, REDRAWS)
     ]
 
 

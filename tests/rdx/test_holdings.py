@@ -210,6 +210,11 @@ def test_a_cell_whose_student_another_takes_by_its_signature_stays(root):
     assert not what.results
 
 
+def test_a_student_that_is_named_by_its_folder_stays(root):
+    finish(root, "c5", [], origins=(Origin(path="start", given="s/distill/d9", checkpoint="x"),))
+    assert holdings.read(root).by(("distill", "d9")) == "finished"
+
+
 def test_a_single_cell_is_freed_and_one_of_a_grid_with_it(root):
     what = cleaning.free(holdings.read(root), GridCell((), "c2"))
     assert set(what.results) == {("distill", "d2"), ("evaluate", "c2")}
