@@ -78,7 +78,8 @@ def _cell(cfg: DictConfig) -> Summary:
     print(f"== {' '.join(given) or 'defaults'}")
     print(f"   {' '.join(f'{key}={value}' for key, value in config.precisions(cell.cfg).items())}")
     warn_of_emulation(cell.cfg)
-    with progress.recorded(Path(cell.cfg["store"]), cell.signature, cell.cfg):
+    root = Path(cell.cfg["store"])
+    with progress.begun(root, cell), progress.recorded(root, cell.signature, cell.cfg):
         summary = pipeline.run(cell)
     for name, value in summary.facts.means.items():
         print(f"   {name:42} {value:.4f}")
@@ -160,9 +161,10 @@ def program() -> None:
         )
     quiet.loggers()  # and again after Hydra has set its own
     if arguments and arguments[0] in VERBS:
-        arguments = VERBS[arguments[0]](arguments[1:]) or []  # of `retry`: a grid to run
-        if not arguments:
+        again = VERBS[arguments[0]](arguments[1:])  # of `retry`: what to run
+        if again is None:
             return
+        arguments = again
     if "--version" in arguments:
         print(f"rdx {importlib.metadata.version('rdx')}")
         return

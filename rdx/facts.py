@@ -754,10 +754,31 @@ class Failure:
 
 @dataclass(frozen=True)
 class GridCell:
-    """A cell of a grid: the command line that gives it, and its signature."""
+    """A cell: the command line that gives it, its signature, and those of its steps by name."""
 
     overrides: tuple[str, ...]
     signature: str
+    signatures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What was begun on a command line, of its own or for a grid (``STAGE/KEY.cell.json``).
+
+    Attributes
+    ----------
+    cell
+        Of labels without a training, as far as these.
+    host, pid
+        The process that works on it, or was killed; "" and 0: it has ended.
+    since
+        When it began, in seconds since 1970.
+    """
+
+    cell: GridCell
+    host: str
+    pid: int
+    since: float
 
 
 @dataclass(frozen=True, kw_only=True)

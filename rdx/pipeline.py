@@ -65,10 +65,7 @@ def run(cell: Cell) -> Summary:
     with _recorded(job, cell.signature, cell.cfg["grid"], over_seeds(cell)) as job.trial:
         try:
             anew = {name for name, stage in STAGES.items() if stage.again} if force else set()
-            walk = _Walk(job, anew)
-            if not walk.stored(LAST):
-                _try_out(walk)
-            evaluated = EVALUATE.artifact(walk.folder(LAST))
+            evaluated = EVALUATE.artifact(_Walk(job, anew).folder(LAST))
         except Diverged:
             job.trial.set_health("nan")
             raise
@@ -153,6 +150,8 @@ class _Walk:
 
     def _work(self, step: Step) -> Callable[[Path], None]:
         """What makes a step, once everything is there that it needs."""
+        if step == LAST:
+            _try_out(self)
         given = STAGES[step.stage].inputs(self.job.parts.of(step.of), step.role)
         folders = {need: self.folder(need.within(step.of)) for need in given}
         return partial(_make, self.job, step, folders)

@@ -1,6 +1,7 @@
 """How the cells of a grid stand, read from the store alone, whatever launcher runs them, and where.
 
 grids/GRID.json               its cells, written when it is launched
+evaluate/KEY.cell.json        the cell was begun; so is teach/KEY.cell.json of labels alone
 evaluate/KEY/                 the cell has finished
         /KEY.running.json     it runs, or its process was killed (`rdx.store.locks`)
         /KEY.failed.json      its last try failed; KEY.log has the traceback
@@ -21,12 +22,14 @@ from statistics import median
 from typing import Any
 
 from rdx import faults, store
+from rdx.arguments import near
 from rdx.artifacts import TRIAL
 from rdx.config import Cell
-from rdx.facts import Failure, Grid, GridCell, Holder, Manifest, TrialFacts
+from rdx.facts import Begun, Failure, Grid, GridCell, Holder, Manifest, TrialFacts
 from rdx.faults import Diverged
-from rdx.stages import LAST, STAGES
-from rdx.store import MANIFEST, Unreadable
+from rdx.job import Parts
+from rdx.stages import LAST, STAGES, TEACH, Step, steps
+from rdx.store import MANIFEST, NotFound, Unreadable
 from rdx.store.locks import lives, note_of, read_note
 from rdx.text import counted
 
@@ -76,6 +79,59 @@ class Standing:
     left: float | None = None
     health: str = ""
     seconds: float | None = None
+
+
+@contextmanager
+def begun(root: Path, cell: Cell, last: Step = LAST) -> Iterator[None]:
+    """Note that a cell is worked on, and what it needs, until it ends.
+
+    The note of what is not finished stays: by it the cell is found, and run again. Where it cannot
+    be written, the cell runs without it.
+
+    Parameters
+    ----------
+    last
+        The step that is worked for.
+    """
+    name = str(last)
+    note = cell_note(root, last.stage, cell.keys[name])
+    if note.exists() and note.with_name(cell.keys[name]).exists():
+        yield  # it is finished, and known
+        return
+    signatures = {str(step): cell.keys[str(step)] for step in steps(Parts(cell.cfg), last)}
+    what = GridCell(cell.overrides, cell.keys[name], signatures)
+    process = {"host": socket.gethostname(), "pid": os.getpid()}
+    record = Begun(cell=what, since=time.time(), **process)  # type: ignore[arg-type]
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        store.write(note, record)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            store.write(note, replace(record, host="", pid=0))
+
+
+def cell_note(root: Path, stage: str, key: str) -> Path:
+    """The note of what was begun."""
+    return root / stage / f"{key}{CELL}"
+
+
+CELL = ".cell.json"
+
+
+def all_begun(root: Path) -> tuple[list[tuple[str, Begun]], list[Unreadable]]:
+    """What was begun, with its stage; and why some notes cannot be read."""
+    notes, unreadable = [], []
+    for stage in (LAST.stage, TEACH.name):
+        for path in sorted((root / stage).glob(f"*{CELL}")):
+            try:
+                notes.append((stage, store.read(Begun, path)))
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                unreadable.append(error)
+    return notes, unreadable
 
 
 @contextmanager
@@ -216,7 +272,7 @@ def write_grid(
         grid=grid,
         arguments=tuple(arguments),
         hydra=tuple(hydra),
-        cells=tuple(GridCell(cell.overrides, cell.signature) for cell in cells),
+        cells=tuple(GridCell(cell.overrides, cell.signature, cell.keys) for cell in cells),
         launched=time.time(),
     )
     with suppress(OSError):
@@ -234,21 +290,25 @@ def read_grid(root: Path, name: str = "") -> Grid:
     Unreadable
         If it cannot be read; of several, one that can be read is taken, with a warning.
     """
-    grids, unreadable = _grids(root / "grids", name)
+    grids, unreadable = all_grids(root, name)
     matching = [grid for grid in grids if grid.grid.startswith(name)]
     for error in unreadable:
         if not matching:
             raise error
         print(f"rdx: WARNING {error}", file=sys.stderr)
     if not matching:
-        known = ", ".join(sorted(grid.grid for grid in grids)) or "none"
-        raise ValueError(f"{root}: no grid {name or 'was launched'}; known: {known}")
+        ids = sorted(grid.grid for grid in grids)
+        raise ValueError(
+            f"{root}: no grid {name or 'was launched'}{near(name, ids)}; known: "
+            f"{', '.join(ids) or 'none'}"
+        )
     exact = [grid for grid in matching if grid.grid == name]
     return max(exact or matching, key=lambda grid: grid.launched)
 
 
-def _grids(folder: Path, name: str) -> tuple[list[Grid], list[Unreadable]]:
-    """The grids of a store, and why some of those that are meant cannot be read."""
+def all_grids(root: Path, name: str = "") -> tuple[list[Grid], list[Unreadable]]:
+    """The grids of a store, and why some of those cannot be read whose ids begin so."""
+    folder = root / "grids"
     grids, unreadable = [], []
     try:
         files = sorted(file for file in os.listdir(folder) if file.endswith(".json"))
@@ -262,6 +322,43 @@ def _grids(folder: Path, name: str) -> tuple[list[Grid], list[Unreadable]]:
         except Unreadable as error:
             unreadable += [error] if file.startswith(name) else []
     return grids, unreadable
+
+
+def find(root: Path, name: str = "") -> Grid | GridCell:
+    """A grid as of `read_grid`; or a cell by its signature, or an unambiguous beginning of it.
+
+    A cell is one that is finished, was begun, or belongs to a grid.
+
+    Raises
+    ------
+    NotFound, ValueError
+        If there is neither.
+    Unreadable
+        If it cannot be read.
+    """
+    grids, unreadable = all_grids(root, name)
+    if not name or unreadable or any(grid.grid.startswith(name) for grid in grids):
+        return read_grid(root, name)
+    cells = {cell.signature: cell for grid in grids for cell in grid.cells}
+    notes, _ = all_begun(root)
+    cells = {note.cell.signature: note.cell for stage, note in notes if stage == LAST.stage} | cells
+    places = [root / LAST.stage, root / "import"]
+    for folder in (folder for place in places for folder in store.results(place)):
+        cells.setdefault(folder.name, GridCell((), folder.name))
+    same = [cell for key, cell in cells.items() if key.startswith(name)]
+    if len(same) == 1:
+        return same[0]
+    ids = [grid.grid for grid in grids]
+    if same:
+        some = ", ".join(sorted(cell.signature for cell in same)[:8])
+        raise NotFound(f"{name!r} is the beginning of {len(same)} cells: {some}; give more of it")
+    begins = [known[: len(name)] for known in (*ids, *cells)]
+    known = [*sorted(ids), *sorted(cells)]
+    raise NotFound(
+        f"{root}: no grid and no cell begins with {name!r}{near(name, begins)}; there are "
+        f"{counted(len(ids), 'grid')} and {counted(len(cells), 'cell')}"
+        f"{': ' if known else ''}{', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+    )
 
 
 @dataclass(frozen=True)
@@ -299,9 +396,14 @@ def table(root: Path, grid: Grid) -> GridStanding:
     return GridStanding(grid.grid, counts, health, left, cells)
 
 
+def row(cell: GridCell, stood: Standing) -> dict[str, Any]:
+    """Plain values of a cell and how it stands."""
+    return {"overrides": cell.overrides, "signature": cell.signature} | asdict(stood)
+
+
 def as_json(grid: GridStanding) -> dict[str, Any]:
     """Plain values: the counts, and a row for every cell."""
-    cells = [asdict(cell) | asdict(stood) for cell, stood in grid.cells]
+    cells = [row(cell, stood) for cell, stood in grid.cells]
     return asdict(replace(grid, cells=())) | {"cells": cells}
 
 
@@ -323,11 +425,25 @@ def text(grid: GridStanding) -> str:
     if grid.seconds_left is not None:
         lines.append(f"   about {duration(grid.seconds_left)} left")
     for cell, stood in grid.cells:
-        if stood.state == "running":
-            lines += _running(cell, stood)
-        elif stood.state in (*TO_RETRY, "unreadable"):
-            lines += failure(cell.overrides, stood.state, stood.cause, stood.log)
+        lines += _told(cell, stood)
     return "\n".join(lines)
+
+
+def text_of_cell(cell: GridCell, stood: Standing) -> str:
+    """How one cell stands, for people."""
+    health = f", health: {stood.health}" if stood.health else ""
+    took = f", {duration(stood.seconds)} of its own" if stood.seconds is not None else ""
+    line = f"cell {cell.signature}: {stood.state}{health}{took}"
+    return "\n".join([line, *_told(cell, stood)])
+
+
+def _told(cell: GridCell, stood: Standing) -> list[str]:
+    """Lines of a cell that runs, failed or was killed; of others none."""
+    if stood.state == "running":
+        return _running(cell, stood)
+    if stood.state in (*TO_RETRY, "unreadable"):
+        return failure(cell.overrides, stood.state, stood.cause, stood.log)
+    return []
 
 
 def _running(cell: GridCell, stood: Standing) -> list[str]:

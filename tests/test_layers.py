@@ -40,6 +40,8 @@ LAYERS = (
     {"job"},
     {"stages"},
     {"pipeline", "plan", "progress"},
+    {"holdings"},
+    {"cleaning", "show"},
     {"fetching"},
     {"export", "systems"},
     {"adapters"},

@@ -11,6 +11,7 @@ from rdx.arguments import Parser
 from rdx.commands.grids import retry, status
 from rdx.commands.labels import teach
 from rdx.commands.records import sync
+from rdx.commands.stores import show, store
 from rdx.commands.systems import evaluate, import_
 from rdx.fetching import data
 from rdx.plan.command import plan
@@ -100,6 +101,8 @@ VERBS = {
     "plan": plan,
     "status": status,
     "retry": retry,
+    "show": show,
+    "store": store,
     "teach": teach,
     "data": data,
     "export": export,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdx import ir_metadata, rankings, stages
+from rdx import ir_metadata, progress, rankings, stages
 from rdx.arguments import Parser
 from rdx.artifacts import TeacherRanking
 from rdx.commands.checks import check, require_writable
 from rdx.config import Cell
+from rdx.stages import TEACH, Step
 from rdx.text import counted
 
 
@@ -60,7 +61,8 @@ def teach(arguments: Sequence[str]) -> None:
 def _labels(cell: Cell, again: bool) -> TeacherRanking:
     from rdx import pipeline
 
-    return pipeline.label(cell, again)
+    with progress.begun(Path(cell.cfg["store"]), cell, Step(TEACH.name)):
+        return pipeline.label(cell, again)
 
 
 def _report(labels: TeacherRanking, cell: Cell, other: pd.DataFrame | None) -> None:

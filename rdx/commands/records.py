@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rdx import config
 from rdx.arguments import Parser
-from rdx.text import counted
+from rdx.text import as_typed, counted
 
 
 def sync(arguments: Sequence[str]) -> None:
@@ -25,7 +25,14 @@ def sync(arguments: Sequence[str]) -> None:
         help="as of python -m rdx: tracking=..., tracking.uri=..., store=...",
     )
     cell = config.cells(parser.parse_args(arguments).overrides)[0]
-    counts = config.build(cell.cfg["tracking"], "tracking").sync(Path(cell.cfg["store"]))
+    root = Path(cell.cfg["store"])
+    if not root.is_dir():
+        print(f"{as_typed(root)}: no such store; nothing to sync")
+        return
+    counts = config.build(cell.cfg["tracking"], "tracking").sync(root)
+    if not any(counts.values()):
+        print(f"{as_typed(root)}: nothing to sync")
+        return
     delivered = counted(counts["delivered"], "record")
     print(f"{delivered} delivered, {counted(counts['closed'], 'dead run')} closed")
     if counts["kept"]:

@@ -76,8 +76,8 @@ class Shelf:
         for root in dict.fromkeys(str(cell.cfg["store"]) for cell in cells):
             paths = [
                 path
-                for path in Path(root, LAST.stage).glob(f"*/{MANIFEST}")
-                if path.parent.name not in signatures and path.parent.suffix != ".partial"
+                for folder in store.results(Path(root, LAST.stage))
+                if folder.name not in signatures and (path := folder / MANIFEST).exists()
             ]
             paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             others += [past for path in paths[:MOST] if (past := _past(path.parent)) is not None]

@@ -117,9 +117,9 @@ def text(explanations: Sequence[Explanation]) -> str:
 
 def _stored(root: Path, stage: str) -> Iterator[Manifest]:
     """The manifests of a stage's results; those that cannot be read are no neighbours."""
-    for path in sorted((root / stage).glob(f"*/{MANIFEST}")):
+    for folder in store.results(root / stage):
         try:
-            yield store.read(Manifest, path)
+            yield store.read(Manifest, folder / MANIFEST)
         except OSError:
             continue
 

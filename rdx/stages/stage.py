@@ -47,6 +47,11 @@ class Step:
         """As in "teach", "reference test dl19", "distill of start"."""
         return f"{self.stage} {self.role}".rstrip() + (f" of {self.of}" if self.of else "")
 
+    @staticmethod
+    def stage_of(name: str) -> str:
+        """The stage of a step by its name: a stage's is one word."""
+        return name.split()[0]
+
     def within(self, path: str) -> Step:
         """The same step, seen from a cell that the path leads away from."""
         return replace(self, of=f"{path}/{self.of}".strip("/"))

@@ -22,6 +22,7 @@ from rdx.faults import Mendable
 from rdx.store.locks import Lock
 
 MANIFEST = "manifest.json"
+PARTIAL, OLD = ".partial", ".old"  # of a result that is being made; that was set aside
 _TEMPORARY = re.compile(r"\.tmp\d+$")  # of write_atomic
 
 
@@ -152,7 +153,7 @@ class Store:
             What it is made on, for estimates.
         """
         folder = self.folder(stage, key)
-        partial = folder.with_suffix(".partial")
+        partial = folder.with_suffix(PARTIAL)
         if anew:
             shutil.rmtree(partial, ignore_errors=True)
         resumed = partial.exists()
@@ -202,9 +203,9 @@ def whole(beginning: str, *roots: Path) -> Path:
     Unreadable
         If this user may not look.
     """
-    found = [path for root in roots for path in _folders(root)]
+    found = [path for root in roots for path in entries(root)]
     same = [path for path in found if path.name.startswith(beginning)]
-    known = [path for path in same if "." not in path.name]
+    known = [path for path in same if _whole(path)]
     if not beginning or len(known) > 1:
         raise NotFound(
             f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
@@ -217,14 +218,37 @@ def whole(beginning: str, *roots: Path) -> Path:
             f"{same[0].name.split('.')[0]} is not finished: run its command again, it goes on from "
             "where it was stopped"
         )
-    finished = [path for path in found if "." not in path.name]
+    finished = [path for path in found if _whole(path)]
     raise NotFound(
         f"nothing finished in {' or '.join(map(str, roots))} has a signature that begins with "
         f"{beginning!r}; there are {len(finished)}{': ' if finished else ''}{_some(finished)}"
     )
 
 
-def _folders(root: Path) -> list[Path]:
+def results(root: Path) -> list[Path]:
+    """The folders of a stage's results, in order: not what is unfinished, or was set aside.
+
+    Raises
+    ------
+    Unreadable
+        If this user may not look.
+    """
+    return [path for path in entries(root) if _whole(path)]
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a name is that of a result; others are KEY.partial and KEY.old."""
+    return "." not in folder.name
+
+
+def entries(root: Path) -> list[Path]:
+    """All folders of a stage, in order; none if there is no such stage.
+
+    Raises
+    ------
+    Unreadable
+        If this user may not look.
+    """
     try:
         return sorted(path for path in root.iterdir() if path.is_dir())
     except FileNotFoundError:
@@ -330,7 +354,7 @@ def _seal(folder: Path, record: Manifest) -> None:
 def _replace(partial: Path, folder: Path) -> None:
     """Give a whole result its name; one that was there before goes aside first."""
     if folder.exists():
-        old = folder.with_suffix(".old")
+        old = folder.with_suffix(OLD)
         shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
         os.replace(partial, folder)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,7 @@ class Lock:
         said = -REMIND
         while True:
             why = _unwritable(self.path)
-            if why and not _works(self.path):
+            if why and not works(self.path):
                 raise OSError(
                     f"{self.what}: {held_by(self.note)}, but works no more, and its lock cannot be "
                     f"taken over: {why}; make room, or make the store writable"
@@ -123,6 +124,32 @@ class Lock:
                 unwritten, since = empty, time.monotonic()
             elif time.monotonic() - since >= self._lease:
                 _clear(self.path, empty)
+
+
+@contextmanager
+def free(held: Path, seconds: float = 0.5) -> Iterator[bool]:
+    """Take a lock, unless another process holds it for so many seconds; gives whether it was taken.
+
+    One that is `silent` is taken over within 2 * `LEASE`.
+    """
+    lease = SoftFileLease(held, lease_duration=LEASE, heartbeat_interval=BEAT)
+    try:
+        lease.acquire(timeout=seconds, poll_interval=0.1)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lease.release()
+
+
+def silent(held: Path) -> bool:
+    """Whether a lock's holder, perhaps on another machine, gave no sign of life of late."""
+    try:
+        return time.time() - held.stat().st_mtime > LEASE
+    except OSError:
+        return False
 
 
 def note_of(folder: Path) -> Path:
@@ -184,7 +211,7 @@ def _unwritable(path: Path) -> str:
     return ""
 
 
-def _works(path: Path) -> bool:
+def works(path: Path) -> bool:
     """Whether the process that a lock file names is there; False if it names none."""
     try:
         owner = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)

@@ -257,7 +257,7 @@ class MLflow:
         log = Log(store, signature)
         if log.status != FINISHED or log.position(self.target).lost:
             return False
-        if self._absent() or log.waiting(self.target):
+        if self.absent or log.waiting(self.target):
             self._complete(log)
         return True
 
@@ -266,7 +266,7 @@ class MLflow:
 
         An SQLite file that is not there has none.
         """
-        return set() if self._absent() else trial_logs.recorded(store, self.target)
+        return set() if self.absent else trial_logs.recorded(store, self.target)
 
     def log_grid(
         self, store: Path, grid: str, rows: Sequence[Row], claim: str = "", measure: str = ""
@@ -322,7 +322,8 @@ class MLflow:
         counts: dict[str, int] = self._import("recorder").sync(self, store)
         return counts
 
-    def _absent(self) -> bool:
+    @property
+    def absent(self) -> bool:
         """Whether this is a local database that is not there."""
         path = database_file(self.uri)
         return path is not None and not path.exists()
@@ -335,7 +336,7 @@ class MLflow:
         try:
             with log.free() as free:
                 if free:
-                    if self._absent():
+                    if self.absent:
                         log.move(self.target, trial_logs.Position())
                     recorder.complete(self, log, self.wait)
         except OSError as error:

@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from filelock import SoftFileLease, Timeout
 from pydantic import Discriminator, TypeAdapter
 
 from rdx import facts
 from rdx.facts import FactsError
-from rdx.store import write_atomic
-from rdx.store.locks import BEAT, LEASE, Lock
+from rdx.store import locks, write_atomic
+from rdx.store.locks import Lock
 
 TRIALS = "trials"
 LINES = "log.jsonl"
@@ -272,18 +271,11 @@ class Log:
     @contextmanager
     def free(self, seconds: float = 0.5) -> Iterator[bool]:
         """Take the lock of the log, unless another process holds it for so many seconds."""
-        lease = SoftFileLease(self.held, lease_duration=LEASE, heartbeat_interval=BEAT)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lease.acquire(timeout=seconds, poll_interval=0.1)
-        except Timeout:
-            yield False
-            return
-        try:
-            self.read()
-            yield True
-        finally:
-            lease.release()
+        with locks.free(self.held, seconds) as taken:
+            if taken:
+                self.read()
+            yield taken
 
     @property
     def held(self) -> Path:
@@ -292,16 +284,13 @@ class Log:
 
     def silent(self) -> bool:
         """Whether its holder, perhaps on another machine, gave no sign of life of late."""
-        try:
-            return time.time() - self.held.stat().st_mtime > LEASE
-        except OSError:
-            return False
+        return locks.silent(self.held)
 
 
 def logs(store: Path) -> list[Log]:
     """All logs of a store: trials, the oldest first, then grids."""
-    folders = [path.parent for path in store.glob(f"{TRIALS}/*/{LINES}")]
-    all_logs = [Log(store, folder.name) for folder in folders]
+    names = [path.parent.name for path in store.glob(f"{TRIALS}/*/{LINES}")]
+    all_logs = [Log(store, name) for name in names if "." not in name]  # KEY.old is half removed
     return sorted(all_logs, key=lambda log: (log.name.startswith(GRID), _begin(log.entries)))
 
 

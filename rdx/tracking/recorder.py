@@ -283,9 +283,11 @@ def sync(settings: MLflow, store: Path) -> dict[str, int]:
     counts = {"delivered": 0, "kept": 0, "closed": 0}
     if not all_logs:
         return counts
-    mirrored = within(
-        4 * settings.wait, lambda: run_ids(settings.uri, settings.experiment), settings.uri
-    )
+    mirrored: set[str] | None = set()
+    if not settings.absent:  # to look makes no database
+        mirrored = within(
+            4 * settings.wait, lambda: run_ids(settings.uri, settings.experiment), settings.uri
+        )
     answers = mirrored is not None
     for log in all_logs:
         vanished = mirrored is not None and log.position(settings.target).run_id not in {

@@ -13,6 +13,7 @@ from served_model import saved_smollm2, transformers_serve
 from rdx import commands, rankings
 from rdx.config import ROOT, ConfigError
 from rdx.faults import line
+from rdx.store import results
 from rdx.teachers import Fatal
 
 TEXTS = {f"d{i}": f"stone number {i} of the {'garden' if i % 2 else 'river'}" for i in range(12)}
@@ -50,7 +51,7 @@ def test_teach_labels_and_prints_the_audit(files, capsys):
         first = capsys.readouterr().out
         commands.teach(overrides(server))
         assert len(server.asked) == asked  # stored
-    (folder,) = (files / "store" / "teach").glob("*[!k]")
+    (folder,) = results(files / "store" / "teach")
     assert re.search(r"Lists +3: 100\.0% ok; 0 left out", first) and folder.name in first
     taught = rankings.read_parquet(folder / "teacher.parquet")
     assert len(taught) == 18 and set(taught.state) == {"ok"}
@@ -161,7 +162,7 @@ def test_a_grid_of_teachers_from_the_command_line(files):
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("0 left out") == 2
-    assert len(list((files / "store" / "teach").glob("*[!k]"))) == 2
+    assert len(results(files / "store" / "teach")) == 2
 
 
 @pytest.mark.slow
@@ -183,7 +184,7 @@ def test_a_real_service_labels_real_passages(tmp_path, monkeypatch, capsys):
     rows = [json.loads(line) for f in (tmp_path / "store/ledger").iterdir() for line in f.open()]
     assert len(rows) >= 3 and all(row["output_tokens"] > 0 for row in rows)
     assert re.search("Lists +3:", strict) and "0 left out" in lenient
-    folders = list((tmp_path / "store" / "teach").glob("*[!k]"))
+    folders = results(tmp_path / "store" / "teach")
     assert len(folders) == 2
     for folder in folders:
         taught = rankings.read_parquet(folder / "teacher.parquet")
@@ -220,7 +221,7 @@ def test_the_audit_is_in_mlflow(files):
     client = MlflowClient("sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("rdx")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`rdx.kind` = 'trial'")
-    (folder,) = (files / "store" / "teach").glob("*[!k]")
+    (folder,) = results(files / "store" / "teach")
     audit = json.loads((folder / "audit.json").read_text())
     metrics = run.data.metrics
     assert run.info.status == "FINISHED" and run.data.tags["rdx.signature"] == folder.name
