@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rdx import progress
 from rdx.arguments import Parser
+from rdx.store.grids import read_grid
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -15,7 +16,7 @@ def status(arguments: Sequence[str]) -> None:
     parser = _parser("status", "Show how the cells of a grid stand: finished, running, failed.")
     parser.add_argument("--json", action="store_true", help="every cell, for programs")
     options = parser.parse_args(arguments)
-    table = progress.table(options.store, progress.read_grid(options.store, options.grid))
+    table = progress.table(options.store, read_grid(options.store, options.grid))
     print(json.dumps(progress.as_json(table), indent=1) if options.json else progress.text(table))
 
 
@@ -23,7 +24,7 @@ def retry(arguments: Sequence[str]) -> list[str]:
     """Return the command line that runs the cells of a grid that failed or were killed."""
     parser = _parser("retry", "Run the cells of a grid that failed or were killed, and no others.")
     options = parser.parse_args(arguments)
-    grid = progress.read_grid(options.store, options.grid)
+    grid = read_grid(options.store, options.grid)
     counts = progress.table(options.store, grid).counts
     if not any(counts.get(state) for state in progress.TO_RETRY):
         print(f"grid {grid.grid}: no cell failed")
