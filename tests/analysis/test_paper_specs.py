@@ -137,11 +137,11 @@ def test_grids_move_what_they_say():
     keys = {o.split("=")[0] for c in cells(GRID) for o in c.overrides} - {"seed", "+experiments"}
     assert keys == set(spec(GRID).factors)
     assert [(c.levels["teacher"], c.levels["loss"]) for c in cells(CONTROLS)] == [
-        ("stage_1", "paper", "none"),
-        ("rankzephyr", "paper", "ranknet"),
-        ("shuffled", "shuffled", "ranknet"),
-        ("identity", "identity", "ranknet"),
-        ("oracle", "oracle", "ranknet"),
+        ("paper", "none"),
+        ("paper", "ranknet"),
+        ("shuffled", "ranknet"),
+        ("identity", "ranknet"),
+        ("oracle", "ranknet"),
     ]
     shared = {cell.keys["candidates"] for cell in cells(CONTROLS) if cell.cfg["loss"]}
     assert len(shared) == 1
