@@ -1,9 +1,12 @@
 """From stored per-query values to significance-tested tables and figures.
 
-``python -m analysis NAME`` reads one file, ``experiments/NAME.yaml``, and goes one way::
+``python -m analysis NAME`` reads one file, ``experiments/NAME.yaml``, or the record of a grid that
+was launched, and goes one way::
 
-    spec.py          the YAML -> rows, tests, family, comparisons, checked
-    trials.py        spec -> cells -> finished trials -> one tidy per-query frame
+    sources.py       a spec, or a launched grid -> its cells and the table that they are for
+    nodes.py, rows.py, spec.py   the YAML -> rows as sets of levels, tests, family, checked
+    assumed.py       the spec of a grid that has none
+    trials.py        cells -> finished trials -> one tidy per-query frame
     stored.py        the files of trials in folders and stores, checked
     comparability.py what must be equal before two trials may stand in one table
     significance/    arrays in, arrays out: tests, intervals, corrections, letters

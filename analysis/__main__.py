@@ -1,4 +1,4 @@
-"""``python -m analysis NAME``: the tables and figures of ``experiments/NAME.yaml``."""
+"""``python -m analysis NAME``: the tables and figures of a spec, or of any grid that ran."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rdx import faults, folders, quiet
-from rdx.arguments import Parser
+from rdx.arguments import Parser, near
 
 DESCRIPTION = """\
-Make the tables and figures of an experiment from finished trials, in the stores or in MLflow.
+Make the tables and figures of anything that ran from finished trials, in the stores or in MLflow.
 
-NAME is a file of experiments/ without its suffix, or the path of a .yaml file that lies anywhere.
-The spec in it is expanded to cells again, each cell's newest finished trial is found by its
-signature, and the stored per-query values become means, tests and intervals as the spec declares
-them, tables, figures and one HTML report.
+NAME is a file of experiments/ without its suffix, the path of a .yaml file that lies anywhere, or
+the id of a grid that was launched; without NAME, it is the newest grid. Each cell's newest finished
+trial is found by its signature, and the stored per-query values become means, tests and intervals
+as the spec declares them, tables, figures and one HTML report. A grid without a spec gets a row
+for every combination of the factors that vary, and the table says what else was assumed.
 Nothing is trained; a cell that has not been run prints as "–" and is names.
 """
 EPILOG = """\
 examples:
   python -m rdx +experiments=demo     train the cells of experiments/demo.yaml
   python -m analysis demo             print its tables; write results/demo/
+  python -m analysis                  the tables of the grid that was launched last
+  python -m analysis grid-1a2b3c4d    those of another one; python -m rdx status names it
   python -m analysis --all            the same for every file of experiments/
 """
 FILES = "table.md, .tex and .csv, report.html and the figures"
@@ -41,14 +44,28 @@ def parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = arguments.add_mutually_exclusive_group(required=True)
+    what = arguments.add_mutually_exclusive_group()
     names = ", ".join(specs()) or "(none)"
-    what.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {names}")
+    what.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        default="",
+        help=f"an experiment, one of: {names}; a .yaml file; or the id of a grid, or its beginning "
+        "(default: the newest grid)",
+    )
     what.add_argument("--all", action="store_true", help="every file of experiments/")
     arguments.add_argument(
         "--check",
         action="store_true",
         help="only check the spec, and that the cells of its grid have what it names",
+    )
+    arguments.add_argument(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        default=Path("store"),
+        help="where grids are looked for (default: %(default)s)",
     )
     arguments.add_argument(
         "--tracking-uri",
@@ -91,17 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.all:
         out = arguments.out or Path("results")
         return max(analyse(name, arguments, out / name) for name in specs())
-    if folders.experiment(arguments.name) is None:
-        return _fail(f"no experiment {arguments.name!r}; there are: {', '.join(specs())}")
-    out = arguments.out or Path("results") / folders.title(arguments.name)
-    return analyse(arguments.name, arguments, out)
+    return analyse(arguments.name, arguments, arguments.out)
 
 
-def _check(name: str, arguments: argparse.Namespace, out: Path) -> int:
+def _check(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
     """Check one experiment; nothing is read but its file and the configuration."""
     from analysis.check import check
     from rdx.config import find_extensions
 
+    if folders.experiment(name) is None:
+        return _fail(_unknown(name))
     find_extensions()
     try:
         check(name)
@@ -110,39 +126,55 @@ def _check(name: str, arguments: argparse.Namespace, out: Path) -> int:
     return 0
 
 
-def _analyse(name: str, arguments: argparse.Namespace, out: Path) -> int:
-    """Analyse one experiment."""
+def _analyse(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
+    """Analyse one experiment or grid."""
     # Late, so that --help and a misspelt name answer at once.
-    from analysis import report, stored, summary, trials
-    from analysis.spec import parse
-    from rdx.config import find_extensions, load_spec
+    from rdx.store.grids import read_grid
+
+    grid = None
+    if not name or folders.experiment(name) is None:
+        try:
+            grid = read_grid(arguments.store, name)
+        except ValueError as error:
+            return _fail(f"{_unknown(name)}; {error}" if name else f"{error}; {_known()}")
+    from analysis import report, sources, stored, summary, trials
+    from rdx.config import find_extensions
 
     find_extensions()
     command = f"python -m rdx +experiments={name}"
     try:
-        spec = parse(load_spec(name))
-        imported = [name for row in spec.rows for name in (row.imported, *row.imports) if name]
-        finished = trials.load(name, arguments.tracking_uri, imported, arguments.folder)
-        numbers = summary.summarise(spec, finished)
+        source = sources.of_grid(grid, arguments.store) if grid else sources.of_spec(name)
+        command = source.command
+        finished = trials.load(source, arguments.tracking_uri, arguments.folder)
+        numbers = summary.summarise(source.spec, finished)
     except stored.NoTrialsError as error:
         return _fail(f"{error}; to train the cells: {command}")
     except faults.Mendable as error:
-        return _fail(_told(name, error))
+        return _fail(f"grid {grid.grid}: {error}" if grid else _told(name, error))
 
-    paths = report.write(numbers, out)
+    paths = report.write(numbers, out or Path("results") / source.name)
     print(report.terminal(numbers))
     if finished.missing:
         print(f"to run the missing cells: {command}")
     print("\nwritten:", *paths, sep="\n  ")
     pages = [path for path in paths if path.suffix == ".html"]
     try:
-        run = trials.log_report(folders.title(name), pages, arguments.tracking_uri) if pages else ""
+        uri = arguments.tracking_uri
+        run = trials.log_report(source.name, pages, uri, source.grid) if pages else ""
     except OSError as error:  # a record of somebody else
         run = ""
         print(f"report.html is not with the grid's run in MLflow: {error}", file=sys.stderr)
     if run:
         print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0
+
+
+def _known() -> str:
+    return f"experiments: {', '.join(specs())}"
+
+
+def _unknown(name: str) -> str:
+    return f"no experiment {name!r}; there are: {', '.join(specs())}{near(name, specs())}"
 
 
 def _told(name: str, error: faults.Mendable) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from analysis.spec import Spec, SpecError, parse
-from rdx.config import Cell, cells, load_spec
+from analysis.nodes import SpecError
+from analysis.spec import Spec, parse
+from rdx.config import Cell, cells, load_spec, varied
 
 
 def check(name: str) -> None:
@@ -16,15 +17,24 @@ def check(name: str) -> None:
     SpecError, ConfigError
         Naming the key of the spec, and what is valid.
     """
-    against(parse(load_spec(name)), cells(name))
+    members = cells(name)
+    against(parse(load_spec(name), members), members)
 
 
 def against(spec: Spec, members: Sequence[Cell]) -> None:
-    """Refuse measures, collections, factors and an axis that cells do not have.
+    """Refuse measures, collections, factors and an axis that cells do not have; and mixed rows.
 
     An imported run may have other collections than they.
     """
     where = f"spec {spec.name}"
+    for row in spec.rows:
+        own = [cell for cell in members if row.holds(cell)]
+        apart = [key for key in varied(own) if key != "seed"]
+        if row.trained and apart:
+            raise SpecError(
+                f"{where}: row {row.name!r} mixes cells that differ in {', '.join(apart)}: rows "
+                "`by` these factors too, or a row for each"
+            )
     evaluations = [cell.cfg["evaluation"] for cell in members]
     measured = dict.fromkeys(str(m) for node in evaluations for m in node["measures"])
     _known(spec.measures, measured, f"{where}: measures")

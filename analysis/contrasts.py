@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.errors import Errors, Place, ScoresOf
+from analysis.rows import Row
 from analysis.significance import (
     Comparison,
     FloatArray,
@@ -26,7 +27,7 @@ from analysis.significance import (
     paired_differences,
     t_of,
 )
-from analysis.spec import Row, Spec
+from analysis.spec import Spec
 
 Key = tuple[str, str, Place]  # treatment, baseline, where
 Family = tuple[str, Place | None]  # kind of test; the place, if each has a family of its own

@@ -24,9 +24,10 @@ from analysis.render.entry import (
     system,
     words,
 )
+from analysis.rows import REFERENCES, Row
 from analysis.scores import Scores
 from analysis.significance import FloatArray
-from analysis.spec import BYTES, REFERENCES, SECONDS, Row
+from analysis.spec import BYTES, SECONDS
 from rdx.facts import QueryTiming, TrialFacts
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
+from analysis.rows import Row
 from analysis.scores import Scores, training_runs
 from analysis.significance import FloatArray, Runs, counted_in
-from analysis.spec import Row
 
 BoolArray = npt.NDArray[np.bool_]
 Place = tuple[str, str]  # collection, measure

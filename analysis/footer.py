@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from analysis.claims import claim_note, interval_note, test_notes
 from analysis.means import averaged, why_left_out
 from analysis.render.entry import ALARM
-from analysis.spec import PROVENANCE, REFERENCES, Row
+from analysis.rows import REFERENCES, Row
+from analysis.spec import PROVENANCE
 from analysis.summary import Summary
 from rdx.facts import OK, TrialFacts
 from rdx.text import counted
@@ -358,7 +359,7 @@ def _signature_note(summary: Summary) -> str:
     parts = [
         f"{row.name}: {' '.join(s[:8] for s in summary.signatures[row.name])}"
         for row in summary.spec.rows
-        if summary.signatures[row.name] and (row.grids or row.imported)
+        if summary.signatures[row.name] and (row.trained or row.levels or row.imported)
     ]
     return f"Signatures of the trials: {'; '.join(parts)}." if parts else ""
 

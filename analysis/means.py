@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from scipy import stats
 
+from analysis.rows import Row
 from analysis.scores import Scores
-from analysis.spec import Mean, Row
+from analysis.spec import Mean
 from rdx.facts import CollectionFacts, TrialFacts
 
 Key = tuple[str, str, str]

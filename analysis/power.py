@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 
 from analysis.render.entry import Entry, Table, count, number, numbers, runs, words
+from analysis.rows import Row
 from analysis.scores import training_runs
-from analysis.spec import Row
 from analysis.summary import Summary
 from rdx.power import (
     ASSUMED_SEED_SD,

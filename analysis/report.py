@@ -11,7 +11,7 @@ from analysis import claims, costs, factors, footer, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
-from analysis.spec import REFERENCES, Row
+from analysis.rows import REFERENCES, Row
 from analysis.summary import Summary
 from analysis.tables import comparison_table, main_table
 

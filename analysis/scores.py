@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparability import ComparabilityError, query_difference
+from analysis.rows import REFERENCES, Row, settings
 from analysis.significance import FloatArray
-from analysis.spec import REFERENCES, Row
 from analysis.trials import Trials, imported_as
-from rdx.config import Cell, varied
+from rdx.config import Cell
 from rdx.equality import same
 
 
@@ -56,7 +56,7 @@ def training_runs(row: Row, scores: Scores) -> int:
 
 
 def _cells(row: Row, trials: Trials) -> list[Cell]:
-    return [cell for cell in trials.cells if not row.grids or cell.grid in row.grids]
+    return [cell for cell in trials.cells if row.holds(cell)]
 
 
 def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
@@ -65,23 +65,16 @@ def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
         return imported_as(trials, row.imported)
     cells = _cells(row, trials)
     if row.system not in REFERENCES:
-        settings = _settings(cells)
-        if len(settings) > 1:
+        apart = settings(cells)
+        if len(apart) > 1:
             raise ComparabilityError(
                 f"row {row.name!r} mixes cells that differ in more than the seed: "
-                + " | ".join(" ".join(cell.overrides) for cell in settings.values())
-                + "; give each its own sub-grid"
+                + " | ".join(" ".join(cell.overrides) for cell in apart.values())
+                + "; give each its own row"
             )
     signatures = [cell.signature for cell in cells if cell.signature in trials.facts]
     signatures += [signature for name in row.imports for signature in imported_as(trials, name)]
     return tuple(dict.fromkeys(signatures))
-
-
-def _settings(cells: list[Cell]) -> dict[tuple[str, ...], Cell]:
-    """A cell per setting: by the levels of all keys that differ between cells, the seed apart."""
-    axes = varied(cells)
-    axes.pop("seed", None)
-    return {tuple(axis[i] for axis in axes.values()): cell for i, cell in enumerate(cells)}
 
 
 Key = tuple[str, str, str, str]
@@ -138,7 +131,7 @@ def scores_of(
         if differing is None:
             return Scores(queries, values[:, None], ())
         # A teacher may itself be random (the shuffled one is); then its seeds are averaged.
-        if row.system != "teacher" or len(_settings(_cells(row, trials))) > 1:
+        if row.system != "teacher" or len(settings(_cells(row, trials))) > 1:
             at = int(np.argmin(same(differing[2], values)))
             raise ComparabilityError(
                 f"row {row.name!r}: the {row.system} of trials {first[:12]} and "

@@ -1,25 +1,28 @@
 """The part of ``experiments/NAME.yaml`` that the analysis reads: rows, tests, family, baseline.
 
-The grid itself is expanded by `rdx.config`; here only the names of its sub-grids matter.
+The grid itself is expanded by `rdx.config`; rows are read by `analysis.rows`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
-from rdx.faults import Mendable
-from rdx.grids import text
+from analysis.nodes import (
+    Node,
+    SpecError,
+    choice,
+    known_keys,
+    names,
+    needed,
+    number,
+    one_of,
+    refuse,
+)
+from analysis.rows import Row, chosen, pairs, rows_of
+from rdx.config import Cell
+from rdx.grids import sub_grids, text
 
-Node = Mapping[str, Any]  # as YAML gives it
-SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
-# An imported run is a system too: "run:" and the name that it was imported under.
-IMPORTED = "run:"
-# Systems that no trial trains: they are in every trial, and never compete for best and second.
-REFERENCES = ("first_stage", "teacher", "oracle")
-TRAINED = ("student", "student+first_stage")
 FAMILIES = ("collection", "all", "grid")
 TESTS = ("t", "wilcoxon", "randomisation")
 INTERVALS = ("t", "bca")
@@ -31,50 +34,6 @@ PROVENANCE = ("paper", "repository", "assumed")
 # What trials that were timed hold beside the measures; lower is better, and no test is made.
 SECONDS, BYTES = "seconds per query", "bytes at peak"
 COSTS = (SECONDS, BYTES)
-
-
-class SpecError(Mendable, ValueError):
-    """A spec names something that does not exist, or lacks something that it needs."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table.
-
-    Attributes
-    ----------
-    name : str
-        What the table prints, and what `baseline` and `comparisons` refer to.
-    system : str
-        One of `SYSTEMS`, or ``run:NAME`` for a run that was imported under that name.
-    grids : tuple of str
-        The sub-grids whose trials make up the row; empty = all of them (only for ``first_stage``
-        and ``oracle``, which are the same in every trial) or, for an imported run, none.
-    competes : bool
-        Whether the row takes part in best and second; students do.
-    test : bool
-        Whether the row is tested against the baseline; all but ``oracle`` are.
-    imports : tuple of str
-        Names of imported runs whose trials hold the row too (``first_stage`` and ``oracle`` only):
-        where no cell has been run, they show it.
-    """
-
-    name: str
-    system: str
-    grids: tuple[str, ...]
-    competes: bool
-    test: bool
-    imports: tuple[str, ...] = ()
-
-    @property
-    def imported(self) -> str:
-        """Name of the imported run that the row shows; "" if the trials of the grid make it up."""
-        return self.system.removeprefix(IMPORTED) if self.system.startswith(IMPORTED) else ""
-
-    @property
-    def trained(self) -> bool:
-        """Whether the row's scores come from training runs."""
-        return self.system in TRAINED
 
 
 @dataclass(frozen=True)
@@ -220,46 +179,50 @@ class Spec:
         return next(row for row in self.rows if row.name == name)
 
 
-ROW_KEYS = ("name", "system", "grid", "competes", "test", "imports")
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
 MEAN_KEYS = tuple(field.name for field in fields(Mean))
 SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
 
 
-def parse(node: Node) -> Spec:
+def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
     """Turn the ``spec:`` node of an experiment file into a `Spec`.
+
+    Parameters
+    ----------
+    cells
+        The possible cells of its grid, for rows that are said by levels.
 
     Raises
     ------
     SpecError
-        On an unknown key, system, family, sub-grid or row name; the message lists what is valid.
+        On an unknown key, system, family, sub-grid, level or row name; the message lists what is
+        valid.
     """
     name = str(node.get("name", "?"))
     where = f"spec {name}"
-    _known_keys(node, SPEC_KEYS, where)
-    grids = tuple(str(grid) for grid in node.get("grid", {}))
-    rows = tuple(_row(row, grids, where) for row in node.get("rows", ()))
-    names = [row.name for row in rows]
+    known_keys(node, SPEC_KEYS, where)
+    try:
+        grids = [grid.name for grid in sub_grids(node["grid"], f"{where}: grid") if grid.name]
+    except KeyError:
+        grids = []
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    rows = rows_of(node.get("rows"), grids, cells, where)
+    called = [row.name for row in rows]
     measures = tuple(str(measure) for measure in node.get("measures", ()))
-    _refuse(not rows or not measures, f"{where}: needs `rows` and `measures`")
-    for row in names:
-        _refuse(names.count(row) > 1, f"{where}: two rows are called {row!r}")
-    comparisons = tuple((str(a), str(b)) for a, b in node.get("comparisons") or ())
-    baselines = _names(node.get("baseline"))
-    for a, b in comparisons:
-        _refuse(a == b, f"{where}: a comparison of {a!r} with itself")
-    for row in (*baselines, *sum(comparisons, ())):
-        _one_of(row, names, f"{where}: row")
+    refuse(not rows or not measures, f"{where}: needs `rows` and `measures`")
+    comparisons = pairs(node.get("comparisons") or (), rows, f"{where}: comparisons")
+    baselines = chosen(node.get("baseline"), rows, f"{where}: baseline")
     most = f"{where}: at most {MOST_BASELINES} baselines, since each has a mark"
-    _refuse(len(baselines) > MOST_BASELINES, most)
+    refuse(len(baselines) > MOST_BASELINES, most)
     twice = f"{where}: baseline names a row twice: {', '.join(baselines)}"
-    _refuse(len(set(baselines)) < len(baselines), twice)
+    refuse(len(set(baselines)) < len(baselines), twice)
     alpha = float(node.get("alpha", 0.05))
-    _refuse(not 0 < alpha < 1, f"{where}: alpha must lie between 0 and 1, not {alpha}")
-    margin = _number(node.get("margin"), f"{where}: margin")
+    refuse(not 0 < alpha < 1, f"{where}: alpha must lie between 0 and 1, not {alpha}")
+    margin = number(node.get("margin"), f"{where}: margin")
     if margin is not None:
-        _refuse(margin <= 0, f"{where}: margin must be above 0, in units of the measure")
-        _refuse(not baselines, f"{where}: margin needs `baseline`, to be equivalent to")
+        refuse(margin <= 0, f"{where}: margin must be above 0, in units of the measure")
+        refuse(not baselines, f"{where}: margin needs `baseline`, to be equivalent to")
     all_pairs = node.get("all_pairs", False)
     if not isinstance(all_pairs, bool):
         raise SpecError(f"{where}: all_pairs must be true or false, not {all_pairs!r}")
@@ -267,7 +230,7 @@ def parse(node: Node) -> Spec:
     means = tuple(_mean(mean, collections, f"{where}: means") for mean in node.get("means") or ())
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
     twice = f"{where}: two columns of the same name among {', '.join(columns)}"
-    _refuse(len(set(columns)) < len(columns), twice)
+    refuse(len(set(columns)) < len(columns), twice)
     return Spec(
         name=name,
         claim=" ".join(str(node.get("claim", "")).split()),
@@ -275,52 +238,24 @@ def parse(node: Node) -> Spec:
         rows=rows,
         baselines=baselines,
         alpha=alpha,
-        family=_choice(node, "family", FAMILIES, where),
+        family=choice(node, "family", FAMILIES, where),
         comparisons=comparisons,
         collections=collections,
-        figure=_choice(node, "figure", measures, where),
-        test=_choice(node, "test", TESTS, where),
-        interval=_choice(node, "interval", INTERVALS, where),
-        correction=_choice(node, "correction", CORRECTIONS, where),
+        figure=choice(node, "figure", measures, where),
+        test=choice(node, "test", TESTS, where),
+        interval=choice(node, "interval", INTERVALS, where),
+        correction=choice(node, "correction", CORRECTIONS, where),
         all_pairs=all_pairs,
         margin=margin,
-        factors=_names(node.get("factors")),
+        factors=names(node.get("factors")),
         x=None if node.get("x") is None else str(node["x"]),
         expected=_expected(
-            node.get("expected") or (), names, columns, measures, f"{where}: expected"
+            node.get("expected") or (), called, columns, measures, f"{where}: expected"
         ),
         fields=provenance(node.get("fields") or {}, f"{where}: fields"),
         means=means,
         source=str(node.get("source") or ""),
-        deviations=_names(node.get("deviations")),
-    )
-
-
-def _row(node: Node, grids: tuple[str, ...], where: str) -> Row:
-    name = str(node.get("name", "?"))
-    where = f"{where}: row {name!r}"
-    _known_keys(node, ROW_KEYS, where)
-    system = str(node.get("system", "student"))
-    imported = system.startswith(IMPORTED) and system != IMPORTED
-    if not imported:
-        _one_of(system, (*SYSTEMS, f"{IMPORTED}NAME"), f"{where}: system")
-    of_all = system in ("first_stage", "oracle")
-    own_grids, imports = _names(node.get("grid")), _names(node.get("imports"))
-    for grid in own_grids:
-        _one_of(grid, grids, f"{where}: grid")
-    surplus = f"{where}: an imported run belongs to no sub-grid; leave `grid` away"
-    _refuse(imported and bool(own_grids), surplus)
-    needed = f"{where}: needs `grid`, one of {', '.join(grids)}"
-    _refuse(not (own_grids or imported or of_all), needed)
-    misplaced = f"{where}: `imports` is for first_stage and oracle of all trials"
-    _refuse(bool(imports) and (bool(own_grids) or not of_all), misplaced)
-    return Row(
-        name=name,
-        system=system,
-        grids=own_grids,
-        competes=bool(node.get("competes", system not in REFERENCES)),
-        test=bool(node.get("test", system != "oracle")),
-        imports=imports,
+        deviations=names(node.get("deviations")),
     )
 
 
@@ -333,88 +268,46 @@ def _expected(
 ) -> tuple[Expected, ...]:
     numbers: dict[tuple[str, str, str, str], Expected] = {}
     for node in nodes:
-        _known_keys(node, EXPECTED_KEYS, key)
-        _needed(node, ("row", "collection", "measure", "value", "source"), key)
+        known_keys(node, EXPECTED_KEYS, key)
+        needed(node, ("row", "collection", "measure", "value", "source"), key)
         row, collection, measure = (str(node[k]) for k in ("row", "collection", "measure"))
         where = f"{key} {row}, {collection}, {measure}:"
-        _one_of(row, rows, f"{where} row")
+        one_of(row, rows, f"{where} row")
         if collections:
-            _one_of(collection, collections, f"{where} collection")
-        _one_of(measure, (*measures, *COSTS), f"{where} measure")
-        source = _one_of(str(node["source"]), PUBLISHED, f"{where} source")
-        value = _number(node["value"], f"{where} value")
-        tolerance = _number(node.get("tolerance"), f"{where} tolerance")
+            one_of(collection, collections, f"{where} collection")
+        one_of(measure, (*measures, *COSTS), f"{where} measure")
+        source = one_of(str(node["source"]), PUBLISHED, f"{where} source")
+        value = number(node["value"], f"{where} value")
+        tolerance = number(node.get("tolerance"), f"{where} tolerance")
         if value is None or (tolerance is not None and tolerance < 0):
             raise SpecError(f"{where} needs a number as value, and none below 0 as tolerance")
         place = (row, collection, measure, source)
-        _refuse(place in numbers, f"{where} is given twice for {source}")
+        refuse(place in numbers, f"{where} is given twice for {source}")
         numbers[place] = Expected(row, collection, measure, value, source, tolerance)
     return tuple(numbers.values())
 
 
 def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
-    _known_keys(node, MEAN_KEYS, where)
-    _needed(node, ("name",), where)
-    name, of = str(node["name"]), _names(node.get("of"))
+    known_keys(node, MEAN_KEYS, where)
+    needed(node, ("name",), where)
+    name, of = str(node["name"]), names(node.get("of"))
     if collections:
         for collection in of:
-            _one_of(collection, collections, f"{where} {name}: collection")
-    return Mean(name, of, _choice(node, "kind", KINDS, f"{where} {name}"))
+            one_of(collection, collections, f"{where} {name}: collection")
+    return Mean(name, of, choice(node, "kind", KINDS, f"{where} {name}"))
 
 
 def provenance(node: Node, where: str) -> tuple[Provenance, ...]:
     """Fields of a recipe, ``KEY: [VALUE, SOURCE]``; null takes away what a recipe says of a key."""
     tags = []
-    _refuse(not isinstance(node, Mapping), f"{where}: must be KEY: [VALUE, SOURCE], not {node!r}")
+    refuse(not isinstance(node, Mapping), f"{where}: must be KEY: [VALUE, SOURCE], not {node!r}")
     for key, tag in node.items():
         if tag is None:
             continue
-        _refuse(
+        refuse(
             not isinstance(tag, list | tuple) or len(tag) != 2,
             f"{where}: {key}: must be [VALUE, SOURCE], or null, not {tag!r}",
         )
-        source = _one_of(str(tag[1]), PROVENANCE, f"{where}: {key}: source")
+        source = one_of(str(tag[1]), PROVENANCE, f"{where}: {key}: source")
         tags.append(Provenance(str(key), text(tag[0]), source))
     return tuple(tags)
-
-
-def _names(node: Any) -> tuple[str, ...]:
-    """One name or a list of them, as a tuple."""
-    if node is None or isinstance(node, str):
-        return () if node is None else (node,)
-    if not isinstance(node, list | tuple):
-        raise SpecError(f"{node!r}: must be a name or a list of names; YAML reads it as no text")
-    return tuple(map(str, node))
-
-
-def _number(node: Any, where: str) -> float | None:
-    if node is None:
-        return None
-    if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
-        raise SpecError(f"{where} must be a number, not {node!r}")
-    return float(node)
-
-
-def _needed(node: Node, keys: tuple[str, ...], where: str) -> None:
-    absent = [key for key in keys if key not in node]
-    _refuse(bool(absent), f"{where}: {dict(node)} lacks {', '.join(absent)}")
-
-
-def _known_keys(node: Node, valid: tuple[str, ...], where: str) -> None:
-    for key in node:
-        _refuse(key not in valid, f"{where}: unknown key {key!r}; valid: {', '.join(valid)}")
-
-
-def _choice(node: Node, key: str, valid: tuple[str, ...], where: str) -> str:
-    """The value of a key; the first of the valid ones is the default."""
-    return _one_of(str(node.get(key, valid[0])), valid, f"{where}: {key}")
-
-
-def _one_of(value: str, valid: Sequence[str], where: str) -> str:
-    _refuse(value not in valid, f"{where} {value!r} is not one of: {', '.join(valid)}")
-    return value
-
-
-def _refuse(wrong: bool, message: str) -> None:
-    if wrong:
-        raise SpecError(message)

@@ -14,8 +14,9 @@ from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
 from analysis.means import declared, over_collections
+from analysis.rows import Row
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
-from analysis.spec import Row, Spec
+from analysis.spec import Spec
 from analysis.trials import Trials
 from rdx.facts import OK, CollectionFacts
 

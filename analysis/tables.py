@@ -24,7 +24,7 @@ from analysis.render.entry import (
     system,
     words,
 )
-from analysis.spec import Row
+from analysis.rows import Row
 from analysis.summary import Contrast, Scores, Summary
 from rdx.text import counted
 

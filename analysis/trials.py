@@ -21,11 +21,11 @@ from rdx import tracking
 from rdx.facts import TrialFacts
 
 if TYPE_CHECKING:
+    from analysis.sources import Source
     from rdx.config import Cell
     from rdx.tracking.fetching import Fetched
 
 TRACKING_URI = "sqlite:///mlflow.db"
-PRECISIONS = ("bf16", "fp32")  # what "auto" becomes
 COLUMNS = ("grid", "signature", "seed", *PER_QUERY)
 
 
@@ -62,40 +62,11 @@ class Trials:
     commits: dict[str, str] = field(default_factory=dict)
 
 
-def load(
-    spec_name: str,
-    tracking_uri: str = TRACKING_URI,
-    imported: Iterable[str] = (),
-    folder: Path | None = None,
-) -> Trials:
-    """Trials of ``experiments/SPEC_NAME.yaml``.
-
-    Parameters
-    ----------
-    spec_name : str
-        Name of the spec, without folder and suffix.
-    tracking_uri : str
-        Where MLflow keeps its runs, e.g. ``sqlite:///mlflow.db``.
-    imported : iterable of str
-        Names of imported runs that the spec shows.
-    folder : Path, optional
-        Copied trials, looked at first; see `collect`.
-
-    Raises
-    ------
-    NoTrialsError
-        If there is no trial anywhere, and nothing has been tracked there yet.
-    TrialError
-        If a finished trial lacks its files or they are not what they should be.
-    """
-    from rdx.stages import split  # Hydra loads only here: everything else works on plain cells
-
-    cells, left_out = split(spec_name)
-    elsewhere: list[tuple[Cell, ...]] = []
-    if any(cell.pinned for cell in cells):  # this machine chose a precision: others chose another
-        elsewhere = list(zip(*(split(spec_name, p)[0] for p in PRECISIONS), strict=True))
-    trials = collect(cells, tracking_uri, imported, folder, elsewhere)
-    return replace(trials, left_out=tuple(left_out))
+def load(source: Source, tracking_uri: str = TRACKING_URI, folder: Path | None = None) -> Trials:
+    """Trials of a source, and the imported runs that its spec shows; see `collect`."""
+    imported = [name for row in source.spec.rows for name in (row.imported, *row.imports) if name]
+    trials = collect(source.cells, tracking_uri, imported, folder, source.elsewhere)
+    return replace(trials, left_out=source.left_out)
 
 
 def collect(
@@ -125,8 +96,10 @@ def collect(
 
     Raises
     ------
-    NoTrialsError, TrialError
-        As `load`.
+    NoTrialsError
+        If there is no trial anywhere, and nothing has been tracked there yet.
+    TrialError
+        If a finished trial lacks its files or they are not what they should be.
     """
     # The same cell may be listed twice in one sub-grid; in two sub-grids it counts in both.
     unique: dict[tuple[str, str], tuple[Cell, ...]] = {}
@@ -180,9 +153,11 @@ def imported_as(trials: Trials, name: str) -> tuple[str, ...]:
     )
 
 
-def log_report(spec_name: str, paths: Iterable[Path], tracking_uri: str = TRACKING_URI) -> str:
-    """Log files to the newest parent run of a spec's grid; its id, or "" if there is none."""
-    return tracking.MLflow(tracking_uri).log_report(spec_name, paths)
+def log_report(
+    spec_name: str, paths: Iterable[Path], tracking_uri: str = TRACKING_URI, grid: str = ""
+) -> str:
+    """Log files to a grid's parent run, without its id to a spec's newest; see `rdx.tracking`."""
+    return tracking.MLflow(tracking_uri).log_report(spec_name, paths, grid)
 
 
 def _records(

@@ -1,6 +1,13 @@
-"""Sub-grids: sweeps, keys that move together, and combinations to leave out.
+"""Grids: factors or sweeps, keys that move together, and combinations to leave out.
 
-A sub-grid is a list of Hydra overrides, or a mapping of
+The ``grid`` of a spec is one of
+
+    factors      {loss: [ranknet, adr_mse], seed: [1, 2]}: every combination of their levels; with
+                 `zip` and `exclude` as below
+    a list       of such mappings, whose cells it has together
+    sub-grids    {NAME: SUB-GRID}, where cells differ in what no factor describes
+
+and all become `SubGrid`s. A sub-grid is a list of Hydra overrides, or a mapping of
 
     sweep    overrides, multiplied out: [loss=ranknet,adr_mse, "seed=1,2"]
     zip      keys that move together: [{sampler: [bm25, random], depth.k: [10, 50]}] is two
@@ -29,7 +36,7 @@ class SubGrid:
     Attributes
     ----------
     name
-        "" for a command line.
+        "" for a command line, and for a grid of factors.
     sweep
         Hydra overrides.
     zipped
@@ -73,6 +80,55 @@ class SubGrid:
             for job in multiplied(self.sweep)
             for row in product(*moved)
         ]
+
+
+def sub_grids(node: Any, where: str) -> list[SubGrid]:
+    """The sub-grids of a spec's ``grid``; of factors, one that has no name.
+
+    Raises
+    ------
+    ValueError
+        If it is none of what the first lines of this module list; the message names the key.
+    """
+    if isinstance(node, list) and node:
+        return [_of_factors(block, f"{where}[{i}]") for i, block in enumerate(node)]
+    if not isinstance(node, Mapping) or not node:
+        raise ValueError(f"{where}: must name at least one factor or sub-grid")
+    if any(_holds_levels(str(key), child) for key, child in node.items()):
+        return [_of_factors(node, where)]
+    return [sub_grid(str(name), child, f"{where}.{name}") for name, child in node.items()]
+
+
+def _holds_levels(key: str, node: Any) -> bool:
+    """Whether a key of a ``grid`` belongs to a grid of factors: its values are no overrides."""
+    if key in ("zip", "exclude"):
+        return True
+    return isinstance(node, list) and bool(node) and not any(map(_is_override, node))
+
+
+def _is_override(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"[+~]*[\w/.@]+=|~", value) is not None
+
+
+def _of_factors(node: Any, where: str) -> SubGrid:
+    """All combinations of the levels of factors."""
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where}={node!r}: must be factors, {{key: [value, value]}}")
+    factors = {str(k): v for k, v in node.items() if k not in ("zip", "exclude")}
+    for key, levels in factors.items():
+        if not isinstance(levels, list) or not levels or any(map(_is_override, levels)):
+            raise ValueError(
+                f"{where}.{key}={levels!r}: must be a list of levels, as in loss: [ranknet, lce]; "
+                "factors and named sub-grids do not mix"
+            )
+    together = zipped(node.get("zip") or [], f"{where}.zip")
+    grid = SubGrid(
+        "",
+        (),
+        (*({key: levels} for key, levels in factors.items()), *together),
+        excluded(node.get("exclude") or [], f"{where}.exclude"),
+    )
+    return _once(grid, where)
 
 
 def sub_grid(name: str, node: Any, where: str) -> SubGrid:

@@ -21,6 +21,7 @@ from rdx.grids import key_of
 from rdx.job import REDRAWS, START
 from rdx.stages import LAST, STAGES, TEACH, Step
 from rdx.store import OLD, PARTIAL, Unreadable, locks
+from rdx.store.grids import all_grids
 from rdx.tracking.log import TRIALS
 
 IMPORT = "import"
@@ -138,7 +139,7 @@ def read(root: Path) -> Holdings:
         raise StoreError(f"{root}: no such store; another one is --store FOLDER")
     notes = _notes(root)  # before the rest: what is begun meanwhile is seen
     results, partials, aside = _sizes(root)
-    grids, unread = progress.all_grids(root)
+    grids, unread = all_grids(root)
     begun, unread_notes = progress.all_begun(root)
     trials, unread_trials = _trials(root, results)
     problems = [str(error) for error in (*unread, *unread_notes, *unread_trials)]

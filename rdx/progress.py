@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,8 @@ from rdx.faults import Diverged
 from rdx.job import Parts
 from rdx.stages import LAST, STAGES, TEACH, Step, steps
 from rdx.store import MANIFEST, NotFound, Unreadable
+from rdx.store import grids as records
+from rdx.store.grids import all_grids, read_grid
 from rdx.store.locks import lives, note_of, read_note
 from rdx.text import counted
 
@@ -267,7 +268,7 @@ def _left(holder: Holder) -> float | None:
 def write_grid(
     root: Path, grid: str, cells: Sequence[Cell], arguments: Sequence[str], hydra: Sequence[str]
 ) -> None:
-    """Write what a grid is; where that is not possible, the grid runs without it."""
+    """Write what a grid is; see `rdx.store.grids`."""
     record = Grid(
         grid=grid,
         arguments=tuple(arguments),
@@ -275,53 +276,7 @@ def write_grid(
         cells=tuple(GridCell(cell.overrides, cell.signature, cell.keys) for cell in cells),
         launched=time.time(),
     )
-    with suppress(OSError):
-        (root / "grids").mkdir(parents=True, exist_ok=True)
-        store.write(root / "grids" / f"{grid}.json", record)
-
-
-def read_grid(root: Path, name: str = "") -> Grid:
-    """A grid by its id or the beginning of it; of several, and without a name, the newest.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    Unreadable
-        If it cannot be read; of several, one that can be read is taken, with a warning.
-    """
-    grids, unreadable = all_grids(root, name)
-    matching = [grid for grid in grids if grid.grid.startswith(name)]
-    for error in unreadable:
-        if not matching:
-            raise error
-        print(f"rdx: WARNING {error}", file=sys.stderr)
-    if not matching:
-        ids = sorted(grid.grid for grid in grids)
-        raise ValueError(
-            f"{root}: no grid {name or 'was launched'}{near(name, ids)}; known: "
-            f"{', '.join(ids) or 'none'}"
-        )
-    exact = [grid for grid in matching if grid.grid == name]
-    return max(exact or matching, key=lambda grid: grid.launched)
-
-
-def all_grids(root: Path, name: str = "") -> tuple[list[Grid], list[Unreadable]]:
-    """The grids of a store, and why some of those cannot be read whose ids begin so."""
-    folder = root / "grids"
-    grids, unreadable = [], []
-    try:
-        files = sorted(file for file in os.listdir(folder) if file.endswith(".json"))
-    except FileNotFoundError:
-        files = []
-    except OSError as error:
-        raise Unreadable(folder, error) from error
-    for file in files:
-        try:
-            grids.append(store.read(Grid, folder / file))
-        except Unreadable as error:
-            unreadable += [error] if file.startswith(name) else []
-    return grids, unreadable
+    records.write_grid(root, record)
 
 
 def find(root: Path, name: str = "") -> Grid | GridCell:

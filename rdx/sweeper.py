@@ -76,6 +76,8 @@ def sweep(
     rows = [_row(cell, results.get(cell.signature)) for cell in cells]
     track.log_grid(root, grid, rows, *shown)
     print(report([r.return_value for r in done]))
+    if done:
+        print(f"Their table, with tests: python -m analysis {named}")
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:
         print("\n".join(_failure(cell, results.get(cell.signature))))

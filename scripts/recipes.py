@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.spec import Expected, parse
-from rdx import stages
+from rdx import config, stages
 from rdx.config import Cell, composed, expand, load_spec
 from rdx.folders import options
 from rdx.grids import key_of, text
@@ -119,11 +119,11 @@ def experiments() -> list[str]:
 
 def _experiment(name: str) -> str:
     jobs = expand([f"+experiments={name}"])
-    spec = parse(load_spec(name))
+    spec = parse(load_spec(name), config.cells(name))
     overrides = [o for _, job in jobs for o in job if not o.startswith("+")]
     seeds = len({o for o in overrides if key_of(o) == "seed"})
     moved = dict.fromkeys(f"`{key_of(o)}`" for o in overrides if key_of(o) != "seed")
-    systems = len({grid for grid, _ in jobs})
+    systems = len({frozenset(o for o in job if key_of(o) != "seed") for _, job in jobs})
     tests = sum(row.test and row.name not in spec.baselines for row in spec.rows)
     able = [
         sensitivity("", Design(queries, seeds, tests=tests, systems=systems))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.render.figures.style import number
+from analysis.rows import REFERENCES
 from analysis.significance import FloatArray
-from analysis.spec import REFERENCES
 from analysis.summary import Summary
 from rdx.config import varied
 

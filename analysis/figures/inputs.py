@@ -17,8 +17,9 @@ from analysis.render.figures.maps import Grid, Wins
 from analysis.render.figures.overview import Point
 from analysis.render.figures.style import number
 from analysis.render.figures.systems import Cost, Ranking
+from analysis.rows import REFERENCES, Row
 from analysis.significance import FloatArray
-from analysis.spec import REFERENCES, SECONDS, Row
+from analysis.spec import SECONDS
 from analysis.summary import Summary
 from rdx.text import counted
 

@@ -17,9 +17,10 @@ from analysis.render.entry import (
 )
 from analysis.replication.closeness import effect_ratio
 from analysis.replication.verdicts import VERDICTS, Noise, Verdict, printed_decimals, verdict
+from analysis.rows import Row
 from analysis.scores import training_runs
 from analysis.seeds import seed_sd
-from analysis.spec import BYTES, COSTS, Expected, Row
+from analysis.spec import BYTES, COSTS, Expected
 from analysis.summary import Summary
 
 RULE = (

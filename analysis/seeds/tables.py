@@ -20,9 +20,9 @@ from analysis.render.entry import (
     system,
     words,
 )
+from analysis.rows import Row
 from analysis.seeds.model import Difference, components, difference
 from analysis.significance import correct
-from analysis.spec import Row
 from analysis.summary import Summary
 from rdx.power import ASSUMED_SEED_SD, pooled_seed_sd
 

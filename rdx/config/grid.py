@@ -149,9 +149,9 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
 
     Sweeps ("loss=ranknet,adr_mse") are multiplied out, and keys of a `zip` moved together
     (`rdx.grids`). When `+experiments=NAME` is among the overrides, that happens once for every
-    sub-grid of its `spec.grid`; other overrides are added to each sub-grid and replace its own
-    values of the same key, so that `seed=5` narrows a grid. What is excluded is still among them:
-    `split` knows, which composes the cells.
+    sub-grid of its `spec.grid`; other overrides are added to each and replace its own values of
+    the same key, so that `seed=5` narrows a grid. What is excluded is still among them: `split`
+    knows, which composes the cells.
 
     Raises
     ------
@@ -171,27 +171,24 @@ def _sub_grids(overrides: Sequence[str]) -> list[SubGrid]:
         line = grids.on_command_line(plain, more["zip"], more["exclude"])
         if name is None:
             return [line]
-        nodes = load_spec(name).get("grid") or {}
-        if not isinstance(nodes, dict) or not nodes:
-            raise ConfigError(f"{folders.shown(name)}: spec.grid must name at least one sub-grid")
+        node = load_spec(name).get("grid")
         mine = {*map(grids.key_of, plain), *(key for together in line.zipped for key in together)}
-        sub_grids = []
-        for grid, node in nodes.items():
-            where = f"{folders.shown(name)}: spec.grid.{grid}"
-            sub_grid = grids.sub_grid(str(grid), node, where).without(mine)
-            sub_grids.append(
-                SubGrid(
-                    sub_grid.name,
-                    (*sub_grid.sweep, *line.sweep),
-                    (*sub_grid.zipped, *line.zipped),
-                    (*sub_grid.exclude, *line.exclude),
-                )
+        return [
+            SubGrid(
+                sub_grid.name,
+                (*sub_grid.sweep, *line.sweep),
+                (*sub_grid.zipped, *line.zipped),
+                (*sub_grid.exclude, *line.exclude),
             )
+            for sub_grid in (
+                declared.without(mine)
+                for declared in grids.sub_grids(node, f"{folders.shown(name)}: spec.grid")
+            )
+        ]
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return sub_grids
 
 
 def _constraint(overrides: Sequence[str], key: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -67,10 +68,24 @@ def plan(arguments: Sequence[str]) -> None:
         plans, outlook = power(planned, options.measure, options.difference, options.queries)
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
+    run, table = commands(planned, options.overrides)
     if options.json:
-        print(json.dumps({**as_json(planned), "power": plans}, indent=1))
+        told = {"power": plans, "run": run, "table": table}
+        print(json.dumps({**as_json(planned), **told}, indent=1))
     else:
-        print(f"{text(planned, options.all)}\n\n{outlook}")
+        print(f"{text(planned, options.all)}\n\n{outlook}\n")
+        print(f"to run it:  {run}" + (f"\nits table:  {table}" if table else ""))
+
+
+def commands(planned: Plan, overrides: Sequence[str]) -> tuple[str, str]:
+    """What runs the cells of a plan, and what makes their table; "" for a single cell."""
+    experiment = tables.experiment(overrides)
+    grid = len(planned.cells) + planned.repeated + len(planned.left_out) > 1
+    words = [*(["-m"] if grid and not experiment else []), *overrides]
+    run = f"python -m rdx {shlex.join(words)}".rstrip()
+    if not (experiment or grid):
+        return run, ""
+    return run, f"python -m analysis {shlex.quote(experiment) if experiment else ''}".rstrip()
 
 
 def power(

@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from rdx.config import ConfigError
 
 
+def experiment(overrides: Sequence[str]) -> str:
+    """The experiment that a command line names; "" without one."""
+    return next((o.partition("=")[2] for o in overrides if o.startswith("+experiments=")), "")
+
+
 @contextmanager
 def checked(overrides: Sequence[str]) -> Iterator[None]:
     """Refuse, at the end, an experiment of which ``python -m analysis`` would make no table.
@@ -23,11 +28,11 @@ def checked(overrides: Sequence[str]) -> Iterator[None]:
     ConfigError
         With what it says.
     """
-    names = [o.partition("=")[2] for o in overrides if o.startswith("+experiments=")]
-    if not names or importlib.util.find_spec("analysis") is None:
+    name = experiment(overrides)
+    if not name or importlib.util.find_spec("analysis") is None:
         yield
         return
-    command = [sys.executable, "-m", "analysis", "--check", names[0]]
+    command = [sys.executable, "-m", "analysis", "--check", name]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as asked:

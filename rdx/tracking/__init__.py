@@ -373,8 +373,15 @@ class MLflow:
         )
         return fetched
 
-    def log_report(self, spec: str, paths: Iterable[Path]) -> str:
-        """Log files to the newest parent run of a spec's grids, under ``analysis/``.
+    def log_report(self, spec: str, paths: Iterable[Path], grid: str = "") -> str:
+        """Log files to the parent run of a grid, under ``analysis/``.
+
+        Parameters
+        ----------
+        spec
+            Without `grid`, the newest grid of this experiment.
+        grid
+            Id of the grid.
 
         Returns
         -------
@@ -382,7 +389,7 @@ class MLflow:
             Id of that run; "" if there is none, which is no error: single cells have no parent.
         """
         fetching = self._import("fetching")
-        return str(fetching.log_report(self.uri, self.experiment, spec, paths))
+        return str(fetching.log_report(self.uri, self.experiment, spec, paths, grid))
 
     def _import(self, module: str) -> ModuleType:
         """Import a part that needs mlflow, with its calls home and its chatter switched off."""

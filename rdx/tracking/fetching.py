@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from rdx.tracking.database import address, search
+from rdx.tracking.notes import grid_name
 from rdx.tracking.places import NoRecords, RecordError, database_file, deleted
 
 FILES = ("trial.json", "per_query.parquet")
@@ -81,15 +82,16 @@ def newest(
     return runs
 
 
-def log_report(uri: str, experiment: str, spec: str, paths: Iterable[Path]) -> str:
-    """Log files to a spec's newest grid; see `rdx.tracking.MLflow.log_report`."""
+def log_report(uri: str, experiment: str, spec: str, paths: Iterable[Path], grid: str = "") -> str:
+    """Log files to a grid; see `rdx.tracking.MLflow.log_report`."""
+    wanted = grid_name(grid) if grid else f"{spec}-________"
     try:
         client, experiment_id = _client(uri, experiment)
     except NoRecords:
         return ""
     grids = client.search_runs(
         [experiment_id],
-        filter_string=f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` LIKE '{spec}-________'",
+        filter_string=f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` LIKE '{wanted}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )

@@ -232,20 +232,17 @@ def of_grid(grid: str, claim: str, cells: Sequence[Cell] = (), measure: str = ""
     measure
         What their scores are.
     """
-    spec = grid.rpartition("-")[0]
-    named = spec not in ("", "grid")
     lines = [f"**Claim.** {claim}", ""] if claim else []
     lines += [
         "**How to read it.** Each child run is one cell. Sort by a column of metrics, or select "
         "cells and press *Compare*; `MEASURE/student/COLLECTION` is the distilled model, "
         "`first_stage` what it re-ranks. Differences of single cells are not tested here.",
     ]
-    if named:
-        lines += [
-            "",
-            f"**Report.** [analysis/report.html]({RUN}/artifacts/analysis/report.html), with "
-            f"tests: there after `python -m analysis {spec}`.",
-        ]
+    lines += [
+        "",
+        f"**Report.** [analysis/report.html]({RUN}/artifacts/analysis/report.html), with "
+        f"tests: there after `python -m analysis {grid}`.",
+    ]
     if cells:
         lines += ["", f"| cell | {measure or 'score'} | state | health |", "|---|---:|---|---|"]
     rest = len(cells)

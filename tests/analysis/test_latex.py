@@ -49,4 +49,4 @@ def test_tables_of_the_specs_compile(name, tmp_path):
     cells, left_out = split(name)
     frame = pd.DataFrame(columns=list(COLUMNS))
     nothing = Trials(frame, tuple(cells), tuple(cells), {}, {}, tuple(left_out))
-    assert unwritten(compiled(summarise(parse(load_spec(name)), nothing), tmp_path)) == []
+    assert unwritten(compiled(summarise(parse(load_spec(name), cells), nothing), tmp_path)) == []

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from mlflow import MlflowClient
 from analysis.__main__ import main
 from rdx import facts
 from rdx.config import ROOT
+from rdx.facts import Grid, GridCell
 from rdx.stages import cells
+from rdx.store.grids import write_grid
 from tests.analysis.facts import collection, trial
 
 SYSTEMS = ("first_stage", "oracle", "teacher", "student")
@@ -119,10 +122,73 @@ def test_all_goes_on_where_nothing_was_found(uri, tmp_path, monkeypatch, capsys)
     assert "to run the missing cells: python -m rdx +experiments=losses" in capsys.readouterr().out
 
 
-def test_a_name_or_all_but_not_both():
-    for wrong in ([], ["demo", "--all"]):
-        with pytest.raises(SystemExit):
-            main(wrong)
+def test_a_name_or_all_but_not_both(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--all"])
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert "no grid was launched" in capsys.readouterr().err
+
+
+def planted(store, name, arguments):
+    """A grid that was launched, with a trial of every cell but the last, as its store has them."""
+    members = cells(arguments)
+    then = [replace(one, signature=f"{len(arguments):08x}{i:08x}") for i, one in enumerate(members)]
+    write_grid(
+        store,
+        Grid(
+            grid=name,
+            arguments=tuple(arguments),
+            hydra=(),
+            cells=tuple(GridCell(one.overrides, one.signature) for one in then),
+            launched=float(len(arguments)),
+        ),
+    )
+    for i, one in enumerate(then[:-1]):
+        folder = store / "evaluate" / one.signature
+        folder.mkdir(parents=True)
+        ranks = pd.DataFrame({"query_id": [f"q{q}" for q in range(8)], "measure": "nDCG@10"})
+        table = [
+            ranks.assign(collection="pydocs", system=system, value=value)
+            for system, value in (("first_stage", 0.25), ("student", (i + 1) / 8))
+        ]
+        pd.concat(table).to_parquet(folder / "per_query.parquet")
+        known = trial(one.signature, one.cfg["seed"], {"pydocs": collection(queries=8)})
+        (folder / "trial.json").write_text(facts.dump(known))
+
+
+def test_a_grid_without_a_spec_has_the_rows_of_its_factors(tmp_path, monkeypatch, capsys):
+    """Signatures are those of the launch: what decides them may have changed since."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})
+    planted(tmp_path / "store", "grid-old", ["loss=ranknet,lce"])
+    planted(tmp_path / "store", "grid-new", ["loss=ranknet,lce", "seed=1,2"])
+    assert main([]) == 0  # the newest
+    out = capsys.readouterr().out
+    assert "Assumed: a row for every combination of loss; nDCG@10" in " ".join(out.split())
+    assert "python -m rdx -m loss=ranknet,lce seed=1,2" in out
+    csv = pd.read_csv(tmp_path / "results" / "grid-new" / "table.csv")
+    main_table = csv[csv["table"] == "main"].set_index("row")
+    # ranknet: seeds of 1/8 and 2/8; lce: 3/8, and one seed is missing
+    assert main_table["mean"].round(4).to_dict() == {"ranknet": 0.1875, "lce": 0.375}
+    assert main(["grid-o", "--out", "here"]) == 0
+    assert "Missing cells (1 of 2): loss=lce" in capsys.readouterr().out
+    assert (tmp_path / "here" / "table.md").is_file()
+    assert main(["grid-x"]) == 2
+    said = capsys.readouterr().err
+    assert "no experiment 'grid-x'" in said and "known: grid-new, grid-old" in said
+
+
+def test_a_launched_experiment_has_its_own_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("analysis.figures.sketches", lambda _: {})
+    planted(tmp_path / "store", "demo-1", ["+experiments=demo", "seed=7"])
+    assert main(["demo-1"]) == 0
+    csv = pd.read_csv(tmp_path / "results" / "demo-1" / "table.csv")
+    shown = csv[(csv["table"] == "main") & (csv["measure"] == "nDCG@10")].set_index("row")
+    assert shown["mean"].round(4)[["RankNet", "ADR-MSE", "Stage 1 only"]].tolist() == [
+        0.125, 0.25, 0.375
+    ]  # fmt: skip
 
 
 def test_trials_from_a_folder_need_no_store(uri, tmp_path, monkeypatch, capsys):

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from analysis.means import declared, over_collections
+from analysis.nodes import SpecError
 from analysis.report import main_table
+from analysis.rows import Row
 from analysis.scores import Scores
-from analysis.spec import Mean, Row, SpecError, parse
+from analysis.spec import Mean, parse
 from analysis.summary import Summary, summarise
 from rdx.facts import Means, OverCollections
 from tests import records
 from tests.analysis.conftest import trials_of
 from tests.analysis.facts import collection
 
-ROWS = [Row("A", "student", ("g",), True, True), Row("B", "first_stage", (), False, True)]
+ROWS = [Row("A", "student", {"grid": ("g",)}, True, True), Row("B", "first_stage", {}, False, True)]
 
 
 def scores(*seeds, queries=4):

@@ -40,10 +40,13 @@ def cell(name):
 
 @cache
 def cells(name):
-    """The cells of an experiment with its first seed, by their sub-grid."""
+    """The cells of an experiment with its first seed, by the names of their rows."""
     found, left_out = stages.split([f"+experiments={name}", "seed=1"])
     assert not left_out
-    return {one.grid: one for one in found}
+    rows = [row for row in parse(load_spec(name), found).rows if row.trained]
+    by_name = {row.name: one for one in found for row in rows if row.holds(one)}
+    assert len(by_name) == len(found) == len(rows)
+    return by_name
 
 
 # --- recipes ---
@@ -84,9 +87,10 @@ def test_a_recipe_is_no_part_of_the_identity_and_an_experiment_inherits_what_it_
 @pytest.mark.parametrize("name", ["recipes", *EXPERIMENTS])
 def test_a_plan_is_made_of_all_recipes_and_of_each_experiment(name):
     found = plan([f"+experiments={name}", *(["seed=1"] if name in EXPERIMENTS else [])])
-    grids = {one.cell.grid for one in found.cells}
-    assert grids == (set(cells(name)) if name in EXPERIMENTS else set(RECIPES))
-    assert not found.left_out and len(found.cells) == len(grids)
+    every = cells(name).values() if name in EXPERIMENTS else map(cell, RECIPES)
+    signatures = {one.signature for one in every}
+    assert {one.cell.signature for one in found.cells} == signatures
+    assert not found.left_out and len(found.cells) == len(signatures)
 
 
 def test_every_file_that_a_recipe_reads_is_documented():
@@ -147,25 +151,24 @@ SLOW = ("labels_or_pairs", "rounds")
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in EXPERIMENTS]
 )
 def test_an_experiment_has_its_cells_and_its_tables(name):
-    spec = parse(load_spec(name))
     found = cells(name)
+    spec = parse(load_spec(name), list(found.values()))
     against(spec, list(found.values()))
     assert len(found) == EXPERIMENTS[name]
     assert len({one.signature for one in found.values()}) == len(found)
-    assert {grid for row in spec.rows for grid in row.grids} == set(found)
     assert spec.claim and spec.baseline and spec.margin
-    for grid in found:  # three seeds of what is trained
-        trained = found[grid].cfg["loss"] is not None
-        assert [g for g, _ in expand([f"+experiments={name}"])].count(grid) == (3 if trained else 1)
+    trained = sum(one.cfg["loss"] is not None for one in found.values())
+    # three seeds of what is trained
+    assert len(expand([f"+experiments={name}"])) == 3 * trained + len(found) - trained
 
 
 @pytest.mark.slow
 def test_labels_or_pairs_moves_one_thing_in_each_comparison():
-    found, spec = cells("labels_or_pairs"), parse(load_spec("labels_or_pairs"))
+    found = cells("labels_or_pairs")
+    spec = parse(load_spec("labels_or_pairs"), list(found.values()))
     keys = ("teacher", "loss", "depth.k", "sampler", "depth.queries", "trainer.batch")
-    grid = {row.name: row.grids[0] for row in spec.rows if row.grids}
     moved = [
-        [key for key in keys if found[grid[a]].value(key) != found[grid[b]].value(key)]
+        [key for key in keys if found[a].value(key) != found[b].value(key)]
         for a, b in spec.comparisons
     ]
     one = [["teacher"]] * 4 + [["loss"]] * 2 + [["depth.k"]] * 2
@@ -173,7 +176,7 @@ def test_labels_or_pairs_moves_one_thing_in_each_comparison():
     assert moved[8] == ["sampler", "depth.queries"]  # whose top 100 are the same passages
     for other in found.values():
         assert other.cfg["budget"]["pairs"] == 6_400_000 and other.cfg["depth"]["pool"] == 100
-    same = [one for grid, one in found.items() if grid != "all_queries"]
+    same = [one for grid, one in found.items() if not grid.endswith("all queries")]
     assert len({one.keys["candidates"] for one in same}) == 1
     factors = {tuple(found[g].value(k) for k in spec.factors) for g in found}
     assert len(factors) == 8
@@ -194,13 +197,13 @@ def test_kd_vs_cl_spends_equal_pairs_on_one_stage_and_on_two():
 
 def test_candidates_k_re_ranks_to_each_depth_with_one_student_a_row():
     found = cells("candidates_k")
-    tests = found["depth_5"].cfg["evaluation"]["collections"]
+    tests = found["Depth 5"].cfg["evaluation"]["collections"]
     assert [test["k"] for test in tests.values()] == [10, 30, 100, 300, 1000]
     assert len({test["queries"] for test in tests.values()}) == 1
     assert {one.cfg["depth"]["k"] for one in found.values() if one.cfg["loss"]} == {5, 10, 50}
     assert len({one.keys["teach"] for one in found.values() if one.cfg["loss"]}) == 1
-    assert [found["depth_5"].keys[f"retrieve test {name}"] for name in tests] == list(
-        dict.fromkeys(found["depth_5"].keys[f"retrieve test {name}"] for name in tests)
+    assert [found["Depth 5"].keys[f"retrieve test {name}"] for name in tests] == list(
+        dict.fromkeys(found["Depth 5"].keys[f"retrieve test {name}"] for name in tests)
     )
 
 
@@ -213,12 +216,12 @@ def test_lists_are_picked_from_one_ranking():
 
 @pytest.mark.slow
 def test_rounds_have_controls_of_equal_pairs():
-    for grid, one in cells("rounds").items():
+    for one in cells("rounds").values():
         rounds, cfg = 1, one.cfg
         while cfg["origins"] and cfg["origins"].get("start"):
             rounds, cfg = rounds + 1, cfg["origins"]["start"]["cell"]
             assert cfg["budget"]["pairs"] == one.cfg["budget"]["pairs"]
-        assert str(rounds) == grid[-1] and cfg["prefinetune"] is not None
+        assert str(rounds) == one.grid[-1] and cfg["prefinetune"] is not None
 
 
 def test_what_a_spec_says_is_composed_over_what_its_recipe_says(tmp_path):

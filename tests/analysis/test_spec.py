@@ -1,6 +1,9 @@
 import pytest
 
-from analysis.spec import Expected, Provenance, SpecError, parse
+from analysis.check import against
+from analysis.nodes import SpecError
+from analysis.spec import Expected, Provenance, parse
+from rdx import config
 from rdx.config import ROOT, load_spec
 from rdx.stages import split
 
@@ -27,8 +30,8 @@ def test_defaults():
     assert spec.claim == "one sentence"
     assert (spec.alpha, spec.family, spec.figure) == (0.05, "collection", "nDCG@10")
     first, teacher, oracle, student = spec.rows
-    assert (student.system, student.grids) == ("student", ("a",))
-    assert teacher.grids == ("a", "b")
+    assert (student.system, student.levels) == ("student", {"grid": ("a",)})
+    assert teacher.levels == {"grid": ("a", "b")}
     assert [row.competes for row in spec.rows] == [False, False, False, True]
     assert [row.test for row in spec.rows] == [True, True, False, True]
     assert (spec.test, spec.interval, spec.correction) == ("t", "t", "holm")
@@ -78,7 +81,7 @@ def test_everything_that_a_spec_can_say():
         Provenance("student.lora", "null", "paper"),
     )
     theirs = spec.rows[-1]
-    assert (theirs.imported, theirs.grids, theirs.competes) == ("rank/zephyr", (), True)
+    assert (theirs.imported, theirs.levels, theirs.competes) == ("rank/zephyr", {}, True)
     assert spec.rows[0].imported == ""
 
 
@@ -131,7 +134,13 @@ def test_errors_name_what_is_wrong_and_what_is_valid(changes, message):
     "path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_every_spec_of_the_project_is_valid(path):
-    assert parse(load_spec(path.stem)).name == path.stem
+    members = config.cells(path.stem)
+    spec = parse(load_spec(path.stem), members)
+    against(spec, members)
+    assert spec.name == path.stem
+    # no cell is without a row
+    trained = [row for row in spec.rows if row.trained]
+    assert [cell for cell in members if not any(row.holds(cell) for row in trained)] == []
 
 
 def test_the_grid_over_losses_has_every_loss_on_one_teacher_ranking():
@@ -140,22 +149,22 @@ def test_the_grid_over_losses_has_every_loss_on_one_teacher_ranking():
     assert {cell.levels["loss"] for cell in found} == {
         path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")
     }
-    spec = parse(load_spec("losses"))
+    spec = parse(load_spec("losses"), found)
     shared = [cell for cell in found if cell.levels["teacher"] == "query_likelihood"]
-    others = {cell.grid: cell.levels["teacher"] for cell in found if cell not in shared}
-    assert others == {"shuffled": "shuffled", "bce_labels": "labels", "ranknet_labels": "labels"}
+    others = {(c.levels["loss"], c.levels["teacher"]) for c in found if c not in shared}
+    assert others == {("ranknet", "shuffled"), ("bce", "labels"), ("ranknet", "labels")}
     keys = [cell.keys for cell in shared]
     for stage in ("candidates", "teach", "prefinetune"):
         assert len({key[stage] for key in keys if stage in key}) == 1, stage
     assert len({key["evaluate"] for key in keys}) == len(shared)
     # each loss has a row, and is compared with RankNet
-    rows = {row.grids: row.name for row in spec.rows if row.system == "student"}
-    assert set(rows) == {(cell.grid,) for cell in found}
+    students = [row for row in spec.rows if row.system == "student"]
+    assert [[row.holds(cell) for row in students].count(True) for cell in found] == [1] * len(found)
     compared = {pair[0] for pair in spec.comparisons if pair[1] == "RankNet"}
-    losses = {rows[(cell.grid,)] for cell in shared if cell.cfg["loss"]}
+    losses = {row.name for row in students for c in shared if c.cfg["loss"] and row.holds(c)}
     assert compared == losses - {"RankNet"}
     [teacher] = [row for row in spec.rows if row.system == "teacher"]
-    assert set(teacher.grids) == {cell.grid for cell in shared if cell.cfg["loss"]}
+    assert [cell for cell in found if teacher.holds(cell)] == shared
 
 
 def test_a_reference_may_come_from_imports():

@@ -268,7 +268,7 @@ RIGHT = {
 )  # fmt: skip
 def test_a_spec_that_gives_no_table_is_refused(key, value, tmp_path):
     from analysis.check import check
-    from analysis.spec import SpecError
+    from analysis.nodes import SpecError
 
     path = tmp_path / "mine.yaml"
     path.write_text(SPEC.format(**RIGHT | ({key: value} if key else {})))

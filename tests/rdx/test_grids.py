@@ -16,7 +16,8 @@ SPECS = ("paper_depth", "demo")
 def spec(monkeypatch):
     """Pretend that experiments/demo.yaml has another grid."""
 
-    def pretend(**grid):
+    def pretend(*blocks, **sub_grids):
+        grid = list(blocks) or sub_grids
         monkeypatch.setattr(config.grid, "load_spec", lambda name: {"name": name, "grid": grid})
 
     return pretend
@@ -126,6 +127,68 @@ def test_a_sub_grid_excludes_of_itself_only(spec):
 def test_a_key_that_only_some_cells_have_excludes_these():
     kept, _ = split(["loss=none,ranknet", "+exclude=[{loss.temperature: 1.0}]"])
     assert [cell.levels["loss"] for cell in kept] == ["none"]
+
+
+# --- factors ---
+
+
+def test_factors_are_multiplied_out(spec):
+    spec(**{"loss": ["lce", "ranknet"], "depth.k": [5], "seed": [1, 2]})
+    assert expand(["+experiments=demo"]) == [
+        ("", ["+experiments=demo", f"loss={loss}", "depth.k=5", f"seed={seed}"])
+        for loss in ("lce", "ranknet")
+        for seed in (1, 2)
+    ]
+    # the command line narrows, as it does sub-grids
+    assert jobs(["+experiments=demo", "seed=3", "loss=lce"]) == [
+        ["+experiments=demo", "seed=3", "loss=lce", "depth.k=5"]
+    ]
+
+
+def test_factors_zip_and_exclude(spec):
+    spec(
+        loss=["lce", "ranknet"],
+        zip=[{"sampler": ["bm25", "random"], "depth.k": [5, 6]}],
+        exclude=[{"loss": "lce", "sampler": "random"}],
+    )
+    kept, left_out = split(["+experiments=demo"])
+    assert levels(kept) == [("lce", 5, 1), ("ranknet", 5, 1), ("ranknet", 6, 1)]
+    assert [(c.levels["sampler"], why) for c, why in left_out] == [
+        ("random", "excluded by loss=lce, sampler=random")
+    ]
+
+
+def test_a_list_of_factor_grids_has_the_cells_of_all(spec):
+    spec({"loss": ["none"]}, {"loss": ["ranknet"], "depth.k": [5, 6]})
+    assert levels(split(["+experiments=demo"])[0]) == [
+        ("none", 10, 1), ("ranknet", 5, 1), ("ranknet", 6, 1)
+    ]  # fmt: skip
+
+
+def test_a_level_may_be_a_list_or_null(spec):
+    spec(**{"start": [None, ["loss=lce"]], "depth.queries": [None, 8]})
+    assert [job[1:] for job in jobs(["+experiments=demo"])] == [
+        ["start=null", "depth.queries=null"],
+        ["start=null", "depth.queries=8"],
+        ["start=['loss=lce']", "depth.queries=null"],
+        ["start=['loss=lce']", "depth.queries=8"],
+    ]
+
+
+NO_FACTORS = [
+    ({"loss": ["lce"], "ranknet": ["loss=ranknet"]}, ["spec.grid.ranknet", "do not mix"]),
+    ({"loss": ["lce"], "seed": 1}, ["spec.grid.seed=1"]),
+    ({"loss": ["lce"], "zip": [{"loss": ["kl"]}]}, ["spec.grid: loss is given twice"]),
+    ({"los": ["lce"]}, ["los", "'loss'"]),
+    ({"loss": ["lcee"]}, ["lcee"]),
+    ({}, ["spec.grid: must name"]),
+]
+
+
+@pytest.mark.parametrize(("node", "named"), NO_FACTORS)
+def test_what_is_no_grid_of_factors_is_refused_by_name(spec, node, named):
+    spec(**node)
+    check_refused(["+experiments=demo"], named)
 
 
 # --- what is refused ---

@@ -21,6 +21,7 @@ from rdx.facts import Begun, GridCell, Origin
 from rdx.holdings import StoreError
 from rdx.stages import Step
 from rdx.store import MANIFEST, Store
+from rdx.store.grids import read_grid
 from rdx.store.locks import Lock
 from tests.rdx.conftest import ROOT, gone
 from tests.records import trial
@@ -185,7 +186,7 @@ def test_free_takes_what_a_grid_alone_needs(root):
     alone = [root / "evaluate" / "c1", root / "distill" / "d1", root / "distill" / "d3.partial"]
     expected = size(*alone) + 30
     held = holdings.read(root)
-    what = cleaning.free(held, progress.read_grid(root, "g"))
+    what = cleaning.free(held, read_grid(root, "g"))
     assert (what.bytes, what.shared) == (expected, 1)
     assert what.shared_bytes == size(root / "teach" / "t")
     assert cleaning.remove(held, what) == []
@@ -197,7 +198,7 @@ def test_free_takes_what_a_grid_alone_needs(root):
 def test_a_cell_that_two_grids_have_stays_with_all_it_needs(root):
     launch(root, "h", ("c1", "teach t", "distill d1"))
     held = holdings.read(root)
-    what = cleaning.free(held, progress.read_grid(root, "g"))
+    what = cleaning.free(held, read_grid(root, "g"))
     assert not what.results and set(what.partials) == {("distill", "d3")}
     assert cleaning.remove(held, what) == []
     whole(root, "c1", "c2")
@@ -206,7 +207,7 @@ def test_a_cell_that_two_grids_have_stays_with_all_it_needs(root):
 
 def test_a_cell_whose_student_another_takes_by_its_signature_stays(root):
     finish(root, "c5", [], origins=(Origin(path="start", given="c1", checkpoint="d1"),))
-    what = cleaning.free(holdings.read(root), progress.read_grid(root, "g"))
+    what = cleaning.free(holdings.read(root), read_grid(root, "g"))
     assert not what.results
 
 
@@ -229,8 +230,8 @@ def test_nothing_is_removed_where_needs_are_unknown(root):
     with pytest.raises(StoreError, match=r"c2/trial\.json"):
         cleaning.clean(held)
     with pytest.raises(StoreError):
-        cleaning.free(held, progress.read_grid(root, "g"))
-    grid = progress.read_grid(root, "g")
+        cleaning.free(held, read_grid(root, "g"))
+    grid = read_grid(root, "g")
     finish(root, "c4", [])
     older = replace(grid, cells=(GridCell(("seed=7",), "c7"),))
     stores.write(root / "grids" / "older.json", replace(older, grid="older"))

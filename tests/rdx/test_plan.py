@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
@@ -556,3 +557,16 @@ def test_a_scale_that_differs_is_named(world, store):
 def test_without_a_neighbour_there_is_nothing_to_compare(world, store):
     [cell] = cells(world.overrides(store))
     assert not any(step.stored or step.differences for step in why.explain(cell))
+
+
+def test_the_commands_at_the_end_of_a_plan(world, store):
+    single = world.overrides(store)
+    assert command.commands(plan.plan(single), single) == (
+        f"python -m rdx {shlex.join(single)}", ""
+    )  # fmt: skip
+    grid = world.overrides(store, "seed=1,2")
+    run, table = command.commands(plan.plan(grid), grid)
+    assert (run, table) == (f"python -m rdx -m {shlex.join(grid)}", "python -m analysis")
+    named = ["+experiments=demo", *grid]
+    run, table = command.commands(plan.plan(grid), named)
+    assert run == f"python -m rdx {shlex.join(named)}" and table == "python -m analysis demo"

@@ -19,6 +19,7 @@ from rdx.config import Cell
 from rdx.facts import Grid, GridCell, Holder
 from rdx.faults import Diverged
 from rdx.store import MANIFEST, Store, Unreadable, damage
+from rdx.store.grids import read_grid
 from rdx.store.locks import LEASE
 from tests.rdx.conftest import gone
 from tests.records import trial
@@ -103,9 +104,9 @@ def test_a_grid_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, capsys
         progress.write_grid(tmp_path, name, [], [], [])
     path = tmp_path / "grids" / "new.json"
     spoil(path, how)
-    assert progress.read_grid(tmp_path).grid == "old"
+    assert read_grid(tmp_path).grid == "old"
     assert str(path) in capsys.readouterr().err
-    assert progress.read_grid(tmp_path, "old").grid == "old"
+    assert read_grid(tmp_path, "old").grid == "old"
     assert capsys.readouterr().err == ""
     for verb in (commands.status, commands.retry):
         with pytest.raises(Unreadable) as ended:
@@ -118,7 +119,7 @@ def test_a_grid_of_another_version_is_told_so(tmp_path):
     path = tmp_path / "grids" / "g.json"
     path.write_text(path.read_text().replace('"cells"', '"rows"'))
     with pytest.raises(Unreadable, match="cells"):
-        progress.read_grid(tmp_path)
+        read_grid(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -234,17 +235,17 @@ def cells(*keys):
 
 def test_the_newest_grid_or_that_of_a_name(tmp_path):
     with pytest.raises(ValueError, match="none"):
-        progress.read_grid(tmp_path)
+        read_grid(tmp_path)
     for grid in ("demo-1", "demo-12", "other-1"):
         progress.write_grid(tmp_path, grid, cells("a"), ["seed=a"], ["hydra/launcher=joblib"])
-    assert progress.read_grid(tmp_path).grid == "other-1"
-    assert progress.read_grid(tmp_path, "demo").grid == "demo-12"
-    grid = progress.read_grid(tmp_path, "demo-1")
+    assert read_grid(tmp_path).grid == "other-1"
+    assert read_grid(tmp_path, "demo").grid == "demo-12"
+    grid = read_grid(tmp_path, "demo-1")
     assert (grid.grid, grid.arguments) == ("demo-1", ("seed=a",))
     assert grid.hydra == ("hydra/launcher=joblib",)
     assert grid.cells == (GridCell(("seed=a",), "a"),)
     with pytest.raises(ValueError, match="x; known: demo-1, demo-12, other-1"):
-        progress.read_grid(tmp_path, "x")
+        read_grid(tmp_path, "x")
 
 
 def test_a_grid_in_all_states(tmp_path):
@@ -254,7 +255,7 @@ def test_a_grid_in_all_states(tmp_path):
     write_note(tmp_path)
     with pytest.raises(ValueError), progress.recorded(tmp_path, "no", CFG):
         raise ValueError("why")
-    table = progress.table(tmp_path, progress.read_grid(tmp_path))
+    table = progress.table(tmp_path, read_grid(tmp_path))
     assert table.counts == {"finished": 2, "running": 1, "waiting": 1, "failed": 1}
     assert table.health == {"nan": 1, "ok": 1}
     states = [stood.state for _, stood in table.cells]

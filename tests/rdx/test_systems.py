@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from analysis.costs import costs
-from analysis.spec import BYTES, SECONDS, Row
+from analysis.rows import Row
+from analysis.spec import BYTES, SECONDS
 from rdx import commands, facts, pipeline, rankings, stages, systems
 from rdx.config import ConfigError
 from rdx.rankings import FormatError
@@ -234,7 +235,7 @@ def test_a_cell_shows_pools_and_costs_where_asked(world, tmp_path):
     single = trial.timing["files"].single
     assert [len(times) for times in single.seconds.values()] == [2, 2, 2]
     # the tables of costs read the same
-    row = Row("S", "student", ("g",), competes=True, test=True)
+    row = Row("S", "student", {"grid": ("g",)}, competes=True, test=True)
     cost = costs([row], {"S": ("key",)}, ["files"], {"key": trial})
     assert cost["S", "files", SECONDS].mean == pytest.approx(single.latency.mean)
     assert cost["S", "files", BYTES].mean == single.peak_memory.rss

@@ -1,0 +1,102 @@
+"""What tables are asked of: the grid of a spec, or one that was launched."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from analysis.assumed import assumed
+from analysis.spec import Spec, parse
+from rdx import folders
+from rdx.config import Cell, load_spec
+from rdx.facts import Grid
+from rdx.stages import split
+
+PRECISIONS = ("bf16", "fp32")  # what "auto" becomes
+EXPERIMENT = "+experiments="
+
+
+@dataclass(frozen=True)
+class Source:
+    """Cells, and the table that they are for.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder below results/.
+    spec : Spec
+        The table.
+    cells : tuple of Cell
+        The possible cells, signed.
+    left_out : tuple of (Cell, str)
+        Those that are impossible or excluded, with the reason.
+    elsewhere : tuple of tuples of Cell
+        For each cell, what it is on machines that choose another precision.
+    command : str
+        What trains the cells that have not been run.
+    grid : str
+        Id of the grid that was launched; "" of a spec.
+    """
+
+    name: str
+    spec: Spec
+    cells: tuple[Cell, ...]
+    left_out: tuple[tuple[Cell, str], ...]
+    elsewhere: tuple[tuple[Cell, ...], ...]
+    command: str
+    grid: str = ""
+
+
+def of_spec(name: str) -> Source:
+    """The grid of an experiment, by its name or the path of its file.
+
+    Raises
+    ------
+    SpecError, ConfigError
+        If the file is wrong.
+    """
+    cells, left_out = split(name)
+    spec = parse(load_spec(name), cells)
+    elsewhere: tuple[tuple[Cell, ...], ...] = ()
+    if any(cell.pinned for cell in cells):  # this machine chose a precision: others chose another
+        elsewhere = tuple(zip(*(split(name, p)[0] for p in PRECISIONS), strict=True))
+    command = f"python -m rdx {EXPERIMENT}{name}"
+    return Source(folders.title(name), spec, tuple(cells), tuple(left_out), elsewhere, command)
+
+
+def of_grid(record: Grid, store: Path) -> Source:
+    """A grid that was launched, its cells as they were signed then.
+
+    Parameters
+    ----------
+    store
+        Where it was recorded, and its cells are.
+
+    Raises
+    ------
+    SpecError, ConfigError
+        If the options or the experiment of the grid are no longer there.
+    """
+    cells, left_out = split(list(record.arguments))
+    launched = {cell.overrides: cell.signature for cell in record.cells}
+    then = {c.signature: launched[c.overrides] for c in cells if c.overrides in launched}
+    signed = [
+        replace(
+            cell,
+            signature=then.get(cell.signature, cell.signature),
+            cfg={**cell.cfg, "store": str(store.absolute())},
+        )
+        for cell in cells
+    ]
+    name = _experiment(record.arguments)
+    spec = parse(load_spec(name), signed) if name else assumed(record.grid, signed)
+    command = f"python -m rdx -m {shlex.join((*record.arguments, *record.hydra))}"
+    return Source(record.grid, spec, tuple(signed), tuple(left_out), (), command, record.grid)
+
+
+def _experiment(arguments: Sequence[str]) -> str:
+    """The experiment of a command line; "" without one."""
+    found = (a.removeprefix(EXPERIMENT) for a in arguments if a.startswith(EXPERIMENT))
+    return next(found, "")
