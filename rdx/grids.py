@@ -92,8 +92,8 @@ def sub_grids(node: Any, where: str) -> list[SubGrid]:
     """
     if isinstance(node, list) and node:
         return [_of_factors(block, f"{where}[{i}]") for i, block in enumerate(node)]
-    if not isinstance(node, Mapping) or not node:
-        raise ValueError(f"{where}: must name at least one factor or sub-grid")
+    if not isinstance(node, Mapping):  # one without a cell has tables of imported runs
+        raise ValueError(f"{where}: must be a mapping of factors or sub-grids")
     if any(_holds_levels(str(key), child) for key, child in node.items()):
         return [_of_factors(node, where)]
     return [sub_grid(str(name), child, f"{where}.{name}") for name, child in node.items()]

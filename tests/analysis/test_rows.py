@@ -225,6 +225,7 @@ BEFORE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_grid_of_factors_has_the_cells_of_its_sub_grids(name, tmp_path, monkeypatch):
     monkeypatch.delenv("RDX_PAPER_FILES", raising=False)

@@ -150,6 +150,7 @@ def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(files):
     assert "OPENAI_API_KEY" in line(end.value) and "sk-very-secret" not in line(end.value)
 
 
+@pytest.mark.slow
 def test_a_grid_of_teachers_from_the_command_line(files):
     with FaultyServer() as server:
         command = [sys.executable, "-m", "rdx", "teach", *overrides(server)]
@@ -212,6 +213,7 @@ def test_a_local_model_labels_real_passages(tmp_path, monkeypatch, capsys, score
         assert "100.0% ok" in said
 
 
+@pytest.mark.slow
 def test_the_audit_is_in_mlflow(files):
     from mlflow import MlflowClient
 

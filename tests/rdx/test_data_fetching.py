@@ -66,6 +66,7 @@ def run(shelf, tmp_path, *arguments, small="small_msmarco.py", **more):
     )
 
 
+@pytest.mark.slow
 def test_msmarco_is_fetched_checked_and_loaded(shelf, tmp_path):
     """The whole way, in the formats and with the code of ir_datasets."""
     before = run(shelf, tmp_path, MSMARCO)  # a cell

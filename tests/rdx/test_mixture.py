@@ -248,6 +248,7 @@ def trained(world, plants, store, *more):
     return pipeline.run(cell)
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_on_a_mixture(world, plants, tmp_path):
     store = tmp_path / "store"
     more = ("trainer.validate_every=8", "prefinetune.epochs=12", "budget.epochs=30")

@@ -378,6 +378,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_with_mixed_faults(teacher, rank, tmp_path):
     """No list is lost, none is asked twice that was answered, each state is the right one."""
     queries, depth = 170, 12

@@ -37,6 +37,7 @@ def quickly(place, monkeypatch):
 # --- grids ---
 
 
+@pytest.mark.slow
 def test_the_parent_lists_all_cells_also_those_of_an_earlier_grid(place):
     for signature, grid in (("aa", "first"), ("bb", "second")):
         place.record(signature, grid)
@@ -337,6 +338,7 @@ def test_a_trial_outside_the_main_thread(place):
     assert place.run("h4").info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_closed_by_the_next_trial_and_resumed_by_its_own(place):
     killed(place, "1a", "i")
     run = place.run("1a")

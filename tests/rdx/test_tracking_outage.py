@@ -122,6 +122,7 @@ def test_an_outage_stops_no_trial_and_sync_repairs_the_mirror(good, answer, capl
     check_repaired(good)
 
 
+@pytest.mark.slow
 def test_an_outage_that_ends_during_the_trial_leaves_nothing_to_do(tmp_path):
     """The database comes back while the trial runs."""
     place = Place.of(tmp_path).but(uri=f"sqlite:///{tmp_path}/later/mlflow.db")
@@ -136,6 +137,7 @@ def test_an_outage_that_ends_during_the_trial_leaves_nothing_to_do(tmp_path):
     assert place.sync() == NOTHING
 
 
+@pytest.mark.slow
 def test_the_same_command_repairs_too(good):
     run(good.but(**DOWN))
     assert good.recorded() == set()

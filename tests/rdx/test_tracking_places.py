@@ -89,6 +89,7 @@ def number_of(place):
     return place.client.get_experiment_by_name(place.settings.experiment).experiment_id
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_restored_and_lacks_nothing(place, tmp_path, caplog):
     with place.trial("aa"):
         pass
@@ -128,6 +129,7 @@ def test_the_error_of_a_deleted_experiment_has_no_password():
 # --- what a grid is ranked by ---
 
 
+@pytest.mark.slow
 def test_the_best_cell_is_the_best_by_the_declared_measure(place):
     high_rr = {"a/student/RR@10": 0.9, "a/student/nDCG@10": 0.5, "a/oracle/nDCG@10": 1.0}
     high_ndcg = {"a/student/RR@10": 0.8, "a/student/nDCG@10": 0.6, "a/oracle/nDCG@10": 0.7}

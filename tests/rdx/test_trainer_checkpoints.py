@@ -192,7 +192,7 @@ def quality(student) -> float:
 
 @pytest.mark.parametrize("select", ["last", "best"])
 @pytest.mark.parametrize("patience", [None, 2])
-@pytest.mark.parametrize("stops", [[0], [4], [1, 6, 7, 8], [11]])
+@pytest.mark.parametrize("stops", [[0], [1, 6, 7, 8]])
 def test_validation_resumes_exactly(train, stops, patience, select):
     settings = {
         "validate_every": 2, "select": select, "patience": patience, "validate": quality,

@@ -109,6 +109,7 @@ def listing(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_what_it_says_in_an_empty_folder(run, packages, tmp_path):
     shown = run("rdx", "--help")
     assert shown.returncode == 0
