@@ -181,7 +181,7 @@ NO_FACTORS = [
     ({"loss": ["lce"], "zip": [{"loss": ["kl"]}]}, ["spec.grid: loss is given twice"]),
     ({"los": ["lce"]}, ["los", "'loss'"]),
     ({"loss": ["lcee"]}, ["lcee"]),
-    ({}, ["spec.grid: must name"]),
+    ([], ["spec.grid: must be"]),
 ]
 
 
