@@ -175,6 +175,8 @@ def program() -> None:
     if runs:
         mine = [o for o in overrides if not key_of(o).startswith("hydra")]
         size = len(config.expand(mine))
+        if not size:
+            raise config.ConfigError(config.NO_CELL)
         if size > 1 and not multirun and not _experiment(overrides):
             raise config.ConfigError(
                 f"this is a grid of {counted(size, 'cell')}; run it with: "

@@ -13,10 +13,11 @@ from rdx.config.grid import cells, expand, impossible, single, split
 from rdx.config.identity import ANSWERS, FILES, PASSAGES, identity
 from rdx.config.machine import emulated, precisions
 from rdx.config.revisions import loaders, require_models
-from rdx.config.schema import GROUPS, Config, ConfigError, MissingFile
+from rdx.config.schema import GROUPS, NO_CELL, Config, ConfigError, MissingFile
 from rdx.folders import CONF, ROOT
 
 __all__ = [
+    "NO_CELL",
     "ANSWERS",
     "COMPOSING",
     "CONF",

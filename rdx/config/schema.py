@@ -21,6 +21,8 @@ GROUPS = (
 )
 
 
+NO_CELL = "spec.grid: has no cell; python -m analysis makes its table"
+
 Config = dict[str, Any]  # of a cell, resolved: plain values, as YAML has them
 
 

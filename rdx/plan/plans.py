@@ -148,6 +148,8 @@ def plan(overrides: Sequence[str], device: str | None = None) -> Plan:
     to_make = [(parts[plan.cell.signature], step) for plan in planned for step in plan.steps]
     tracked = [plan.cell for plan in planned if plan.steps and "uri" in plan.cell.cfg["tracking"]]
     copies = [history.bytes(work(parts[cell.signature], LAST)) for cell in tracked]
+    if not cells:
+        raise config.ConfigError(config.NO_CELL)
     folder = Path(cells[0].cfg["store"])
     return Plan(
         cells=tuple(planned),

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from rdx import config, grids, stages
 from rdx.config import ConfigError, expand, split
 from rdx.config.composing import cell_of, composing
+from rdx.plan.plans import plan
 
 # the others have the same forms of grid, and take long
 SPECS = ("paper_depth", "demo")
@@ -181,7 +182,6 @@ NO_FACTORS = [
     ({"loss": ["lce"], "zip": [{"loss": ["kl"]}]}, ["spec.grid: loss is given twice"]),
     ({"los": ["lce"]}, ["los", "'loss'"]),
     ({"loss": ["lcee"]}, ["lcee"]),
-    ([], ["spec.grid: must be"]),
 ]
 
 
@@ -189,6 +189,13 @@ NO_FACTORS = [
 def test_what_is_no_grid_of_factors_is_refused_by_name(spec, node, named):
     spec(**node)
     check_refused(["+experiments=demo"], named)
+
+
+def test_a_grid_without_a_cell_is_of_imported_runs(spec):
+    spec()
+    assert split(["+experiments=demo"]) == ([], [])
+    with pytest.raises(ConfigError, match="spec.grid"):
+        plan(["+experiments=demo"])
 
 
 # --- what is refused ---
