@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from rdx import late
-from rdx.assets import Model, check_model
+from rdx.assets import Model
 from rdx.collection import Collection
 from rdx.declared import PRECISION, SCHEDULES, Positive, one_of, settings
-from rdx.precision import AUTO, chosen
+from rdx.precision import AUTO
 from rdx.rankings import Scale
 from rdx.teachers import pointwise
 
@@ -31,7 +31,7 @@ CHUNK = 16  # batches of passages between two writes
 
 
 @settings(frozen=True)
-class CrossEncoder:
+class CrossEncoder(pointwise.Settings):
     """The scores of a trained cross-encoder, as they are: its logits.
 
     Parameters
@@ -62,17 +62,6 @@ class CrossEncoder:
     device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
     scale: Scale = "none"
-
-    ranks_unseen = True
-    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
-
-    def __post_init__(self) -> None:
-        """Choose the precision."""
-        object.__setattr__(self, "precision", chosen(self.precision, self.device))
-
-    def check(self) -> None:
-        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
-        check_model(self.model, self.revision)
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate.

@@ -6,7 +6,6 @@ and values of passage and instruction serve all of them (`_Scorer`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -14,10 +13,10 @@ import pandas as pd
 from pydantic import AfterValidator
 
 from rdx import late, rankings
-from rdx.assets import Model, check_model
+from rdx.assets import Model
 from rdx.collection import Collection
 from rdx.declared import PRECISION, SCHEDULES, DecidedBy, Positive, Share, one_of, settings
-from rdx.precision import AUTO, chosen
+from rdx.precision import AUTO
 from rdx.teachers import pointwise
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def _asks(prompt: str) -> str:
 
 
 @settings(frozen=True)
-class QueryLikelihood:
+class QueryLikelihood(pointwise.Settings):
     """Mean log p(query token | passage) under a causal LM, after Sachan et al. (EMNLP 2022).
 
     The LM reads the passage and an instruction, and scores the query's tokens; no label is used.
@@ -95,17 +94,7 @@ class QueryLikelihood:
     device: Annotated[str, SCHEDULES] = "auto"
     revision: str | None = None
 
-    ranks_unseen = True
     engines: ClassVar[tuple[str, ...]] = ("gguf",)
-    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
-
-    def __post_init__(self) -> None:
-        """Choose the precision."""
-        object.__setattr__(self, "precision", chosen(self.precision, self.device))
-
-    def check(self) -> None:
-        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
-        check_model(self.model, self.revision)
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate, and rank by the interpolated score.

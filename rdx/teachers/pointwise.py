@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from rdx import rankings
+from rdx.assets import check_model
 from rdx.bars import bar
 from rdx.collection import Collection
+from rdx.precision import chosen
 from rdx.teachers.tables import as_teacher_ranking
 from rdx.text import counted
 
@@ -28,6 +30,27 @@ LEDGER = "scores.jsonl"
 
 Asked = tuple[str, list[str]]  # a passage, and the queries that it is to be scored for
 Value = TypeVar("Value")
+
+
+class Settings:
+    """What the settings of teachers with a model in this process have in common."""
+
+    if TYPE_CHECKING:  # fields of each teacher
+        model: str
+        revision: str | None
+        precision: str
+        device: str
+
+    ranks_unseen = True
+    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
+
+    def __post_init__(self) -> None:
+        """Choose the precision."""
+        object.__setattr__(self, "precision", chosen(self.precision, self.device))
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
+        check_model(self.model, self.revision)
 
 
 class Scorer(Protocol):

@@ -12,10 +12,10 @@ import pandas as pd
 from annotated_types import MinLen
 
 from rdx import late
-from rdx.assets import Model, check_model
+from rdx.assets import Model
 from rdx.collection import Collection
 from rdx.declared import PRECISION, SCHEDULES, Group, Positive, Texts, one_of, settings
-from rdx.precision import AUTO, chosen
+from rdx.precision import AUTO
 from rdx.rankings import Scale
 from rdx.teachers import pointwise
 
@@ -73,7 +73,7 @@ class Form:
 
 
 @settings(frozen=True)
-class YesNo:
+class YesNo(pointwise.Settings):
     """A language model says whether a passage answers a query; how surely is the score.
 
     monoT5 (Nogueira et al., Findings of EMNLP 2020), Qwen3-Reranker, mxbai-rerank-v2, and whatever
@@ -110,17 +110,7 @@ class YesNo:
     revision: str | None = None
     scale: Scale = "none"
 
-    ranks_unseen = True
     engines: ClassVar[tuple[str, ...]] = ("gguf",)
-    gives: ClassVar[Mapping[str, Mapping[str, str]]] = {"scores": {}}
-
-    def __post_init__(self) -> None:
-        """Choose the precision."""
-        object.__setattr__(self, "precision", chosen(self.precision, self.device))
-
-    def check(self) -> None:
-        """Raise FileNotFoundError or ValueError if the model is none that could be loaded."""
-        check_model(self.model, self.revision)
 
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate.
