@@ -1,6 +1,6 @@
 """Random faults in a grid of real cells: each result is that of an undisturbed grid, to the byte.
 
-python -m pytest tests/chaos -m slow -s     # prints the table of docs/robustness.md
+python -m pytest tests/chaos -m slow -s     # prints the counts of docs/robustness.md
 """
 
 import json
