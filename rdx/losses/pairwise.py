@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rdx import late
@@ -25,7 +24,7 @@ else:
 
 
 WEIGHTS = ("none", "reciprocal_sum", "reciprocal", "score_difference", "student_rank")
-PAIRS = ("all", "best")
+Pairs = Annotated[str, one_of("all", "best")]
 
 
 @settings(frozen=True)
@@ -95,11 +94,10 @@ class RankNet(Mean):
         return 1 / (place.unsqueeze(2) + place.unsqueeze(1))
 
 
-@settings(frozen=True)
 class _Chosen(Mean):
     """A loss of pairs: "all" that the teacher orders, or the "best" passages with all others."""
 
-    pairs: Annotated[str, one_of(*PAIRS)] = field(default="all", kw_only=True)
+    pairs: Pairs
 
     def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
         pairs = ordered_pairs(ranks, mask)
@@ -136,6 +134,7 @@ class Hinge(_Chosen):
     """
 
     margin: Above0 = 1.0
+    pairs: Pairs = "all"
 
     needs: ClassVar[str] = "ranks"
 
@@ -256,6 +255,7 @@ class MarginMSE(_Chosen):
     """
 
     teacher_temperature: Above0 = 1.0
+    pairs: Pairs = "all"
 
     needs: ClassVar[str] = "scores"
 
