@@ -30,7 +30,7 @@ from rdx.job import Parts
 from rdx.stages import LAST, STAGES, TEACH, Step, steps
 from rdx.store import MANIFEST, NotFound, Unreadable
 from rdx.store import grids as records
-from rdx.store.grids import all_grids, read_grid
+from rdx.store.grids import all_grids, newest
 from rdx.store.locks import lives, note_of, read_note
 from rdx.text import counted
 
@@ -293,20 +293,16 @@ def find(root: Path, name: str = "") -> Grid | GridCell:
     """
     grids, unreadable = all_grids(root, name)
     if not name or unreadable or any(grid.grid.startswith(name) for grid in grids):
-        return read_grid(root, name)
+        return newest(root, name, grids, unreadable)
     cells = {cell.signature: cell for grid in grids for cell in grid.cells}
     notes, _ = all_begun(root)
     cells = {note.cell.signature: note.cell for stage, note in notes if stage == LAST.stage} | cells
     places = [root / LAST.stage, root / "import"]
     for folder in (folder for place in places for folder in store.results(place)):
         cells.setdefault(folder.name, GridCell((), folder.name))
-    same = [cell for key, cell in cells.items() if key.startswith(name)]
-    if len(same) == 1:
-        return same[0]
+    if cell := store.begin_so(name, cells.values(), key=lambda cell: cell.signature):
+        return cell
     ids = [grid.grid for grid in grids]
-    if same:
-        some = ", ".join(sorted(cell.signature for cell in same)[:8])
-        raise NotFound(f"{name!r} is the beginning of {len(same)} cells: {some}; give more of it")
     begins = [known[: len(name)] for known in (*ids, *cells)]
     known = [*sorted(ids), *sorted(cells)]
     raise NotFound(

@@ -17,6 +17,17 @@ from rdx.fetching import data
 from rdx.plan.command import plan
 
 
+def _released(of: str, licence: str, thing: str) -> Parser:
+    """What of a store is released, where to, and under which name and licence."""
+    parser = Parser(add_help=False)
+    parser.add_argument("signature", help=f"{of}, or an unambiguous beginning of it")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--store", type=Path, default=Path("store"), help="where it lies")
+    parser.add_argument("--licence", help=licence)
+    parser.add_argument("--name", help=f"of the {thing} on its card; default: the folder's")
+    return parser
+
+
 def export(arguments: Sequence[str]) -> None:
     """Release a finished cell: weights that other libraries load, and a model card; or labels."""
     if arguments and arguments[0] == "labels":
@@ -26,12 +37,8 @@ def export(arguments: Sequence[str]) -> None:
         prog="python -m rdx export",
         description="Write the weights of a finished cell, a model card and its configuration. "
         "`export labels` writes what its teacher gave it.",
+        parents=[_released("of the cell", "of the weights, e.g. apache-2.0", "model")],
     )
-    parser.add_argument("signature", help="of the cell, or an unambiguous beginning of it")
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--store", type=Path, default=Path("store"), help="where the cell is")
-    parser.add_argument("--licence", help="of the weights, e.g. apache-2.0")
-    parser.add_argument("--name", help="of the model on its card; default: the folder's")
     parser.add_argument(
         "--form",
         default="transformers",
@@ -53,12 +60,14 @@ def _export_labels(arguments: Sequence[str]) -> None:
         prog="python -m rdx export labels",
         description="Write the training lists of a finished cell as its teacher ordered them, or a "
         "whole teacher ranking: TREC run, parquet, audit, Croissant, card.",
+        parents=[
+            _released(
+                "of the cell, or of the teacher ranking (stage teach)",
+                "of the labels, e.g. cc-by-4.0",
+                "data set",
+            )
+        ],
     )
-    parser.add_argument("signature", help="of the cell, or of the teacher ranking (stage teach)")
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--store", type=Path, default=Path("store"), help="where the labels are")
-    parser.add_argument("--licence", help="of the labels, e.g. cc-by-4.0")
-    parser.add_argument("--name", help="of the data set on its card; default: the folder's")
     parser.add_argument(
         "--without-texts", action="store_true", help="ids instead of queries and passages"
     )

@@ -15,6 +15,7 @@ from rdx.artifacts import DESCRIPTION
 from rdx.export.cells import AS_TRAINED, ExportError
 from rdx.export.lightning import nameless, write_lightning
 from rdx.students import CrossEncoder, Student, making
+from rdx.students.folders import LIGHTNING
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
 from rdx.students.settings import CLASSIFIERS
 from rdx.students.tokenising import load_tokenizer
@@ -75,7 +76,7 @@ def read(folder: Path) -> CrossEncoder:
         raise ExportError(
             f"{folder}: no student that python -m rdx export SIGNATURE FOLDER wrote ({error})"
         ) from error
-    if kind == "mono":
+    if kind in LIGHTNING:
         raise ExportError(f"{folder}: in the form of lightning_ir; export it without --form")
     settings: Student = config.build(known | AS_TRAINED, f"{description}: student")
     student = making.whole(settings, folder, str(folder))

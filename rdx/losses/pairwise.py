@@ -24,7 +24,7 @@ else:
 
 
 WEIGHTS = ("none", "reciprocal_sum", "reciprocal", "score_difference", "student_rank")
-PAIRS = ("all", "best")
+Pairs = Annotated[str, one_of("all", "best")]
 
 
 @settings(frozen=True)
@@ -94,8 +94,19 @@ class RankNet(Mean):
         return 1 / (place.unsqueeze(2) + place.unsqueeze(1))
 
 
+class _Chosen(Mean):
+    """A loss of pairs: "all" that the teacher orders, or the "best" passages with all others."""
+
+    pairs: Pairs
+
+    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
+        pairs = ordered_pairs(ranks, mask)
+        # of the best, nobody is before i
+        return pairs if self.pairs == "all" else pairs & ~pairs.any(1).unsqueeze(2)
+
+
 @settings(frozen=True)
-class Hinge(Mean):
+class Hinge(_Chosen):
     r"""Hinge loss: of every pair that the teacher orders, the better one shall lead by a margin.
 
     ``mean over pairs with teacher_rank_i < teacher_rank_j of max(0, margin - (s_i - s_j))``
@@ -123,15 +134,12 @@ class Hinge(Mean):
     """
 
     margin: Above0 = 1.0
-    pairs: Annotated[str, one_of(*PAIRS)] = "all"
+    pairs: Pairs = "all"
 
     needs: ClassVar[str] = "ranks"
 
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         return (self.margin - (scores.unsqueeze(2) - scores.unsqueeze(1))).relu()  # [B, N, N]
-
-    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
-        return _chosen(self.pairs, ranks, mask)
 
 
 @settings(frozen=True)
@@ -217,7 +225,7 @@ class LambdaRank(Mean):
 
 
 @settings(frozen=True)
-class MarginMSE(Mean):
+class MarginMSE(_Chosen):
     r"""Margin-MSE: the student's score differences shall be the teacher's.
 
     ``mean over pairs with teacher_rank_i < teacher_rank_j of ((s_i - s_j) - (t_i - t_j) / T)^2``
@@ -247,7 +255,7 @@ class MarginMSE(Mean):
     """
 
     teacher_temperature: Above0 = 1.0
-    pairs: Annotated[str, one_of(*PAIRS)] = "all"
+    pairs: Pairs = "all"
 
     needs: ClassVar[str] = "scores"
 
@@ -255,15 +263,6 @@ class MarginMSE(Mean):
         # the difference of margins is that of errors
         error = scores - teacher / self.teacher_temperature
         return (error.unsqueeze(2) - error.unsqueeze(1)) ** 2
-
-    def _counted(self, ranks: Tensor, mask: Tensor) -> Tensor:
-        return _chosen(self.pairs, ranks, mask)
-
-
-def _chosen(which: str, ranks: Tensor, mask: Tensor) -> Tensor:
-    """[B, N, N]: all ordered pairs, or those of the best rank with the rest."""
-    pairs = ordered_pairs(ranks, mask)
-    return pairs if which == "all" else pairs & ~pairs.any(1).unsqueeze(2)  # nobody is before i
 
 
 def _positions(scores: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:

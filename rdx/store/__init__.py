@@ -9,10 +9,11 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -20,6 +21,8 @@ from rdx import facts
 from rdx.facts import Device, FactsError, Manifest, Record
 from rdx.faults import Mendable
 from rdx.store.locks import Lock
+
+Thing = TypeVar("Thing")
 
 MANIFEST = "manifest.json"
 PARTIAL, OLD = ".partial", ".old"  # of a result that is being made; that was set aside
@@ -203,26 +206,38 @@ def whole(beginning: str, *roots: Path) -> Path:
     Unreadable
         If this user may not look.
     """
-    found = [path for root in roots for path in entries(root)]
-    same = [path for path in found if path.name.startswith(beginning)]
-    known = [path for path in same if _whole(path)]
-    if not beginning or len(known) > 1:
-        raise NotFound(
-            f"{beginning!r} is the beginning of {len(known)} signatures: {_some(known)}; "
-            "give more of it"
-        )
-    if known:
-        return known[0]
-    if same:  # SIGNATURE.partial
-        raise NotFound(
-            f"{same[0].name.split('.')[0]} is not finished: run its command again, it goes on from "
-            "where it was stopped"
-        )
-    finished = [path for path in found if _whole(path)]
+    folders = [path for root in roots for path in entries(root)]
+    finished = [path for path in folders if _whole(path)]
+    if same := begin_so(beginning, finished, key=lambda path: path.name):
+        return same
+    for path in folders:  # SIGNATURE.partial
+        if path.name.startswith(beginning):
+            raise NotFound(
+                f"{path.name.split('.')[0]} is not finished: run its command again, it goes on "
+                "from where it was stopped"
+            )
     raise NotFound(
         f"nothing finished in {' or '.join(map(str, roots))} has a signature that begins with "
-        f"{beginning!r}; there are {len(finished)}{': ' if finished else ''}{_some(finished)}"
+        f"{beginning!r}; there are {len(finished)}{': ' if finished else ''}"
+        f"{_some([path.name for path in finished])}"
     )
+
+
+def begin_so(beginning: str, known: Iterable[Thing], key: Callable[[Thing], str]) -> Thing | None:
+    """The one of some things whose signature begins so; None if there is none.
+
+    Raises
+    ------
+    NotFound
+        If there are several.
+    """
+    same = {key(thing): thing for thing in known if key(thing).startswith(beginning)}
+    if not beginning or len(same) > 1:
+        raise NotFound(
+            f"{beginning!r} is the beginning of {len(same)} signatures: {_some(sorted(same))}; "
+            "give more of it"
+        )
+    return next(iter(same.values()), None)
 
 
 def results(root: Path) -> list[Path]:
@@ -257,9 +272,8 @@ def entries(root: Path) -> list[Path]:
         raise Unreadable(error.filename or root, error) from error
 
 
-def _some(folders: list[Path]) -> str:
-    names = [folder.name for folder in folders[:8]]
-    return ", ".join(names) + (", ..." if len(folders) > 8 else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def damage(folder: Path) -> str:

@@ -29,7 +29,11 @@ def read_grid(root: Path, name: str = "") -> Grid:
     Unreadable
         If it cannot be read; of several, one that can be read is taken, with a warning.
     """
-    grids, unreadable = all_grids(root, name)
+    return newest(root, name, *all_grids(root, name))
+
+
+def newest(root: Path, name: str, grids: list[Grid], unreadable: list[Unreadable]) -> Grid:
+    """As `read_grid`, of what `all_grids` read."""
     matching = [grid for grid in grids if grid.grid.startswith(name)]
     for error in unreadable:
         if not matching:

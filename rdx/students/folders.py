@@ -13,7 +13,8 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # The model_type of what `rdx.export` writes: of students that Transformers has no class for, and in
 # the form of Lightning IR.
 PACKED = "rdx_cross_encoder"
-EXPORTED = (PACKED, "mono")
+LIGHTNING = ("mono", "set-encoder")
+EXPORTED = (PACKED, *LIGHTNING)
 INDEXES = ("*.safetensors.index.json", "pytorch_model*.bin.index.json")
 
 

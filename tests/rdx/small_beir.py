@@ -1,20 +1,12 @@
-"""SciFact of BEIR and of NanoBEIR in small, in the very files and with the code of ir_datasets.
+"""SciFact of BEIR and of NanoBEIR in small, in the very files and with the code of ir_datasets."""
 
-    python small_beir.py FOLDER --url ADDRESS ARGUMENT...
-
-writes the downloads into FOLDER, tells ir_datasets' own descriptions of them their sums, sizes and
-numbers of records, and to find them at ADDRESS/NAME, and then runs `python -m rdx ARGUMENT...`.
-IR_DATASETS_HOME must be set.
-"""
-
-import hashlib
 import json
-import sys
 import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from small_downloads import main
 
 WORDS = "amber basil cedar delta ember fjord grove heron inlet jetty kelp lotus".split()
 BEIR, NANO = "beir/scifact/test", "nano-beir/scifact"
@@ -32,7 +24,6 @@ def records(size: int) -> list[dict[str, str]]:
 
 def write(folder: Path) -> None:
     """The downloads: an archive of BEIR, and three tables of NanoBEIR."""
-    folder.mkdir()
     passages = records(24)
     with zipfile.ZipFile(folder / "beir.zip", "w") as archive:
         # the training queries are in the file of queries, too
@@ -47,42 +38,10 @@ def write(folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows), folder / f"nano.{part}.parquet")
 
 
-def tell(folder: Path, address: str) -> None:
-    """Give ir_datasets the facts of the small files instead of those of the real ones."""
-    from rdx.data import catalogue, sources  # before ir_datasets, as rdx does it
-    from ir_datasets.util import metadata  # isort: skip
-
-    known = metadata.default_metadata_provider.get_metadata
-    metadata.default_metadata_provider.get_metadata = lambda one, part: (
-        {"count": COUNTS[one].get(getattr(part, "value", part))}
-        if one in COUNTS
-        else known(one, part)
-    )
-    for dataset_id in COUNTS:
-        dataset = catalogue.load(dataset_id)
-        for part in sources.PARTS:
-            name = "beir.zip" if dataset_id == BEIR else f"nano.{part}.parquet"
-            for thing in sources.components(dataset, part):
-                if type(thing).__name__ == "Download":
-                    data = (folder / name).read_bytes()
-                    thing.expected_md5 = hashlib.md5(data).hexdigest()
-                    thing._size_hint = len(data)
-                    for mirror in thing.mirrors:
-                        if hasattr(mirror, "url"):
-                            mirror.url = f"{address}/{name}"
-
-
-def main() -> None:
-    """Write the files, tell ir_datasets, run rdx."""
-    folder = Path(sys.argv[1])
-    if not folder.exists():
-        write(folder)
-    tell(folder, sys.argv[3])
-    sys.argv[1:] = sys.argv[4:]
-    from rdx.__main__ import program
-
-    program()
+def name_of(dataset_id: str, part: str, url: str) -> str:
+    """The small file of a part."""
+    return "beir.zip" if dataset_id == BEIR else f"nano.{part}.parquet"
 
 
 if __name__ == "__main__":
-    main()
+    main(write, COUNTS, name_of)

@@ -1,22 +1,17 @@
-"""MS MARCO in small, in the very files and with the very code of ir_datasets; no network.
+"""MS MARCO in small, in the very files and with the very code of ir_datasets; no network."""
 
-    python small_msmarco.py FOLDER [--url ADDRESS] ARGUMENT...
-
-writes the archives into FOLDER (if they are not there), tells ir_datasets' own description of
-`msmarco-passage` their sums, sizes and numbers of records, and to find them at ADDRESS/NAME, and
-then runs `python -m rdx ARGUMENT...`. IR_DATASETS_HOME must be set.
-"""
-
-import hashlib
 import io
 import os
-import sys
 import tarfile
 from pathlib import Path
+
+from small_downloads import main
 
 WORDS = "amber basil cedar delta ember fjord grove heron inlet jetty kelp lotus maple".split()
 PASSAGES, QUERIES = 60, 30
 ID = "msmarco-passage/train/judged"
+TOO_MANY = int(os.environ.get("TOO_MANY", "0"))  # passages that are told, and are not there
+COUNTS = {"docs": PASSAGES + TOO_MANY, "queries": QUERIES, "qrels": QUERIES}
 
 
 def files() -> dict[str, bytes]:
@@ -47,44 +42,16 @@ def _tar(members: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
-def tell(folder: Path, address: str, passages: int = PASSAGES, queries: int = QUERIES) -> None:
-    """Give ir_datasets the facts of the small files instead of those of the real ones."""
-    from rdx.data import catalogue, sources  # before ir_datasets, as rdx does it
-    from ir_datasets.util import metadata  # isort: skip
-
-    dataset = catalogue.load(ID)
-    known = metadata.default_metadata_provider.get_metadata
-    counts = {"docs": passages, "queries": queries, "qrels": queries}
-    counts["docs"] += int(os.environ.get("TOO_MANY", "0"))
-    metadata.default_metadata_provider.get_metadata = lambda one, part: (
-        {"count": counts.get(getattr(part, "value", part))} if one == ID else known(one, part)
-    )
-    for part in sources.PARTS:
-        for thing in sources.components(dataset, part):
-            if type(thing).__name__ == "Download":
-                name = next(m.url for m in thing.mirrors if hasattr(m, "url")).rpartition("/")[2]
-                data = (folder / name).read_bytes()
-                thing.expected_md5 = hashlib.md5(data).hexdigest()
-                thing._size_hint = len(data)
-                for mirror in thing.mirrors:
-                    if hasattr(mirror, "url"):
-                        mirror.url = f"{address}/{name}"
+def write(folder: Path) -> None:
+    """The downloads."""
+    for name, data in files().items():
+        (folder / name).write_bytes(data)
 
 
-def main() -> None:
-    """Write the files, tell ir_datasets, run rdx."""
-    folder = Path(sys.argv[1])
-    address = sys.argv[3]
-    if not folder.exists():
-        folder.mkdir()
-        for name, data in files().items():
-            (folder / name).write_bytes(data)
-    tell(folder, address)
-    sys.argv[1:] = sys.argv[4:]
-    from rdx.__main__ import program
-
-    program()
+def name_of(dataset_id: str, part: str, url: str) -> str:
+    """The small file has the name of the real one."""
+    return url.rpartition("/")[2]
 
 
 if __name__ == "__main__":
-    main()
+    main(write, {ID: COUNTS}, name_of)

@@ -38,6 +38,7 @@ from rdx.export.card import card, citation
 from rdx.public import public
 from rdx.store import Unreadable
 from rdx.students import Student
+from rdx.students.folders import check_folder
 from rdx.teachers.audit import audit
 from tests import records
 from tests.rdx import tiny
@@ -605,6 +606,10 @@ def test_the_form_of_lightning_ir_has_a_set_encoder(tmp_path):
     token = AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("[INT]")
     table = load_file(out / "model.safetensors")["electra.embeddings.word_embeddings.weight"]
     assert token == len(table) - 1 == described["vocab_size"] - 1
+    with pytest.raises(ExportError, match="--form"):
+        read(out)
+    with pytest.raises(ValueError, match="^start=x: .*signature of its cell"):
+        check_folder(out, "start=x", "linear", "int_token")
 
 
 def test_only_a_student_of_rdx_is_read_back(tmp_path):

@@ -333,7 +333,7 @@ def test_cells_and_grids_are_found_by_a_beginning(root):
     assert progress.find(root, "c2").signature == "c2"
     assert progress.find(root, "c3").overrides == ("seed=c3",)  # of the grid, and waits
     assert progress.find(root, "b").overrides == ("seed=9",)
-    with pytest.raises(ValueError, match="3 cells: c1, c2, c3"):
+    with pytest.raises(ValueError, match="3 signatures: c1, c2, c3"):
         progress.find(root, "c")
     launch(root, "grid-1")
     with pytest.raises(ValueError, match="did you mean 'grid'"):
