@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from analysis.nodes import SpecError
 from analysis.spec import Spec, parse
+from rdx.arguments import near
 from rdx.config import Cell, cells, load_spec, varied
 
 
@@ -42,11 +43,16 @@ def against(spec: Spec, members: Sequence[Cell]) -> None:
         collections = dict.fromkeys(c for node in evaluations for c in _collections(node))
         named = (*spec.collections, *(c for mean in spec.means for c in mean.of))
         _known(named, collections, f"{where}: collections")
+    varying = [key for key in varied(members) if key != "seed"]
+    told = f"what varies: {', '.join(varying)}"
     for factor in spec.factors:
+        hint = near(factor, varying)
         if not all(cell.has(factor) for cell in members):
-            raise SpecError(f"{where}: factors: {factor!r} is no group or key of every cell")
+            raise SpecError(f"{where}: factors: {factor}: no key of every cell; {told}{hint}")
+        if len(members) > 1 and len({cell.level(factor) for cell in members}) == 1:
+            raise SpecError(f"{where}: factors: {factor} is the same in all cells; {told}{hint}")
     if spec.x is not None and not any(cell.has(spec.x) for cell in members):
-        raise SpecError(f"{where}: x: {spec.x!r} is no key of a cell")
+        raise SpecError(f"{where}: x: {spec.x}: no key of a cell; {told}{near(spec.x, varying)}")
 
 
 def _collections(evaluation: dict[str, object]) -> list[str]:

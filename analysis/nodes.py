@@ -31,6 +31,14 @@ def names(node: Any) -> tuple[str, ...]:
     return tuple(map(str, node))
 
 
+def plain_names(node: Any, where: str) -> tuple[str, ...]:
+    """Names without commas, such as keys and measures: one, or a list of them."""
+    found = names(node)
+    for name in found:
+        refuse("," in name, f"{where}: {name!r} is one name; a list is written [{name}]")
+    return found
+
+
 def number(node: Any, where: str) -> float | None:
     """A finite number, or None."""
     if node is None:
@@ -60,5 +68,6 @@ def choice(node: Node, key: str, valid: Sequence[str], where: str) -> str:
 def one_of(value: str, valid: Sequence[str], where: str) -> str:
     """The value, if it is one of the valid ones."""
     hint = near(value, valid)
-    refuse(value not in valid, f"{where} {value!r} is not one of: {', '.join(valid)}{hint}")
+    between = "; " if any("," in name for name in valid) else ", "
+    refuse(value not in valid, f"{where} {value!r} is not one of: {between.join(valid)}{hint}")
     return value

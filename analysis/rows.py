@@ -4,6 +4,7 @@
     rows:
       - {name: First stage, system: first_stage}
       - {by: [sampler, loss], levels: {depth.k: 10}, names: {bm25: BM25}}
+      - {by: [loss], system: teacher, name: "Teacher of {loss}"}
       - {name: RankNet, levels: {loss: ranknet}}
       - {name: Large, grid: large}            # the cells of a named sub-grid
 
@@ -13,17 +14,16 @@ baselines or comparisons, levels may stand in place of names.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from analysis.nodes import Node, SpecError, known_keys, names, one_of, refuse
-from rdx import folders
+from analysis.nodes import Node, SpecError, known_keys, names, one_of, plain_names, refuse
+from analysis.row_names import GRID, PATTERNS, filled, labels_of, told, words_of
 from rdx.arguments import near
 from rdx.config import Cell, varied
-from rdx.grids import key_of, text
+from rdx.grids import text
 
 SYSTEMS = ("first_stage", "teacher", "oracle", "student", "student+first_stage")
 # An imported run is a system too: "run:" and the name that it was imported under.
@@ -31,11 +31,8 @@ IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
 TRAINED = ("student", "student+first_stage")
-GRID = "grid"  # the factor whose levels are the names of sub-grids
-# What the names of rows by factors end in.
-ENDING = {"student": "", "student+first_stage": " + first stage", "teacher": " (teacher)"}
 ROW_KEYS = ("name", "system", "levels", GRID, "competes", "test", "imports")
-BY_KEYS = ("by", "system", "levels", GRID, "names", "competes", "test")
+BY_KEYS = ("by", "system", "levels", GRID, "name", "names", "competes", "test")
 
 Levels = Mapping[str, tuple[str, ...]]
 
@@ -163,8 +160,8 @@ def _by(node: Node, cells: Sequence[Cell], where: str) -> Iterator[Row]:
     """A row for every combination of levels that cells have, in the order of the cells."""
     where = f"{where}: rows by factors"
     known_keys(node, BY_KEYS, where)
-    factors = names(node["by"])
-    system = one_of(str(node.get("system", "student")), tuple(ENDING), f"{where}: system")
+    factors = plain_names(node["by"], f"{where}: by")
+    system = one_of(str(node.get("system", "student")), tuple(PATTERNS), f"{where}: system")
     refuse("seed" in factors, f"{where}: seeds are averaged in a row; leave seed out of `by`")
     for factor in factors:
         _known_factor(factor, cells, where)
@@ -175,53 +172,19 @@ def _by(node: Node, cells: Sequence[Cell], where: str) -> Iterator[Row]:
         if all(level_of(cell, factor) in levels for factor, levels in only.items()):
             points.setdefault(tuple(level_of(cell, factor) for factor in factors), cell)
     refuse(not points, f"{where}: no cell that is possible has such levels")
-    told = _told(factors, points, node.get("names") or {}, where)
-    for point, name in zip(points, told, strict=True):
+    words = words_of(factors, points)
+    labels = labels_of(node.get("names"), tuple(words.values()), where)
+    pattern = str(node.get("name", PATTERNS[system]))
+    for point, name in zip(points, told(factors, points, words, labels), strict=True):
+        levels = dict(zip(factors, point, strict=True))
+        plain = {f: labels.get(words.get((f, level), ""), level) for f, level in levels.items()}
         yield Row(
-            name=name + ENDING[system],
+            name=filled(pattern, {"": name} | plain, where),
             system=system,
-            levels=only | {factor: (level,) for factor, level in zip(factors, point, strict=True)},
+            levels=only | {factor: (level,) for factor, level in levels.items()},
             competes=bool(node.get("competes", system not in REFERENCES)),
             test=bool(node.get("test", True)),
         )
-
-
-def _told(
-    factors: Sequence[str], points: Mapping[tuple[str, ...], Cell], names: Node, where: str
-) -> list[str]:
-    """Names of rows, from the levels that tell them apart and that their command lines give.
-
-    An option of a group stands for itself, unless it is "none" or another factor has it too; all
-    else is KEY=LEVEL. Where what command lines give does not tell rows apart, all levels are told.
-    """
-    columns = dict(zip(factors, map(dict.fromkeys, zip(*points, strict=True)), strict=True))
-    telling = {factor: tuple(levels) for factor, levels in columns.items() if len(levels) > 1}
-    owners = Counter(level for levels in telling.values() for level in levels)
-
-    def word(factor: str, level: str) -> str:
-        if level == "":
-            return f"no {factor}"
-        plain = factor == GRID or folders.is_group(factor.replace(".", "/"))
-        return level if plain and level != "none" and owners[level] == 1 else f"{factor}={level}"
-
-    words = {(f, level): word(f, level) for f, levels in telling.items() for level in levels}
-    labels = {str(key): str(label) for key, label in names.items()}
-    for label in labels:
-        one_of(label, tuple(words.values()), f"{where}: names:")
-    rows = [dict(zip(factors, point, strict=True)) for point in points]
-    full = [[(f, levels[f]) for f in telling] for levels in rows]
-    given = [{_spelt(key_of(o)) for o in cell.overrides} | {GRID} for cell in points.values()]
-    short = [[p for p in pairs if _spelt(p[0]) in g] for pairs, g in zip(full, given, strict=True)]
-    apart = all(short) and len(set(map(tuple, short))) == len(short)
-    return [
-        ", ".join(labels.get(words[pair], words[pair]) for pair in pairs) or "student"
-        for pairs in (short if apart else full)
-    ]
-
-
-def _spelt(key: str) -> str:
-    """A key in one of its spellings: "depth/lists" and "depth.lists" are one."""
-    return key.rpartition("@")[2].replace("/", ".")
 
 
 def _levels(node: Any, cells: Sequence[Cell], where: str) -> dict[str, tuple[str, ...]]:
@@ -285,12 +248,15 @@ def chosen(node: Any, rows: Sequence[Row], where: str) -> tuple[str, ...]:
     return (name,)
 
 
-def pairs(nodes: Iterable[Any], rows: Sequence[Row], where: str) -> tuple[tuple[str, str], ...]:
+def pairs(nodes: Any, rows: Sequence[Row], where: str) -> tuple[tuple[str, str], ...]:
     """The pairs of rows that `comparisons` mean, first minus second, each once.
 
-    ``[A, B]``: two names; or two sets of levels, where every row with the first is compared with
-    the row that has the second in place of its own. A word: the simple effects of a factor, every
-    two rows that differ in it alone, the later level minus the earlier.
+    Parameters
+    ----------
+    nodes
+        A list of ``[A, B]``: two names; or two sets of levels, where every row with the first is
+        compared with the row that has the second in place of its own. And of factors, or one: its
+        simple effects, every two rows that differ in it alone, the later level minus the earlier.
 
     Raises
     ------
@@ -298,7 +264,7 @@ def pairs(nodes: Iterable[Any], rows: Sequence[Row], where: str) -> tuple[tuple[
         If there are no such rows.
     """
     found: list[tuple[str, str]] = []
-    for node in nodes:
+    for node in nodes if isinstance(nodes, list | tuple) else names(nodes):
         if isinstance(node, str):
             found += _simple_effects(node, rows, where)
             continue
@@ -369,7 +335,7 @@ def _moved(first: Node, second: Node, rows: Sequence[Row], where: str) -> Iterat
 def _simple_effects(factor: str, rows: Sequence[Row], where: str) -> Iterator[tuple[str, str]]:
     """Every two rows of one system that differ in one factor alone."""
     factors = list(dict.fromkeys(f for row in rows if row.trained for f in row.levels))
-    one_of(factor, factors, f"{where}: factor")
+    one_of(factor, factors, f"{where}: neither [row, row] nor [levels, levels], and as a factor")
     none = True
     for earlier, later in combinations([row for row in rows if row.trained], 2):
         differing = {

@@ -17,6 +17,7 @@ from analysis.nodes import (
     needed,
     number,
     one_of,
+    plain_names,
     refuse,
 )
 from analysis.rows import Row, chosen, pairs, rows_of
@@ -209,16 +210,17 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         raise SpecError(str(error)) from error
     rows = rows_of(node.get("rows"), grids, cells, where)
     called = [row.name for row in rows]
-    measures = tuple(str(measure) for measure in node.get("measures", ()))
+    measures = plain_names(node.get("measures"), f"{where}: measures")
     refuse(not rows or not measures, f"{where}: needs `rows` and `measures`")
-    comparisons = pairs(node.get("comparisons") or (), rows, f"{where}: comparisons")
+    comparisons = pairs(node.get("comparisons"), rows, f"{where}: comparisons")
     baselines = chosen(node.get("baseline"), rows, f"{where}: baseline")
     most = f"{where}: at most {MOST_BASELINES} baselines, since each has a mark"
     refuse(len(baselines) > MOST_BASELINES, most)
     twice = f"{where}: baseline names a row twice: {', '.join(baselines)}"
     refuse(len(set(baselines)) < len(baselines), twice)
-    alpha = float(node.get("alpha", 0.05))
-    refuse(not 0 < alpha < 1, f"{where}: alpha must lie between 0 and 1, not {alpha}")
+    alpha = number(node.get("alpha", 0.05), f"{where}: alpha")
+    if alpha is None or not 0 < alpha < 1:
+        raise SpecError(f"{where}: alpha must lie between 0 and 1, not {alpha}")
     margin = number(node.get("margin"), f"{where}: margin")
     if margin is not None:
         refuse(margin <= 0, f"{where}: margin must be above 0, in units of the measure")
@@ -226,7 +228,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
     all_pairs = node.get("all_pairs", False)
     if not isinstance(all_pairs, bool):
         raise SpecError(f"{where}: all_pairs must be true or false, not {all_pairs!r}")
-    collections = tuple(str(c) for c in node.get("collections") or ())
+    collections = plain_names(node.get("collections"), f"{where}: collections")
     means = tuple(_mean(mean, collections, f"{where}: means") for mean in node.get("means") or ())
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
     twice = f"{where}: two columns of the same name among {', '.join(columns)}"
@@ -247,7 +249,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         correction=choice(node, "correction", CORRECTIONS, where),
         all_pairs=all_pairs,
         margin=margin,
-        factors=names(node.get("factors")),
+        factors=plain_names(node.get("factors"), f"{where}: factors"),
         x=None if node.get("x") is None else str(node["x"]),
         expected=_expected(
             node.get("expected") or (), called, columns, measures, f"{where}: expected"

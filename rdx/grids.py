@@ -116,6 +116,9 @@ def _of_factors(node: Any, where: str) -> SubGrid:
         raise ValueError(f"{where}={node!r}: must be factors, {{key: [value, value]}}")
     factors = {str(k): v for k, v in node.items() if k not in ("zip", "exclude")}
     for key, levels in factors.items():
+        if isinstance(levels, Mapping) and levels and not set(levels) & set(KEYS):
+            inner = next(iter(levels))
+            raise ValueError(f"{where}.{key}: a key of a group is {key}.{inner}: [level, level]")
         if not isinstance(levels, list) or not levels or any(map(_is_override, levels)):
             raise ValueError(
                 f"{where}.{key}={levels!r}: must be a list of levels, as in loss: [ranknet, lce]; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rdx import folders
 from rdx.arguments import near
 from rdx.config.composer import composing, parsed
-from rdx.config.schema import GROUPS
+from rdx.config.schema import GROUPS, Root
 from rdx.faults import line
 from rdx.grids import key_of
 
@@ -32,15 +33,26 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
             if valid and name not in valid:
                 where = f"{parent}.{name}" if parent else name
                 return f"{where}: no such key{near(name, valid)}; valid: {valid}"
+    if defaults := _defaults(text, overrides):
+        return defaults
     absent = re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", text)
     if absent:
         group, option = absent.groups()
         options = list(folders.options(group))
         return f"{group}={option}: no such option{near(option, options)}; valid: {options}"
-    group = next((g for g in GROUPS if f"{g}=null" in overrides), None)
-    if group and "Config group override must be" in text:
-        options = list(folders.options(group))
-        return f"{group}: the name of one option is expected; valid: {options}"
+    if "Config group override must be" in text:
+        for group, _, value in (override.partition("=") for override in overrides):
+            options = list(folders.options(group)) if group in GROUPS else []
+            if options and value not in options:
+                return (
+                    f"{group}: the name of one option is expected, not {value}; valid: {options}; "
+                    f"a key of it is given as {group}.KEY"
+                )
+    unknown = re.search(r"Key '([^']+)' not in 'Root'", text)
+    if unknown and (name := _experiment(overrides)):
+        valid = [f.name for f in dataclasses.fields(Root)]
+        hint = near(unknown[1], valid)
+        return f"{folders.shown(name)}: {unknown[1]}: no such key{hint}; valid: {valid}"
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return line(error.__cause__)
     noise = ("Config search path", "Set the env", "provider=", "full_key:", "reference_type=")
@@ -55,6 +67,31 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     if error.__cause__ is not None and text.startswith("Error merging override"):
         lines.append(str(error.__cause__).strip().splitlines()[0])
     return " ".join(dict.fromkeys(lines))
+
+
+def _experiment(overrides: Sequence[str]) -> str:
+    return next((o.partition("=")[2] for o in overrides if o.startswith("+experiments=")), "")
+
+
+def _defaults(text: str, overrides: Sequence[str]) -> str:
+    """What an experiment writes wrongly in its `defaults`, and the cure; "" if nothing.
+
+    A group without a slash is looked for beside the experiment.
+    """
+    name = _experiment(overrides)
+    wrong = re.search(
+        r"Could not override '(?:experiments/)?([^'@]+)[^']*'\. No match in the defaults list"
+        r"|Could not (?:find|load) 'experiments/([^']+)'|Multiple values for ([^\s.]+)",
+        text,
+    )
+    entry = next(filter(None, wrong.groups())) if wrong else ""
+    if not name or entry in ("", name):
+        return ""
+    hint = near(entry, GROUPS) if entry not in GROUPS else ""
+    return (
+        f"{folders.shown(name)}: defaults: {entry}{hint}: an option of a group is written as "
+        "- override /GROUP: OPTION, with the slash"
+    )
 
 
 def unread(overrides: Sequence[str], error: Exception) -> str:

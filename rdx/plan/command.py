@@ -15,6 +15,7 @@ from rdx.config import ConfigError
 from rdx.faults import line
 from rdx.plan import tables, why
 from rdx.plan.evidence import assumption, queries, scores, seeds
+from rdx.plan.cautions import cautions
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as make_plan
 from rdx.plan.text import as_json, text
@@ -73,7 +74,8 @@ def plan(arguments: Sequence[str]) -> None:
         told = {"power": plans, "run": run, "table": table}
         print(json.dumps({**as_json(planned), **told}, indent=1))
     else:
-        print(f"{text(planned, options.all)}\n\n{outlook}\n")
+        warnings = [f"WARNING  {line}\n" for line in cautions([p.cell for p in planned.cells])]
+        print("\n".join([text(planned, options.all), "", outlook, "", *warnings]))
         print(f"to run it:  {run}" + (f"\nits table:  {table}" if table else ""))
 
 

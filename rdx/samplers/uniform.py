@@ -32,6 +32,7 @@ class Random:
 
     seed: Seed = 0
     positives: bool = False
+    scores = False  # they say nothing of relevance
 
     def index_of(self, corpus: JsonValue) -> JsonValue:
         """What decides the index, which is the list of the doc ids."""

@@ -64,7 +64,7 @@ def test_demo(uri, tmp_path, monkeypatch, capsys):
     for part in (
         "RankNet, shuffled teacher",
         "to run the missing cells: python -m rdx +experiments=demo",
-        "Missing cells (1 of 4): loss=adr_mse (adr_mse).",
+        "Missing cells (1 of 4): loss=adr_mse.",
         "results/demo/table.md",
         "results/demo/figure-differences.png",
     ):

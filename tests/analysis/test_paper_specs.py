@@ -108,18 +108,18 @@ def test_the_papers_tables_rest_on_18_fine_tunings():
 
 
 def test_the_tables_share_what_is_one_system():
-    def student(name, grid):
-        [found] = [cell for cell in cells(name) if cell.grid == grid]
-        return found.keys
+    def student(name, row):
+        [cell] = [cell for cell in cells(name) if spec(name).row(row).holds(cell)]
+        return cell.keys
 
-    base = student(MAIN, "dual_colbert")
-    assert base == student(LOSSES, "ranknet") == student(DEPTH, "full")
-    for name, grid in ((TIREX, "dual_colbert"), (EFFICIENCY, "base")):
-        other = student(name, grid)
+    base = student(MAIN, "Dual, RD-ColBERT")
+    assert base == student(LOSSES, "RankNet") == student(DEPTH, "10k x 100")
+    for name, row in ((TIREX, "Dual, RD-ColBERT"), (EFFICIENCY, "Base")):
+        other = student(name, row)
         shared = base.keys() & other.keys()
         assert {k for k in shared if other[k] != base[k]} == {"evaluate"}
-    assert "distill" not in student(MAIN, "stage_1")
-    assert student(MAIN, "stage_1")["prefinetune"] == base["prefinetune"]
+    assert "distill" not in student(MAIN, "Stage 1 only")
+    assert student(MAIN, "Stage 1 only")["prefinetune"] == base["prefinetune"]
     # one teacher ranking for all depths, as depth 10 is cut out of 100
     teachers = {c.keys["teach"] for c in cells(DEPTH) if c.cfg["depth"]["k"] != 100}
     assert teachers == {base["teach"]}
@@ -163,13 +163,14 @@ def test_epochs_move_steps_and_pairs_and_the_claims_say_so():
                 queries = depth["queries"] or OTHERS[cell.levels["sampler"]]
                 one = schedule(queries, 1)
                 steps = Epochs(epochs).count(one)
-                length[name, cell.grid] = (steps, epochs * queries * depth["k"])
-    assert length[MAIN, "dual_colbert"] == (939, 3_000_000)
-    assert length[MAIN, "dual_rankgpt"] == (9375, 6_000_000)
-    assert length[MAIN, "single_twolar"] == (625, 600_000)
+                [row] = [row.name for row in spec(name).rows if row.trained and row.holds(cell)]
+                length[name, row] = (steps, epochs * queries * depth["k"])
+    assert length[MAIN, "Dual, RD-ColBERT"] == (939, 3_000_000)
+    assert length[MAIN, "Dual, RankGPT data"] == (9375, 6_000_000)
+    assert length[MAIN, "Single, TWOLAR data"] == (625, 600_000)
     assert "625 to 9,375 steps" in spec(MAIN).claim
-    assert length[DEPTH, "k10"] == (939, 300_000)
-    assert length[DEPTH, "q1000"] == (96, 300_000)
+    assert length[DEPTH, "10k x 10"] == (939, 300_000)
+    assert length[DEPTH, "1k x 100"] == (96, 300_000)
     for said in ("300,000 to 3,000,000, always in 939", "300,000 pairs in 96 steps"):
         assert said in spec(DEPTH).claim
 

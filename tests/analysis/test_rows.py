@@ -101,6 +101,23 @@ def test_rows_by_hand_stand_beside_rows_by_factors():
     ]
 
 
+def test_a_name_of_rows_by_factors_may_be_put_together():
+    named = {
+        "by": BY,
+        "levels": {"loss": "ranknet", "sampler": ["bm25", "random"]},
+        "name": "{sampler} x {depth.k} ({loss})",
+        "names": {"bm25": "BM25", "depth.k=100": "a hundred"},
+    }
+    assert [row.name for row in spec(rows=named).rows] == [
+        *("random x 10 (ranknet)", "random x a hundred (ranknet)"),
+        *("BM25 x 10 (ranknet)", "BM25 x a hundred (ranknet)"),
+    ]
+    taught = {"by": ["sampler"], "levels": {"depth.k": 10}, "system": "teacher", "name": "LLM, {}"}
+    assert [row.name for row in spec(rows=taught).rows] == [
+        *("LLM, random", "LLM, bm25", "LLM, colbert")
+    ]
+
+
 def test_a_sub_grid_is_a_level_like_others():
     members = [cell(("loss=lce",), "a"), cell(("loss=ranknet",), "b")]
     found = parse(node(grid={"a": ["loss=lce"], "b": []}, rows={"by": "grid"}), members)
@@ -150,6 +167,9 @@ WRONG = [
     ({"rows": {"by": ["sampler", "seed"]}}, ["seed"]),
     ({"rows": {"by": BY, "levels": {"sampler": "bm26"}}}, ["sampler=bm26", "'bm25'"]),
     ({"rows": {"by": BY, "names": {"bm26": "BM25"}}}, ["'bm26'", "'bm25'"]),
+    ({"rows": {"by": BY, "names": ["BM25"]}}, ["names"]),
+    ({"rows": {"by": BY, "name": "{sampler}, {dept.k}"}}, ["'dept.k'", "'depth.k'"]),
+    ({"rows": {"by": BY, "name": "{sampler}"}}, ["two rows", "'random'"]),
     ({"rows": [{"name": "A", "levels": {"sampler": "random", "loss": "none", "depth.k": 100}}]},
      ["row 'A'"]),
     ({"baseline": {"sampler": "bm26"}}, ["baseline", "sampler=bm26", "'bm25'"]),

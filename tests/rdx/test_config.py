@@ -464,35 +464,35 @@ def test_sweeps_are_multiplied_out_in_order():
     assert len({cell.signature for cell in crossed}) == 4
 
 
-def test_an_experiment_is_its_sub_grids():
+def test_an_experiment_is_its_grid():
     demo = cells("demo")
-    assert [(c.grid, c.levels["loss"], c.levels["teacher"], c.cfg["seed"]) for c in demo] == [
-        ("ranknet", "ranknet", "query_likelihood", 1),
-        ("adr_mse", "adr_mse", "query_likelihood", 1),
-        ("undistilled", "none", "query_likelihood", 1),
-        ("shuffled", "ranknet", "shuffled", 1),
+    assert [(c.levels["loss"], c.levels["teacher"], c.cfg["seed"]) for c in demo] == [
+        ("none", "query_likelihood", 1),
+        ("ranknet", "query_likelihood", 1),
+        ("adr_mse", "query_likelihood", 1),
+        ("ranknet", "shuffled", 1),
     ]
-    assert demo[0].signature == one("loss=ranknet", "seed=1").signature
+    assert demo[1].signature == one("loss=ranknet", "seed=1").signature
 
 
 def test_the_command_line_narrows_an_experiment():
     narrowed = cells(["+experiments=demo", "seed=5"])
-    assert [(cell.grid, cell.cfg["seed"]) for cell in narrowed] == [
-        ("ranknet", 5), ("adr_mse", 5), ("undistilled", 5), ("shuffled", 5)
+    assert [(cell.levels["loss"], cell.cfg["seed"]) for cell in narrowed] == [
+        ("none", 5), ("ranknet", 5), ("adr_mse", 5), ("ranknet", 5)
     ]  # fmt: skip
-    assert narrowed[0].signature == one("loss=ranknet", "seed=5").signature
+    assert narrowed[1].signature == one("loss=ranknet", "seed=5").signature
     wider = expand(["+experiments=demo", "seed=5", "depth.k=5,6"])
     assert wider[:2] == [
-        ("ranknet", ["loss=ranknet", "+experiments=demo", "seed=5", "depth.k=5"]),
-        ("ranknet", ["loss=ranknet", "+experiments=demo", "seed=5", "depth.k=6"]),
+        ("", ["+experiments=demo", "seed=5", "depth.k=5", "loss=none"]),
+        ("", ["+experiments=demo", "seed=5", "depth.k=5", "loss=ranknet"]),
     ]
     assert len(wider) == 8
 
 
 def test_load_spec():
     spec = load_spec("demo")
-    assert spec["name"] == "demo" and spec["grid"]["adr_mse"] == ["loss=adr_mse"]
-    assert type(spec["grid"]) is dict
+    assert spec["name"] == "demo" and spec["grid"][1]["teacher"] == ["shuffled"]
+    assert type(spec["grid"]) is list and type(spec["grid"][0]) is dict
 
 
 # --- identity ---

@@ -9,8 +9,15 @@ from rdx.batches import Schedule
 from rdx.job import Parts
 from rdx.lists import TrainingList
 from rdx.parts import Length
-from rdx.sweeper import confounded, length
+from rdx.plan.cautions import cautions, confounded, length
 from rdx.trainer import Epochs, Pairs, Steps
+
+
+def test_an_order_of_drawing_is_no_score_to_mix():
+    [line] = cautions(config.cells(["sampler=bm25,random", "seed=1,2"]))
+    assert "sampler=random" in line and "teacher.interpolation=0.5" in line
+    assert cautions(config.cells(["sampler=random", "teacher.interpolation=0"])) == []
+    assert cautions(config.cells(["sampler=random", "teacher=labels"])) == []
 
 
 def cell(**values):
