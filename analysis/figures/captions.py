@@ -140,4 +140,5 @@ def _left_out(summary: Summary, settings: Conditions | None) -> str:
     others = len(settings.levels) - len(part.levels)
     if not others:
         return ""
-    return f" Left out: {counted(others, 'setting')} that differ in something else as well."
+    verb = "differs" if others == 1 else "differ"
+    return f" Left out: {counted(others, 'setting')} that {verb} in something else as well."

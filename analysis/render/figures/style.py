@@ -218,11 +218,11 @@ def finish(
         engine.execute(figure)
         for ax in figure.axes:
             _fit(ax, named.get(ax, []))
-        for _ in range(2):  # once more, since labels may be turned or wrapped by then
+        if named:
             engine.execute(figure)
-            drawn = sum(ax.get_position().height for ax in axes[:, 0]) * figure.get_figheight()
-            figure.set_figheight(figure.get_figheight() + sum(heights) - drawn)
-        figure.draw_without_rendering()
+        drawn = sum(ax.get_position().height for ax in axes[:, 0]) * figure.get_figheight()
+        figure.set_figheight(figure.get_figheight() + sum(heights) - drawn)
+        engine.execute(figure)
         figure.set_layout_engine("none")  # what has been laid out stays so, in every file
         for ax in figure.axes:
             _inside(ax)
