@@ -22,6 +22,7 @@ from analysis.significance import (
     compact_letters,
     compare,
     correct,
+    levels,
     margin_p,
     mean_error,
     paired_differences,
@@ -31,7 +32,8 @@ from analysis.spec import Spec
 
 Key = tuple[str, str, Place]  # treatment, baseline, where
 Family = tuple[str, Place | None]  # kind of test; the place, if each has a family of its own
-Corrected = tuple[FloatArray, npt.NDArray[np.bool_], int]  # p, significance, size of the family
+# Corrected p, significance, size of the family, level at which each is tested.
+Corrected = tuple[FloatArray, npt.NDArray[np.bool_], int, FloatArray]
 NAN = float("nan")
 
 
@@ -64,6 +66,8 @@ class Contrast:
         Whether the corrected p value is at most alpha.
     family : int
         Number of tests corrected together.
+    level : float
+        Level at which the correction tests this one: significant means p at most this.
     p_equivalence, p_non_inferiority : float
         Corrected p values of "the same up to the margin" and "not worse by more than the margin",
         each kind in families of its own; NaN without a margin.
@@ -85,6 +89,7 @@ class Contrast:
     p_corrected: float = NAN
     significant: bool = False
     family: int = 0
+    level: float = NAN
     p_equivalence: float = NAN
     p_non_inferiority: float = NAN
     equivalent: bool = False
@@ -286,15 +291,19 @@ def _corrected(
     results = iter(_correct(p_values, spec))
 
     def corrected(contrast: Contrast) -> Contrast:
-        p, significant, size = next(results)
+        p, significant, size, level = next(results)
         return replace(
-            contrast, p_corrected=float(p[0]), significant=bool(significant[0]), family=size
+            contrast,
+            p_corrected=float(p[0]),
+            significant=bool(significant[0]),
+            family=size,
+            level=float(level[0]),
         )
 
     return (
         [corrected(contrast) for contrast in against],
         [corrected(contrast) for contrast in comparisons],
-        {place: _square(square, *next(results)) for place, square in pairs.items()},
+        {place: _square(square, *next(results)[:3]) for place, square in pairs.items()},
     )
 
 
@@ -317,8 +326,9 @@ def _correct(p_values: Sequence[tuple[Family, npt.ArrayLike]], spec: Spec) -> li
         adjusted, significant = correct(whole, spec.correction, spec.alpha)
         size = int((~np.isnan(whole)).sum())
         ends = np.cumsum([len(part) for part in parts])[:-1]
-        split = zip(members, np.split(adjusted, ends), np.split(significant, ends), strict=True)
-        results.update({i: (p, s, size) for i, p, s in split})
+        columns = (adjusted, significant, levels(whole, spec.correction, spec.alpha))
+        split = zip(members, *(np.split(column, ends) for column in columns), strict=True)
+        results.update({i: (p, s, size, level) for i, p, s, level in split})
     return [results[i] for i in range(len(p_values))]
 
 

@@ -1,43 +1,32 @@
 """Which figures a summary has, and what each is drawn from.
 
 There is a figure only if the spec and the trials hold what it shows. What little arithmetic a
-figure needs is in `data` and `grid`, what it is drawn from is gathered in `inputs`;
-`analysis.render.figures` draws.
+figure needs is in `data`, `grid` and `intervals`, what it is drawn from is gathered in `inputs`,
+and what a reader must know of it is said in `captions`; `analysis.render.figures` draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
-from matplotlib.figure import Figure
+import numpy as np
 
 from analysis.claims import CORRECTIONS
-from analysis.figures import inputs
+from analysis.figures import captions, inputs
 from analysis.figures.grid import conditions
-from analysis.render.figures import Sketch, curves, maps, overview, systems
-from analysis.render.figures.overview import Point
+from analysis.render.figures import Sketch, costs, curves, maps, overview, queries, ranks
 from analysis.summary import Summary
 
-# Panels beyond these go to a further figure, so that one fits on a page.
-MOST_LINES = 36
-MOST_WINS = 16
-
-CAPTIONS = {
-    "differences": "Difference of each row to the baseline; 95 % intervals, not corrected.",
-    "lines": "Scores over the levels of the grid; 95 % intervals of these models over queries, "
-    "without what queries share.",
-    "interaction": "Interactions: lines that are not parallel. Means over all else that was "
-    "crossed; 95 % intervals of these models over queries, without what queries share.",
-    "grid": "Mean score of every cell of the grid.",
-    "queries": "Difference to the baseline of every query, sorted; wins / ties / losses.",
-    "efficiency": "Effectiveness against time per query.",
-    "ranks": "Mean ranks over queries; a bar joins systems that are not told apart.",
-    "power": "Probability that one uncorrected test finds a true difference.",
-}
+# What is beyond these goes to a further figure, so that one fits on a page.
+MOST_LINES = 36  # rows of differences, and of heat maps
+MOST_WINS = 16  # panels
+MOST_PAIRS = 5  # interaction plots
+MOST_CURVES = 5  # panels of power
 
 Item = TypeVar("Item")
+Drawn = Iterator[tuple[str, Sketch]]
 
 
 def sketches(summary: Summary) -> dict[str, Sketch]:
@@ -47,61 +36,106 @@ def sketches(summary: Summary) -> dict[str, Sketch]:
     -------
     dict of str to Sketch
         ``differences`` (rows against the baseline), ``lines`` (over the spec's `x`),
-        ``interaction`` and ``grid`` (of its `factors`), ``queries`` (wins and losses per query),
-        ``efficiency`` (where trials were timed), ``ranks`` (critical differences) and ``power``;
-        ``-2``, … or ``-COLLECTION`` behind a name where there are several.
+        ``interaction`` (of each pair of its `factors`) and ``grid`` (all of them), ``queries``
+        (wins and losses per query), ``efficiency`` (where trials were timed), ``ranks`` (critical
+        differences) and ``power``; ``-COLLECTION`` and ``-2``, … behind a name where there are
+        several.
     """
+    kinds = (_differences, _grid, _queries, _efficiency, _ranks, _power)
+    return {name: sketch for kind in kinds for name, sketch in kind(summary)}
+
+
+def _differences(summary: Summary) -> Drawn:
     spec = summary.spec
-    baseline, measure = str(spec.baseline), spec.figure
+    whole, parts = inputs.overview(summary)
+    draw = partial(
+        overview.differences,
+        baseline=str(spec.baseline),
+        measure=spec.figure,
+        interval=captions.interval(summary),
+        correction=CORRECTIONS[spec.correction],
+        margin=spec.margin,
+    )
+    caption = captions.differences(summary)
+    for i, panels in enumerate(_pages(whole | parts, MOST_LINES), 1):
+        apart = [title for title in panels if title.removesuffix(CONTINUED) in parts]
+        yield _name("differences", i), Sketch(partial(draw, panels, apart=apart), caption)
+
+
+def _grid(summary: Summary) -> Drawn:
+    """Lines over the spec's `x`, interactions and heat maps of its `factors`."""
+    spec, measure = summary.spec, summary.spec.figure
     settings = conditions(summary, measure) if spec.x or spec.factors else None
-    sketched: dict[str, Sketch] = {}
-
-    def add(kind: str, function: partial[Figure], place: str = "") -> None:
-        name = f"{kind}-{place}" if place else kind
-        sketched[name] = Sketch(function, f"{CAPTIONS[kind]} {place}".rstrip())
-
-    for i, panels in enumerate(_pages(inputs.overview(summary)), 1):
-        correction = CORRECTIONS[spec.correction]
-        against = {"baseline": baseline, "measure": measure, "correction": correction}
-        apart = [title for title in panels if title not in summary.collections]
-        figure = partial(overview.differences, panels, margin=spec.margin, apart=apart, **against)
-        add("differences", figure, str(i) if i > 1 else "")
     if lines := inputs.lines(summary, settings):
-        add("lines", partial(curves.lines, lines, measure=measure))
-    if pairs := inputs.interactions(summary, settings):
-        add("interaction", partial(curves.interaction, pairs, measure=measure))
-    rows, columns, grids = inputs.heat_maps(summary, settings)
-    if grids:
-        add("grid", partial(maps.heat_map, grids, rows=rows, columns=columns, measure=measure))
-    wins = inputs.wins(summary)
-    for collection, by_row in wins.items():
-        for i, part in enumerate(_parts(by_row, MOST_WINS), 1):
-            place = [collection] * (len(wins) > 1) + [str(i)] * (i > 1)
-            figure = partial(maps.wins, part, baseline=baseline, measure=measure)
-            add("queries", figure, "-".join(place))
-    costs, hardware = inputs.costs(summary)
-    if len(costs) > 1:
-        add("efficiency", partial(systems.costs, costs, measure=measure, hardware=hardware))
-    ranks, distance, note = inputs.ranks(summary)
-    if ranks:
-        add("ranks", partial(systems.critical_differences, ranks, note=note, distance=distance))
-    if power := inputs.power_curves(summary):
-        add("power", partial(curves.power, power, measure=measure))
-    return sketched
+        yield "lines", Sketch(partial(curves.lines, lines, measure=measure), captions.LINES)
+    plots = inputs.interactions(summary, settings)
+    for place, pairs in plots.items():
+        caption = captions.interaction(summary, settings, place)
+        for i, part in enumerate(_parts(pairs, MOST_PAIRS), 1):
+            draw = partial(curves.interaction, part, measure=measure)
+            yield _name("interaction", i, place * (len(plots) > 1)), Sketch(draw, caption)
+    (rows, columns), grids = inputs.heat_maps(summary, settings)
+    for place, panels in grids.items():
+        caption = captions.heat_map(summary, settings, place, panels)
+        size = max(1, MOST_LINES // (len(panels[0].rows) + 2))
+        for i, part in enumerate(_parts(panels, size), 1):
+            named = {"rows": rows, "columns": columns, "measure": measure}
+            draw = partial(maps.heat_map, part, limits=maps.bounds(panels), **named)
+            yield _name("grid", i, place * (len(grids) > 1)), Sketch(draw, caption)
 
 
-def _parts(entries: Mapping[str, Item], size: int) -> list[dict[str, Item]]:
-    """Consecutive parts of a mapping, of at most `size` entries each."""
-    items = list(entries.items())
-    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
+def _queries(summary: Summary) -> Drawn:
+    spec = summary.spec
+    wins_of = inputs.wins(summary)
+    every = [rows.differences for by_row in wins_of.values() for rows in by_row.values()]
+    limit = max((float(np.abs(values).max(initial=0.0)) for values in every), default=0.0)
+    draw = partial(queries.wins, baseline=str(spec.baseline), measure=spec.figure, limit=limit)
+    for place, by_row in wins_of.items():
+        for i, part in enumerate(_parts(list(by_row.items()), MOST_WINS), 1):
+            name = _name("queries", i, place * (len(wins_of) > 1))
+            yield name, Sketch(partial(draw, dict(part)), captions.queries(summary, place))
 
 
-def _pages(panels: Mapping[str, list[Point]]) -> list[dict[str, list[Point]]]:
-    """Panels in figures of at most `MOST_LINES` rows each, a panel never cut."""
-    pages: list[dict[str, list[Point]]] = []
+def _efficiency(summary: Summary) -> Drawn:
+    timed, hardware = inputs.costs(summary)
+    if len(timed) > 1:
+        draw = partial(costs.costs, timed, measure=summary.spec.figure, hardware=hardware)
+        yield "efficiency", Sketch(draw, captions.EFFICIENCY)
+
+
+def _ranks(summary: Summary) -> Drawn:
+    if rankings := inputs.ranks(summary):
+        note = captions.bars(summary, rankings)
+        draw = partial(ranks.critical_differences, rankings, note=note)
+        yield "ranks", Sketch(draw, captions.ranks(summary, note))
+
+
+def _power(summary: Summary) -> Drawn:
+    power = inputs.power_curves(summary)
+    for i, part in enumerate(_parts(list(power.items()), MOST_CURVES), 1):
+        draw = partial(curves.power, dict(part), measure=summary.spec.figure)
+        yield _name("power", i), Sketch(draw, captions.power(summary))
+
+
+def _name(kind: str, page: int, place: str = "") -> str:
+    return "-".join([kind, *[place] * bool(place), *[str(page)] * (page > 1)])
+
+
+CONTINUED = " (continued)"
+
+
+def _parts(items: list[Item], size: int) -> list[list[Item]]:
+    """Consecutive parts of at most `size` items each."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _pages(panels: Mapping[str, list[Item]], size: int) -> list[dict[str, list[Item]]]:
+    """Panels in figures of at most `size` rows each; a panel is cut only if it alone has more."""
+    pages: list[dict[str, list[Item]]] = []
     for title, points in panels.items():
-        used = sum(map(len, pages[-1].values())) if pages else 0
-        if not pages or used + len(points) > MOST_LINES:
-            pages.append({})
-        pages[-1][title] = points
+        for i, part in enumerate(_parts(points, size)):
+            used = sum(map(len, pages[-1].values())) if pages else 0
+            if not pages or used + len(part) > size:
+                pages.append({})
+            pages[-1][title + CONTINUED * (i > 0)] = part
     return pages

@@ -8,11 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.figures.grid import Conditions, by_level, crossed
-from analysis.render.figures.curves import Line
-from analysis.render.figures.maps import Wins
-from analysis.significance import FloatArray, paired_differences
+from analysis.figures.grid import Conditions, Levels, by_level, crossed, factorial
+from analysis.render.figures.curves import Interaction, Line
+from analysis.render.figures.queries import Wins
+from analysis.significance import FloatArray
 from rdx.equality import settled
+from rdx.text import counted
+
+Blocks = dict[tuple[str, ...], dict[tuple[str, str], int]]
+MOST_NAMED = 2  # combinations that were not run, in a note
 
 
 def within(
@@ -110,29 +114,62 @@ def lines(settings: Conditions, key: str, grouped: Mapping[str, Sequence[str]]) 
 
 
 def interaction(
-    settings: Conditions, across: str, lines_of: str, factors: Sequence[str]
-) -> list[Line]:
-    """Means over `across` per level of `lines_of`, averaged over the other factors."""
-    part, levels = crossed(settings, factors)
-    keys = [(a, b) for b in levels[lines_of] for a in levels[across]]
-    if not keys:
-        return []
+    settings: Conditions, across: str, by: str, factors: Sequence[str]
+) -> Interaction | None:
+    """Means over `across` per level of `by`, each over the same settings of the other factors.
+
+    Those are the ones with which every combination of the two that was run at all was run; if there
+    are none, those of the largest complete part of the grid. None if nothing varies there.
+    """
+    part = factorial(settings, factors)
+    others = [factor for factor in factors if factor not in (across, by)]
+    blocks = _blocks(part, across, by, others)
+    cells = {cell for block in blocks.values() for cell in block}
+    complete = {rest: block for rest, block in blocks.items() if block.keys() == cells}
+    if not complete:
+        part, _ = crossed(part, factors)
+        complete = _blocks(part, across, by, others)
+        cells = {cell for block in complete.values() for cell in block}
+    down, over = (sorted({cell[i] for cell in cells}, key=by_level) for i in (1, 0))
+    if len(down) < 2 or len(over) < 2:
+        return None
+    order = [(a, b) for b in down for a in over if (a, b) in cells]
     table = np.column_stack(
-        [
-            part.values[
-                :, [i for i, s in enumerate(part.levels) if (s[across], s[lines_of]) == key]
-            ].mean(axis=1)
-            for key in keys
-        ]
-    )
-    mean, half = within(table, part.collections)
-    width = len(levels[across])
-    return [
-        _line(
-            b, levels[across], mean[i * width : (i + 1) * width], half[i * width : (i + 1) * width]
+        [part.values[:, [block[cell] for block in complete.values()]].mean(axis=1)
+         for cell in order]
+    )  # fmt: skip
+    ends = dict(zip(order, zip(*within(table, part.collections), strict=True), strict=True))
+    nothing = (np.nan, np.nan)
+    drawn = []
+    for b in down:
+        mean, half = (np.array(side) for side in zip(*(ends.get((a, b), nothing) for a in over),
+                                                     strict=True))  # fmt: skip
+        drawn.append(_line(b, over, mean, half))
+    missing = [(a, b) for b in down for a in over if (a, b) not in cells]
+    notes = [_over(others, len(complete), len(blocks))] * bool(others)
+    if missing:
+        named = [f"{a} with {b}" for a, b in missing]
+        notes.append(
+            f"not run: {', '.join(named)}"
+            if len(named) <= MOST_NAMED
+            else f"{len(missing)} of {len(down) * len(over)} combinations not run"
         )
-        for i, b in enumerate(levels[lines_of])
-    ]
+    return Interaction(across, by, tuple(drawn), "; ".join(notes))
+
+
+def _blocks(part: Conditions, across: str, by: str, others: Sequence[str]) -> Blocks:
+    """Levels of the other factors -> levels of two -> place of that setting."""
+    blocks: Blocks = {}
+    for i, setting in enumerate(part.levels):
+        rest = tuple(setting[factor] for factor in others)
+        blocks.setdefault(rest, {})[setting[across], setting[by]] = i
+    return blocks
+
+
+def _over(others: Sequence[str], used: int, run: int) -> str:
+    """Over how many settings of other factors a mean is taken."""
+    size = counted(used, "setting") if used == run else f"{used} of {run} settings"
+    return f"means over {size} of {', '.join(others)}"
 
 
 def _line(label: str, x: Sequence[str], mean: FloatArray, half: FloatArray) -> Line:
@@ -141,41 +178,36 @@ def _line(label: str, x: Sequence[str], mean: FloatArray, half: FloatArray) -> L
 
 
 def cell_means(
-    settings: Conditions, rows: str, columns: str, fixed: Mapping[str, str]
-) -> tuple[list[str], list[str], FloatArray]:
-    """Mean score per level of two factors with the others held: row levels, column levels, [r, c].
+    settings: Conditions, rows: Sequence[str], columns: Sequence[str], fixed: Levels,
+    keys: tuple[str, str],
+) -> FloatArray:  # fmt: skip
+    """Mean score per level of two factors with the others held, shape [rows, columns].
 
-    NaN where nothing was run. Several settings of one cell (other keys vary) are averaged.
+    `keys` are the factors whose levels `rows` and `columns` are. NaN where nothing was run.
     """
     collections = np.array(settings.collections)
     means = np.mean(
         [settings.values[collections == name].mean(axis=0) for name in dict.fromkeys(collections)],
         axis=0,
     )
-    keys = (rows, columns)
-    down, over = (sorted({s[k] for s in settings.levels if k in s}, key=by_level) for k in keys)
-    table = np.full((len(down), len(over)), np.nan)
-    for r, c in np.ndindex(table.shape):
-        cell = {**fixed, rows: down[r], columns: over[c]}
-        places = [
-            i for i, s in enumerate(settings.levels) if all(s.get(k) == v for k, v in cell.items())
-        ]
-        if places:
-            table[r, c] = means[places].mean()
-    return down, over, table
+    table = np.full((len(rows), len(columns)), np.nan)
+    for i, setting in enumerate(settings.levels):
+        if all(setting[key] == level for key, level in fixed.items()):
+            table[rows.index(setting[keys[0]]), columns.index(setting[keys[1]])] = means[i]
+    return table
 
 
-def wins(treatment: npt.ArrayLike, baseline: npt.ArrayLike) -> Wins:
-    """Per-query differences, and how many are wins, ties and losses.
+def wins(differences: npt.ArrayLike) -> Wins:
+    """Per-query differences in order, and how many are wins, ties and losses.
 
     Parameters
     ----------
-    treatment, baseline : array_like, shape [n]
-        Scores of the same queries; scores equal up to rounding are ties.
+    differences : array_like, shape [n]
+        As of `paired_differences`: exactly 0 for scores that are equal up to rounding, a tie.
     """
-    differences = np.sort(paired_differences(treatment, baseline))[::-1]
-    counts = ((differences > 0).sum(), (differences == 0).sum(), (differences < 0).sum())
-    return Wins(differences, *map(int, counts))
+    ordered = np.sort(np.asarray(differences, dtype=np.float64))[::-1]
+    counts = ((ordered > 0).sum(), (ordered == 0).sum(), (ordered < 0).sum())
+    return Wins(ordered, *map(int, counts))
 
 
 def pareto(cost: npt.ArrayLike, gain: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -46,6 +46,12 @@ class Conditions:
             tuple(self.levels[i] for i in places), self.collections, self.values[:, places]
         )
 
+    def on(self, collections: Iterable[str]) -> Conditions:
+        """Only the queries of these collections."""
+        names = set(collections)
+        rows = [i for i, name in enumerate(self.collections) if name in names]
+        return Conditions(self.levels, tuple(self.collections[i] for i in rows), self.values[rows])
+
 
 def conditions(summary: Summary, measure: str) -> Conditions | None:
     """Scores of every setting that was run, whatever rows show it; None if there are none.
@@ -108,21 +114,44 @@ def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
     return {stage: tuple(names) for stage, names in stages.items()}
 
 
+def varying(settings: Conditions, factors: Sequence[str]) -> list[str]:
+    """The factors that have several levels."""
+    levels = settings.levels
+    return [f for f in factors if len({setting[f] for setting in levels if f in setting}) > 1]
+
+
+def factorial(settings: Conditions, factors: Sequence[str]) -> Conditions:
+    """The settings that differ in nothing but the factors, as most do; controls are left out.
+
+    A key whose level follows from that of one factor (they were varied together) is no difference.
+    """
+    usable = [i for i, levels in enumerate(settings.levels) if all(f in levels for f in factors)]
+    part = settings.of(usable).levels
+    keys = dict.fromkeys(key for levels in part for key in levels if key not in factors)
+    free = [key for key in keys if not any(_follows(part, key, factor) for factor in factors)]
+    rest = {
+        i: tuple(levels.get(key, "") for key in free)
+        for i, levels in zip(usable, part, strict=True)
+    }
+    usual = Counter(rest.values()).most_common(1)
+    return settings.of(i for i in usable if rest[i] == usual[0][0])
+
+
+def _follows(settings: Sequence[Levels], key: str, factor: str) -> bool:
+    """Whether a key has one level at each level of a factor."""
+    pairs = {(setting[factor], setting.get(key)) for setting in settings}
+    return len(pairs) == len({level for level, _ in pairs})
+
+
 def crossed(
     settings: Conditions, factors: Sequence[str]
 ) -> tuple[Conditions, dict[str, list[str]]]:
-    """The largest part of a grid in which every combination of levels was run, and its levels.
+    """The largest part of a factorial in which every combination of levels was run, and its levels.
 
-    Settings that differ in another key than a factor from most others (controls) are left out,
-    then, until the rest is complete, the level with the smallest share of its combinations. Ties:
+    Until it is complete, the level with the smallest share of its combinations is left out. Ties:
     the later factor and level go first.
     """
-    usable = [i for i, levels in enumerate(settings.levels) if all(f in levels for f in factors)]
-    rest = {
-        i: tuple((k, v) for k, v in settings.levels[i].items() if k not in factors) for i in usable
-    }
-    usual = Counter(rest.values()).most_common(1)
-    usable = [i for i in usable if rest[i] == usual[0][0]]
+    usable = list(range(len(settings.levels)))
     while True:
         part = settings.of(usable)
         levels = {f: sorted({setting[f] for setting in part.levels}, key=by_level) for f in factors}

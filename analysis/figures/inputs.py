@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
 
+from analysis.contrasts import Contrast
 from analysis.costs import single
 from analysis.figures import data
-from analysis.figures.grid import Conditions, by_level, crossed, groups
+from analysis.figures.grid import Conditions, by_level, factorial, groups, varying
+from analysis.figures.intervals import differences_of, matching
 from analysis.power import sensitivities
-from analysis.render.figures.curves import Line, PowerCurve
-from analysis.render.figures.maps import Grid, Wins
+from analysis.render.figures.costs import Cost
+from analysis.render.figures.curves import Interaction, Line, PowerCurve
+from analysis.render.figures.maps import Grid
 from analysis.render.figures.overview import Point
+from analysis.render.figures.queries import Wins
+from analysis.render.figures.ranks import Ranking
 from analysis.render.figures.style import number
-from analysis.render.figures.systems import Cost, Ranking
 from analysis.rows import REFERENCES, Row
 from analysis.significance import FloatArray
 from analysis.spec import SECONDS
@@ -25,41 +30,54 @@ from rdx.text import counted
 
 # Beyond so many collections a panel each is no picture; then all queries are taken together.
 MOST_PANELS = 4
-MOST_LEVELS = 8  # of a factor whose levels are panels
+MOST_COLUMNS = 8  # of a heat map, if it can be higher instead of wider
 EVERYTHING = "all collections"
 
 
-def overview(summary: Summary) -> dict[str, list[Point]]:
+def places(summary: Summary) -> dict[str, tuple[str, ...]]:
+    """Title -> the collections of a panel or figure: one each, or all together if they are many."""
+    if len(summary.collections) > MOST_PANELS:
+        return {EVERYTHING: summary.collections}
+    return {collection: (collection,) for collection in summary.collections}
+
+
+def overview(summary: Summary) -> tuple[dict[str, list[Point]], dict[str, list[Point]]]:
     """Panel -> tested rows of the spec's `figure` measure; a panel per collection.
 
-    Rows that are compared on some of its queries only do not stand beside the others: they have
-    panels of their own, whose title (with the number of queries) is not a collection's name.
+    A title has the number of queries. Rows that are compared on some of a collection's queries only
+    do not stand beside the others: they have panels of their own, the second of both mappings.
     """
     panels: dict[str, list[Point]] = {}
     parts: dict[str, list[Point]] = {}
     for collection in summary.collections:
-        contrasts = {
-            row: summary.contrasts[row.name, collection, summary.spec.figure]
-            for row in summary.spec.rows
-            if (row.name, collection, summary.spec.figure) in summary.contrasts
-        }
+        contrasts = contrasts_in(summary, collection)
         most = max((contrast.comparison.n for contrast in contrasts.values()), default=0)
-        for row, contrast in contrasts.items():
+        ends = matching(summary, list(contrasts.values()))
+        for (row, contrast), (low, high) in zip(contrasts.items(), ends, strict=True):
             n = contrast.comparison.n
-            whole = n == most
-            title = collection if whole else f"{collection}, {n} of {most} queries"
-            (panels if whole else parts).setdefault(title, []).append(
+            size = counted(n, "query") if n == most else f"{n} of {counted(most, 'query')}"
+            (panels if n == most else parts).setdefault(f"{collection}: {size}", []).append(
                 Point(
                     name=row.name,
                     difference=contrast.comparison.difference,
-                    low=contrast.comparison.low,
-                    high=contrast.comparison.high,
+                    low=low,
+                    high=high,
                     seeds=contrast.seed_differences,
                     significant=contrast.significant,
                     reference=row.system in REFERENCES or bool(row.imported),
+                    equivalent=contrast.equivalent,
                 )
             )
-    return panels | parts
+    return panels, parts
+
+
+def contrasts_in(summary: Summary, collection: str) -> dict[Row, Contrast]:
+    """Row -> its contrast with the first baseline, of the spec's `figure` measure."""
+    return {
+        row: summary.contrasts[row.name, collection, summary.spec.figure]
+        for row in summary.spec.rows
+        if (row.name, collection, summary.spec.figure) in summary.contrasts
+    }
 
 
 def lines(summary: Summary, settings: Conditions | None) -> dict[str, list[Line]]:
@@ -78,63 +96,67 @@ def lines(summary: Summary, settings: Conditions | None) -> dict[str, list[Line]
     return axes
 
 
-def interactions(
-    summary: Summary, settings: Conditions | None
-) -> dict[tuple[str, str], list[Line]]:
-    """(factor, factor) -> lines, for every pair of factors with two levels or more each."""
-    factors = summary.spec.factors
-    if settings is None or len(factors) < 2:
+def interactions(summary: Summary, settings: Conditions | None) -> dict[str, list[Interaction]]:
+    """Place -> a plot for every pair of factors with two levels or more each."""
+    if settings is None:
         return {}
-    _, levels = crossed(settings, factors)
-    usable = [factor for factor in factors if len(levels[factor]) > 1]
-    return {(a, b): data.interaction(settings, a, b, factors) for a, b in combinations(usable, 2)}
+    factors = varying(settings, summary.spec.factors)
+    plots = {
+        place: [
+            plot
+            for a, b in combinations(factors, 2)
+            if (plot := data.interaction(part, a, b, factors)) is not None
+        ]
+        for place, part in _by_place(summary, settings).items()
+    }
+    return {place: drawn for place, drawn in plots.items() if drawn}
 
 
-def heat_maps(summary: Summary, settings: Conditions | None) -> tuple[str, str, list[Grid]]:
-    """Name of the rows and columns, and one panel per level of the third factor."""
-    factors = [
-        factor for factor in summary.spec.factors
-        if settings is not None and len({s[factor] for s in settings.levels if factor in s}) > 1
-    ]  # fmt: skip
+def heat_maps(
+    summary: Summary, settings: Conditions | None
+) -> tuple[tuple[str, str], dict[str, list[Grid]]]:
+    """Names of rows and columns; place -> a panel for every setting of the factors beyond two."""
+    factors = varying(settings, summary.spec.factors) if settings is not None else []
     if settings is None or len(factors) < 2:
-        return "", "", []
+        return ("", ""), {}
+    grid = factorial(settings, factors)
+    levels = {f: sorted({s[f] for s in grid.levels}, key=by_level) for f in factors}
     rows, columns, *more = factors
-    held: list[dict[str, str]] = [{}]
-    if more:
-        values = sorted({s[more[0]] for s in settings.levels if more[0] in s}, key=by_level)
-        held = [{more[0]: value} for value in values] if len(values) <= MOST_LEVELS else held
-    panels = []
-    for fixed in held:
-        down, over, table = data.cell_means(settings, rows, columns, fixed)
-        title = ", ".join(f"{key} = {value}" for key, value in fixed.items())
-        panels.append(Grid(title, tuple(down), tuple(over), table))
-    return rows, columns, panels
+    if len(levels[columns]) > max(MOST_COLUMNS, len(levels[rows])):
+        rows, columns = columns, rows
+    run = {tuple(setting[f] for f in more) for setting in grid.levels}
+    held = [point for point in product(*(levels[f] for f in more)) if point in run]
+    maps: dict[str, list[Grid]] = {}
+    for place, part in _by_place(summary, grid).items():
+        for point in held:
+            fixed = dict(zip(more, point, strict=True))
+            means = data.cell_means(part, levels[rows], levels[columns], fixed, (rows, columns))
+            title = ", ".join(f"{key} = {value}" for key, value in fixed.items())
+            maps.setdefault(place, []).append(
+                Grid(title, tuple(levels[rows]), tuple(levels[columns]), means)
+            )
+    return (rows, columns), maps
+
+
+def _by_place(summary: Summary, settings: Conditions) -> dict[str, Conditions]:
+    """The queries of each place that has any."""
+    parts = {title: settings.on(names) for title, names in places(summary).items()}
+    return {title: part for title, part in parts.items() if part.collections}
 
 
 def wins(summary: Summary) -> dict[str, dict[str, Wins]]:
-    """Collection -> tested row -> per-query differences to the baseline."""
-    measure, baseline = summary.spec.figure, summary.spec.baseline
-    together = len(summary.collections) > MOST_PANELS
-    pairs: dict[str, dict[str, list[tuple[FloatArray, FloatArray]]]] = {}
-    for name, collection, of in summary.contrasts:
-        a = summary.scores.get((name, collection, measure))
-        b = summary.scores.get((str(baseline), collection, measure))
-        if of != measure or a is None or b is None or name == baseline:
-            continue
-        _, in_a, in_b = np.intersect1d(
-            a.queries, b.queries, assume_unique=True, return_indices=True
-        )
-        place = pairs.setdefault(EVERYTHING if together else collection, {})
-        some = len(in_a) < max(len(a.queries), len(b.queries))
-        label = f"{name} ({counted(len(in_a), 'query')})" if some and not together else name
-        place.setdefault(label, []).append((a.per_query[in_a], b.per_query[in_b]))
-    return {
-        collection: {
-            name: data.wins(*(np.concatenate(side) for side in zip(*sides, strict=True)))
-            for name, sides in rows.items()
-        }
-        for collection, rows in pairs.items()
-    }
+    """Place -> tested row -> per-query differences to the baseline."""
+    wins_of: dict[str, dict[str, Wins]] = {}
+    for place, collections in places(summary).items():
+        rows: dict[str, list[FloatArray]] = {}
+        for collection in collections:
+            for row, contrast in contrasts_in(summary, collection).items():
+                rows.setdefault(row.name, []).append(differences_of(summary, contrast))
+        if rows:
+            wins_of[place] = {
+                name: data.wins(np.concatenate(parts)) for name, parts in rows.items()
+            }
+    return wins_of
 
 
 def costs(summary: Summary) -> tuple[list[Cost], str]:
@@ -178,41 +200,27 @@ def _on_its_queries(summary: Summary, row: Row, collections: list[str]) -> str:
     return row.name
 
 
-def ranks(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:
-    """Collection -> mean ranks and bars; the critical difference, if the bars come from it."""
-    spec, measure = summary.spec, summary.spec.figure
+def ranks(summary: Summary) -> dict[str, Ranking]:
+    """Place with its queries -> mean ranks; bars of the spec's all-pairs tests, or of Nemenyi's."""
+    spec = summary.spec
     names = [row.name for row in spec.rows if row.test or row.name in spec.baselines]
-    together = len(summary.collections) > MOST_PANELS
-    places = {EVERYTHING: summary.collections} if together else {
-        collection: (collection,) for collection in summary.collections
-    }  # fmt: skip
     rankings: dict[str, Ranking] = {}
-    distances: list[float] = []
-    tested = False
-    for title, collections in places.items():
+    for place, collections in places(summary).items():
         complete, table = _full(summary, names, collections)
         if len(complete) < 3:
             continue
         means = data.mean_ranks(table)
-        distance = data.critical_difference(len(complete), len(table), spec.alpha)
-        apart = None if together else _pairs(summary, complete, title)
-        tested = apart is not None
+        distance: float | None = None
+        apart = _pairs(summary, complete, place)
         if apart is None:
+            distance = data.critical_difference(len(complete), len(table), spec.alpha)
             apart = np.abs(means[:, None] - means) > distance
-            distances.append(distance)
-        runs = data.bars(means, apart)
-        rankings[title] = Ranking(
+        rankings[f"{place}: {counted(len(table), 'query')}"] = Ranking(
             dict(zip(complete, means.tolist(), strict=True)),
-            tuple(tuple(complete[i] for i in run) for run in runs),
+            tuple(tuple(complete[i] for i in run) for run in data.bars(means, apart)),
+            distance,
         )
-    equal = len(set(distances)) == 1 and len(distances) == len(rankings)
-    note = (
-        f"bars: not told apart by the all-pairs tests, {spec.correction}, α = {spec.alpha:g}"
-        if tested
-        else "bars: not told apart by Nemenyi's test over queries (these models), α = "
-        f"{spec.alpha:g}"
-    )
-    return rankings, distances[0] if equal else None, f"mean ranks over queries, {measure}; {note}"
+    return rankings
 
 
 def _full(
@@ -240,23 +248,35 @@ def _pairs(summary: Summary, names: list[str], collection: str) -> npt.NDArray[n
     return np.asarray(pairs.significant[np.ix_(places, places)])
 
 
-def power_curves(summary: Summary) -> dict[str, PowerCurve]:
-    """Collection -> true differences and the power of one uncorrected test at each.
+def power_curves(summary: Summary) -> dict[str, list[PowerCurve]]:
+    """Title -> power at true differences, of one test and of the first Holm step.
 
-    Of the same test and noise as the numbers of the power table: each curve crosses the power that
-    is asked for where the table says.
+    Of the same designs, variances and tests as the numbers of the power table.
     """
-    curves = {}
-    for planned in sensitivities(summary)[:MOST_PANELS]:
+    curves: dict[str, list[PowerCurve]] = {}
+    every = sensitivities(summary)
+    x = np.linspace(0, 1.5 * max((p.detectable_holm for p in every), default=0.0), 100)
+    for planned in every:
         design, known = planned.design, planned.design.assumption
         if design.queries < 2:
             continue
-        x = np.linspace(0, 1.6 * planned.detectable, 60)
-        y = replace(design, tests=1).power(x)
-        label = (
+        steps: Mapping[str, tuple[int, float]] = {
+            "one test": (1, planned.detectable),
+            "first Holm step": (design.tests, planned.detectable_holm),
+        }
+        title = (
             f"{planned.collection}: {counted(design.queries, 'query')}, "
-            f"{counted(design.seeds, 'seed')}, SD {known.sd:.3f} over queries, "
-            f"{known.seed_sd:.4f} over runs"
+            f"{counted(design.seeds, 'seed')}, {counted(design.tests, 'test')}\n"
+            f"SD {known.sd:.3f} over queries, {known.seed_sd:.4f} over runs"
         )
-        curves[label] = PowerCurve(tuple(x.tolist()), tuple(y.tolist()))
+        curves[title] = [
+            PowerCurve(
+                label,
+                tuple(x.tolist()),
+                tuple(replace(design, tests=tests).power(x).tolist()),
+                detectable,
+            )
+            for label, (tests, detectable) in steps.items()
+            if tests > 1 or label == "one test"
+        ]
     return curves

@@ -13,7 +13,7 @@ both exist, the tests compare them.
 """
 
 from analysis.significance.comparison import Comparison, compare, paired_t
-from analysis.significance.corrections import correct
+from analysis.significance.corrections import correct, levels
 from analysis.significance.differences import FloatArray, paired_differences, score_table
 from analysis.significance.pairs import all_pairs, compact_letters
 from analysis.significance.ranks import wilcoxon
@@ -50,6 +50,7 @@ __all__ = [
     "correct",
     "counted_in",
     "equivalence",
+    "levels",
     "margin_p",
     "mean_error",
     "non_inferiority",

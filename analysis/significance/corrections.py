@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis.significance.differences import FloatArray
 from rdx.equality import at_most
 
 METHODS = {"holm": "holm", "hochberg": "simes-hochberg", "bh": "fdr_bh"}  # of statsmodels
+NAN = float("nan")
 Corrected = tuple[FloatArray, npt.NDArray[np.bool_]]
 
 
@@ -68,6 +70,52 @@ def correct(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> Corr
     if len(tested):
         adjusted[valid] = _holm(tested) if method == "holm" else _by_statsmodels(tested, method)
     return adjusted, at_most(adjusted, alpha)
+
+
+def levels(p: npt.ArrayLike, method: str = "holm", alpha: float = 0.05) -> FloatArray:
+    """The level at which a correction tests each member of a family.
+
+    A member is rejected if and only if its p value is at most its level. So an interval that
+    inverts its test with coverage 1 - level leaves out the null hypothesis exactly where `correct`
+    rejects it. Each such interval by itself covers at least 1 - `alpha`; together they promise
+    nothing more than the correction does.
+
+    Parameters
+    ----------
+    p, method, alpha
+        As of `correct`.
+
+    Returns
+    -------
+    ndarray, shape [m]
+        Of m tests with r rejections. ``holm``: alpha / (m - j + 1) for the j-th smallest p value if
+        it is rejected (equal ones count as the first of them), alpha / (m - r), the step at which
+        Holm stops, if not. ``hochberg``: alpha / (m - r + 1) if it is rejected, else alpha /
+        (m - r). ``bh``: alpha r / m, else alpha (r + 1) / m. NaN where `p` is NaN.
+
+    Notes
+    -----
+    Of the rejections of ``bh`` these are the intervals of Benjamini and Yekutieli (2005), *False
+    discovery rate-adjusted multiple confidence intervals for selected parameters*: on average a
+    share of at most alpha of them is wrong. Holm's procedure has no simultaneous intervals that say
+    more than it does itself (Guilbaud 2008).
+
+    Examples
+    --------
+    >>> levels([0.01, 0.04, 0.9], alpha=0.06).round(3).tolist()
+    [0.02, 0.03, 0.03]
+    """
+    reject = correct(p, method, alpha)[1]
+    values = np.asarray(p, dtype=np.float64)
+    valid = ~np.isnan(values)
+    size, rejected = int(valid.sum()), int(reject.sum())
+    if method == "bh":
+        return np.where(valid, np.where(reject, rejected, rejected + 1) * alpha / max(size, 1), NAN)
+    step = np.full(values.shape, float(rejected))
+    if method == "holm":
+        step[valid] = stats.rankdata(values[valid], method="min")
+    left = np.where(reject, size - step + 1, size - rejected)
+    return np.where(valid, alpha / np.maximum(left, 1), NAN)
 
 
 def _by_statsmodels(p: FloatArray, method: str) -> FloatArray:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis import figures, report
+from analysis.figures import captions
 from analysis.render import html
 from analysis.render.entry import Entry, Flag, Table, number, numbers, words
 from analysis.render.figures import svg
@@ -122,11 +123,11 @@ def test_a_number_is_traced_to_its_trials(page, table):
     assert not any(t.startswith("RankNet\n") and "shuffled" in t for t in titles)
 
 
-def test_ids_are_unique_and_the_figures_inline(page, text):
+def test_ids_are_unique_and_the_figures_inline(page, text, table):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     labels = [attrs["aria-label"] for attrs in page.of("svg")]
-    assert len(labels) == 5 and labels[0] == figures.CAPTIONS["differences"]
+    assert len(labels) == 5 and labels[0] == captions.differences(table)
     for target in re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text):
         assert "".join(target) in ids
 

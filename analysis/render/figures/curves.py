@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,10 +14,14 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from analysis.render.figures.style import (
     GREY,
     LIGHT,
+    LINE,
     finish,
+    handle,
     line_style,
     number,
     panels,
+    title,
+    upright,
     wrapped,
 )
 
@@ -45,15 +48,49 @@ class Line:
 
 
 @dataclass(frozen=True)
-class PowerCurve:
-    """Power of a test at true differences in units of the measure."""
+class Interaction:
+    """One interaction plot.
 
+    Attributes
+    ----------
+    across, by : str
+        Factor on the axis, and factor whose levels are lines.
+    lines : tuple of Line
+        NaN where a combination was not run.
+    note : str
+        Over what the means are taken, and what was not run; "" if there is nothing to say.
+    """
+
+    across: str
+    by: str
+    lines: tuple[Line, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PowerCurve:
+    """Power of one test at true differences, in units of the measure.
+
+    Attributes
+    ----------
+    label : str
+        Which test; curves of one label look alike in all panels.
+    differences, power : tuple of float
+        The curve.
+    detectable : float
+        Smallest difference that the table of power gives for this test: its power is `wanted`.
+    """
+
+    label: str
     differences: tuple[float, ...]
     power: tuple[float, ...]
+    detectable: float
 
 
 # Drawn on a scale of powers if the largest level is this many times the smallest.
 WIDE = 8
+# Letters of a line: of a level in the legend of an interaction, and of its note.
+LEVEL, NOTE = 15, 50
 
 
 def lines(groups: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
@@ -78,83 +115,112 @@ def lines(groups: Mapping[str, Sequence[Line]], *, measure: str) -> Figure:
     labels = _labels(groups)
     beside = len(groups) == 2
     rows, columns = (1, 2) if beside else (len(groups), 1)
-    figure, axes = panels(1.5 * rows + 0.14 * len(labels) + 0.5, rows, columns, sharey=True)
-    for i, (ax, (title, group)) in enumerate(zip(axes.flat, groups.items(), strict=True)):
+    heights = [1.2] * rows
+    figure, axes = panels(heights, columns, sharey=True)
+    for i, (ax, (axis, group)) in enumerate(zip(axes.flat, groups.items(), strict=True)):
         _panel(ax, group, labels)
-        ax.set_xlabel(wrapped(title, 28 if beside else 52))
+        ax.set_xlabel(wrapped(axis, 28 if beside else 52))
         if i == 0 or not beside:
-            ax.set_ylabel(measure)
-    return finish(figure, _handles(axes.flat, labels), columns=3)
+            upright(ax, measure, 1.2)
+    return finish(figure, axes, heights, _handles(axes.flat, labels), columns=3)
 
 
-def interaction(groups: Mapping[tuple[str, str], Sequence[Line]], *, measure: str) -> Figure:
+def interaction(pairs: Sequence[Interaction], *, measure: str) -> Figure:
     """Interaction plots: lines that are not parallel are an interaction.
 
     Parameters
     ----------
-    groups : mapping of (str, str) to sequence of Line
-        (factor on the axis, factor of the lines) -> the lines.
+    pairs : sequence of Interaction
+        A panel each, all of one scale.
     measure : str
         For the axis label.
     """
-    if not groups or not all(groups.values()):
+    if not pairs or not all(pair.lines for pair in pairs):
         raise ValueError("nothing to draw")
-    tall = max(0.9 + 0.13 * (len(group) + 1) for group in groups.values())
-    figure, axes = panels(max(1.55, tall) * len(groups) + 0.1, len(groups), 1)
-    for ax, ((across, by), group) in zip(axes[:, 0], groups.items(), strict=True):
-        _panel(ax, group, {line.label: i for i, line in enumerate(group)})
-        ax.set_xlabel(across)
-        ax.set_ylabel(measure)
+    heights = [max(1.15, LINE * _legend_lines(pair) + 0.1) for pair in pairs]
+    figure, axes = panels(heights, sharey=True)
+    for ax, pair, height in zip(axes[:, 0], pairs, heights, strict=True):
+        places = {line.label: i for i, line in enumerate(pair.lines)}
+        _panel(ax, pair.lines, places)
+        ax.set_xlabel(wrapped(pair.across, 36))
+        upright(ax, measure, height)
+        ax.set_title(wrapped(pair.note, NOTE), loc="left", pad=3, fontsize=6.5)
         legend = ax.legend(
-            handles=_handles([ax], {line.label: i for i, line in enumerate(group)}),
-            title=wrapped(by, 14),
+            handles=_handles([ax], places, LEVEL),
+            title=wrapped(pair.by, LEVEL),
             loc="upper left",
-            bbox_to_anchor=(1.01, 1.03),
+            bbox_to_anchor=(1.01, 1.0),
             frameon=False,
             handlelength=2.4,
-            borderaxespad=0.2,
+            borderaxespad=0.0,
+            labelspacing=0.2,
             title_fontsize=6.5,
             fontsize=6.5,
         )
         legend.get_title().set_fontweight("bold")
-    return finish(figure)
+    return finish(figure, axes, heights)
+
+
+def _legend_lines(pair: Interaction) -> int:
+    labels = [pair.by, *(line.label for line in pair.lines)]
+    return sum(wrapped(label, LEVEL).count("\n") + 1 for label in labels)
 
 
 def power(
-    curves: Mapping[str, PowerCurve],
+    curves: Mapping[str, Sequence[PowerCurve]],
     *,
     measure: str,
     wanted: float = 0.8,
 ) -> Figure:
-    """Power against the true difference, one line per entry.
+    """Power against the true difference, one panel per collection, a mark where it is enough.
 
     Parameters
     ----------
-    curves : mapping of str to PowerCurve
-        Label -> curve.
+    curves : mapping of str to sequence of PowerCurve
+        Title -> curves, that of the easiest test first.
     measure : str
         For the axis label.
     wanted : float
         Power that is asked for, drawn as a horizontal line.
     """
-    if not curves:
+    if not curves or not all(curves.values()):
         raise ValueError("nothing to draw")
-    figure, axes = panels(1.9 + 0.14 * len(curves), 1, 1)
-    ax = axes[0, 0]
-    ax.axhline(wanted, color=GREY, linewidth=0.8, gid="wanted")
-    for i, (label, curve) in enumerate(curves.items()):
-        spacing = max(1, len(curve.differences) // 6)
-        look: dict[str, Any] = {"linewidth": 1.1, "markersize": 3.4}
-        look |= {"markevery": (i % spacing, spacing)}
-        look |= {"label": wrapped(label, 48), "gid": label, **line_style(i)}
-        ax.plot(curve.differences, curve.power, **look)
-    ax.set_ylim(0, 1.02)
-    ax.set_xlim(left=0)
-    ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    ax.set_xlabel(f"true difference in {measure}")
-    ax.set_ylabel("power")
-    ax.grid(color=LIGHT, linewidth=0.4)
-    return finish(figure, ax.get_legend_handles_labels()[0], columns=2)
+    heights = [0.95] * len(curves)
+    figure, axes = panels(heights, sharex=True)
+    labels: dict[str, int] = {}
+    for ax, (name, group) in zip(axes[:, 0], curves.items(), strict=True):
+        ax.axhline(wanted, color=GREY, linewidth=0.8, gid="wanted")
+        for i, curve in enumerate(group):
+            place = labels.setdefault(curve.label, len(labels))
+            look = line_style(place)
+            ax.plot(curve.differences, curve.power, linewidth=1.1, gid=curve.label,
+                    color=look["color"], linestyle=look["linestyle"])  # fmt: skip
+            ax.plot([curve.detectable], [wanted], marker=look["marker"], markersize=4,
+                    color=look["color"], gid=f"detectable:{curve.label}")  # fmt: skip
+            # Left of the first curve and right of the others there is nothing but paper.
+            left = i == 0
+            ax.annotate(
+                f"{curve.detectable:.3f}",
+                (curve.detectable, wanted),
+                xytext=(-4, 3) if left else (4, -3),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="bottom" if left else "top",
+                fontsize=6.5,
+                gid=f"number:{curve.label}",
+            )
+        ax.set_ylim(0, 1.08)
+        ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        ax.set_ylabel("power")
+        ax.grid(color=LIGHT, linewidth=0.4)
+        title(ax, name)
+    axes[-1, 0].set_xlim(left=0)
+    axes[-1, 0].set_xlabel(f"true difference in {measure}")
+    looks = {label: line_style(i) for label, i in labels.items()}
+    handles = [Line2D([], [], label=label, markersize=4, linewidth=1.1, **look)
+               for label, look in looks.items()]  # fmt: skip
+    handles.append(handle(f"mark: found with power {wanted:g}", marker=""))
+    return finish(figure, axes, heights, handles, columns=3)
 
 
 def _labels(groups: Mapping[str, Sequence[Line]]) -> dict[str, int]:
@@ -174,7 +240,8 @@ def _panel(ax: Axes, group: Sequence[Line], place: Mapping[str, int]) -> None:
         look = line_style(place[line.label])
         x = [at[level] for level in line.x]
         if not scaled:  # side by side, so that intervals do not hide each other
-            x = [value + 0.09 * (k - (len(group) - 1) / 2) for value in x]
+            step = min(0.09, 0.7 / len(group))
+            x = [value + step * (k - (len(group) - 1) / 2) for value in x]
         ax.plot(x, line.mean, linewidth=1.1, markersize=3.6, gid=line.label, zorder=3, **look)
         ax.vlines(x, line.low, line.high, color=look["color"], linewidth=0.9, zorder=2)
     if scaled and min(values) > 0 and max(values) / min(values) >= WIDE:
@@ -195,11 +262,11 @@ def _short(level: str) -> str:
     return level
 
 
-def _handles(axes: Iterable[Axes], labels: Mapping[str, int]) -> list[Line2D]:
+def _handles(axes: Iterable[Axes], labels: Mapping[str, int], width: int = 40) -> list[Line2D]:
     """One handle per label; none where a single line needs no name."""
     if list(labels) == [""]:
         return []
     lines = {line.get_gid(): line for ax in axes for line in ax.lines if line.get_gid() in labels}
     for name, line in lines.items():
-        line.set_label(wrapped(name or "all", 40))
+        line.set_label(wrapped(name or "all", width))
     return [lines[name] for name in labels]

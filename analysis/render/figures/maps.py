@@ -1,24 +1,21 @@
-"""Figures of whole grids and of whole query sets: heat map, wins and losses."""
+"""The heat map of a grid: every cell of it at a glance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from analysis.render.figures.style import (
-    BLUE,
-    GREY,
+    LINE,
     STYLE,
-    VERMILION,
     finish,
-    handle,
     panels,
     title,
     wrapped,
@@ -26,6 +23,8 @@ from analysis.render.figures.style import (
 from analysis.significance import FloatArray
 
 MAP = "cividis"  # made for any colour vision, and steadily lighter in grey
+MOST_NUMBERS = 10  # columns beyond which a cell has no room for its score
+EQUAL = 0.001  # a range of scores below which the colours would show rounding errors
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,15 @@ class Grid:
     values: FloatArray
 
 
-@dataclass(frozen=True)
-class Wins:
-    """Per-query differences to the baseline, largest first, and how many are of each kind."""
-
-    differences: FloatArray
-    wins: int
-    ties: int
-    losses: int
-
-
-def heat_map(grids: Sequence[Grid], *, rows: str, columns: str, measure: str) -> Figure:
-    """Mean score of every cell of a grid, written into it; one panel per level of what is held.
+def heat_map(
+    grids: Sequence[Grid],
+    *,
+    rows: str,
+    columns: str,
+    measure: str,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Mean score of every cell of a grid, written into it; one panel per setting of what is held.
 
     Parameters
     ----------
@@ -67,111 +63,61 @@ def heat_map(grids: Sequence[Grid], *, rows: str, columns: str, measure: str) ->
         Panels, all on one colour scale.
     rows, columns, measure : str
         Names of the two factors and of the measure.
+    limits : (float, float) or None
+        Ends of the colour scale; None = lowest and highest score of these panels.
     """
     if not grids or not any(np.isfinite(grid.values).any() for grid in grids):
         raise ValueError("nothing to draw")
-    scores = np.concatenate([grid.values.ravel() for grid in grids])
-    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    high = high if high > low else low + 1e-9
-    heights = [len(grid.rows) for grid in grids]
-    height = 0.24 * sum(heights) + (0.2 + 0.05 * len(grids)) * len(grids) + 0.95
-    figure, axes = panels(height, len(grids), 1, sharex=True, height_ratios=heights)
+    low, high = limits or bounds(grids)
+    if high - low < EQUAL:
+        low, high = low - EQUAL / 2, high + EQUAL / 2
+    labels = {name: wrapped(name, 18) for grid in grids for name in grid.rows}
+    cell = max(0.22, LINE * max(label.count("\n") + 1 for label in labels.values()) + 0.04)
+    heights = [cell * len(grid.rows) for grid in grids]
+    figure, axes = panels(heights, sharex=True)
+    empty: Any = {"hatch": "////", "facecolor": "white", "edgecolor": "#8C8C8C", "linewidth": 0}
     with mpl.rc_context(STYLE):
         for ax, grid in zip(axes[:, 0], grids, strict=True):
             image = ax.imshow(grid.values, cmap=MAP, vmin=low, vmax=high, aspect="auto")
             ax.set_xticks(range(len(grid.columns)), grid.columns)
-            ax.set_yticks(range(len(grid.rows)), [wrapped(name, 20) for name in grid.rows])
+            ax.set_yticks(range(len(grid.rows)), [labels[name] for name in grid.rows])
             ax.tick_params(length=0)
             ax.spines[:].set_visible(False)
-            ax.set_ylabel(rows)
             if grid.title:
                 title(ax, grid.title)
             for r, c in np.ndindex(grid.values.shape):
                 value = float(grid.values[r, c])
                 if np.isnan(value):
-                    empty: Any = {"fill": False, "hatch": "////", "edgecolor": "#BFBFBF"}
-                    ax.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, linewidth=0, **empty))
-                dark = np.isfinite(value) and (value - low) / (high - low) < 0.5
-                ax.text(
-                    c,
-                    r,
-                    "–" if np.isnan(value) else _cell(value, len(grid.columns)),
-                    ha="center",
-                    va="center",
-                    fontsize=6.5,
-                    color="white" if dark else "black",
-                )
-        axes[-1, 0].set_xlabel(columns)
+                    ax.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, gid="not run", **empty))
+                elif len(grid.columns) <= MOST_NUMBERS:
+                    dark = (value - low) / (high - low) < 0.5
+                    text = _cell(value, len(grid.columns))
+                    ax.text(c, r, text, ha="center", va="center", fontsize=6.5,
+                            color="white" if dark else "black")  # fmt: skip
+        figure.supylabel(wrapped(rows, int(14 * sum(heights))), fontsize=7)
+        axes[-1, 0].set_xlabel(wrapped(columns, 44))
         bar = figure.colorbar(
-            image, ax=axes[:, 0], location="bottom", aspect=40, fraction=0.03, pad=0.02
+            image,
+            ax=axes[:, 0],
+            location="bottom",
+            aspect=30,
+            pad=0.02,
+            fraction=min(0.3, 0.08 / sum(heights)),
         )
         bar.set_label(measure)
-        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
+        bar.ax.xaxis.set_major_locator(MaxNLocator(3))
         bar.outline.set_visible(False)
-    return finish(figure)
+    missing = any(np.isnan(grid.values).any() for grid in grids)
+    return finish(figure, axes, heights, [Patch(label="not run", **empty)] * missing)
+
+
+def bounds(grids: Sequence[Grid]) -> tuple[float, float]:
+    """Lowest and highest score of some panels."""
+    scores = np.concatenate([grid.values.ravel() for grid in grids])
+    return float(np.nanmin(scores)), float(np.nanmax(scores))
 
 
 def _cell(value: float, columns: int) -> str:
     """Write a score with as many decimals as there is room for, without the leading zero."""
     text = f"{value:.{3 if columns <= 7 else 2}f}"
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
-
-
-def wins(wins_of: Mapping[str, Wins], *, baseline: str, measure: str) -> Figure:
-    """Sorted per-query differences to the baseline, one small panel per row.
-
-    Parameters
-    ----------
-    wins_of : mapping of str to Wins
-        Row -> differences.
-    baseline, measure : str
-        For the axis label.
-    """
-    if not wins_of:
-        raise ValueError("nothing to draw")
-    columns = min(2, len(wins_of))
-    rows = -(-len(wins_of) // columns)
-    width = 21 if columns == 2 else 52
-    lines = max(wrapped(name, width).count("\n") for name in wins_of)
-    figure, axes = panels(
-        (0.92 + 0.11 * lines) * rows + 0.5, rows, columns, sharey=True, sharex=False
-    )
-    limit = max(float(np.abs(row.differences).max(initial=0.0)) for row in wins_of.values()) or 1.0
-    for ax, (name, row) in zip(axes.flat, wins_of.items(), strict=False):
-        values = row.differences
-        places = np.arange(len(values))
-        first_loss = len(values) - row.losses
-        draws = slice(row.wins, first_loss)
-        for part, colour, kind in (
-            (slice(row.wins), BLUE, "wins"),
-            (slice(first_loss, None), VERMILION, "losses"),
-        ):
-            edges = np.append(places[part], places[part][-1:] + 1) - 0.5
-            if len(edges) > 1:
-                ax.stairs(values[part], edges, fill=True, color=colour, gid=kind)
-        ax.plot(places[draws], values[draws], color=GREY, linewidth=2.2, gid="ties")
-        ax.axhline(0, color=GREY, linewidth=0.5)
-        title(ax, name, width)
-        # Beside the counts only empty paper: differences fall from the upper left.
-        counts = f"{row.wins} / {row.ties} / {row.losses}"
-        ax.text(0.98, 0.97, counts, transform=ax.transAxes, ha="right",
-                va="top", fontsize=6.5)  # fmt: skip
-        ax.set_ylim(-1.12 * limit, 1.12 * limit)
-        ax.set_xlim(-0.5, max(len(values), 1) - 0.5)
-        ax.set_xticks([])
-        ax.spines["bottom"].set_visible(False)
-        ax.yaxis.set_major_locator(MaxNLocator(3))
-    for ax in list(axes.flat)[len(wins_of) :]:
-        ax.set_visible(False)
-    with mpl.rc_context(STYLE):
-        figure.supylabel(
-            wrapped(f"{measure} minus {baseline}, per query", int(18 * figure.get_figheight())),
-            fontsize=7,
-        )
-    handles = [
-        handle("win", marker="s", color=BLUE),
-        handle("tie", marker="_", color=GREY, markeredgewidth=2),
-        handle("loss", marker="s", color=VERMILION),
-        handle("counts: win / tie / loss", marker=""),
-    ]
-    return finish(figure, handles)
