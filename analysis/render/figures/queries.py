@@ -75,10 +75,10 @@ def wins(
         ax.set_visible(False)
     for ax in axes.flat[len(wins_of) - columns : len(wins_of)]:
         ax.tick_params(bottom=True, labelbottom=True)
-        ax.set_xlabel("share of queries (%)")
+        ax.set_xlabel("queries (%)")
     with mpl.rc_context(STYLE):
         figure.supylabel(
-            wrapped(f"{measure} minus {baseline}, per query", int(20 * sum(heights))),
+            wrapped(f"{measure} minus {baseline}, per query", int(22 * sum(heights) + 4)),
             fontsize=7,
         )
     handles = [
