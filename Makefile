@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## Run a small grid offline (minutes), print its table 
 	@echo "The runs in a browser:     $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db"
 
 test: $(VENV)/.installed-test ## Run the tests (no network, no GPU)
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev ## Lint and type-check
 	$(BIN)/ruff check .

@@ -75,15 +75,14 @@ def check(words):
         assert not absent, f"no such target: {absent}"
 
 
-CASES = [
-    pytest.param(words, id=f"{page.name}: {shlex.join(words)[:80]}")
+CASES = {  # each command once, with the last page that has it
+    shlex.join(words): f"{page.name}: {shlex.join(words)[:80]}"
     for page in PAGES
-    if page.exists()
     for words in commands(page.read_text(encoding="utf-8"))
-]
+}
 
 
-@pytest.mark.parametrize("words", CASES)
+@pytest.mark.parametrize("words", [*map(shlex.split, CASES)], ids=[*CASES.values()])
 def test_commands_of_the_documentation_name_what_there_is(words):
     check(words)
 

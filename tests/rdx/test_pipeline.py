@@ -333,7 +333,7 @@ def test_force_trains_and_evaluates_again_to_the_same_bytes(cell, store, world):
 
 # --- grids, in processes of their own ---
 
-GRID = ("loss=ranknet,adr_mse", "seed=1,2", "budget.epochs=5", "trainer.checkpoint_seconds=0")
+GRID = ("loss=ranknet,adr_mse", "seed=1,2", "budget.epochs=2", "trainer.checkpoint_seconds=0")
 WATCHED = (
     "import sys\nfrom rdx.__main__ import main\n"
     "try:\n    main()\nfinally:\n    print('MLFLOW', 'mlflow' in sys.modules)\n"

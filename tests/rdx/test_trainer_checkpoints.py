@@ -25,6 +25,7 @@ from trainer_toys import (
     stop_at,
     stopped,
     toy_student,
+    trained,
 )
 
 from rdx.facts import Validation
@@ -43,11 +44,29 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stops", [[0], [3], [7], [1, 2, 5]])
-def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, kind):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Folder and outcome of a training that nothing interrupts, made once for equal settings."""
+    known = {}
+
+    def training(**settings):
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            known[key] = (folder / "work", *trained(folder, **settings))
+        return known[key]
+
+    return training
+
+
+# Each kind is stopped several times, and one of them before its first and its last step.
+@pytest.mark.parametrize(
+    ("kind", "stops"),
+    [*((kind, [1, 2, 5]) for kind in KINDS), ("plain", [0]), ("cached", [3]), ("plain", [7])],
+)
+def test_an_interrupted_training_ends_in_the_same_bits(train, undisturbed, tmp_path, stops, kind):
     settings = STEPS | KINDS[kind]
-    whole, facts = train(work="whole", **settings)
+    folder, whole, facts = undisturbed(**settings)
     for step in stops:
         stopped(train, step, **settings)
     seen = []
@@ -55,7 +74,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(train, tmp_path, stops, k
     assert seen == list(range(stops[-1], 9))  # the step that was stopped was not checkpointed
     assert equal(whole, resumed)
     assert again == facts
-    curves = [(tmp_path / work / "curve.json").read_text() for work in ("whole", "cut")]
+    curves = [(place / "curve.json").read_text() for place in (folder, tmp_path / "cut")]
     assert curves[0] == curves[1]
 
 
@@ -190,15 +209,19 @@ def quality(student) -> float:
     return math.sin(1000 * parameters(student).sum().item())
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
-@pytest.mark.parametrize("patience", [None, 2])
-@pytest.mark.parametrize("stops", [[0], [1, 6, 7, 8]])
-def test_validation_resumes_exactly(train, stops, patience, select):
+@pytest.mark.parametrize(
+    ("select", "patience", "stops"),
+    [
+        *itertools.product(("last", "best"), (None, 2), ([1, 6, 7, 8],)),
+        ("best", 2, [0]),
+    ],
+)
+def test_validation_resumes_exactly(train, undisturbed, stops, patience, select):
     settings = {
         "validate_every": 2, "select": select, "patience": patience, "validate": quality,
         "checkpoint_seconds": 0, "budget": Steps(12), "max_tokens": 25, "gradient_cache": "on",
     }  # fmt: skip
-    whole, facts = train(work="whole", **settings)
+    _, whole, facts = undisturbed(**settings)
     for step in stops:
         with suppress(Stop):  # where patience ended it before, it is finished and begins again
             train(work="cut", on_step=stop_at(step), **settings)
