@@ -59,6 +59,13 @@ class Start(About):
         spec = self.config.get("spec")
         return str(spec.get("claim") or "").strip() if isinstance(spec, Mapping) else ""
 
+    @property
+    def measure(self) -> str:
+        """What cells are ranked by: the first declared measure; "" if none is declared."""
+        evaluation = self.config.get("evaluation")
+        measures = evaluation.get("measures") if isinstance(evaluation, Mapping) else None
+        return str(measures[0]) if measures else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
@@ -203,6 +210,12 @@ class Log:
             case [Table()]:
                 return FINISHED
         return ""
+
+    @property
+    def table(self) -> Table | None:
+        """The newest table of a grid; None of a trial."""
+        last = self.entries[-1] if self.entries else None
+        return last if isinstance(last, Table) else None
 
     def append(self, entry: Entry) -> None:
         """Add a line.

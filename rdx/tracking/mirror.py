@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
-from requests import RequestException
 
-from rdx.equality import settled
-from rdx.tracking import database, models, notes
+from rdx.tracking import database, grids, models, notes
 from rdx.tracking.log import (
     ATTACHED,
     CELL,
@@ -26,7 +24,6 @@ from rdx.tracking.log import (
     GRID,
     End,
     Entry,
-    Input,
     Log,
     Points,
     Result,
@@ -40,22 +37,10 @@ from rdx.tracking.seeds import Seeds
 if TYPE_CHECKING:
     from rdx.tracking import MLflow
 
-DIGEST_LENGTH = 36  # mlflow.utils.validation.MAX_DATASET_DIGEST_SIZE
 METRICS_PER_BATCH = 1000  # mlflow.utils.validation.MAX_METRICS_PER_BATCH
-PARAMS_PER_BATCH = 100  # mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH
-REFUSED = (400, 409)  # of HTTP: the same request would be refused again
 PARENT_SECONDS = 60.0  # that a trial waits for another one that makes the run of their grid
 PARENT, GRID_TAG = "mlflow.parentRunId", "rdx.grid"
 STALE = {"rdx.error", "rdx.health"}  # tags of a trial that is gone on with
-
-
-def final(error: Exception) -> bool:
-    """Whether an error is final: MLflow refuses what is sent, or a file is missing."""
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() in REFUSED
-    if isinstance(error, RequestException):
-        return False
-    return isinstance(error, TypeError | ValueError | KeyError | FileNotFoundError)
 
 
 class Mirror:
@@ -87,7 +72,7 @@ class Mirror:
     @functools.cached_property
     def client(self) -> MlflowClient:
         """The client that writes."""
-        return client_of(self.settings.uri)
+        return database.client_of(self.settings.uri)
 
     @functools.cached_property
     def experiment_id(self) -> str:
@@ -137,7 +122,7 @@ class Mirror:
 
     def _begin(self, start: Start) -> None:
         self._start = start
-        name = notes.cut(notes.run_name(start.levels, start.seed))
+        name = notes.cut(self._name(start) or notes.run_name(start.levels, start.seed))
         tags = {
             **{group: notes.cut(option) for group, option in start.levels.items()},
             "seed": str(start.seed),
@@ -151,6 +136,7 @@ class Mirror:
         if start.grid:
             tags[GRID_TAG] = notes.grid_name(start.grid)
             tags[PARENT] = self._parent(start)
+            tags[notes.member(start.grid)] = name
         run = self._existing(f"tags.`rdx.trial` = '{start.token}'")
         self.resumed = run is not None
         if run is None:
@@ -164,8 +150,8 @@ class Mirror:
                 self.client.delete_tag(run_id, stale)
             self.client.update_run(run_id, status="RUNNING", name=name)
         self._move(run_id=run.info.run_id, status="")
-        self._note(notes.of_trial(start.signature, start.levels, start.seed))
-        log_params(self.client, run, notes.params(start.config, start.levels, start.seed))
+        self._note(notes.of_trial(start))
+        database.log_params(self.client, run, notes.params(start.config, start.levels, start.seed))
         text = yaml.safe_dump(start.config, sort_keys=False, allow_unicode=True)
         self._upload("config.yaml", text)
         self._attached()
@@ -186,7 +172,7 @@ class Mirror:
     def _result(self, result: Result) -> None:
         start = self._begun
         model = self._model(start, result)
-        digests = {entry.name: entry.digest[:DIGEST_LENGTH] for entry in result.inputs}
+        digests = {entry.name: entry.digest[: database.DIGEST_LENGTH] for entry in result.inputs}
         self._log(
             [
                 Metric(
@@ -195,13 +181,12 @@ class Mirror:
                     dataset_name=score.collection,
                     dataset_digest=digests[score.collection] if score.collection else None,
                 )
-                for score in notes.finals(result.metrics, digests)
+                for score in notes.finals(result.metrics, digests, start.measure)
             ]
         )
-        about = (start.signature, start.levels, start.seed)
-        self._note(notes.of_trial(*about, result.metrics, result.health))
+        self._note(notes.of_trial(start, result, f"{self.experiment_id}/runs/{self.run_id}"))
         if result.inputs:
-            self._log_inputs([_dataset(entry) for entry in result.inputs])
+            database.log_inputs(self.client, self.run_id, result.inputs)
         folder = self.log.store / result.folder
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not there any more")
@@ -241,7 +226,7 @@ class Mirror:
             score.key
             for entry in self.log.entries
             if isinstance(entry, Result)
-            for score in notes.finals(entry.metrics, {i.name for i in entry.inputs})
+            for score in notes.finals(entry.metrics, {i.name for i in entry.inputs}, start.measure)
             if score.of_student
         ]
         with cell.log.free(PARENT_SECONDS) as free:
@@ -264,7 +249,7 @@ class Mirror:
         self._move(run_id=run.info.run_id)
         self._log(seeds.metrics(now()))
         self._tag(seeds.tags())
-        self._note(seeds.note(self.experiment_id))
+        self._note(seeds.note(self.experiment_id, start.measure))
         for trial in seeds.trials.values():
             tags = trial.data.tags
             if (
@@ -282,12 +267,17 @@ class Mirror:
         tags |= {"rdx.kind": "cell", "rdx.cell": start.cell, **start.tags}
         if start.grid:
             tags |= {GRID_TAG: notes.grid_name(start.grid), PARENT: self._parent(start)}
-        name = notes.cut(notes.run_name(start.levels))
+        name = notes.cut(notes.without_seed(self._name(start)) or notes.run_name(start.levels))
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-        log_params(self.client, run, params)
+        database.log_params(self.client, run, params)
         return run
 
     # --- grids ---
+
+    def _name(self, start: Start) -> str:
+        """What tells the trial from the others of its grid, whose table was written before it."""
+        table = self._beside(GRID, start.grid).log.table if start.grid else None
+        return grids.names(table).get(start.signature, "") if table else ""
 
     def _parent(self, start: Start) -> str:
         """The run of the trial's grid; the first of its trials makes it."""
@@ -305,65 +295,50 @@ class Mirror:
         name = notes.grid_name(grid)
         run = self._existing(f"tags.`rdx.kind` = 'grid' and tags.`rdx.grid` = '{name}'")
         if run is None:
-            grid_tags = {
-                "rdx.kind": "grid",
-                "rdx.grid": name,
-                "rdx.claim": notes.cut(claim),
-                **tags,
-            }
+            grid_tags = {"rdx.kind": "grid", GRID_TAG: name, "rdx.claim": notes.cut(claim), **tags}
             run = self.client.create_run(self.experiment_id, tags=grid_tags, run_name=name)
             self._move(run_id=run.info.run_id)
-            self._note(notes.of_grid(name, claim))
+            self._note(f"**Claim.** {claim}" if claim else "")
             self.client.set_terminated(self.run_id, FINISHED)
         self._move(run_id=run.info.run_id)
         return self.run_id
 
     def _table(self, table: Table) -> None:
-        """Write the table of a grid and its description; name its own cells; mark the best.
+        """Write the table of a grid, its description, score and saved view; mark the best cell.
 
-        The best is the sound cell with the highest student's mean of the table's measure; the first
-        of equal ones. If its model was logged, it is registered under the grid's name,
-        with the alias "best".
+        The best is the best seed of the best row (`rdx.tracking.grids`). If its model was logged,
+        it is registered under the grid's name, with the alias "best".
         """
-        parent = self._grid_run(table.grid, table.claim, table.tags)
+        self._grid_run(table.grid, table.claim, table.tags)
         name = notes.grid_name(table.grid)
-        runs = [Log(self.log.store, row.signature).position(self.target) for row in table.rows]
-        ids = [position.run_id or None for position in runs]
-        cells = [
-            {**vars(row), "run_id": run_id} for row, run_id in zip(table.rows, ids, strict=True)
-        ]
-        self._upload("cells.json", json.dumps(cells, indent=2))
-        names = notes.short_names([row.overrides or row.signature for row in table.rows])
-        children = {run.info.run_id: run for run in self._search(_trials(name))}
-        shown, over_seeds = [], {}
-        for row, short, run_id in zip(table.rows, names, ids, strict=True):
-            child, name_of_child = children.get(run_id or ""), notes.cut(short)
-            if child and short and child.info.run_name != name_of_child:
-                self.client.set_tag(child.info.run_id, "mlflow.runName", name_of_child)
-            if child and (cell := child.data.tags.get(PARENT, parent)) != parent:
-                over_seeds[cell] = notes.without_seed(short)
-            address = notes.address(self.experiment_id, run_id) if run_id else ""
-            score = notes.score(row.means, table.measure)
-            shown.append(notes.Cell(short or row.signature, address, row.state, row.health, score))
-        for cell, name_of_cell in over_seeds.items():
-            if name_of_cell:
-                self.client.set_tag(cell, "mlflow.runName", notes.cut(name_of_cell))
-        scores = settled([-1.0 if cell.score is None else cell.score for cell in shown])
-        best_first = sorted(range(len(shown)), key=scores.__getitem__, reverse=True)
-        ordered = [shown[i] for i in best_first]
-        self._note(notes.of_grid(name, table.claim, ordered, table.measure))
-        sound = [i for i in best_first if shown[i].score is not None and shown[i].health == "ok"]
-        if sound and (best := ids[sound[0]]):
-            self._mark(name, best)
+        keys = [row.signature for row in table.rows]
+        runs = {key: Log(self.log.store, key).position(self.target).run_id for key in keys}
+        rows = [{**vars(row), "run_id": runs[row.signature] or None} for row in table.rows]
+        self._upload("cells.json", json.dumps(rows, indent=2))
+        made = self._search(_trials(name))
+        parents = {run.info.run_id: run.data.tags.get(PARENT, "") for run in made}
+        page = grids.Page.of(table, self.run_id, runs, parents)
+        tag = notes.member(table.grid)
+        known = {run.info.run_id for run in self._search(f"{notes.quoted('tags', tag)} != ''")}
+        for cell in page.cells:
+            if cell.run_id and cell.run_id not in known:
+                database.tag_other(self.client, cell.run_id, tag, notes.cut(cell.name))
+        self._note(page.note(self.experiment_id))
+        if table.measure:
+            place = f"{grids.VIEW}{self.run_id}"
+            self.client.set_experiment_tag(self.experiment_id, place, page.view())
+        if page.best:
+            self._log([Metric(notes.score_key(table.measure), page.best.score, table.time, 0)])
+            if best := page.best.cells[0].run_id:
+                self._mark(name, best)
         self._move(status=FINISHED)
 
     def _mark(self, grid: str, best: str) -> None:
         """Tag the best cell of a grid, and no other of its children; register its model."""
-        marked = f"tags.`rdx.best` = 'true' and {_trials(grid)}"
-        for run in self._search(marked):
+        for run in self._search(f"tags.`rdx.best` = 'true' and {_trials(grid)}"):
             if run.info.run_id != best:
                 self.client.delete_tag(run.info.run_id, "rdx.best")
-        self.client.set_tag(best, "rdx.best", "true")
+        database.tag_other(self.client, best, "rdx.best", "true")
         self.client.set_tag(self.run_id, "rdx.best_run", best)
         if any(entry.path == models.MODEL for entry in self.client.list_artifacts(best)):
             models.register(self.client, best, grid)
@@ -404,8 +379,7 @@ class Mirror:
         self.client.log_batch(self.run_id, tags=tags)
 
     def _note(self, text: str) -> None:
-        place = notes.address(self.experiment_id, self.run_id)
-        self.client.set_tag(self.run_id, notes.NOTE, text.replace(notes.RUN, place))
+        self.client.set_tag(self.run_id, notes.NOTE, text)
 
     def _attached(self) -> None:
         for name in ATTACHED:
@@ -418,57 +392,6 @@ class Mirror:
             path.write_text(text, encoding="utf-8")
             self.client.log_artifact(self.run_id, str(path))
 
-    def _log_inputs(self, datasets: list[DatasetInput]) -> None:
-        """Log inputs; where two processes add the same new dataset, MLflow refuses one of them."""
-        for _ in datasets:
-            try:
-                self.client.log_inputs(self.run_id, datasets)
-            except MlflowException:  # it is found at the next attempt, then
-                continue
-            return
-        self.client.log_inputs(self.run_id, datasets)
-
-
-@functools.cache
-def client_of(uri: str) -> MlflowClient:
-    """The client of a tracking URI."""
-    return database.client(uri)
-
-
-def run_ids(uri: str, experiment: str) -> set[str]:
-    """All runs of rdx that an experiment has, deleted ones too."""
-    client = client_of(uri)
-    known = client.get_experiment_by_name(experiment)
-    if known is None:
-        return set()
-    runs = database.search(client, str(known.experiment_id), "", view=ViewType.ALL)
-    return {run.info.run_id for run in runs}
-
-
-def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
-    """Log the params a run lacks; params are immutable, so changed values go into a tag."""
-    logged = run.data.params
-    new = [Param(key, value) for key, value in params.items() if key not in logged]
-    for i in range(0, len(new), PARAMS_PER_BATCH):
-        client.log_batch(run.info.run_id, params=new[i : i + PARAMS_PER_BATCH])
-    changed = {k: v for k, v in params.items() if k in logged and logged[k] != v}
-    if changed:
-        text = ", ".join(f"{key}={value}" for key, value in changed.items())
-        client.set_tag(run.info.run_id, "rdx.params_changed", notes.cut(text))
-
 
 def _trials(grid: str) -> str:
     return f"tags.`rdx.kind` = 'trial' and tags.`rdx.grid` = '{grid}'"
-
-
-def _dataset(entry: Input) -> DatasetInput:
-    return DatasetInput(
-        Dataset(
-            name=entry.name,
-            digest=entry.digest[:DIGEST_LENGTH],
-            source_type="rdx",
-            source=entry.source,
-            profile=entry.profile,
-        ),
-        tags=[InputTag("mlflow.data.context", entry.context)],
-    )

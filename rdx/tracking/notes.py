@@ -8,34 +8,72 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rdx.tracking.log import Result, Start
+
 VALUE_LENGTH = 500  # characters of a param or tag; MLflow takes 6000, older servers 500
 NOTE_LENGTH = 5000  # characters of a description; MLflow takes 8000, older servers 5000
 KEY_LENGTH = 250  # mlflow.utils.validation.MAX_ENTITY_KEY_LENGTH
 NOTE = "mlflow.note.content"  # the tag that the UI shows as the description
+# How the UI opens an experiment: without a kind, or with NO_KIND, which it sets itself, as GenAI.
+KIND, TRAINING, NO_KIND = "mlflow.experimentKind", "custom_model_development", "no_inferred_type"
 # The factors of a run's name: those that vary most come first, since the UI cuts long names.
 NAME_ORDER = ("loss", "sampler", "depth", "teacher", "prefinetune", "student")
-RUN = "RUN_ADDRESS"  # stands in a description for the address of its own run in the UI
 # They are in the artifact config.yaml.
 NO_PARAMS = ("tracking", "spec", "grid", "store", "force", "origins")
 EXPERIMENT_NOTE = """\
-Trials of **rdx**: cross-encoders distilled from LLM re-rankers.
+Trials of **rdx**, cross-encoders distilled from LLM re-rankers: choose a grid under *Views* (top \
+right) for its cells, best first, or open its run for the best row and the report.
 
-- A run of kind `grid` is one grid (its description gives claim, results and report); its children
-  are its cells. `tags."rdx.kind" = 'trial'` hides the grids.
-- A run of kind `cell` stands above the seeds of one configuration, once two are finished: each
-  score is their mean, `sd/…`, `low/…` and `high/…` its SD and 95 % interval over seeds.
-- Filter by factor: `tags.loss = 'ranknet' and tags.sampler = 'bm25'`. Only sound trials:
-  `tags."rdx.health" = 'ok'`. The best cell of a grid: `tags."rdx.best" = 'true'`.
-- Metrics are `MEASURE/SYSTEM/COLLECTION`, so that charts group by measure and system. `student` is
-  the distilled model; `first_stage` is what it re-ranks, `oracle` the best possible order of it.
+- A run of kind `grid` stands above the cells that it trained, one of kind `cell` above the seeds of
+  one configuration: its scores are means; `sd/…`, `low/…`, `high/…` are SD and 95 % interval.
+- `0_score/MEASURE` is what cells are ranked by: the student's mean of the first declared measure.
+  Of a grid it is that of the best row. All others are `MEASURE/SYSTEM/COLLECTION`: `student` is the
+  distilled model, `first_stage` what it re-ranks, `oracle` the best possible order of that.
+- Filters: `tags.loss = 'ranknet'`; trials only: `tags."rdx.kind" = 'trial'`; sound ones:
+  `tags."rdx.health" = 'ok'`; the best cells of grids: `tags."rdx.best" = 'true'`.
 - A mean hides what varies between queries and seeds: tests are in the report of
   `python -m analysis`, not here.
 """
+HOW_TO_READ = """\
+**How to read it.** `MEASURE/student/COLLECTION` is the distilled model, `first_stage` what it \
+re-ranks. Differences of single cells are not tested here."""
 
 
-def address(experiment_id: str, run_id: str) -> str:
-    """Where the UI shows a run."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+def address(experiment_id: str, place: str) -> str:
+    """Where the UI shows a part of an experiment, such as "runs/RUN_ID", among model training.
+
+    >>> address("1", "runs/ab")
+    '#/experiments/1/runs/ab?workflowType=machine_learning'
+    """
+    mode = "workflowType=machine_learning"  # GenAI, without it
+    return f"#/experiments/{experiment_id}/{place}{'&' if '?' in place else '?'}{mode}"
+
+
+def quoted(kind: str, key: str) -> str:
+    """A metric, param or tag as MLflow's filters and columns name it.
+
+    >>> quoted("params", "depth.k")
+    'params.`depth.k`'
+    """
+    return f"{kind}.`{key}`"
+
+
+def score_key(measure: str) -> str:
+    """The metric that cells are ranked by: a name that stands first where MLflow sorts names.
+
+    >>> score_key("nDCG@10")
+    '0_score/nDCG_at_10'
+    """
+    return legal(f"0_score/{measure}")
+
+
+def member(grid: str) -> str:
+    """The tag of all cells of a grid, also of those that it did not train; its value is their name.
+
+    >>> member("demo-0a1b2c3d")
+    'rdx.in.demo-0a1b2c3d'
+    """
+    return legal(f"rdx.in.{grid}")
 
 
 def grid_name(grid: str) -> str:
@@ -116,13 +154,17 @@ class Final:
     of_student: bool
 
 
-def finals(metrics: Mapping[str, float], collections: Collection[str]) -> list[Final]:
-    """The final metrics of a trial.
+def finals(
+    metrics: Mapping[str, float], collections: Collection[str], measure: str = ""
+) -> list[Final]:
+    """The final metrics of a trial; first, if there is one, its score by a measure.
 
-    >>> finals({"dl19/student/nDCG@10": 0.5}, ["dl19"])
-    [Final(key='nDCG_at_10/student/dl19', value=0.5, collection='dl19', of_student=True)]
+    >>> for final in finals({"dl19/student/nDCG@10": 0.5}, ["dl19"], "nDCG@10"): print(final)
+    Final(key='0_score/nDCG_at_10', value=0.5, collection=None, of_student=True)
+    Final(key='nDCG_at_10/student/dl19', value=0.5, collection='dl19', of_student=True)
     """
-    found = []
+    mean = score(metrics, measure)
+    found = [] if mean is None else [Final(score_key(measure), mean, None, True)]
     for name, value in metrics.items():
         collection, _, rest = name.partition("/")
         known = collection if collection in collections else None
@@ -168,23 +210,30 @@ def brief(error: BaseException) -> str:
     return cut(f"{type(error).__name__}: {error}".strip())
 
 
-def of_trial(
-    signature: str,
-    levels: Mapping[str, str],
-    seed: int,
-    means: Mapping[str, float] | None = None,
-    health: str = "",
-) -> str:
-    """Description of a trial: what it is, how it did, where the rest is."""
-    factors = [f"| {group} | {option} |" for group, option in {**levels, "seed": seed}.items()]
-    lines = ["| factor | level |", "|---|---|", *factors, "", f"Cell `{signature}`."]
-    if means:
-        lines[:0] = [*_results(means), ""]
+def of_trial(start: Start, result: Result | None = None, place: str = "") -> str:
+    """Description of a trial: its score, what it is, where the rest is.
+
+    Parameters
+    ----------
+    place
+        Of its run in the UI: "EXPERIMENT_ID/runs/RUN_ID".
+    """
+    factors = {**start.levels, "seed": start.seed}
+    lines = [
+        *("| factor | level |", "|---|---|"),
+        *(f"| {group} | {option} |" for group, option in factors.items()),
+        *("", f"Cell `{start.signature}`."),
+    ]
+    if result is not None and result.metrics:
+        mean = score(result.metrics, start.measure)
+        answer = [] if mean is None else [f"**{start.measure} {mean:.4f}** of the student.", ""]
+        lines[:0] = [*answer, *_results(result.metrics), ""]
+        experiment, _, run = place.partition("/")
+        names = ("per_query.parquet", "trial.json", "config.yaml")
+        files = [f"[{name}]({address(experiment, f'{run}/artifacts/{name}')})" for name in names]
         lines += [
-            f"Health: **{health}**.",
-            f"Per-query values: [per_query.parquet]({RUN}/artifacts/per_query.parquet); all facts: "
-            f"[trial.json]({RUN}/artifacts/trial.json); to run it again: "
-            f"[config.yaml]({RUN}/artifacts/config.yaml).",
+            f"Health: **{result.health}**.",
+            f"Per-query values: {files[0]}; all facts: {files[1]}; to run it again: {files[2]}.",
         ]
     return cut("\n".join(lines), NOTE_LENGTH)
 
@@ -209,54 +258,6 @@ def _results(means: Mapping[str, float]) -> list[str]:
             for (collection, system), row in rows.items()
         ),
     ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A row in the description of a grid; `address` may be "", `score` is None without one."""
-
-    name: str
-    address: str
-    state: str
-    health: str | None
-    score: float | None
-
-
-def of_grid(grid: str, claim: str, cells: Sequence[Cell] = (), measure: str = "") -> str:
-    """Description of a grid: its claim, how to read it, its cells, and its report.
-
-    Parameters
-    ----------
-    cells
-        In the order in which they shall stand.
-    measure
-        What their scores are.
-    """
-    lines = [f"**Claim.** {claim}", ""] if claim else []
-    lines += [
-        "**How to read it.** Each child run is one cell. Sort by a column of metrics, or select "
-        "cells and press *Compare*; `MEASURE/student/COLLECTION` is the distilled model, "
-        "`first_stage` what it re-ranks. Differences of single cells are not tested here.",
-    ]
-    lines += [
-        "",
-        f"**Report.** [analysis/report.html]({RUN}/artifacts/analysis/report.html), with "
-        f"tests: there after `python -m analysis {grid}`.",
-    ]
-    if cells:
-        lines += ["", f"| cell | {measure or 'score'} | state | health |", "|---|---:|---|---|"]
-    rest = len(cells)
-    for cell in cells:
-        name = f"[{cell.name}]({cell.address})" if cell.address else cell.name
-        score = "" if cell.score is None else f"{cell.score:.4f}"
-        row = f"| {name} | {score} | {cell.state} | {cell.health or ''} |"
-        if sum(map(len, lines)) + len(lines) + len(row) > NOTE_LENGTH - 400:
-            break
-        lines.append(row)
-        rest -= 1
-    if rest:
-        lines += ["", f"… and {rest} more: [cells.json]({RUN}/artifacts/cells.json)"]
-    return cut("\n".join(lines), NOTE_LENGTH)
 
 
 def score(means: Mapping[str, float], measure: str) -> float | None:

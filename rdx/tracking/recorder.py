@@ -20,7 +20,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from rdx.facts import Audit, TrialFacts, numbers
 from rdx.store.locks import LEASE
 from rdx.tracking import notes
-from rdx.tracking.database import address
+from rdx.tracking.database import address, final, run_ids
 from rdx.tracking.environment import environment, uncommitted
 from rdx.tracking.log import (
     FINISHED,
@@ -40,7 +40,7 @@ from rdx.tracking.log import (
     logs,
     now,
 )
-from rdx.tracking.mirror import Mirror, final, run_ids
+from rdx.tracking.mirror import Mirror
 
 if TYPE_CHECKING:
     from rdx.tracking import MLflow
@@ -289,12 +289,14 @@ def sync(settings: MLflow, store: Path) -> dict[str, int]:
             4 * settings.wait, lambda: run_ids(settings.uri, settings.experiment), settings.uri
         )
     answers = mirrored is not None
+    written: set[str] = set()  # trials; the page of their grid, which comes after them, names them
     for log in all_logs:
         vanished = mirrored is not None and log.position(settings.target).run_id not in {
             "",
             *mirrored,
         }
-        if not vanished and not log.waiting(settings.target):
+        outdated = log.table is not None and any(row.signature in written for row in log.table.rows)
+        if not (vanished or outdated or log.waiting(settings.target)):
             continue
         if not answers:
             counts["kept"] += 1
@@ -303,11 +305,13 @@ def sync(settings: MLflow, store: Path) -> dict[str, int]:
             with log.free(2 * LEASE if log.silent() else 0.5) as free:
                 if not free:
                     continue  # it runs
-                if vanished:
-                    log.move(settings.target, Position())
+                if vanished or outdated:
+                    kept = "" if vanished else log.position(settings.target).run_id
+                    log.move(settings.target, Position(run_id=kept))
                 counts["closed"] += not log.status
                 answers = complete(settings, log, 4 * settings.wait)
                 counts["delivered" if answers else "kept"] += 1
+                written |= {log.name} if answers else set()
         except OSError as error:
             logger.warning("%s: its owner must sync it: %s", log.folder, error)
             counts["kept"] += 1

@@ -82,18 +82,20 @@ class Seeds:
         unsound = [f"{state} (seed {seed})" for seed, state in states.items() if state != OK]
         return {"rdx.seeds": ", ".join(self.trials), "rdx.health": ", ".join(unsound) or OK}
 
-    def note(self, experiment_id: str) -> str:
-        """A description: how to read it, a table of the spreads, and one of the seeds."""
+    def note(self, experiment_id: str, measure: str = "") -> str:
+        """A description: the score, the seeds, a table of the spreads, and how to read it."""
+        score = self.spreads.get(notes.score_key(measure))
+        answer = f"**{measure} {score.mean:.4f}**, SD over seeds {score.sd:.4f}. " if score else ""
         rows = [
             f"| {key} | {s.mean:.4f} | {s.sd:.4f} | {s.low:.4f} to {s.high:.4f} |"
             for key, s in self.spreads.items()
         ]
         links = [
-            f"[{seed}]({notes.address(experiment_id, run.info.run_id)})"
+            f"[{seed}]({notes.address(experiment_id, f'runs/{run.info.run_id}')})"
             for seed, run in self.trials.items()
         ]
         lines = [
-            f"**Seeds** {', '.join(links)}: one configuration, trained {len(links)} times.",
+            f"{answer}**Seeds** {', '.join(links)}: one configuration, trained {len(links)} times.",
             "",
             "| score | mean | SD | 95 % interval |",
             "|---|---:|---:|---:|",

@@ -1,6 +1,9 @@
 """A cell over its seeds in a real MLflow, and what a metric says of data set and model."""
 
+import base64
+import json
 import math
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -13,6 +16,7 @@ from analysis.significance import t_interval
 from rdx import stages
 from rdx.facts import dump
 from rdx.tracking import Row
+from rdx.tracking.log import Log
 
 KEY = "nDCG_at_10/student/dl19"
 # Three seeds by hand: mean .5, deviations -.1, 0, .1, SD sqrt(.02 / 2) = .1; the t quantile of two
@@ -32,14 +36,14 @@ def quickly(place, monkeypatch):
     quick(monkeypatch)
 
 
-def finish(place, cell, seed, score, grid="", health="ok", first=0.3):
+def finish(place, cell, seed, score, grid="", health="ok", first=0.3, config=CONFIG):
     """A finished trial of a trained student."""
     folder = place.store / "evaluate" / f"{cell}{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     means = {"dl19/student/nDCG@10": score, "dl19/first_stage/nDCG@10": first}
     facts = replace(outcome(means, digest="5" * 64), signatures={"distill": "d1", "teach": "t1"})
     (folder / "trial.json").write_text(dump(facts))
-    about = {"levels": LEVELS, "config": CONFIG | {"seed": seed}, "seed": seed, "cell": cell}
+    about = {"levels": LEVELS, "config": config | {"seed": seed}, "seed": seed, "cell": cell}
     with place.settings.trial(
         store=place.store, signature=f"{cell}{seed}", grid=grid, **about
     ) as trial:
@@ -79,20 +83,88 @@ def test_seeds_have_a_run_above_them_with_what_analysis_computes(place):
     assert "| 0.5000 | 0.1000 | 0.2516 to 0.7484 |" in tags["mlflow.note.content"]
 
 
-def test_a_grid_still_finds_names_and_marks_its_seeds(place):
-    for seed in (1, 2):
-        finish(place, "cb", seed, SCORES[seed], "grid-bbbbbbbb")
-    finish(place, "cc", 1, 0.45, "grid-bbbbbbbb")
-    means = {s: {"dl19/student/nDCG@10": SCORES[s]} for s in (1, 2)}
+def test_a_grid_names_its_cells_from_the_start_and_shows_its_best_row(place):
+    """Of two rows, one of them of two seeds, the higher mean is best: (.4 + .5) / 2 = .45 > .42."""
+    grid = "grid-bbbbbbbb"
+    scores = {("ranknet", 1): SCORES[1], ("ranknet", 2): SCORES[2], ("adr_mse", 1): 0.42}
     rows = [
-        Row(signature=f"cb{s}", overrides=f"loss=ranknet seed={s}", health="ok", means=means[s])
-        for s in (1, 2)
+        Row(
+            signature=f"{'cb' if loss == 'ranknet' else 'cc'}{seed}",
+            overrides=f"loss={loss} seed={seed} depth=deep",
+            state="finished",
+            health="ok",
+            means={"dl19/student/nDCG@10": score},
+        )
+        for (loss, seed), score in scores.items()
     ]
-    other = Row(signature="cc1", overrides="loss=adr_mse seed=1", health="ok")
-    place.log_grid("grid-bbbbbbbb", [*rows, other])
+    config = CONFIG | {"evaluation": {"measures": ["nDCG@10", "RR@10"]}}
+    finish(place, "cc", 1, 0.42, config=config)  # alone, before the grid
+    to_run = [replace(row, state="to run", health=None, means={}) for row in rows[:2]]
+    place.log_grid(grid, [*to_run, rows[2]])
+    for seed in (1, 2):
+        finish(place, "cb", seed, SCORES[seed], grid, config=config)
+        assert place.run(f"cb{seed}").info.run_name == f"ranknet seed={seed}"
+    [over_seeds] = cells(place, "cb")
+    assert over_seeds.info.run_name == "ranknet"
+    score = "0_score/nDCG_at_10"
+    assert place.run("cb2").data.metrics[score] == SCORES[2]
+    assert over_seeds.data.metrics[score] == pytest.approx(0.45)
+    assert "**nDCG@10 0.4500**" in over_seeds.data.tags["mlflow.note.content"]
+    place.log_grid(grid, rows)
+    [parent] = place.parents(grid)
+    assert parent.data.metrics == {score: pytest.approx(0.45)}
     assert place.run("cb2").data.tags["rdx.best"] == "true"
-    assert place.run("cb2").info.run_name == "ranknet seed=2"
-    assert cells(place, "cb")[0].info.run_name == "ranknet"
+    names = {run.data.tags["rdx.signature"]: run.data.tags[f"rdx.in.{grid}"] for run in (
+        place.search(f"tags.`rdx.in.{grid}` != ''")
+    )}  # fmt: skip
+    assert names == {"cb1": "ranknet seed=1", "cb2": "ranknet seed=2", "cc1": "adr_mse seed=1"}
+    best, ways, earlier = parent.data.tags["mlflow.note.content"].splitlines()[:3]
+    assert "**nDCG@10 0.4500**" in best and over_seeds.info.run_id in best
+    assert ways.count(f"viewStateShareKey={parent.info.run_id}") == 2
+    assert place.run("cc1").info.run_id in earlier and "0.4200" in earlier
+    assert "mlflow.parentRunId" not in place.run("cc1").data.tags
+    view = view_of(place, parent)
+    assert view["searchFilter"] == f"tags.`rdx.in.{grid}` != ''"
+    assert view["orderByKey"] == f"metrics.`{score}`" and view["orderByAsc"] is False
+    assert view["selectedColumns"] == [f"metrics.`{score}`", "params.`loss`", "params.`seed`"]
+    there = place.but(experiment="a grid elsewhere")
+    there.sync()
+    [copy] = there.parents(grid)
+    assert copy.data.metrics == parent.data.metrics
+    assert there.run("cb1").info.run_name == "ranknet seed=1"
+    assert len(there.search(f"tags.`rdx.in.{grid}` != ''")) == 3
+    assert view_of(there, copy) == view
+    assert there.sync() == {"delivered": 0, "kept": 0, "closed": 0}
+
+
+def view_of(place, grid):
+    """What MLflow's page reads of a saved view."""
+    experiment = place.client.get_experiment(grid.info.experiment_id)
+    saved = json.loads(experiment.tags[f"mlflow.sharedViewState.{grid.info.run_id}"])
+    assert set(saved) == {"name", "createdAt", "state"}
+    kind, _, packed = saved["state"].partition(";")
+    assert kind == "deflate"
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [
+        (None, "custom_model_development"),
+        ("no_inferred_type", "custom_model_development"),  # the page itself sets that
+        ("genai_development", "genai_development"),
+    ],
+)
+def test_an_experiment_is_model_training_unless_somebody_chose(place, kind, after):
+    client, name = place.client, f"of {kind}"
+    number = client.create_experiment(name)
+    if kind:
+        client.set_experiment_tag(number, "mlflow.experimentKind", kind)
+    mirror = place.settings._import("mirror").Mirror(
+        place.but(experiment=name).settings, Log(place.store, "none")
+    )
+    assert mirror.require_experiment() == number
+    assert client.get_experiment(number).tags["mlflow.experimentKind"] == after
 
 
 def test_a_seed_of_another_grid_counts_and_stays_there(place):

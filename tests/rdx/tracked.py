@@ -97,7 +97,7 @@ class Place:
 
     @property
     def client(self):
-        return self.settings._import("mirror").client_of(self.settings.uri)
+        return self.settings._import("database").client_of(self.settings.uri)
 
     def search(self, condition):
         database, client = self.settings._import("database"), self.client
