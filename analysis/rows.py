@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from analysis.nodes import Node, SpecError, known_keys, names, one_of, refuse
+from analysis.nodes import (
+    ByNode,
+    Node,
+    RowNode,
+    SpecError,
+    known_keys,
+    names,
+    one_of,
+    refuse,
+)
 from rdx import folders
 from rdx.arguments import near
 from rdx.config import Cell, varied
@@ -34,8 +43,6 @@ TRAINED = ("student", "student+first_stage")
 GRID = "grid"  # the factor whose levels are the names of sub-grids
 # What the names of rows by factors end in.
 ENDING = {"student": "", "student+first_stage": " + first stage", "teacher": " (teacher)"}
-ROW_KEYS = ("name", "system", "levels", GRID, "competes", "test", "imports")
-BY_KEYS = ("by", "system", "levels", GRID, "names", "competes", "test")
 
 Levels = Mapping[str, tuple[str, ...]]
 
@@ -129,7 +136,7 @@ def _row(node: Node, grids: Sequence[str], cells: Sequence[Cell], where: str) ->
     """A row by hand."""
     name = str(node.get("name", "?"))
     where = f"{where}: row {name!r}"
-    known_keys(node, ROW_KEYS, where)
+    known_keys(node, RowNode, where)
     system = str(node.get("system", "student"))
     imported = system.startswith(IMPORTED) and system != IMPORTED
     if not imported:
@@ -162,7 +169,7 @@ def _row(node: Node, grids: Sequence[str], cells: Sequence[Cell], where: str) ->
 def _by(node: Node, cells: Sequence[Cell], where: str) -> Iterator[Row]:
     """A row for every combination of levels that cells have, in the order of the cells."""
     where = f"{where}: rows by factors"
-    known_keys(node, BY_KEYS, where)
+    known_keys(node, ByNode, where)
     factors = names(node["by"])
     system = one_of(str(node.get("system", "student")), tuple(ENDING), f"{where}: system")
     refuse("seed" in factors, f"{where}: seeds are averaged in a row; leave seed out of `by`")
