@@ -51,7 +51,7 @@ class Caps:
     cost
         In the currency of the prices, likewise.
     hours
-        Of this session.
+        Hours of this session.
     """
 
     tokens: Positive | None = None
