@@ -25,8 +25,11 @@ def check(name: str) -> None:
 def against(spec: Spec, members: Sequence[Cell]) -> None:
     """Refuse measures, collections, factors and an axis that cells do not have; and mixed rows.
 
-    An imported run may have other collections than they.
+    An imported run may have other collections than they; of a spec without cells, which shows
+    imported runs alone, it also says what is measured.
     """
+    if not members:
+        return
     where = f"spec {spec.name}"
     for row in spec.rows:
         own = [cell for cell in members if row.holds(cell)]

@@ -19,7 +19,17 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from analysis.nodes import Node, SpecError, known_keys, names, one_of, plain_names, refuse
+from analysis.nodes import (
+    ByNode,
+    Node,
+    RowNode,
+    SpecError,
+    known_keys,
+    names,
+    one_of,
+    plain_names,
+    refuse,
+)
 from analysis.row_names import GRID, PATTERNS, filled, labels_of, told, words_of
 from rdx.arguments import near
 from rdx.config import Cell, varied
@@ -31,8 +41,6 @@ IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
 TRAINED = ("student", "student+first_stage")
-ROW_KEYS = ("name", "system", "levels", GRID, "competes", "test", "imports")
-BY_KEYS = ("by", "system", "levels", GRID, "name", "names", "competes", "test")
 
 Levels = Mapping[str, tuple[str, ...]]
 
@@ -126,7 +134,7 @@ def _row(node: Node, grids: Sequence[str], cells: Sequence[Cell], where: str) ->
     """A row by hand."""
     name = str(node.get("name", "?"))
     where = f"{where}: row {name!r}"
-    known_keys(node, ROW_KEYS, where)
+    known_keys(node, RowNode, where)
     system = str(node.get("system", "student"))
     imported = system.startswith(IMPORTED) and system != IMPORTED
     if not imported:
@@ -159,7 +167,7 @@ def _row(node: Node, grids: Sequence[str], cells: Sequence[Cell], where: str) ->
 def _by(node: Node, cells: Sequence[Cell], where: str) -> Iterator[Row]:
     """A row for every combination of levels that cells have, in the order of the cells."""
     where = f"{where}: rows by factors"
-    known_keys(node, BY_KEYS, where)
+    known_keys(node, ByNode, where)
     factors = plain_names(node["by"], f"{where}: by")
     system = one_of(str(node.get("system", "student")), tuple(PATTERNS), f"{where}: system")
     refuse("seed" in factors, f"{where}: seeds are averaged in a row; leave seed out of `by`")

@@ -6,11 +6,12 @@ The grid itself is expanded by `rdx.config`; rows are read by `analysis.rows`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from analysis.nodes import (
     Node,
     SpecError,
+    SpecNode,
     choice,
     known_keys,
     names,
@@ -43,14 +44,19 @@ class Expected:
 
     Attributes
     ----------
-    row, collection, measure : str
-        The cell of the table that it should reproduce; of the measures or `COSTS`.
-    value : float
+    row : name of a row
+        The row that should reproduce it.
+    collection : name of a test set, or of a mean
+        The column that should reproduce it.
+    measure : one of `measures`, seconds per query or bytes at peak
+        In which of them. The last two are those of trials that were timed
+        (``evaluation.efficiency``).
+    value : number
         In units of the measure.
-    source : str
-        One of `PUBLISHED`.
-    tolerance : float or None
-        Largest difference that still counts as reproduced; None = as printed.
+    source : notebook, readme or paper
+        Where it was published. A number may be given once for each.
+    tolerance : number >= 0, or null; default null
+        Largest difference that still counts as reproduced; null: half a unit of the last decimal.
     """
 
     row: str
@@ -67,12 +73,13 @@ class Mean:
 
     Attributes
     ----------
-    name : str
+    name : text
         Head of the column.
-    of : tuple of str
-        Collections; empty = all that are shown and count (`analysis.means`).
-    kind : str
-        One of `KINDS`.
+    of : list of test sets
+        What it is the mean of; without it, all that are shown and are neither degenerate
+        (``evaluation.gates``) nor left out of means (``evaluation.collections.NAME.in_mean``).
+    kind : arithmetic or geometric; default arithmetic
+        How it is taken.
     """
 
     name: str
@@ -99,52 +106,18 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Spec:
-    """What one table and its figure show.
+    """What one table and its figure show: a `SpecNode`, checked.
+
+    Attributes mean what the keys of the node do, with these differences.
 
     Attributes
     ----------
-    name, claim : str
-        File name of the spec, and the sentence that the table is there to check.
-    measures : tuple of str
-        ir_measures strings, in the order of the columns.
-    rows : tuple of Row
-        In the order of the table.
     baselines : tuple of str
-        Names of the rows that the others are tested against, each with a mark of its own.
-    alpha : float
-        Error rate that the correction holds: family-wise with Holm and Hochberg, the false
-        discovery rate with Benjamini and Hochberg.
-    test, interval, correction : str
-        One of `TESTS`, `INTERVALS` and `CORRECTIONS`.
-    family : str
-        Which tests are corrected together: ``collection`` = those against the baselines in one
-        collection and measure (the paper's way), ``all`` = those against the baselines in every
-        collection and measure, ``grid`` = every test of the spec, `comparisons` and all pairs too.
+        Names of the rows that `baseline` means.
     comparisons : tuple of (str, str)
-        Further pairs of rows, first minus second; one family of their own unless the family is
-        ``grid``.
-    all_pairs : bool
-        Whether all rows are tested against each other and shown with compact letters.
-    margin : float or None
-        Equivalence margin in units of the measure; None = equivalence is not tested.
-    factors : tuple of str
-        Config groups or override keys whose effects are estimated.
-    x : str or None
-        Override key on the horizontal axis of line figures.
-    expected : tuple of Expected
-        Published numbers.
+        Names of the rows that are compared, first minus second.
     fields : tuple of Provenance
-        Where the fields of the recipe come from, printed below the table.
-    collections : tuple of str
-        Which collections to show, in this order; empty = all that the trials were evaluated on.
-    figure : str
-        The measure of the figure.
-    means : tuple of Mean
-        Columns of means over collections, after those of the collections.
-    source : str
-        Where the recipe was published.
-    deviations : tuple of str
-        In what the recipe's cells differ from what was published, and cannot help it.
+        Where the fields of the recipe come from.
     """
 
     name: str
@@ -180,11 +153,6 @@ class Spec:
         return next(row for row in self.rows if row.name == name)
 
 
-EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
-MEAN_KEYS = tuple(field.name for field in fields(Mean))
-SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
-
-
 def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
     """Turn the ``spec:`` node of an experiment file into a `Spec`.
 
@@ -201,7 +169,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
     """
     name = str(node.get("name", "?"))
     where = f"spec {name}"
-    known_keys(node, SPEC_KEYS, where)
+    known_keys(node, SpecNode, where)
     try:
         grids = [grid.name for grid in sub_grids(node["grid"], f"{where}: grid") if grid.name]
     except KeyError:
@@ -270,7 +238,7 @@ def _expected(
 ) -> tuple[Expected, ...]:
     numbers: dict[tuple[str, str, str, str], Expected] = {}
     for node in nodes:
-        known_keys(node, EXPECTED_KEYS, key)
+        known_keys(node, Expected, key)
         needed(node, ("row", "collection", "measure", "value", "source"), key)
         row, collection, measure = (str(node[k]) for k in ("row", "collection", "measure"))
         where = f"{key} {row}, {collection}, {measure}:"
@@ -290,7 +258,7 @@ def _expected(
 
 
 def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
-    known_keys(node, MEAN_KEYS, where)
+    known_keys(node, Mean, where)
     needed(node, ("name",), where)
     name, of = str(node["name"]), names(node.get("of"))
     if collections:

@@ -217,9 +217,31 @@ class SubmititLauncher(_Engine):
         Where Submitit keeps its jobs and their logs; every machine must see it.
     max_num_timeout
         How often a job that runs out of time is queued again; a pre-empted one always is.
-    parameters
-        Submitit's, without its prefix for the cluster: timeout_min, gpus_per_node, cpus_per_task,
-        mem_gb; for Slurm also partition, array_parallelism, signal_delay_s, setup, ...
+
+    Other Parameters
+    ----------------
+    timeout_min
+        Minutes that a cell may take, each time that it runs. Some time before, it is told to stop,
+        and is queued again.
+    signal_delay_s
+        Slurm: how many seconds before. On this machine it is 30.
+    gpus_per_node
+        GPUs of a cell; null: none is asked for.
+    cpus_per_task
+        Cores of a cell.
+    mem_gb
+        Memory of a cell, in GB; null: as the cluster has it.
+    name
+        Slurm: name of the jobs.
+    partition, account, qos, constraint
+        Slurm: as sbatch has them; null: the cluster's default.
+    array_parallelism
+        Slurm: cells at once.
+    additional_parameters
+        Slurm: further settings of sbatch by their names:
+        ``+hydra.launcher.additional_parameters.reservation=NAME``.
+    setup
+        Slurm: lines of the job's script before its command, such as ``[module load cuda]``.
     """
 
     def __init__(
@@ -259,9 +281,14 @@ class RayLauncher(_Engine):
     ----------
     address
         The cluster, such as "auto" or "ray://HOST:10001"; null: one on this machine, for this grid.
-    num_cpus, num_gpus, memory, resources
-        What a cell needs: Ray shares out the cluster accordingly, and sets CUDA_VISIBLE_DEVICES.
-        Memory is in bytes.
+    num_cpus
+        Cores that a cell needs: Ray shares out the cluster accordingly.
+    num_gpus
+        GPUs that a cell needs; 0.5: two cells share one. Ray sets CUDA_VISIBLE_DEVICES.
+    memory
+        Bytes that a cell needs; null: it is not asked.
+    resources
+        Of the cluster's own kinds what a cell needs, as ``{node_type_a: 1}``.
     max_retries
         How often a cell is run again whose process or machine died. An exception fails it at once.
     """

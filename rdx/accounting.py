@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,66 @@ from rdx.text import counted
 USED = "used"
 # Why a training query has no list, in the order in which it is found out.
 LOST = ("no_candidates", "malformed", "refused", "failed", "too_short", "not_drawn")
-# Of what conf/config.yaml has a limit.
-NAMES = (
-    *(f"queries_{reason}" for reason in LOST), "lists_left_out",
-    *("passages_missing", "labels_repaired", "lists_below_k", "passages_unlabelled"),
-    *("duplicate_queries", "duplicate_passages"),
-    *("queries_truncated", "passages_truncated", "train_queries_tested"),
-)  # fmt: skip
+
+
+class Limits(TypedDict, total=False):
+    """The largest share, 0 to 1, of each count that a cell goes on with; None: any.
+
+    Attributes
+    ----------
+    queries_no_candidates : share of the queries sampled
+        The sampler found nothing for them.
+    queries_malformed : share of the queries sampled
+        The teacher's answer was no ranking, or its scores were no finite numbers.
+    queries_refused : share of the queries sampled
+        The teacher refused to answer.
+    queries_failed : share of the queries sampled
+        No answer came, or the teacher's ranking lacks them.
+    queries_too_short : share of the queries sampled
+        Fewer than two passages have a label.
+    queries_not_drawn : share of the queries sampled
+        No relevant passage or no negative (`depth/lists=single_relevant`).
+    lists_left_out : share of the queries sampled
+        All of the above together.
+    passages_missing : share of the rows of a given run
+        Their passages have no text (`sampler.missing=drop`).
+    labels_repaired : share of the teacher's lists
+        An answer had to be repaired.
+    lists_below_k : share of the lists
+        Fewer than `depth.k` passages to pick from.
+    passages_unlabelled : share of the candidates of usable lists
+        The teacher's ranking lacks them.
+    duplicate_queries : share of the lists
+        The text of the query is another training query's, too.
+    duplicate_passages : share of the passages of lists
+        The text is in the same list already.
+    queries_truncated : share of the queries
+        The student sees the beginning only.
+    passages_truncated : share of the passages
+        The student sees the beginning only.
+    train_queries_tested : share of the queries sampled
+        Also a test query, by its words or by (collection, query id).
+    """
+
+    queries_no_candidates: float | None
+    queries_malformed: float | None
+    queries_refused: float | None
+    queries_failed: float | None
+    queries_too_short: float | None
+    queries_not_drawn: float | None
+    lists_left_out: float | None
+    passages_missing: float | None
+    labels_repaired: float | None
+    lists_below_k: float | None
+    passages_unlabelled: float | None
+    duplicate_queries: float | None
+    duplicate_passages: float | None
+    queries_truncated: float | None
+    passages_truncated: float | None
+    train_queries_tested: float | None
+
+
+NAMES = tuple(Limits.__annotations__)
 
 
 class TooMany(Mendable, ValueError):

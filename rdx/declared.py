@@ -54,6 +54,7 @@ __all__ = [
     "MODEL",
     "Mark",
     "NotNegative",
+    "OneOf",
     "PRECISION",
     "PassagesBy",
     "Positive",
@@ -176,15 +177,22 @@ class Known:
     targets: tuple[str, ...]
 
 
-def one_of(*valid: str) -> AfterValidator:
-    """Refuse a value that is not among these."""
+@dataclass(frozen=True)
+class OneOf:
+    """What `one_of` gives to pydantic: a check that a value is among these."""
 
-    def known(value: str) -> str:
-        if value not in valid:
-            raise ValueError(f"must be one of {list(valid)}")
+    valid: tuple[str, ...]
+
+    def __call__(self, value: str) -> str:
+        """Return the value; ValueError if it is not among them."""
+        if value not in self.valid:
+            raise ValueError(f"must be one of {list(self.valid)}")
         return value
 
-    return AfterValidator(known)
+
+def one_of(*valid: str) -> AfterValidator:
+    """Refuse a value that is not among these."""
+    return AfterValidator(OneOf(valid))
 
 
 def at_least(bound: float) -> Ge:

@@ -7,13 +7,8 @@ The ``grid`` of a spec is one of
     a list       of such mappings, whose cells it has together
     sub-grids    {NAME: SUB-GRID}, where cells differ in what no factor describes
 
-and all become `SubGrid`s. A sub-grid is a list of Hydra overrides, or a mapping of
-
-    sweep    overrides, multiplied out: [loss=ranknet,adr_mse, "seed=1,2"]
-    zip      keys that move together: [{sampler: [bm25, random], depth.k: [10, 50]}] is two
-             combinations, not four; several such mappings are multiplied out
-    exclude  combinations to leave out: [{loss: adr_mse, depth.k: [10, 50]}]; a combination matches
-             when all of its keys do, a list of values when one of them does
+and all become `SubGrid`s. A sub-grid is a list of Hydra overrides, or a mapping of the keys of
+`SubGridNode`.
 
 No import of rdx, of Hydra or of anything heavy: plain values in, plain values out.
 """
@@ -24,9 +19,31 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
-KEYS = ("sweep", "zip", "exclude")
+
+class SubGridNode(TypedDict, total=False):
+    """A sub-grid as it is written; `zip` and `exclude` may also stand beside factors.
+
+    Attributes
+    ----------
+    sweep : list of overrides
+        Multiplied out: ``[loss=ranknet,adr_mse, "seed=1,2"]`` is four cells.
+    zip : list of mappings
+        Keys that move together: ``[{sampler: [bm25, random], depth.k: [10, 50]}]`` is two
+        combinations, not four. The lists of one mapping are equally long; several mappings are
+        multiplied out.
+    exclude : list of mappings
+        Combinations to leave out: ``[{loss: adr_mse, depth.k: [10, 50]}]``. One matches when all
+        of its keys do; a list of values when one of them does.
+    """
+
+    sweep: list[str]
+    zip: list[dict[str, list[Any]]]
+    exclude: list[dict[str, Any]]
+
+
+KEYS = tuple(SubGridNode.__annotations__)
 
 
 @dataclass(frozen=True)

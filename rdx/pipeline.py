@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -45,13 +46,32 @@ from rdx.teachers.audit import audit
 from rdx.tracking import Trial
 from rdx.trainer import processes
 
+if TYPE_CHECKING:
+    from rdx.students import CrossEncoder
+
 
 @dataclass(frozen=True)
 class Summary:
-    """What a cell gave: its facts; and per stage and signature "computed" or "stored"."""
+    """What a cell gave.
+
+    Attributes
+    ----------
+    facts
+        Its outcome.
+    stages
+        Per stage and signature "computed" or "stored".
+    folder
+        Where its runs, tables and configuration lie in the store.
+    """
 
     facts: TrialFacts
     stages: dict[str, str]
+    folder: Path
+
+    @property
+    def per_query(self) -> pd.DataFrame:
+        """Values [collection, system, query_id, measure, value]."""
+        return Evaluated(self.folder).per_query
 
 
 def run(cell: Cell) -> Summary:
@@ -61,7 +81,7 @@ def run(cell: Cell) -> Summary:
     if not force and tracking.finished(job.store.root, cell.signature):
         stored = job.store.find(EVALUATE.name, cell.signature)
         if stored is not None:
-            return Summary(Evaluated(stored).facts, dict(job.store.log))
+            return Summary(Evaluated(stored).facts, dict(job.store.log), stored)
     with _recorded(job, cell.signature, cell.cfg["grid"], over_seeds(cell)) as job.trial:
         try:
             anew = {name for name, stage in STAGES.items() if stage.again} if force else set()
@@ -71,7 +91,7 @@ def run(cell: Cell) -> Summary:
             raise
         job.trial.set_health(evaluated.facts.health)
         job.trial.log_result(evaluated.folder, evaluated.facts)
-    return Summary(evaluated.facts, dict(job.store.log))
+    return Summary(evaluated.facts, dict(job.store.log), evaluated.folder)
 
 
 def _recorded(job: Job, signature: str, grid: str, cell: str = "") -> AbstractContextManager[Trial]:
@@ -96,6 +116,12 @@ def obtain(job: Job, stage: Stage[A], role: str = "", anew: set[str] | None = No
         Names of stages that are made again, although they are stored.
     """
     return stage.artifact(_Walk(job, anew or set()).folder(Step(stage.name, role)))
+
+
+def student(cell: Cell) -> CrossEncoder:
+    """The trained student of a cell, ready to score; trained now if the store does not have it."""
+    job = Job.of(cell)
+    return job.parts.student.load(_Walk(job, set()).folder(trained(job.parts))).eval()
 
 
 class _Walk:

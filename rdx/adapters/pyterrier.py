@@ -74,18 +74,8 @@ class Reranker(pt.Transformer):  # type: ignore[misc]
         return pt.model.add_ranks(scored)
 
     def _scores(self, frame: pd.DataFrame) -> pd.Series:
-        """A score per row: rows are told apart by their place, as ids need not be unique."""
-        places = pd.Series(frame.index.astype(str), index=frame.index)
-        queries = frame.drop_duplicates("qid").set_index("qid")["query"]
-        tokens = self._student.pairs.tokens(
-            {str(qid): str(text) for qid, text in queries.items()},
-            dict(zip(places, frame["text"].astype(str), strict=True)),
-        )
-        pairs = pd.DataFrame({"query_id": frame["qid"].astype(str), "doc_id": places})
-        ranking, _ = evaluation.rerank(
-            *(self._student, pairs, tokens, self._runtime, self.max_tokens)
-        )
-        return ranking.set_index("doc_id").score.reindex(places).set_axis(frame.index)
+        pairs = frame[["qid", *COLUMNS]].rename(columns={"qid": "query_id"})
+        return evaluation.score(self._student, pairs, self._runtime, self.max_tokens)
 
     def __repr__(self) -> str:
         return f"Reranker({str(self.folder)!r})"

@@ -36,7 +36,51 @@ class MissingFile(ConfigError):
 
 @dataclass
 class Root:
-    """The root of the configuration; the groups are plain classes, checked when they are built."""
+    """The root of the configuration; the groups are plain classes, checked when they are built.
+
+    Attributes
+    ----------
+    data
+        The training collection: queries, passages and judgements.
+    sampler
+        Where the candidates of training queries come from.
+    depth
+        How many candidates a training list holds, and how they are picked.
+    teacher
+        What re-orders the candidates: the ranking that the student learns from.
+    prefinetune
+        Stage 1: fine-tuning on judgements, before the distillation.
+    loss
+        What the distillation minimises; `none`: the student of stage 1 is the result.
+    student
+        The cross-encoder that is trained.
+    budget
+        How long the distillation is: what is held equal between cells.
+    trainer
+        How students are optimised, and on what machine.
+    evaluation
+        Test sets, measures, and how deep first stages are re-ranked.
+    tracking
+        Where trials are shown: MLflow, or nowhere.
+    start : text, list of overrides or null
+        What the student begins from (docs/rounds.md): the signature of a finished cell, the folder
+        of a student, or the overrides by which another cell differs from this one; null: the model
+        as it comes.
+    origins : never given
+        What `start` and the like turn out to name; rdx fills it in.
+    seed : whole number >= 0; default 1
+        Of the distillation: order of the lists, dropout and fresh weights. Sweep it: seed=1,2,3.
+    force : true, false; default false
+        Compute the distillation and evaluation of a finished cell again.
+    store : folder; default store
+        Where all stage results are kept.
+    grid : text
+        Id of the grid that a cell belongs to; rdx fills it in.
+    limits : NAME: share or null
+        What may be lost of the training data before a cell stops; its keys are below.
+    spec : mapping
+        What a table shows: only in files of `experiments` and `recipe` (docs/spec.md).
+    """
 
     data: Any = None
     sampler: Any = None

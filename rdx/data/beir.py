@@ -70,8 +70,8 @@ class Beir:
     name
         Name of the collection; None = that of the folder.
     dev
-        Share of the training queries, 0 <= dev < 1, that is held out as split "dev" (see
-        `split_of`), where the folder has no `qrels/dev.tsv`.
+        Share of the training queries that is held out as split "dev", by hash of the query id,
+        where the folder has no `qrels/dev.tsv`.
     max_words
         Keep this many words of each passage; None keeps the text as it is.
     empty

@@ -43,7 +43,7 @@ class Files:
     name
         Name of the collection.
     dev
-        Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
+        Share of the queries that is held out as split "dev", by hash of the query id.
     max_words
         Keep this many words of each passage; None keeps the text as it is.
     judged
@@ -51,7 +51,7 @@ class Files:
         splits, the qrels of one split then choose its own.
     empty
         Passages and queries without text: "error" names them, "drop" leaves them out, "keep"
-        takes them as they are (`rdx.data.blank`).
+        takes them as they are.
     """
 
     corpus: _Texts

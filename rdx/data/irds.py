@@ -32,14 +32,14 @@ def _passages(dataset_id: str) -> str:
 
 @settings(frozen=True)
 class IrDatasets:
-    """A data set of ir_datasets that was fetched before (see `rdx.data.catalogue`).
+    """A data set of ir_datasets that was fetched before (docs/data.md).
 
     Parameters
     ----------
     id
         Id in the catalogue, such as "msmarco-passage/trec-dl-2019/judged".
     dev
-        Share of the queries, 0 <= dev < 1, that is held out as split "dev" (see `split_of`).
+        Share of the queries that is held out as split "dev", by hash of the query id.
     empty
         Passages and queries without text, as of `Files`.
     """

@@ -29,6 +29,7 @@ from rdx.evaluation.reranking import (
     interpolated,
     oracle,
     rerank,
+    score,
 )
 from rdx.evaluation.settings import Evaluation, TestSet, check_measures
 
@@ -63,6 +64,7 @@ __all__ = [
     "quality_of",
     "ratio",
     "rerank",
+    "score",
     "tie_range",
     "tied",
     "timed",

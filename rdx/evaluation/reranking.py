@@ -79,6 +79,35 @@ def rerank(
     return rankings.rank(query_ids, doc_ids, scores), timing
 
 
+def score(
+    student: CrossEncoder, pairs: pd.DataFrame, runtime: Runtime, max_tokens: int = 4096
+) -> pd.Series:
+    """Score pairs of texts, as an evaluation scores candidates.
+
+    Parameters
+    ----------
+    pairs
+        [query_id, query, text], one row a pair; rows with a query id are a list, for students that
+        score lists.
+    max_tokens
+        Of a batch, at most.
+
+    Returns
+    -------
+    pandas.Series
+        A float32 score per row, with the index of `pairs`.
+    """
+    places = pd.Series([str(i) for i in range(len(pairs))])  # ids need not be unique
+    query_ids = [str(query_id) for query_id in pairs["query_id"]]
+    tokens = student.pairs.tokens(
+        dict(zip(query_ids, map(str, pairs["query"]), strict=True)),
+        dict(zip(places, map(str, pairs["text"]), strict=True)),
+    )
+    rows = pd.DataFrame({"query_id": query_ids, "doc_id": places})
+    ranking, _ = rerank(student, rows, tokens, runtime, max_tokens)
+    return ranking.set_index("doc_id").score.reindex(places).set_axis(pairs.index)
+
+
 def oracle(candidates: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     """The best order of the candidates: by relevance, ties by first-stage rank."""
     graded = candidates.merge(qrels, on=["query_id", "doc_id"], how="left")

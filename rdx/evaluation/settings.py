@@ -112,8 +112,7 @@ class Evaluation:
     teacher_queries
         Test queries that the teacher ranks too, where it can rank queries it has not seen; 0: none.
     efficiency
-        Repetitions of a timing of single queries, after a warm-up (see
-        `rdx.evaluation.efficiency`); 0: none.
+        Repetitions of a timing of single queries, after a warm-up (docs/evaluation.md); 0: none.
     efficiency_queries
         Queries that are timed, at most.
     runs

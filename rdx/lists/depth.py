@@ -36,7 +36,7 @@ class Depth:
     seed
         Of the query sample.
     lists
-        How a list's k passages are picked, a class of `rdx.lists.picks`. `Top` takes those that
+        How a list's k passages are picked, a class of `rdx.lists`. `Top` takes those that
         `mode` says. The others draw them, in every epoch anew, out of all that the teacher ranked,
         in the order of the first stage ("first_stage") or of the teacher ("teacher"); they need a
         pool that is larger than k.

@@ -225,9 +225,9 @@ class SingleRelevant(_Drawn):
     ----------
     margin
         Negatives whose score is above that of the list's relevant passage minus this margin may be
-        relevant and unjudged: they are left out (Moreira et al. 2024, "NV-Retriever", section 4,
-        `TopK-MarginPos`). In units of the score. None: no such filter. Where one of the two
-        has no score, as a relevant passage outside the ranking, nothing is left out.
+        relevant and unjudged: they are left out (Moreira et al. 2024, NV-Retriever, section 4,
+        TopK-MarginPos). In units of the score. None: no such filter. Where one of the two has no
+        score, as a relevant passage outside the ranking, nothing is left out.
     of
         Whose scores: "first_stage" or "teacher".
     """

@@ -44,8 +44,10 @@ class BM25:
     ----------
     variant
         One of bm25s' variants.
-    k1, b
-        k1 >= 0, 0 <= b <= 1.
+    k1
+        How soon further occurrences of a term count less.
+    b
+        How much the length of a passage counts: 0 not at all, 1 fully.
     stopwords
         A language code of bm25s' stop word lists, or "none".
     stemmer

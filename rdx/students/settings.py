@@ -105,11 +105,11 @@ class Student:
         token the query only, a passage token the passage only, and positions restart at the passage
         (an extreme of the sparse cross-encoders of Schlatt et al., ECIR 2024): an embedding model
         keeps the token vectors that it was trained for, and only [CLS] reads both texts. Encoders
-        that cannot do that (DeBERTa) are refused by `create`.
+        that cannot do that (DeBERTa) are refused.
     between
         Attention between the passages of a list. "none": a passage is scored alone. "int_token":
         every passage has a token [INT], which the other passages of its list attend to (the
-        Set-Encoder of Schlatt et al., ECIR 2025; its form: `rdx.students.between`): a score is one
+        Set-Encoder of Schlatt et al., ECIR 2025; docs/models.md): a score is one
         of a passage in its list, in any order, and lists are scored whole. BERT-like encoders.
     filled_to
         In training, lists of fewer passages are filled up to so many by drawn [INT] vectors; None =
@@ -118,17 +118,16 @@ class Student:
         Every dropout probability of the encoder; None = as the model's configuration has them.
     frozen_positions
         Leave the learned embeddings of positions as they come (Pezzuti et al. 2025); models without
-        them are refused by `create`.
+        them are refused.
     lora
         Train low-rank updates only; None = all weights.
     compile
         Compile the encoder with torch.compile (a C++ compiler or Triton is needed). The first
         steps take minutes; dropout draws the same numbers. Not part of the identity.
     attention_implementation
-        How attention is computed; one of `IMPLEMENTATIONS`, as Transformers names them, or
-        "varlen": layers see no padding (`rdx.students.packing`; BERT-like encoders and ModernBERT).
-        None = "eager"
-        for training where there is no GPU, else the model's default. Not part of the identity.
+        How attention is computed, in the words of Transformers; or "varlen": layers see no padding
+        (BERT-like encoders and ModernBERT; docs/models.md). None = "eager" for training where there
+        is no GPU, else the model's default. Not part of the identity.
     revision
         Of a Hub id: a branch, a tag or a commit; None = "main".
     """

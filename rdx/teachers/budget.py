@@ -46,12 +46,12 @@ class Caps:
     ----------
     tokens
         Input and output tokens, of all sessions that worked on it: as the service counts them,
-        else as `rdx.teachers.tokens` estimates them. The prompt of a try that the service took and
+        else as they are estimated. The prompt of a try that the service took and
         did not answer counts.
     cost
         In the currency of the prices, likewise.
     hours
-        Of this session.
+        Hours of this session.
     """
 
     tokens: Positive | None = None

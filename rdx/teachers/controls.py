@@ -23,7 +23,7 @@ class Labels:
     Parameters
     ----------
     scale
-        Of the grades, as the scores that a student learns from (`rdx.rankings.scaled`).
+        Of the grades, as the scores that a student learns from (docs/teachers.md).
     """
 
     scale: rankings.Scale = "none"
@@ -65,7 +65,13 @@ class Identity:
 
 @settings(frozen=True)
 class Shuffled:
-    """Control: a random permutation of every list, a pure function of (seed, query id)."""
+    """Control: a random permutation of every list, a pure function of (seed, query id).
+
+    Parameters
+    ----------
+    seed
+        Another seed gives other permutations.
+    """
 
     seed: Seed = 0
 

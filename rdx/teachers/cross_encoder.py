@@ -45,7 +45,7 @@ class CrossEncoder(pointwise.Settings):
     batch
         Pairs scored at a time. In float32 it changes no score beyond rounding.
     precision
-        "bf16" (autocast) or "fp32", or "auto", which becomes one of them (`rdx.precision.chosen`).
+        "bf16" (autocast), "fp32", or "auto": bf16 where the device computes it, else fp32.
     device
         "auto", "cpu", "cuda", ...
     revision

@@ -39,7 +39,7 @@ class Fused:
         half a point for every other that it ties with; more points are better, and equal sums are
         ties (teacher_rank 1, 2, 2, 3, ...). It reads no scores and gives none.
     member_scale
-        Of each member's scores, per query (`rdx.rankings.scaled`); "none" takes them as they are.
+        Of each member's scores, per query (docs/teachers.md); "none" takes them as they are.
         A member has no `scale` of its own.
     scale
         Of the mean, per query, as a student is given it.

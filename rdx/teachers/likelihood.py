@@ -61,7 +61,7 @@ class QueryLikelihood(pointwise.Settings):
     interpolation
         Weight of the first stage, 0 (LLM alone) to 1.
     scale
-        Of the scores that a student learns from (`rdx.rankings.scaled`).
+        Of the scores that a student learns from, per query (docs/teachers.md).
     chunk
         Passages scored, each for all queries that it is a candidate of, and appended to the ledger
         at a time; batches never cross chunks, so that an interrupted teacher gives the same
@@ -74,8 +74,8 @@ class QueryLikelihood(pointwise.Settings):
         Whether the LM's token for the beginning of a text comes first. Models that never saw a text
         without it (Gemma) need it.
     precision
-        "bf16" or "fp32" weights and arithmetic, or "auto", which becomes one of them
-        (`rdx.precision.chosen`); log-probabilities are float32.
+        Of weights and arithmetic: "bf16", "fp32", or "auto": bf16 where the device computes it,
+        else fp32. Log-probabilities are float32.
     device
         "auto", "cpu", "cuda", ...
     revision

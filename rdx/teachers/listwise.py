@@ -75,15 +75,20 @@ class Listwise:
     prompt
         Name of a prompt of rdx (``single_turn``, ``multi_turn``, ``first_token``), the path of a
         YAML file, or ``rank_llm:NAME`` for a template of an installed rank-llm.
-    window, stride, passes
-        ``0 < stride <= window``; a list no longer than the window is one window.
+    window
+        Passages that the LLM orders at a time; a list no longer than it is one window.
+    stride
+        Places that the window moves at a time; at most the window.
+    passes
+        How often it slides over the list.
     order
         What the LLM is shown first: "first_stage", or "shuffled" by `seed`.
     shuffles
         Number of input orders, the first as `order` says, the others shuffled; their rankings are
         merged (permutation self-consistency, Tang et al., NAACL 2024).
     merge
-        "borda" or "kemeny".
+        How the rankings of several input orders become one. "borda": by mean rank. "kemeny": the
+        order with the fewest pairs against them that a local search finds.
     seed
         Of the shuffles.
     parse
@@ -101,8 +106,10 @@ class Listwise:
         of them the teacher stops. None: 20, or twice the lists in flight if that is more.
     ledger
         Folder of all answers, shared by all teachers.
-    caps, prices
-        Limits of `Caps`, prices of `Prices`.
+    caps
+        What may be spent before the teacher stops.
+    prices
+        What tokens cost.
     published
         nDCG@10 of this teacher that others report, by test collection, for ``teach --calibrate``.
     """

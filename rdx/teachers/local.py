@@ -38,7 +38,7 @@ class Local:
     model
         "asset:NAME", a folder (Hugging Face or GGUF), or a Hub id.
     precision
-        "bf16", "fp32", or "auto", which becomes one of them (`rdx.precision.chosen`).
+        "bf16", "fp32", or "auto": bf16 where the device computes it, else fp32.
     device
         "auto", "cpu", "cuda", ...
     batch

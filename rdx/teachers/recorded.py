@@ -28,7 +28,7 @@ class Recorded:
         "rank": the rank column is the permutation, and scores are left out (those of such files
         are often copies of the first stage's); "score": trec_eval's order, and scores are kept.
     scale
-        Of the scores that a student learns from (`rdx.rankings.scaled`).
+        Of the scores that a student learns from, per query (docs/teachers.md).
     """
 
     run: Annotated[str, READ, RELEASED]

@@ -90,8 +90,8 @@ class YesNo(pointwise.Settings):
     batch
         Pairs scored at a time. In float32 it changes no score beyond rounding.
     precision
-        "bf16" or "fp32" weights and arithmetic, or "auto", which becomes one of them
-        (`rdx.precision.chosen`).
+        Of weights and arithmetic: "bf16", "fp32", or "auto": bf16 where the device computes it,
+        else fp32.
     device
         "auto", "cpu", "cuda", ...
     revision

@@ -44,7 +44,13 @@ class Costs:
 
 @settings(frozen=True)
 class Epochs:
-    """A budget of passes over the training lists."""
+    """A budget of passes over the training lists.
+
+    Parameters
+    ----------
+    epochs
+        Passes over all training lists.
+    """
 
     epochs: Positive
 
@@ -59,7 +65,13 @@ class Epochs:
 
 @settings(frozen=True)
 class Steps:
-    """A budget of optimiser steps."""
+    """A budget of optimiser steps.
+
+    Parameters
+    ----------
+    steps
+        Optimiser steps, each of `trainer.batch` lists, which are gone through as often as needed.
+    """
 
     steps: Positive
 
@@ -74,7 +86,13 @@ class Steps:
 
 @settings(frozen=True)
 class Pairs:
-    """A budget of (query, passage) pairs, to the next whole optimiser step."""
+    """A budget of (query, passage) pairs, to the next whole optimiser step.
+
+    Parameters
+    ----------
+    pairs
+        Pairs that the student scores in training, at least.
+    """
 
     pairs: Positive
 

@@ -89,8 +89,8 @@ class Trainer:
     clip
         Largest gradient norm; 0 = no clipping.
     precision
-        Of the encoder: "bf16", "fp16" (with a gradient scaler; GPUs only), "fp32", or "auto", which
-        becomes "bf16" or "fp32" (`rdx.precision.chosen`). Scores, losses and weights are float32.
+        Of the encoder: "bf16", "fp16" (with a gradient scaler; GPUs only), "fp32", or "auto": bf16
+        where the device computes it, else fp32. Scores, losses and weights are float32.
     max_tokens
         A micro-batch holds at most this many tokens, padding counted. "auto": begin with 65,536 on
         a GPU and 4,096 on a CPU, and halve whenever a GPU's memory does not suffice. Not part of
@@ -101,13 +101,13 @@ class Trainer:
     device
         "auto", "cpu" or "cuda". Not part of the identity.
     gradient_cache
-        A step goes through groups of its lists, one after the other (`rdx.trainer.preparing`).
+        A step goes through groups of its lists, one after the other.
         "on": score a group without a graph, take the loss's gradient at the scores, and then pass
         it back micro-batch by micro-batch, each run again with the same dropout: memory is that of
         one micro-batch (Gao et al. 2021, "Scaling deep contrastive learning batch size under
         memory limited setup"). "off": keep the graphs of a group, which saves the second forward
         pass, a quarter of the work. "auto": keep them as long as they take no more than a quarter
-        of the memory that is free at the start (`rdx.memory`), or than those of one
+        of the memory that is free at the start, or than those of one
         micro-batch. Not part of the identity: the gradient is the same, bit for bit.
     tf32
         Multiply float32 matrices in TF32 on GPUs that can.
@@ -210,7 +210,7 @@ class Prefinetune:
     Parameters
     ----------
     loss
-        Usually `rdx.losses.LCE`.
+        Usually `LCE`.
     sampler, depth
         Negatives are drawn from this sampler's top `depth` passages that are not relevant.
     negatives
@@ -223,7 +223,7 @@ class Prefinetune:
     seed
         Of this stage alone, so that all cells of a grid share its checkpoint.
     margin
-        Of `rdx.lists.SingleRelevant`, which picks the lists: candidates that the sampler scores
+        As of `depth/lists=single_relevant`: candidates that the sampler scores
         above the relevant passage minus this are no negatives. None: all may be.
     """
 
