@@ -161,7 +161,7 @@ def served(tracking: MLflow, folder: Path) -> Iterator[str]:
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
+    for _ in range(1500):
         try:
             urllib.request.urlopen(address, timeout=5).close()
             return

@@ -271,12 +271,11 @@ class MLflow:
     def log_grid(
         self, store: Path, grid: str, rows: Sequence[Row], claim: str = "", measure: str = ""
     ) -> None:
-        """Write the table of all cells of a grid to its parent run, and the description of it.
+        """Write the table of all cells of a grid to its run, with its score and description.
 
-        A trial is a child of the grid that computed it first; the table also names those cells
-        that an earlier grid computed. The grid's own children are named by what tells them apart,
-        and the best is tagged. Called before the grid and after it, it replaces what it wrote. On a
-        store that cannot be written, nothing is recorded.
+        Called before the grid, it names the trials that follow; called again after it, it replaces
+        what it wrote. A trial is a child of the grid that computed it first; table, links and the
+        tag `rdx.in.GRID` have the others too. On a store that cannot be written: nothing.
 
         Parameters
         ----------
