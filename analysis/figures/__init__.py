@@ -78,9 +78,9 @@ def _grid(summary: Summary) -> Drawn:
     for place, panels in grids.items():
         caption = captions.heat_map(summary, settings, place, panels)
         size = max(1, MOST_LINES // (len(panels[0].rows) + 2))
-        for i, part in enumerate(_parts(panels, size), 1):
+        for i, page in enumerate(_parts(panels, size), 1):
             named = {"rows": rows, "columns": columns, "measure": measure}
-            draw = partial(maps.heat_map, part, limits=maps.bounds(panels), **named)
+            draw = partial(maps.heat_map, page, limits=maps.bounds(panels), **named)
             yield _name("grid", i, place * (len(grids) > 1)), Sketch(draw, caption)
 
 

@@ -47,7 +47,7 @@ def differences(summary: Summary) -> str:
         f"Filled: significant, α = {spec.alpha:g}, {correction}: {test}.",
         f"Each interval is of that test, at the level at which the correction makes it "
         f"({interval(summary)}), so that it leaves out 0 where the marker is filled and nowhere "
-        "else; the 95 % intervals of the tables are of one test alone, and narrower.",
+        "else; the 95 % intervals of the tables are those of one test alone.",
     ]
     if spec.test == "wilcoxon":
         sentences.append("It is about the pseudo-median of the differences, not about their mean.")

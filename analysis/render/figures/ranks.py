@@ -71,8 +71,7 @@ def critical_differences(rankings: Mapping[str, Ranking], *, note: str) -> Figur
     gutter = min(BAR * (most + 1), PLOT / 2)
     heights = [height for _, height in places]
     figure, axes = panels(heights, 2, width_ratios=[PLOT - gutter, gutter])
-    figure.get_layout_engine().set(wspace=0.01)  # type: ignore[union-attr]
-    low, high = _limits(rankings.values())
+    low, high = _limits(list(rankings.values()))
     for (ax, bars), (name, ranking), (middles, height), column in zip(
         axes, rankings.items(), places, columns, strict=True
     ):
@@ -89,7 +88,8 @@ def critical_differences(rankings: Mapping[str, Ranking], *, note: str) -> Figur
             bars.plot([x, x], ends, color="black", linewidth=2, gid=f"bar:{i}",
                       solid_capstyle="butt")  # fmt: skip
     axes[-1, 0].set_xlabel("mean rank (1 = best)")
-    return finish(figure, axes, heights, [handle(wrapped(note, 56), marker="")], columns=1)
+    mark = handle(wrapped(note, 56), marker="|", color="black", markersize=9, markeredgewidth=2)
+    return finish(figure, axes, heights, [mark], columns=1)
 
 
 def _labelled(ranking: Ranking) -> list[str]:

@@ -217,7 +217,7 @@ def finish(
             ax.set_xticklabels([""] * len(names))  # long ones would leave no room to an axis
         engine.execute(figure)
         for ax in figure.axes:
-            _fit(ax, named.get(ax, []))
+            _fit(ax, named.get(ax, []), ax.get_position().width * COLUMN_WIDTH)
         if named:
             engine.execute(figure)
         drawn = sum(ax.get_position().height for ax in axes[:, 0]) * figure.get_figheight()
@@ -235,14 +235,14 @@ def _named(ax: Axes) -> bool:
     return labels and isinstance(ax.xaxis.get_major_locator(), FixedLocator)
 
 
-def _fit(ax: Axes, names: Sequence[str]) -> None:
+def _fit(ax: Axes, names: Sequence[str], inches: float) -> None:
     """Break the tick labels of the horizontal axis, or turn them upright, if they would collide."""
     if names:
         ax.set_xticklabels(names)
     if not _collide(ax):
         return
     if names:
-        room = int(ax.bbox.width / ax.get_figure(root=True).dpi * 72 / len(names) / LETTER)
+        room = int(72 * inches / len(names) / LETTER)
         longest = max(len(piece.strip()) for name in names for piece in re.findall(PIECE, name))
         if longest <= room:
             ax.set_xticklabels([wrapped(name, room) for name in names])
