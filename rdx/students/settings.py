@@ -97,7 +97,7 @@ class Student:
         first vector, or "mean", that of all; None = as the model's configuration has it.
     template
         What stands around the texts, as "Query: {query} Passage: {passage} Relevant:", in place of
-        the tokeniser's own special tokens; its special tokens are written out, "[CLS]", "</s>".
+        the tokeniser's own special tokens; its special tokens are written out, ``[CLS]``, ``</s>``.
         Each piece and each text is tokenised by itself. None = as the tokeniser makes pairs. It is
         saved with the tokeniser.
     attention
