@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rdx.facts import origins_of
+
 VALUE_LENGTH = 500  # characters of a param or tag; MLflow takes 6000, older servers 500
 NOTE_LENGTH = 5000  # characters of a description; MLflow takes 8000, older servers 5000
 KEY_LENGTH = 250  # mlflow.utils.validation.MAX_ENTITY_KEY_LENGTH
@@ -86,8 +88,8 @@ def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> d
     The option of a nested group ("student/lora") is that of its key, student.lora. Of students that
     come from elsewhere, the signature of their weights stands beside what names them.
     """
-    origins = (config.get("origins") or {}).items()
-    weights = {f"{key}.checkpoint": origin["checkpoint"] for key, origin in origins}
+    origins = origins_of(config).items()
+    weights = {f"{key}.checkpoint": origin.checkpoint for key, origin in origins}
     own = {key: value for key, value in config.items() if key not in NO_PARAMS}
     options = {group.replace("/", "."): option for group, option in levels.items()}
     flat = {**flatten(own), **weights, "seed": str(seed), **options}
