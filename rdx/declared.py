@@ -16,8 +16,11 @@ needs, gives
     of a loss, or of what picks training lists: what it reads of a teacher; of a teacher: what it
     gives beyond an order of passages, each with the values of its own fields that this takes;
 scales, scale
-    of a loss: which scales of a teacher's scores it accepts (None, as without: all); of a teacher
-    that gives scores: a field (`rdx.rankings.Scale`), the scale that a student is given them in;
+    of a loss: which scales of a teacher's scores it accepts (None, as without: all), "probability"
+    among them where a teacher's own scores do if they are such; of a teacher that gives scores: a
+    field (`rdx.rankings.Scale`), the scale that a student is given them in;
+probabilities
+    of a teacher: whether its own scores, at scale "none", are probabilities;
 check()
     raises FileNotFoundError or ValueError if something on this machine is not as it needs it; the
     message begins with the name of the field.

@@ -15,7 +15,7 @@ from rdx.artifacts import weights_in
 from rdx.collection import Collection
 from rdx.config import Cell
 from rdx.data.mixture import Mixture
-from rdx.facts import Counts
+from rdx.facts import Counts, OriginNode, origins_of
 from rdx.parts import Budget, DataSource, Loss, OnStep, Redrawn, Sampler, Teacher
 from rdx.samplers.by_part import ByPart, of_mixture
 from rdx.samplers.others import Others
@@ -62,7 +62,7 @@ class Parts:
     @cached_property
     def origins(self) -> dict[str, Origin]:
         """The students that the cell takes from elsewhere, by `START` and `REDRAWS`."""
-        return {key: _origin(node) for key, node in (self._cfg.get("origins") or {}).items()}
+        return {key: _origin(node) for key, node in origins_of(self._cfg).items()}
 
     def of(self, path: str) -> Parts:
         """The objects of a cell that a student comes from, as in "start/start"; "": these."""
@@ -180,10 +180,11 @@ def on(data: DataSource, sampler: Sampler, self_retrieval: str | None, key: str)
     return Others(whole) if self_retrieval == "drop" else whole
 
 
-def _origin(node: dict[str, Any]) -> Origin:
-    if node["cell"]:
-        return Origin(Parts(node["cell"]), None, None)
-    folder = Path(node["folder"])
+def _origin(node: OriginNode) -> Origin:
+    if node.folder is None:
+        assert node.cell is not None
+        return Origin(Parts(node.cell), None, None)
+    folder = Path(node.folder)
     return Origin(None, folder, weights_in(folder))
 
 

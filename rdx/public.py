@@ -8,6 +8,7 @@ from typing import Any
 
 from rdx import assets, config, hub
 from rdx.declared import MODEL, SCHEDULES, STUDENT, WRITTEN, Read, marks
+from rdx.facts import origins_of
 
 # What concerns the machine, not the results, and may say more of it than should be public.
 PRIVATE = ("tracking", "store", "force", "grid", "spec", "start", "origins")
@@ -20,8 +21,8 @@ def settings(cfg: config.Config) -> config.Config:
     How these were named is left out: it may tell of folders.
     """
     origins = {
-        key: {"checkpoint": node["checkpoint"], "config": node["cell"] and settings(node["cell"])}
-        for key, node in (cfg.get("origins") or {}).items()
+        key: {"checkpoint": origin.checkpoint, "config": origin.cell and settings(origin.cell)}
+        for key, origin in origins_of(cfg).items()
     }
     own = {group: public(node) for group, node in cfg.items() if group not in PRIVATE}
     return own | ({"origins": origins} if origins else {})

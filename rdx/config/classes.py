@@ -11,6 +11,7 @@ from typing import Any
 
 from rdx.config.schema import GROUPS, Config, ConfigError
 from rdx.declared import Mark, marked, marks, names_place, types_of
+from rdx.facts import origins_of
 
 # An environment variable, so that a configuration cannot extend its own allow-list.
 EXTENSIONS = "RDX_EXTENSIONS"
@@ -97,8 +98,8 @@ def lineage(cfg: Config) -> Iterator[tuple[str, Config]]:
     The path of the configuration itself is "", of the others as in "start" and "start/start".
     """
     yield "", cfg
-    for key, origin in (cfg.get("origins") or {}).items():
-        for path, other in lineage(origin["cell"]) if origin["cell"] else ():
+    for key, origin in origins_of(cfg).items():
+        for path, other in lineage(origin.cell) if origin.cell else ():
             yield f"{key}/{path}".rstrip("/"), other
 
 

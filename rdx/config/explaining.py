@@ -28,6 +28,8 @@ def explain(error: BaseException, overrides: Sequence[str]) -> str:
     for override in overrides:
         key = key_of(override)
         if f"Could not override '{key}'" in text or f"full_key: {key}" in text:
+            if key == "teacher.scale":
+                return f"{override}: this teacher gives no scores; leave teacher.scale out"
             parent, _, name = key.rpartition(".")
             valid = _valid_keys(parent, overrides)
             if valid and name not in valid:

@@ -121,9 +121,14 @@ def _objections(cfg: Config, teacher: Any) -> Iterator[str]:
                 f"those that do: {', '.join(dict.fromkeys(_giving(needs)))}"
             )
         if accepted is not None and scale not in accepted:
+            own = scale == "none" and getattr(teacher, "probabilities", False)
+            if own and "probability" in accepted:
+                continue
+            scales = [each for each in accepted if each != "probability"]
             yield (
                 f"{kind} {type(one).__name__} does not accept teacher scores as "
-                f"teacher.scale={scale} gives them; scales that it does: {', '.join(accepted)}"
+                f"teacher.scale={scale} gives them; scales that it does: {', '.join(scales)}"
+                + (", or none of probabilities" if scales != [*accepted] else "")
             )
 
 

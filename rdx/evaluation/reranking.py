@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -123,10 +124,18 @@ def as_ranking(teacher: pd.DataFrame) -> pd.DataFrame:
 
 def interpolated(student: pd.DataFrame, first_stage: pd.DataFrame, weight: float) -> pd.DataFrame:
     """``weight * z(student) + (1 - weight) * z(first stage)`` within each query's candidates."""
+    return next(_mixtures(student, first_stage, [weight]))
+
+
+def _mixtures(
+    student: pd.DataFrame, first_stage: pd.DataFrame, weights: Iterable[float]
+) -> Iterator[pd.DataFrame]:
+    """`interpolated` with each weight; both are standardised once."""
     both = student.merge(first_stage, on=["query_id", "doc_id"], suffixes=("", "_first"))
-    mixed = weight * rankings.z_scores(both, "score")
-    mixed += (1 - weight) * rankings.z_scores(both, "score_first")
-    return rankings.rank(both.query_id, both.doc_id, mixed)
+    own, first = rankings.z_scores(both, "score"), rankings.z_scores(both, "score_first")
+    for weight in weights:
+        mixed = weight * own + (1 - weight) * first
+        yield rankings.rank(both.query_id, both.doc_id, mixed)
 
 
 def best_weight(
@@ -134,7 +143,7 @@ def best_weight(
 ) -> float:
     """The weight with the highest mean of a measure; the smallest of equals."""
     means = [
-        measured(interpolated(student, first_stage, w), qrels, [measure]).value.mean()
-        for w in WEIGHTS
+        measured(mixture, qrels, [measure]).value.mean()
+        for mixture in _mixtures(student, first_stage, WEIGHTS)
     ]
     return WEIGHTS[int(np.argmax(settled(means)))]

@@ -18,7 +18,7 @@ from rdx.config import Config
 from rdx.declared import MODEL
 from rdx.export.cells import Finished
 from rdx.export.weights import plain
-from rdx.facts import TrialFacts
+from rdx.facts import TrialFacts, origins_of
 from rdx.job import REDRAWS, START
 from rdx.public import public, settings, shown
 from rdx.spread import half_width
@@ -150,8 +150,8 @@ ORIGINS = {START: "begins from", REDRAWS: "candidates drawn by"}
 
 def _lineage(settings: Config) -> Iterator[tuple[str, str]]:
     """Where the students came from that the training took from elsewhere."""
-    for key, origin in (settings.get("origins") or {}).items():
-        student, other = f"the student `{origin['checkpoint']}`", origin["cell"]
+    for key, origin in origins_of(settings).items():
+        student, other = f"the student `{origin.checkpoint}`", origin.cell
         if other is not None:
             told = {name: inline(other[name]) for name in ("prefinetune", "teacher", "loss")}
             student += f": {', '.join(f'{name} {node}' for name, node in told.items())}"

@@ -18,7 +18,6 @@ from rdx.students import CrossEncoder, Student, making
 from rdx.students.folders import LIGHTNING
 from rdx.students.modeling_rdx import RdxConfig, RdxForSequenceClassification
 from rdx.students.settings import CLASSIFIERS
-from rdx.students.tokenising import load_tokenizer
 from rdx.tokens import LISTS
 
 FORMS = ("transformers", "lightning_ir")
@@ -79,9 +78,7 @@ def read(folder: Path) -> CrossEncoder:
     if kind in LIGHTNING:
         raise ExportError(f"{folder}: in the form of lightning_ir; export it without --form")
     settings: Student = config.build(known | AS_TRAINED, f"{description}: student")
-    student = making.whole(settings, folder, str(folder))
-    student.pairs.side = load_tokenizer(str(folder), str(folder)).padding_side
-    return student.eval()
+    return making.whole(settings, folder, str(folder)).eval()
 
 
 def plain(settings: Student) -> bool:

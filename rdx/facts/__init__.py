@@ -28,6 +28,7 @@ from rdx.facts.labels import (
     States,
     Windows,
 )
+from rdx.facts.origins import OriginNode, origins_of
 from rdx.facts.store import Begun, Device, Failure, Grid, GridCell, Holder, Manifest, Pace
 from rdx.facts.timing import Energy, Hardware, Latency, Peak, QueryTiming, Timing
 from rdx.facts.training import CheckpointFacts, QuerySample, Selection, TrainingFacts, Validation
@@ -62,6 +63,7 @@ __all__ = [
     "Means",
     "Moves",
     "Origin",
+    "OriginNode",
     "OverCollections",
     "Pace",
     "Peak",
@@ -82,6 +84,7 @@ __all__ = [
     "Windows",
     "dump",
     "numbers",
+    "origins_of",
     "parse",
     "shallow",
 ]

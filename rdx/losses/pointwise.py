@@ -71,7 +71,8 @@ class BCE(Mean):
     only asks that the best be scored above the rest, which any order says.
 
     With `targets` "scores" y_i is the teacher's score, which must be a probability: from 0 to 1, as
-    the scales "minmax" and "quantile" of a teacher make it. The mean is over all passages.
+    the scales "minmax" and "quantile" of a teacher make it, or as a teacher gives it that says so
+    (`probabilities`). The mean is over all passages.
 
     Source: Nogueira and Cho (2019, arXiv 1901.04085), Eq. 1 (monoBERT); with a teacher's
     probabilities in place of labels Hinton et al. (2015, arXiv 1503.02531), §2, for two classes.
@@ -104,8 +105,8 @@ class BCE(Mean):
 
     @property
     def scales(self) -> tuple[str, ...] | None:
-        """Those that give probabilities."""
-        return ("minmax", "quantile") if self.targets == "scores" else None
+        """Those that give probabilities, and scores that are some."""
+        return ("minmax", "quantile", "probability") if self.targets == "scores" else None
 
     def _values(self, scores: Tensor, ranks: Tensor, mask: Tensor, teacher: Tensor) -> Tensor:
         target = teacher if self.targets == "scores" else split(ranks, mask)[0].to(scores.dtype)

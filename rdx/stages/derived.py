@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from rdx import config
 from rdx.config import Cell
+from rdx.facts import origins_of, shallow
 from rdx.job import Parts
 from rdx.stages import origins
 from rdx.stages.stage import Step, Work
@@ -102,8 +103,8 @@ def over_seeds(cell: Cell) -> str:
 
 def _of_one_seed(cfg: config.Config) -> config.Config:
     origins = {
-        key: {**node, "cell": node["cell"] and _of_one_seed(node["cell"])}
-        for key, node in (cfg.get("origins") or {}).items()
+        key: shallow(replace(origin, cell=origin.cell and _of_one_seed(origin.cell)))
+        for key, origin in origins_of(cfg).items()
     }
     return {**cfg, "seed": 0, "origins": origins or None}
 

@@ -25,6 +25,7 @@ from rdx import config, folders, store
 from rdx.artifacts import Evaluated, student_in, weights_in
 from rdx.config import Cell, ConfigError, MissingFile
 from rdx.declared import STUDENT
+from rdx.facts import OriginNode, shallow
 from rdx.grids import key_of, text
 from rdx.job import REDRAWS, START, Parts
 from rdx.stages.stage import trained
@@ -58,16 +59,17 @@ def found(cell: Cell, compose: Compose, sign: Sign) -> Cell:
     if cell.cfg.get("origins") is not None or given == {START: None}:
         return cell
     seeker = _Seeker(cell, compose, sign)
-    origins: dict[str, Any] = {}
+    origins: dict[str, OriginNode] = {}
     pinned = cell.pinned
     for key, value in given.items():
         if value is not None:
-            origin, pins = seeker.origin(key, value)
-            origins[key], pinned = {"given": text(value), **origin}, pinned + pins
+            origins[key], pins = seeker.origin(key, value)
+            pinned += pins
         elif key != START:
             raise ConfigError(f"{key}=null: names no student; give one, or start=...")
-    told = {START: origins[START]["given"]} if START in origins else {}
-    cfg, levels = {**cell.cfg, "origins": origins}, {**cell.levels, **told}
+    told = {START: origins[START].given} if START in origins else {}
+    nodes = {key: shallow(origin) for key, origin in origins.items()}
+    cfg, levels = {**cell.cfg, "origins": nodes}, {**cell.levels, **told}
     return replace(cell, cfg=cfg, levels=levels, pinned=pinned)
 
 
@@ -79,31 +81,35 @@ class _Seeker:
     compose: Compose
     sign: Sign
 
-    def origin(self, key: str, value: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    def origin(self, key: str, value: Any) -> tuple[OriginNode, tuple[str, ...]]:
         """What stands under `origins`, and overrides that name the same on any machine."""
-        where = f"{key}={text(value)}"
+        given = text(value)
+        where = f"{key}={given}"
         if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
             try:
                 other = self._differing(value)
             except ConfigError as error:
                 raise type(error)(f"{where}: {error}") from error
             pins = (f"++{key}={text([*value, *other.pinned])}",) if other.pinned else ()
-            return self._of_cell(key, where, other), pins
+            return self._of_cell(key, given, other), pins
         if isinstance(value, bool | float) or not isinstance(value, str | int):
             raise ConfigError(
                 f"{where}: must be the signature of a finished cell (quoted twice, if it is a "
                 "number), a folder, or a list of overrides, as in \"['loss=lce','seed=2']\""
             )
         if "/" in str(value):
-            return self._of_folder(where, Path(str(value))), ()
-        return self._of_cell(key, where, self._finished(where, str(value))), ()
+            return self._of_folder(key, given, Path(str(value))), ()
+        return self._of_cell(key, given, self._finished(where, str(value))), ()
 
-    def _of_cell(self, key: str, where: str, other: Cell) -> dict[str, Any]:
+    def _of_cell(self, key: str, given: str, other: Cell) -> OriginNode:
         parts = Parts(other.cfg)
         if key == START:
-            self._compare(where, config.identity(parts.student))
-        checkpoint = other.keys[str(trained(parts))]
-        return {"cell": {**other.cfg, "spec": None}, "folder": None, "checkpoint": checkpoint}
+            self._compare(f"{key}={given}", config.identity(parts.student))
+        return OriginNode(
+            given=given,
+            cell={**other.cfg, "spec": None},
+            checkpoint=other.keys[str(trained(parts))],
+        )
 
     def _differing(self, changes: Sequence[str]) -> Cell:
         """The cell that differs from this one by overrides."""
@@ -133,8 +139,8 @@ class _Seeker:
             )
         return other
 
-    def _of_folder(self, where: str, folder: Path) -> dict[str, Any]:
-        student = Parts(self.cell.cfg).student
+    def _of_folder(self, key: str, given: str, folder: Path) -> OriginNode:
+        where, student = f"{key}={given}", Parts(self.cell.cfg).student
         try:
             check_folder(folder, where, student.head, student.between)
         except FileNotFoundError as error:
@@ -149,7 +155,7 @@ class _Seeker:
             )
         self._compare(where, saved)
         held = signature(weights_in(folder))
-        return {"cell": None, "folder": str(folder), "checkpoint": held}
+        return OriginNode(given=given, folder=str(folder), checkpoint=held)
 
     def _compare(self, where: str, theirs: JsonValue) -> None:
         """Refuse to begin from a student of another kind."""

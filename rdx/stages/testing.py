@@ -14,7 +14,7 @@ from rdx.artifacts import Checkpoint, Evaluated
 from rdx.collection import Collection
 from rdx.config import Config
 from rdx.evaluation import Tested, TestSet
-from rdx.facts import Origin, Setting, Timing, TrialFacts
+from rdx.facts import Origin, Setting, Timing, TrialFacts, origins_of
 from rdx.job import DEV, Job, Parts, test_role
 from rdx.stages.retrieval import judged
 from rdx.stages.stage import Inputs
@@ -102,10 +102,10 @@ def _deciding(parts: Parts) -> Iterator[TestSet]:
 
 def _origins(cfg: Config, of: str = "") -> Iterator[Origin]:
     """The lineage of a cell."""
-    for key, node in (cfg.get("origins") or {}).items():
+    for key, origin in origins_of(cfg).items():
         path = f"{of}/{key}".strip("/")
-        yield Origin(path=path, given=node["given"], checkpoint=node["checkpoint"])
-        yield from _origins(node["cell"], path) if node["cell"] else ()
+        yield Origin(path=path, given=origin.given, checkpoint=origin.checkpoint)
+        yield from _origins(origin.cell, path) if origin.cell else ()
 
 
 def _check_training(job: Job, checkpoint: Checkpoint) -> None:

@@ -95,11 +95,6 @@ def saved_head(folder: Path) -> str | None:
     return str(_read(folder / FACTS).get("head", "unknown"))
 
 
-def saved_side(folder: Path) -> str:
-    """Where a student of rdx pads: "right" or "left"."""
-    return str(_read(folder / FACTS).get("padding", "right"))
-
-
 def is_exported(folder: Path) -> bool:
     """Whether encoder and head of a student of rdx are one model in a folder (`rdx.export`)."""
     return _read(folder / "config.json").get("model_type") == PACKED

@@ -27,7 +27,6 @@ from rdx.students.folders import (
     check_whole,
     is_exported,
     saved_head,
-    saved_side,
     scores_lists,
     trained_form,
 )
@@ -80,7 +79,6 @@ def load(settings: Student, folder: Path, seed: int | None = None) -> CrossEncod
         torch.manual_seed(draw_seed(seed or 0, "adapters"))
         training = seed is not None
         student = _assembled(settings, str(folder), str(folder), fresh=False, training=training)
-        student.pairs.side = saved_side(folder)
         _load_head(student, folder, str(folder))
         return _finished(settings, student, adapt=training)
 
@@ -182,7 +180,8 @@ def _assembled(
             )
         add_int_token(encoder)
     head = None if own else OWN[settings.head](encoder.config.hidden_size)
-    return CrossEncoder(encoder, head, Pairs(folder, settings, encoder), settings.filled_to)
+    pairs = Pairs(folder, settings, encoder, fresh)
+    return CrossEncoder(encoder, head, pairs, settings.filled_to)
 
 
 def _load_head(student: CrossEncoder, folder: Path, name: str) -> None:

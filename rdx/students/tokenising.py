@@ -56,11 +56,13 @@ class Pairs:
     """Make (query, passage) pairs what a student takes; each text is cut to its length.
 
     Model and tokenizer are made to agree on the token and the side of padding, and on what the
-    model takes beside token ids; that is saved with the tokenizer.
+    model takes beside token ids; that is saved with the tokenizer. So a student that was saved or
+    exported pads where its tokenizer does; a `fresh` one to the right, until `rdx.students.probe`
+    finds that only the left side changes no score.
     """
 
     def __init__(
-        self, folder: str, student: Student, encoder: PreTrainedModel, side: str = "right"
+        self, folder: str, student: Student, encoder: PreTrainedModel, fresh: bool = False
     ) -> None:
         name = f"student.model={student.model}"
         self.tokenizer = load_tokenizer(folder, name)
@@ -78,7 +80,8 @@ class Pairs:
         _agree_on_inputs(self.tokenizer, encoder)
         with explained(name):
             self._form = PairForm.of(self.tokenizer, padding)
-        self.side = side
+        if fresh:
+            self.side = "right"
 
     @property
     def side(self) -> str:

@@ -112,6 +112,11 @@ class YesNo(pointwise.Settings):
 
     engines: ClassVar[tuple[str, ...]] = ("gguf",)
 
+    @property
+    def probabilities(self) -> bool:
+        """Whether a score is the probability of yes."""
+        return self.form.score == "probability"
+
     def rank(self, candidates: pd.DataFrame, collection: Collection, work: Path) -> pd.DataFrame:
         """Score every candidate.
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rdx.facts import origins_of
 from rdx.tracking.log import Result, Start
 
 VALUE_LENGTH = 500  # characters of a param or tag; MLflow takes 6000, older servers 500
@@ -124,8 +125,8 @@ def params(config: Mapping[str, Any], levels: Mapping[str, str], seed: int) -> d
     The option of a nested group ("student/lora") is that of its key, student.lora. Of students that
     come from elsewhere, the signature of their weights stands beside what names them.
     """
-    origins = (config.get("origins") or {}).items()
-    weights = {f"{key}.checkpoint": origin["checkpoint"] for key, origin in origins}
+    origins = origins_of(config).items()
+    weights = {f"{key}.checkpoint": origin.checkpoint for key, origin in origins}
     own = {key: value for key, value in config.items() if key not in NO_PARAMS}
     options = {group.replace("/", "."): option for group, option in levels.items()}
     flat = {**flatten(own), **weights, "seed": str(seed), **options}

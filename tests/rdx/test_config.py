@@ -7,7 +7,6 @@ from functools import cache
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rdx import config, stages
@@ -85,8 +84,7 @@ def one(*overrides):
 @cache
 def composed(*overrides):
     """The configuration as Hydra composes it, ??? included."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+    return config.composed(overrides)
 
 
 def targets(node, where=""):
@@ -169,6 +167,18 @@ def test_every_experiment_composes_and_builds(name):
         check(cell)
 
 
+def test_a_file_that_was_edited_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    option = tmp_path / "conf" / "loss" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    for margin in (1.0, 2.0):
+        option.write_text(f"_target_: rdx.losses.Hinge\nmargin: {margin}\n")
+        cfg = config.composed(["loss=mine"])
+        assert cfg.loss.margin == margin
+        cfg.loss.margin = 9.0  # of this configuration alone
+        assert config.composed(["loss=mine"]).loss.margin == margin
+
+
 # --- what is refused ---
 
 # What cannot be run -> what the message names: the key, and what is valid or meant.
@@ -185,6 +195,8 @@ REFUSED = {
     "prefinetune.loss.temprature=2": ["prefinetune.loss.temprature", "'temperature'"],
     "evaluation.collections.pydocs.first_stage.k2=1": ["pydocs.first_stage.k2", "'k1'", "'b'"],
     "teacher=shuffled teacher.sead=1": ["teacher.sead", "['seed']"],
+    "teacher=shuffled teacher.scale=minmax": ["teacher.scale=minmax", "no scores"],
+    "teacher=oracle teacher.scale=minmax": ["teacher.scale=minmax", "no scores"],
     "seed=first": ["seed=first", "Integer"],
     "force=perhaps": ["force=perhaps", "bool"],
     "depth.k=[1": ["depth.k=[1"],
@@ -675,19 +687,28 @@ def test_help_names_every_group_and_loads_no_torch(rdx, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("loss=rankent", "loss=rankent"),
-        ("-m loss=ranknet,adr_mse depth.kk=3", "depth.kk: "),
-        ("loss=ranknet,adr_mse", "python -m rdx -m loss=ranknet,adr_mse"),
-    ],
+TYPOS = {  # command line -> what the message holds
+    "loss=rankent": "loss=rankent",
+    "-m loss=ranknet,adr_mse depth.kk=3": "depth.kk: ",
+    "loss=ranknet,adr_mse": "python -m rdx -m loss=ranknet,adr_mse",
+}
+IN_TURN = (  # several command lines in one process: it takes seconds to start one
+    "import runpy, sys\n"
+    "for line in sys.argv[1:]:\n"
+    "    sys.argv = ['rdx', *line.split()]\n"
+    "    try:\n        runpy.run_module('rdx', run_name='__main__', alter_sys=False)\n"
+    "    except SystemExit as end:\n        print(end.code)\n"
+    "print('LOADED', {'torch', 'transformers', 'mlflow'} & set(sys.modules))\n"
 )
-def test_a_typo_ends_before_any_work(rdx, tmp_path, command, message):
-    done = rdx(command.split(), tmp_path, module=("-c", WATCHED), status=1)
-    assert done.stderr.startswith("rdx: ") and message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == "LOADED set()\n"
+
+
+def test_a_typo_ends_before_any_work(rdx, tmp_path):
+    done = rdx(TYPOS, tmp_path, module=("-c", IN_TURN), status=0)
+    said = done.stderr.split("rdx: ")
+    assert said[0] == "" and len(said) == 1 + len(TYPOS)
+    for message, own in zip(TYPOS.values(), said[1:], strict=True):
+        assert message in own and "Traceback" not in own
+    assert done.stdout == "1\n1\n1\nLOADED set()\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -775,6 +796,13 @@ QUANTILES = {"_target_": "rdx.teachers.QueryLikelihood", "model": "m", "scale": 
 RECORDED = {"_target_": "rdx.teachers.Recorded", "run": "FILE"}
 
 
+def sure(score, **more):
+    """A teacher that says yes or no, with some score of how sure it is."""
+    form = {"parts": ["{query} {passage}"], "positive": "a", "negative": "b", "score": score}
+    form |= {"_target_": "rdx.teachers.Form"}
+    return {"_target_": "rdx.teachers.YesNo", "model": "m", "form": form, **more}
+
+
 @pytest.mark.parametrize(
     ("loss", "teacher", "named"),
     [
@@ -784,6 +812,10 @@ RECORDED = {"_target_": "rdx.teachers.Recorded", "run": "FILE"}
         (SOFT, QUANTILES | {"scale": "none"}, ["BCE", "teacher.scale=none", "minmax, quantile"]),
         (SOFT, QUANTILES | {"scale": "zscore"}, ["BCE", "teacher.scale=zscore"]),
         (SOFT, RECORDED, ["BCE needs scores", "Recorded", "order=score"]),
+        (SOFT, sure("probability"), []),  # as it gives them
+        (SOFT, sure("probability", scale="zscore"), ["BCE", "teacher.scale=zscore"]),
+        (SOFT, sure("log_probability"), ["BCE", "teacher.scale=none"]),
+        (SOFT, sure("difference", scale="minmax"), []),
         (HARD, {"_target_": "rdx.teachers.Labels"}, []),
         (MSE, QUANTILES | {"scale": "zscore"}, []),
         (MSE, RECORDED, ["MSE needs scores", "Recorded"]),

@@ -555,7 +555,7 @@ def test_needs():
 
 def test_scales():
     """Probabilities are what soft labels must be; nothing else minds."""
-    probabilities = ("minmax", "quantile")
+    probabilities = ("minmax", "quantile", "probability")
     for loss in ALL:
         assert getattr(loss, "scales", None) == (probabilities if loss in SOFT else None)
 
