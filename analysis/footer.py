@@ -88,7 +88,9 @@ def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
 
 
 def _mark_note(summary: Summary) -> str:
-    competing = "; ".join(row.name for row in summary.spec.rows if row.competes)
+    competing = "; ".join(
+        row.name for row in summary.spec.rows if row.competes and not summary.apart(row.name)
+    )
     return (
         "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the mark; "
         f"rows that compete: {competing or 'none'}."
@@ -194,7 +196,7 @@ def _precision_note(summary: Summary) -> str:
     for key, by in rows.items():
         if len(by) > 1:
             values = "; ".join(f"{value} ({_join(names)})" for value, names in by.items())
-            notes.append(f"{ALARM} Rows differ in {key}.precision: {values}.")
+            notes.append(f"Rows differ in {key}.precision: {values}.")
     return " ".join(notes)
 
 
@@ -262,7 +264,7 @@ def _selection_notes(summary: Summary) -> list[str]:
         names = [c for c in summary.collections if any(_selected(t, c) for t in trials)]
         if names and row.system not in REFERENCES:
             lines.append(
-                f"{ALARM} {row.name}: its weights were selected by their scores on "
+                f"{row.name}: its weights were selected by their scores on "
                 f"{_join(names)}, which is no test of them."
             )
     return lines
@@ -283,7 +285,7 @@ def _label_notes(summary: Summary) -> list[str]:
         lost = [f"{n} of {of}" for n, of in sorted({(c.n, c.of) for c in counts if c and c.n})]
         if lost:
             lines.append(
-                f"{ALARM} Labels of {row.name}: {_join(lost)} training lists were left out, since "
+                f"Labels of {row.name}: {_join(lost)} training lists were left out, since "
                 "the teacher gave no usable ranking of them."
             )
     return lines
