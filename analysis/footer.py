@@ -21,6 +21,7 @@ from rdx.text import counted
 if TYPE_CHECKING:
     from rdx.config import Cell
 
+MOST_MISSING = 4  # cells that an alarm names; the notes name all
 RECIPE = {
     "paper": "as in the paper",
     "repository": "as in its repository",
@@ -45,7 +46,7 @@ def sentences(summary: Summary) -> tuple[str, ...]:
             *_mean_notes(summary),
             _tie_note(summary),
             _precision_note(summary),
-            *alarms(summary),
+            *alarms(summary, most=None),
             _comparisons_note(summary),
             impossible_note(summary),
             *_imported_notes(summary),
@@ -57,9 +58,9 @@ def sentences(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def alarms(summary: Summary) -> list[str]:
-    """Everything that a reader must see before the numbers."""
-    missing = _missing_note(summary)
+def alarms(summary: Summary, most: int | None = MOST_MISSING) -> list[str]:
+    """Everything that a reader must see before the numbers; of missing cells the first `most`."""
+    missing = _missing_note(summary, most)
     return [
         *_health_notes(summary),
         *_selection_notes(summary),
@@ -300,11 +301,14 @@ def _absent_notes(summary: Summary) -> list[str]:
     ]
 
 
-def _missing_note(summary: Summary) -> str:
+def _missing_note(summary: Summary, most: int | None) -> str:
     missing = [_overrides(cell) for cell in summary.trials.missing]
     if not missing:
         return ""
-    return f"Missing cells ({len(missing)} of {len(summary.trials.cells)}): {'; '.join(missing)}."
+    named = missing[:most] + [f"and {len(missing) - len(missing[:most])} more"] * (
+        len(missing) > len(missing[:most])
+    )
+    return f"Missing cells ({len(missing)} of {len(summary.trials.cells)}): {'; '.join(named)}."
 
 
 def comparisons_not_run(summary: Summary) -> list[tuple[str, str]]:

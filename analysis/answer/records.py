@@ -39,6 +39,8 @@ class Difference:
         In units of the measure, with the 95 % interval, not corrected; NaN of all pairs.
     p, family : float, int
         Corrected p value, and how many tests were corrected together.
+    p_equivalence : float
+        Corrected p value of "the same up to the margin"; NaN where that is not tested.
     differs, equivalent : bool
         Whether the corrected tests show a difference, or that there is none beyond the margin.
     of_choice : bool
@@ -58,6 +60,7 @@ class Difference:
     high: float
     p: float
     family: int
+    p_equivalence: float
     differs: bool
     equivalent: bool
     of_choice: bool

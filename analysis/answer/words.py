@@ -93,7 +93,8 @@ def _differences(answer: Answer, asked: Asked) -> str:
     shown = [test for test in tests if test.differs]
     groups = _grouped(shown, lambda d: (d.first, d.second), lambda d: abs(d.difference))
     verbs = ("differs", "differ")
-    head = _share(len(shown), len(tests), NOUNS[asked], *verbs) + _tests(answer, tests)
+    head = _share(len(shown), len(tests), NOUNS[asked], *verbs)
+    head += _unjudged(answer, asked, answer.measure) + _tests(answer, tests)
     return head + _listed(groups, answer, _difference)
 
 
@@ -109,10 +110,16 @@ def _share(shown: int, of: int, noun: str, one: str, many: str) -> str:
     """How many of some tests showed something."""
     total = f"{of:,} {PLURALS[noun]}" if noun in PLURALS and of > 1 else counted(of, noun)
     if not shown:
-        return f"none of {total} {one}" if of > 1 else f"the one {noun} shows nothing"
+        return f"none of {total} {one}" if of > 1 else f"1 {noun} is not significant"
     if of == 1:
-        return f"the one {noun} {one}"
+        return f"1 {noun} {one}"
     return f"{shown:,} of {total} {one if shown == 1 else many}"
+
+
+def _unjudged(answer: Answer, asked: Asked, measure: str) -> str:
+    """How many further tests were asked for and do not count."""
+    count = sum((each.asked, each.measure) == (asked, measure) for each in answer.unanswered)
+    return f", {count:,} more cannot be judged" if count else ""
 
 
 def _tests(answer: Answer, tests: Sequence[Difference] | Sequence[Effect]) -> str:
@@ -129,6 +136,7 @@ def _briefly(answer: Answer, asked: Asked, measure: str) -> str:
         return ""
     head = f"in {measure}, " if measure != answer.measure else ""
     head += _share(len(shown), len(tests), NOUNS[asked], "differs", "differ")
+    head += _unjudged(answer, asked, measure)
     if not shown:
         return head
     largest = max(shown, key=lambda d: abs(d.difference))
@@ -141,7 +149,7 @@ def _equivalences(answer: Answer) -> str:
     if not same or answer.margin is None:
         return ""
     groups = _grouped(same, lambda d: (d.first, d.second), lambda d: -abs(d.difference))
-    return f"equivalent within ±{answer.margin:g}" + _listed(groups, answer, _difference)
+    return f"equivalent within ±{answer.margin:g}" + _listed(groups, answer, _equivalence)
 
 
 # --- what was not ---
@@ -156,13 +164,13 @@ def _open(answer: Answer) -> str:
     hidden = [effect for effect in answer.effects if not effect.shown]
     if hidden:
         groups = _grouped(hidden, lambda e: e.term, lambda e: e.high)
-        parts.append(_listed(groups, answer, _effect).removeprefix(": "))
+        parts.append(f"{len(hidden)} of {len(answer.effects)}{_listed(groups, answer, _effect)}")
     rest = [one for one in asked if one is not Asked.FACTORS]
     tests = answer.of(rest[0], answer.measure) if rest else ()
     unclear = [test for test in tests if test.open]
     if unclear and asked[0] is not Asked.FACTORS:
         groups = _grouped(unclear, lambda d: (d.first, d.second), _furthest)
-        parts.append(_listed(groups, answer, _difference).removeprefix(": "))
+        parts.append(f"{len(unclear)} of {len(tests)}{_listed(groups, answer, _difference)}")
     power = _power(unclear or tests)
     return "; ".join([*parts, power] if power else parts)
 
@@ -191,8 +199,11 @@ def _limits(answer: Answer) -> str:
     if answer.missing:
         parts.append(f"{answer.missing} of {counted(answer.cells, 'cell')} not run")
     if answer.single and (answer.differences or answer.effects):
-        rows = "every row" if answer.every_single else _some(answer.single)
-        parts.append(f"one training run of {rows}, about which alone its tests speak")
+        parts.append(
+            "one training run of every row: tests are about these models, not about their choices"
+            if answer.every_single
+            else f"one training run only: {_some(answer.single)}"
+        )
     by_reason: dict[Reason, dict[str, None]] = {}
     for each in answer.unanswered:
         name = each.because or " − ".join(each.about)
@@ -253,14 +264,20 @@ def _where(answer: Answer, records: Sequence[Record]) -> str:
 
 def _difference(answer: Answer, group: Sequence[Difference]) -> str:
     test = group[0]
-    text = f"{test.first} − {test.second}{_where(answer, group)} {_size(test)}, {_p(test.p)}"
+    text = f"{test.first} − {test.second}{_where(answer, group)}: {_size(test)}, {_p(test.p)}"
     other = next((d for d in group if (d.difference > 0) != (test.difference > 0)), None)
     return text + (f", but in {other.collection} {_size(other)}" if other else "")
 
 
+def _equivalence(answer: Answer, group: Sequence[Difference]) -> str:
+    test = group[0]
+    text = f"{test.first} − {test.second}{_where(answer, group)}: {_size(test)}"
+    return f"{text}, {_p(test.p_equivalence)} of equivalence"
+
+
 def _effect(answer: Answer, group: Sequence[Effect]) -> str:
     effect = group[0]
-    text = f"{' × '.join(effect.term)}{_where(answer, group)}, ω² {fixed(effect.omega)} "
+    text = f"{' × '.join(effect.term)}{_where(answer, group)}: ω² {fixed(effect.omega)} "
     text += f"[{fixed(effect.low)}, {fixed(effect.high)}], {_p(effect.p)}"
     told = effect.levels and (effect.shown or len(effect.term) == 1)
     return f"{text} ({_levels(effect.levels)})" if told else text
@@ -269,7 +286,7 @@ def _effect(answer: Answer, group: Sequence[Effect]) -> str:
 def _levels(levels: Sequence[Levels]) -> str:
     first = levels[0]
     sizes = [f"{_size(one)}{f' at {one.at}' if one.at else ''}" for one in levels]
-    return f"{first.first} − {first.second} {', '.join(sizes)}"
+    return f"{first.first} minus {first.second}: {', '.join(sizes)}"
 
 
 def _size(test: Difference | Levels) -> str:

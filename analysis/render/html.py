@@ -21,7 +21,8 @@ from rdx.facts import OK
 # Where a table is stacked, its entries below each other with their heads, so that no number is cut:
 # on screens up to the first of these widths (in rem) that it needs, always beyond the last.
 WIDTHS = (24, 32, 40, 48, 56, 64, 72, 80, 999)
-CHARACTER, GAP, MOST_NAME = 0.58, 1.0, 26  # rem of a character, rem between columns, characters
+CHARACTER, GAP, MOST_NAME = 0.57, 0.8, 26  # rem of a character, rem between columns, characters
+MARGIN = 1.5  # rem beside the page
 SCHEMES = ("", "http", "https", "file")
 
 
@@ -199,7 +200,7 @@ def layout(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Layout:
     heads = [max(map(len, column.name.split()), default=0) + 2 for column in columns]
     first = min(lengths[0], MOST_NAME)
     others = [max(pair) for pair in zip(lengths[1:], heads[1:], strict=True)]
-    needed = sum(CHARACTER * size + GAP for size in (first, *others)) + 3
+    needed = sum(CHARACTER * size + GAP for size in (first, *others)) + MARGIN
     entry = max(
         (
             len(f"{column.group} {column.name}") + length

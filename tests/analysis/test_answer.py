@@ -144,6 +144,7 @@ def test_equivalence_is_a_finding():
     large, same = answer.differences
     assert same.equivalent and not same.differs and not same.open
     assert large.differs and not large.equivalent
+    assert same.p_equivalence < 0.05 < large.p_equivalence
     assert C in text(answer, Kind.FOUND) and C not in text(answer, Kind.OPEN)
     narrow = of(planted({A: 0.1, B: 0.0, C: 0.001}, baseline=B, margin=0.005))
     assert narrow.differences[1].open and C in text(narrow, Kind.OPEN)

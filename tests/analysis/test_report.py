@@ -162,6 +162,28 @@ def test_missing_cells_are_dashes_and_listed():
     assert lines and all(line.mean is None for line in lines)
 
 
+def test_an_alarm_names_some_of_many_missing_cells_and_the_notes_all():
+    summary = build(missing=("b",))
+    [lost] = summary.trials.missing
+    cells = tuple(dataclasses.replace(lost, grid=f"g{i}") for i in range(9))
+    trials = dataclasses.replace(summary.trials, missing=cells)
+    many = dataclasses.replace(summary, trials=trials)
+    [alarm], notes = footer.alarms(many), " ".join(footer.sentences(many))
+    assert [f"(g{i})" in alarm for i in range(9)] == [i < footer.MOST_MISSING for i in range(9)]
+    assert all(f"(g{i})" in notes for i in range(9))
+
+
+def test_the_terminal_shows_the_main_table_and_one_sentence(summary):
+    short, full = report.terminal(summary), report.terminal(summary, full=True)
+    told = [str(sentence) for sentence in report.answer_of(summary)]
+    plain, every = (" ".join(shown.split()) for shown in (short, full))
+    assert [sentence in plain for sentence in told] == [i == 0 for i in range(len(told))]
+    assert all(sentence in every for sentence in told)
+    second = report.tables_of(summary)[1]
+    head = second.columns[0].name
+    assert head in full and head not in short
+
+
 def test_a_sick_trial_is_flagged():
     summary = build(health="below_first_stage")
     names = [row[0] for row in main_table(summary).rows]
