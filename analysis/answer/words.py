@@ -202,7 +202,7 @@ def _limits(answer: Answer) -> str:
         parts.append(
             "one training run of every row: tests are about these models, not about their choices"
             if answer.every_single
-            else f"one training run only: {_some(answer.single)}"
+            else f"one training run only ({_some(answer.single)})"
         )
     by_reason: dict[Reason, dict[str, None]] = {}
     for each in answer.unanswered:
@@ -213,14 +213,14 @@ def _limits(answer: Answer) -> str:
             name = "effects of " + ", ".join(each.about)
             name += f" ({each.because})" if each.because else ""
         by_reason.setdefault(each.reason, {})[name] = None
-    parts += [f"not judged, {reason}: {_some(names)}" for reason, names in by_reason.items()]
+    parts += [f"not judged, {reason} ({_some(names)})" for reason, names in by_reason.items()]
     return "; ".join(parts)
 
 
 def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more
+    return "; ".join(listed[:NAMED]) + more
 
 
 # --- pieces ---
