@@ -13,7 +13,8 @@ was launched, and goes one way::
     scores.py        tidy frame -> per-query scores of each row
     contrasts.py     scores -> every test of the spec, corrected in its family
     summary.py       all numbers of the table
-    claims.py, footer.py   the sentences below it
+    answer/          the tests of a summary -> what they say, by rules; three sentences at most
+    claims.py, footer.py   the sentences below the main table
     tables.py        numbers -> the main table and that of declared comparisons
     factors/, seeds/, replication/, power.py, costs.py   each its statistics and its tables
     report.py        the files of ``results/NAME/``, the page, the terminal

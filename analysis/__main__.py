@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rdx import faults, folders, quiet
 from rdx.arguments import Parser, near
+from rdx.text import counted
 
 DESCRIPTION = """\
 Make the tables and figures of anything that ran from finished trials, in the stores or in MLflow.
@@ -28,7 +29,8 @@ Nothing is trained; a cell that has not been run prints as "–" and is names.
 EPILOG = """\
 examples:
   python -m rdx +experiments=demo     train the cells of experiments/demo.yaml
-  python -m analysis demo             print its tables; write results/demo/
+  python -m analysis demo             print its main table and the answer; write results/demo/
+  python -m analysis demo --full      print every table
   python -m analysis                  the tables of the grid that was launched last
   python -m analysis grid-1a2b3c4d    those of another one; python -m rdx status names it
   python -m analysis --all            the same for every file of experiments/
@@ -59,6 +61,11 @@ def parser() -> Parser:
         "--check",
         action="store_true",
         help="only check the spec, and that the cells of its grid have what it names",
+    )
+    arguments.add_argument(
+        "--full",
+        action="store_true",
+        help="print every table, not the main one alone; the files hold all of them either way",
     )
     arguments.add_argument(
         "--store",
@@ -153,10 +160,10 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
         return _fail(f"grid {grid.grid}: {error}" if grid else _told(name, error))
 
     paths = report.write(numbers, out or Path("results") / source.name)
-    print(report.terminal(numbers))
+    print(report.terminal(numbers, arguments.full))
     if finished.missing:
         print(f"to run the missing cells: {command}")
-    print("\nwritten:", *paths, sep="\n  ")
+    print(f"\n{_where(paths)}")
     pages = [path for path in paths if path.suffix == ".html"]
     try:
         uri = arguments.tracking_uri
@@ -167,6 +174,15 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
     if run:
         print(f"report.html is also with the grid's run in MLflow: {run}")
     return 0
+
+
+def _where(paths: Sequence[Path]) -> str:
+    """Where to look: the page by its path, then how many files lie beside it."""
+    page = next(path for path in paths if path.suffix == ".html")
+    tables = [path.name for path in paths if path.name.startswith("table.")]
+    figures = {path.stem for path in paths if path.name.startswith("figure-")}
+    drawn = f"; {counted(len(figures), 'figure')}" if figures else ""
+    return f"look at: {page}\nbeside it: {', '.join(tables)}{drawn} (--full prints all tables)"
 
 
 def _known() -> str:

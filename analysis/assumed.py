@@ -32,7 +32,7 @@ def assumed(name: str, cells: Sequence[Cell]) -> Spec:
         else ""
     )
     claim = (
-        f"No spec declares this table. Assumed: {by}; {measure}, the first of "
+        f"Assumed, since no spec declares this table: {by}; {measure}, the first of "
         f"evaluation.measures{tests}. What is chosen after the results are seen claims nothing: "
         "declare it in an experiments/NAME.yaml before the next run (docs/statistics.md)."
     )

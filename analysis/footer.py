@@ -21,6 +21,7 @@ from rdx.text import counted
 if TYPE_CHECKING:
     from rdx.config import Cell
 
+MOST_MISSING = 4  # cells that an alarm names; the notes name all
 RECIPE = {
     "paper": "as in the paper",
     "repository": "as in its repository",
@@ -45,7 +46,7 @@ def sentences(summary: Summary) -> tuple[str, ...]:
             *_mean_notes(summary),
             _tie_note(summary),
             _precision_note(summary),
-            *alarms(summary),
+            *alarms(summary, most=None),
             _comparisons_note(summary),
             impossible_note(summary),
             *_imported_notes(summary),
@@ -57,9 +58,9 @@ def sentences(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def alarms(summary: Summary) -> list[str]:
-    """Everything that a reader must see before the numbers."""
-    missing = _missing_note(summary)
+def alarms(summary: Summary, most: int | None = MOST_MISSING) -> list[str]:
+    """Everything that a reader must see before the numbers; of missing cells the first `most`."""
+    missing = _missing_note(summary, most)
     return [
         *_health_notes(summary),
         *_selection_notes(summary),
@@ -88,7 +89,9 @@ def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
 
 
 def _mark_note(summary: Summary) -> str:
-    competing = "; ".join(row.name for row in summary.spec.rows if row.competes)
+    competing = "; ".join(
+        row.name for row in summary.spec.rows if row.competes and not summary.apart(row.name)
+    )
     return (
         "Bold = best, underlined = second, after rounding to 3 decimals, ties sharing the mark; "
         f"rows that compete: {competing or 'none'}."
@@ -194,7 +197,7 @@ def _precision_note(summary: Summary) -> str:
     for key, by in rows.items():
         if len(by) > 1:
             values = "; ".join(f"{value} ({_join(names)})" for value, names in by.items())
-            notes.append(f"{ALARM} Rows differ in {key}.precision: {values}.")
+            notes.append(f"Rows differ in {key}.precision: {values}.")
     return " ".join(notes)
 
 
@@ -262,7 +265,7 @@ def _selection_notes(summary: Summary) -> list[str]:
         names = [c for c in summary.collections if any(_selected(t, c) for t in trials)]
         if names and row.system not in REFERENCES:
             lines.append(
-                f"{ALARM} {row.name}: its weights were selected by their scores on "
+                f"{row.name}: its weights were selected by their scores on "
                 f"{_join(names)}, which is no test of them."
             )
     return lines
@@ -283,7 +286,7 @@ def _label_notes(summary: Summary) -> list[str]:
         lost = [f"{n} of {of}" for n, of in sorted({(c.n, c.of) for c in counts if c and c.n})]
         if lost:
             lines.append(
-                f"{ALARM} Labels of {row.name}: {_join(lost)} training lists were left out, since "
+                f"Labels of {row.name}: {_join(lost)} training lists were left out, since "
                 "the teacher gave no usable ranking of them."
             )
     return lines
@@ -298,11 +301,14 @@ def _absent_notes(summary: Summary) -> list[str]:
     ]
 
 
-def _missing_note(summary: Summary) -> str:
+def _missing_note(summary: Summary, most: int | None) -> str:
     missing = [_overrides(cell) for cell in summary.trials.missing]
     if not missing:
         return ""
-    return f"Missing cells ({len(missing)} of {len(summary.trials.cells)}): {'; '.join(missing)}."
+    named = missing[:most] + [f"and {len(missing) - len(missing[:most])} more"] * (
+        len(missing) > len(missing[:most])
+    )
+    return f"Missing cells ({len(missing)} of {len(summary.trials.cells)}): {'; '.join(named)}."
 
 
 def comparisons_not_run(summary: Summary) -> list[tuple[str, str]]:

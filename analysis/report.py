@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from analysis import claims, costs, factors, footer, power, replication, seeds
+from analysis import answer, claims, costs, factors, footer, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
-from analysis.render.entry import EQUIVALENT, MARKS, Table
+from analysis.render.entry import ALARM, EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
 from analysis.rows import REFERENCES, Row
 from analysis.summary import Summary
 from analysis.tables import comparison_table, main_table
 
+Designs = Mapping[str, factors.Design]
+Item = TypeVar("Item")
+# The main figure is the first of these that there is; in a grid of factors of the first list.
+OF_FACTORS = ("interaction", "grid", "lines")
+OF_ROWS = ("differences", "lines", "ranks", "efficiency")
 
-def tables_of(summary: Summary) -> list[Table]:
+
+def answer_of(summary: Summary, designs: Designs | None = None) -> tuple[answer.Sentence, ...]:
+    """The answer in words, from the tests of the summary."""
+    return answer.sentences(answer.answer(summary, designs))
+
+
+def tables_of(summary: Summary, designs: Designs | None = None) -> list[Table]:
     """Tables that the spec asks for or the trials allow, the main one first.
 
-    Replication if the spec has `expected`, costs if trials were timed, factors if it has `factors`,
-    training runs if a row has at least two seeds, power if a row was tested against the baseline.
+    `designs` as of `factors.designs_of`, if they are there already. Replication if the spec has
+    `expected`, costs if trials were timed, factors if it has `factors`, training runs if a row has
+    at least two seeds, power if a row was tested against the baseline.
     """
     tables = (
         main_table(summary),
         comparison_table(summary),
         replication.table(summary),
         costs.table(summary),
-        *factors.tables(summary),
+        *factors.tables(summary, designs),
         *seeds.tables(summary),
         power.table(summary),
     )
@@ -47,9 +61,12 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
     from analysis.render import figures
 
     folder.mkdir(parents=True, exist_ok=True)
-    tables = tables_of(summary)
+    designs = factors.designs_of(summary)
+    tables, told = tables_of(summary, designs), answer_of(summary, designs)
+    head = [summary.spec.claim, *map(str, told)]
+    parts = [f"# {summary.spec.name}", *(markdown.escape(one) for one in head if one)]
     texts = {
-        "table.md": f"# {summary.spec.name}\n\n" + "\n".join(map(markdown.render, tables)),
+        "table.md": "\n\n".join([*parts, *map(markdown.render, _below(summary, tables))]),
         "table.tex": "% needs \\usepackage{booktabs,graphicx}\n"
         + "\n".join(map(latex.render, tables)),
         "table.csv": csv.render(summary),
@@ -58,14 +75,22 @@ def write(summary: Summary, folder: Path) -> tuple[Path, ...]:
     files = figures.save(sketched, folder)
     pictures = [
         Picture(figures.vector(files[name]).read_text(encoding="utf-8"), sketch.caption)
-        for name, sketch in sketched.items()
+        for name, sketch in main_first(sketched, bool(designs)).items()
     ]
     links = {name: name for name in texts}
-    texts["report.html"] = html.render(page(summary, tables, pictures, links))
+    texts["report.html"] = html.render(page(summary, tables, pictures, links, told))
     for name, content in texts.items():
         (folder / name).write_text(content, encoding="utf-8")
     paths = [folder / name for name in texts]
     return (*paths, *(path for group in files.values() for path in group))
+
+
+def main_first(sketched: Mapping[str, Item], factorial: bool) -> dict[str, Item]:
+    """Figures by name, the main one first; the others in their order."""
+    kinds = (*OF_FACTORS, *OF_ROWS) if factorial else OF_ROWS
+    names = [name for kind in kinds for name in sketched if name.partition("-")[0] == kind]
+    order = dict.fromkeys([*names[:1], *sketched])
+    return {name: sketched[name] for name in order}
 
 
 def page(
@@ -73,11 +98,11 @@ def page(
     tables: Sequence[Table],
     pictures: Sequence[Picture] = (),
     links: Mapping[str, str] | None = None,
+    told: Sequence[answer.Sentence] = (),
 ) -> Page:
-    """What the report page shows; `tables` as of `tables_of`."""
+    """What the report page shows; `tables` as of `tables_of`, `told` as of `answer_of`."""
     spec = summary.spec
-    if tables and spec.claim:  # it stands at the top of the page
-        tables = (replace(tables[0], caption="Scores"), *tables[1:])
+    tables = _below(summary, tables)
     marks = {
         MARKS[i]: f"significantly different from {name}" for i, name in enumerate(spec.baselines)
     }
@@ -86,13 +111,22 @@ def page(
     return Page(
         title=spec.name,
         claim=spec.claim,
+        answer={sentence.kind: sentence.shown for sentence in told},
         tables=tables,
         links=links or {},
         alarms=footer.alarms(summary),
         marks=marks,
         pictures=pictures,
         trials=[trial for row in spec.rows for trial in _trials(summary, row)],
+        interface=summary.trials.interface if summary.trials.pages else "",
     )
+
+
+def _below(summary: Summary, tables: Sequence[Table]) -> Sequence[Table]:
+    """Tables as they stand below the claim: the main one does not repeat it."""
+    if not (tables and summary.spec.claim):
+        return tables
+    return (replace(tables[0], caption="Scores"), *tables[1:])
 
 
 def _trials(summary: Summary, row: Row) -> list[Trial]:
@@ -105,6 +139,7 @@ def _trials(summary: Summary, row: Row) -> list[Trial]:
             seed=facts.seed if trained else None,
             health=facts.health if trained else None,
             run=summary.trials.runs.get(signature, ""),
+            page=summary.trials.pages.get(signature, ""),
             listed=row.system not in ("first_stage", "oracle"),
         )
         for signature in summary.signatures[row.name]
@@ -112,17 +147,42 @@ def _trials(summary: Summary, row: Row) -> list[Trial]:
     ]
 
 
-def terminal(summary: Summary) -> str:
-    """Every table and what is missing, for people at a terminal."""
-    main, *others = tables_of(summary)
-    parts = [_wrap(f"{summary.spec.name}: {summary.spec.claim}"), text.render(main)]
-    marks = "** = best, _ = second of the competing rows."
-    notes = (*claims.test_notes(summary), claims.claim_note(summary))
-    parts.append(_lines(marks, *notes, *footer.subset_notes(summary)))
-    for table in others:
-        parts += [_wrap(table.caption), text.render(table)]
+def terminal(summary: Summary, full: bool = False) -> str:
+    """The answer for people at a terminal: the main table, its marks, one sentence, alarms.
+
+    `full`: every table, all of the answer and what the tests are, too.
+    """
+    designs = factors.designs_of(summary)
+    spec, told = summary.spec, answer_of(summary, designs)
+    claim = spec.claim if full else first_sentence(spec.claim)
+    parts = [
+        _wrap(": ".join(filter(None, (spec.name, claim)))),
+        text.render(main_table(summary)),
+        _lines(_marks(summary), *footer.subset_notes(summary)),
+        _lines(*map(str, told if full else told[:1])),
+    ]
+    if full:
+        parts.append(_lines(*claims.test_notes(summary), claims.claim_note(summary)))
+        for table in tables_of(summary, designs)[1:]:
+            parts += [_wrap(table.caption), text.render(table)]
     parts.append(_lines(*footer.alarms(summary), footer.impossible_note(summary)))
     return "\n\n".join(part.rstrip() for part in parts if part)
+
+
+def first_sentence(claim: str) -> str:
+    """The beginning of a claim up to its first full stop or question mark."""
+    return re.split(r"(?<=[.?!])\s+(?=[A-Z])", claim, maxsplit=1)[0]
+
+
+def _marks(summary: Summary) -> str:
+    """What the signs of the main table mean, in short."""
+    marks = ["** best, _ second"]
+    marks += [f"{MARKS[i]} differs from {name}" for i, name in enumerate(summary.spec.baselines)]
+    if summary.spec.margin is not None:
+        marks.append(f"{EQUIVALENT} equivalent within ±{summary.spec.margin:g}")
+    if any(footer.unhealthy(summary, row) for row in summary.spec.rows):
+        marks.append(f"{ALARM} rests on a trial that is not healthy")
+    return "; ".join(marks) + "."
 
 
 def _lines(*sentences: str) -> str:

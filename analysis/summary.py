@@ -84,6 +84,20 @@ class Summary:
         key = (row, column, measure)
         return self.scores.get(key) or self.means.get(key) or self.costs.get(key)
 
+    def queries(self, collection: str) -> int:
+        """Queries of the collection that a row has, at most."""
+        return max(
+            (len(s.queries) for (_, c, _), s in self.scores.items() if c == collection), default=0
+        )
+
+    def apart(self, row: str) -> bool:
+        """Whether a row covers only some of a collection's queries, so that it stands by itself."""
+        return any(
+            len(scores.queries) < self.queries(collection)
+            for (name, collection, _), scores in self.scores.items()
+            if name == row
+        )
+
     def healthy(self, row: Row) -> bool:
         """Whether every trial of the row ended well."""
         return all(self.trials.facts[s].health == OK for s in self.signatures[row.name])

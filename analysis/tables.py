@@ -32,7 +32,8 @@ from rdx.text import counted
 def main_table(summary: Summary) -> Table:
     """Rows of the spec x (collection, measure); the columns at the right say on what they rest."""
     spec = summary.spec
-    competes = [row.competes for row in spec.rows]
+    apart = {row.name for row in spec.rows if summary.apart(row.name)}
+    competes = [row.competes and row.name not in apart for row in spec.rows]
     columns: list[Column] = []
     cells: list[Sequence[Entry]] = []
     for collection, measure in summary.places:
@@ -48,7 +49,7 @@ def main_table(summary: Summary) -> Table:
             means = [summary.lookup(row.name, mean.name, measure) for row in spec.rows]
             entries = [number(None if scores is None else scores.mean) for scores in means]
             cells.append(mark_best(entries, competes))
-    rows = tuple(
+    lines = [
         (
             system(row.name, alarm=bool(footer.unhealthy(summary, row))),
             *(column[i] for column in cells),
@@ -56,13 +57,15 @@ def main_table(summary: Summary) -> Table:
             _seed_counts(summary, row),
         )
         for i, row in enumerate(spec.rows)
-    )
+    ]
+    lines.sort(key=lambda line: line[0].text in apart)
     return Table(
         label=spec.name,
         caption=spec.claim or spec.name,
         columns=(*words("System"), *columns, *numbers("Queries", "Seeds")),
-        rows=rows,
+        rows=tuple(lines),
         notes=footer.sentences(summary),
+        apart=len(apart),
     )
 
 

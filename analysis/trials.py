@@ -51,6 +51,10 @@ class Trials:
         Cells of the spec that are impossible, with the reason.
     commits : dict
         signature -> git commit of the code that ran the trial; absent if not recorded.
+    pages : dict
+        signature -> address of its run's page in MLflow.
+    interface : str
+        The command that must run for these addresses to answer; "" of a tracking server.
     """
 
     frame: pd.DataFrame
@@ -60,6 +64,8 @@ class Trials:
     runs: dict[str, str]
     left_out: tuple[tuple[Cell, str], ...] = ()
     commits: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
+    interface: str = ""
 
 
 def load(source: Source, tracking_uri: str = TRACKING_URI, folder: Path | None = None) -> Trials:
@@ -141,6 +147,8 @@ def collect(
         facts={signature: trial.facts for signature, trial in trials.items()},
         runs={signature: record.run_id for signature, record in records.items()},
         commits={key: record.commit for key, record in records.items() if record.commit},
+        pages={key: record.page for key, record in records.items()},
+        interface=tracking.interface(tracking_uri),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from rdx import folders, progress, stages
+from rdx import folders, progress, scored, stages
 from rdx.artifacts import Evaluated
 from rdx.config import Cell, build
 from rdx.facts import TrialFacts
@@ -72,8 +72,10 @@ def sweep(
     rows = [_row(cell, results.get(cell.signature)) for cell in cells]
     track.log_grid(root, grid, rows, *shown)
     print(report([r.return_value for r in done]))
+    if scores := scored.table(cells, rows, shown[1]):
+        print(f"\n{scores}\n")
     if done:
-        print(f"Their table, with tests: python -m analysis {named}")
+        print(f"The answer, with tests and figures: python -m analysis {named}")
     failed = [c for c in chosen if not _completed(results.get(c.signature))]
     for cell in failed:
         print("\n".join(_failure(cell, results.get(cell.signature))))

@@ -41,7 +41,7 @@ LAYERS = (
     {"stages"},
     {"pipeline", "plan", "progress"},
     {"holdings"},
-    {"cleaning", "show"},
+    {"cleaning", "scored", "show"},
     {"fetching"},
     {"export", "systems"},
     {"adapters"},

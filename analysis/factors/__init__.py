@@ -23,16 +23,20 @@ from analysis.factors.anova import (
 from analysis.factors.errors import Error, Spread
 from analysis.factors.levels import Pair, marginal_means, tukey
 from analysis.factors.omega import omega_squared
-from analysis.factors.tables import level_of, tables
+from analysis.factors.tables import Corrected, Design, corrected, designs_of, level_of, tables
 
 __all__ = [
     "QUERY",
+    "Corrected",
+    "Design",
     "Effect",
     "Error",
     "Grid",
     "Pair",
     "Spread",
     "analyse",
+    "corrected",
+    "designs_of",
     "level_of",
     "marginal_means",
     "omega_squared",

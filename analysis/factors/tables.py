@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.factors.anova import Effect, Grid, analyse, simple_effects
-from analysis.factors.levels import marginal_means, tukey
+from analysis.claims import CORRECTIONS
+from analysis.factors.anova import QUERY, Effect, Grid, analyse, simple_effects
+from analysis.factors.levels import Pair, marginal_means, tukey
 from analysis.render.entry import (
+    ABSENT,
     Entry,
     Table,
     count,
@@ -22,6 +26,8 @@ from analysis.render.entry import (
     significant,
     words,
 )
+from analysis.significance import correct
+from analysis.spec import Spec
 from analysis.summary import Summary
 from rdx.config import Cell, varied
 from rdx.text import counted
@@ -35,30 +41,76 @@ class Design:
     ----------
     grid : Grid
         The analysis of their scores.
-    runs, queries : int
-        Its size.
+    cells : tuple of Cell
+        Of the runs of `grid`, in their order.
+    queries : int
+        Their number.
     notes : tuple of str
         What had to be left out.
     """
 
     grid: Grid
-    runs: int
+    cells: tuple[Cell, ...]
     queries: int
     notes: tuple[str, ...]
 
+    @cached_property
+    def pairs(self) -> dict[str, tuple[Pair, ...]]:
+        """Tukey's comparisons of the levels of each factor."""
+        return {factor: tukey(self.grid, factor) for factor in self.grid.levels}
 
-def tables(summary: Summary) -> tuple[Table, ...]:
-    """Effects and comparisons of levels; none if the spec names no factors that vary."""
-    if not summary.spec.factors:
-        return ()
-    designs = {
-        collection: design
-        for collection in summary.collections
-        if (design := design_of(summary, collection)) is not None
-    }
+
+Place = tuple[str, tuple[str, ...]]  # collection, term
+
+
+class Corrected(NamedTuple):
+    """A corrected p value, whether it is at most alpha, and the number of tests of its family."""
+
+    p: float
+    significant: bool
+    family: int
+
+
+def tables(summary: Summary, designs: Mapping[str, Design] | None = None) -> tuple[Table, ...]:
+    """Effects and comparisons of levels; none if the spec names no factors that vary.
+
+    `designs` as of `designs_of`, if they are there already: they take a while.
+    """
+    designs = designs_of(summary) if designs is None else designs
     if not designs:
         return ()
     return _effects(summary, designs), _levels(summary, designs)
+
+
+def designs_of(summary: Summary) -> dict[str, Design]:
+    """Collection -> its design; none if the spec names no factors that vary."""
+    if not summary.spec.factors:
+        return {}
+    designs = {name: design_of(summary, name) for name in summary.collections}
+    return {name: design for name, design in designs.items() if design is not None}
+
+
+def corrected(spec: Spec, designs: Mapping[str, Design]) -> dict[Place, Corrected]:
+    """(collection, term) -> the p value of an effect, corrected over all main and interactions.
+
+    By the spec's correction, in each collection or, if its family is another one than
+    ``collection``, over all of them: an analysis of variance of several factors makes several tests
+    (Cramer et al. 2016, *Hidden multiplicity in exploratory multiway ANOVA*).
+    """
+    tests = [
+        ((name, effect.term), effect.p)
+        for name, design in designs.items()
+        for effect in design.grid.effects
+        if effect.term != (QUERY,)
+    ]
+    families = [[t for t in tests if t[0][0] == name] for name in designs]
+    results: dict[Place, Corrected] = {}
+    for family in families if spec.family == "collection" else [tests]:
+        adjusted, significant = correct([p for _, p in family], spec.correction, spec.alpha)
+        size = sum(p == p for _, p in family)
+        for (place, _), p, shown in zip(family, adjusted, significant, strict=True):
+            results[place] = Corrected(float(p), bool(shown), size)
+    return results
 
 
 def design_of(summary: Summary, collection: str) -> Design | None:
@@ -91,7 +143,7 @@ def design_of(summary: Summary, collection: str) -> Design | None:
         else "",
     )
     grid = analyse(table, varying, order=order)
-    return Design(grid, len(chosen), table.shape[1], notes)
+    return Design(grid, tuple(chosen), table.shape[1], notes)
 
 
 def level_of(cell: Cell, factor: str) -> str:
@@ -158,20 +210,23 @@ def _incomplete(levels: Mapping[str, list[str]]) -> bool:
 
 
 def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
-    alpha = summary.spec.alpha
+    spec, tested = summary.spec, corrected(summary.spec, designs)
     rows = []
     for collection, design in designs.items():
         for effect in design.grid.effects:
-            rows.append(_effect_row(collection, " × ".join(effect.term), effect, alpha))
-            if len(effect.term) == 2 and effect.p <= alpha:
+            test = tested.get((collection, effect.term))
+            rows.append(_effect_row(collection, " × ".join(effect.term), effect, test))
+            if len(effect.term) == 2 and test and test.significant:
                 rows += [
-                    _effect_row(collection, f"{factor} at {at}={level}", simple, alpha)
+                    _effect_row(collection, f"{factor} at {at}={level}", simple)
                     for factor, at in (effect.term, effect.term[::-1])
                     for level, simple in simple_effects(design.grid, factor, at).items()
                 ]
-    heads = ("df", "F", "df of error", "p", "ω²", "95 % CI")
+    by = CORRECTIONS[spec.correction]
+    heads = ("df", "F", "df of error", "p", f"p ({by})", "ω²", "95 % CI")
+    family = "in each collection" if spec.family == "collection" else "over all collections"
     sizes = (
-        f"{name}: {counted(design.runs, 'run')} on {counted(design.queries, 'query')}."
+        f"{name}: {counted(len(design.cells), 'run')} on {counted(design.queries, 'query')}."
         for name, design in designs.items()
     )
     return Table(
@@ -181,11 +236,12 @@ def _effects(summary: Summary, designs: Mapping[str, Design]) -> Table:
         columns=(*words("Collection", "Effect"), *numbers(*heads)),
         rows=tuple(rows),
         notes=sentences(
-            f"† = p ≤ α = {alpha:g}, not corrected over the lines. Type II sums of squares of the "
-            "per-query scores. ω²: partial, the share of the variance of one score that the effect "
-            "explains, what queries have in common left out; below 0 = not more than chance. "
+            f"† = significant at α = {spec.alpha:g}: p by {by} over main effects and interactions "
+            f"{family}. Type II sums of squares of the per-query scores. ω²: partial, the share of "
+            "the variance of one score that the effect explains, what queries have in common left "
+            "out; below 0 = not more than chance. "
             '"A at B=b" is the effect of one factor at one level of another, shown where their '
-            "interaction is significant. Queries are random and not tested.",
+            "interaction is significant, its p not corrected. Queries are random and not tested.",
             _claims(designs),
             *sizes,
             *(note for design in designs.values() for note in design.notes),
@@ -206,7 +262,7 @@ def _claims(designs: Mapping[str, Design]) -> str:
             "runs of one cell less query × run, degrees of freedom after Satterthwaite."
             if choice
             else "",
-            "(!) 1 seed per cell"
+            "1 seed per cell"
             + (f" ({', '.join(models)})" if both else "")
             + ": claims are about these models on other queries (the error is query × effect); "
             "nothing tells an effect from the luck of a training run."
@@ -216,14 +272,17 @@ def _claims(designs: Mapping[str, Design]) -> str:
     )
 
 
-def _effect_row(collection: str, name: str, effect: Effect, alpha: float) -> tuple[Entry, ...]:
+def _effect_row(
+    collection: str, name: str, effect: Effect, test: Corrected | None = None
+) -> tuple[Entry, ...]:
     return (
         Entry(collection),
         Entry(name),
         count(effect.df),
         number(effect.f, 2),
         number(effect.error_df, 1),
-        p_value(effect.p).flagged(*significant(effect.p <= alpha)),
+        p_value(effect.p),
+        ABSENT if test is None else p_value(test.p).flagged(*significant(test.significant)),
         number(effect.omega),
         interval(effect.low, effect.high, sign=False),
     )
@@ -246,7 +305,7 @@ def _levels(summary: Summary, designs: Mapping[str, Design]) -> Table:
                     interval(pair.low, pair.high),
                     p_value(pair.p),
                 )
-                for pair in tukey(design.grid, factor)
+                for pair in design.pairs[factor]
             ]
     heads = ("Mean of first", "Mean of second", "Difference", "95 % CI", "p (Tukey)")
     return Table(

@@ -20,6 +20,7 @@ DASH = "–"  # shown for what does not exist
 ALARM = "(!)"  # shown behind what rests on a trial that is not healthy
 MARKS = "†‡§¶‖"  # differs significantly from the first, second, … baseline
 EQUIVALENT = "≈"
+APART = "On other queries, not to be compared with the rows above:"
 
 
 class Flag(StrEnum):
@@ -175,6 +176,8 @@ class Table:
         As wide as `columns`.
     notes : tuple of str
         What stands below it.
+    apart : int
+        How many of the last rows stand apart below `APART`.
     """
 
     label: str
@@ -182,12 +185,22 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
     notes: tuple[str, ...] = ()
+    apart: int = 0
 
     def __post_init__(self) -> None:
         """Reject rows of another width than the head."""
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"{len(row)} cells under {len(self.columns)} heads: {row}")
+
+    @property
+    def together(self) -> int:
+        """How many rows stand beside each other: the first ones."""
+        return len(self.rows) - self.apart
+
+    def texts(self) -> list[list[str]]:
+        """The rows as they are read, with alarms and marks."""
+        return [[entry.text + entry.alarm + entry.suffix for entry in row] for row in self.rows]
 
     def spans(self) -> list[tuple[str, int]]:
         """Groups of neighbouring columns with their widths; empty if no column has a group."""

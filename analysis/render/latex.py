@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from analysis.render.entry import Entry, Flag, Table
+from analysis.render.entry import APART, Entry, Flag, Table
 
 # A page of a float holds about so many lines; a longer table goes on in further floats, and notes
 # that do not fit below it follow as text, which may break over pages.
@@ -74,6 +74,10 @@ def _float(
     table: Table, rows: Sequence[Sequence[Entry]], number: int, notes: Sequence[str]
 ) -> list[str]:
     """Some rows of a table; `number` counts its floats from 0."""
+    lines = [" & ".join(map(_entry, row)) + r" \\" for row in rows]
+    split = table.together - number * MOST_ROWS
+    if table.apart and 0 <= split < len(lines):
+        lines.insert(split, rf"\midrule \multicolumn{{{len(table.columns)}}}{{l}}{{{APART}}} \\")
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     caption = escape(table.caption if not number else f"{table.caption[:60]}… (continued)")
     label = re.sub(r"[^A-Za-z0-9:-]", "-", table.label) + (f"-{number + 1}" if number else "")
@@ -88,7 +92,7 @@ def _float(
         r"\toprule",
         *_head(table),
         r"\midrule",
-        *(" & ".join(map(_entry, row)) + r" \\" for row in rows),
+        *lines,
         r"\bottomrule",
         r"\end{tabular}}",
         r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from analysis.render.entry import Entry, Flag, Table
+from analysis.render.entry import APART, Entry, Flag, Table
 from analysis.render.text import padded
 
 
@@ -16,6 +16,8 @@ def render(table: Table) -> str:
         for cell, column in zip(head, table.columns, strict=True)
     ]
     body = [f"| {' | '.join(line)} |" for line in (head, rule, *rows)]
+    if table.apart:
+        body.insert(2 + table.together, f"| *{APART}* |{' |' * (len(head) - 1)}")
     notes = [f"- {escape(note)}" for note in table.notes]
     parts = [escape(table.caption), "\n".join(body), "\n".join(notes)]
     return "\n\n".join(part for part in parts if part) + "\n"

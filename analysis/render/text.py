@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.render.entry import Entry, Flag, Table
+from analysis.render.entry import APART, Entry, Flag, Table
 
 
 def render(table: Table) -> str:
     """Head and rows; caption and notes are left to the caller."""
     head, *rows = padded(table, _entry, str)
     rule = ["-" * len(cell) for cell in head]
-    return "\n".join("  ".join(line).rstrip() for line in (head, rule, *rows)) + "\n"
+    lines = ["  ".join(line).rstrip() for line in (head, rule, *rows)]
+    if table.apart:
+        lines.insert(2 + table.together, APART)
+    return "\n".join(lines) + "\n"
 
 
 def padded(

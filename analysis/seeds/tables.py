@@ -151,7 +151,7 @@ def _differences(summary: Summary) -> Table | None:
             "well. Mixed model with random query, query × system and run, the variance between "
             "runs pooled over all healthy rows of the kind; variances from the mean squares, "
             "degrees of freedom after Satterthwaite. Intervals are not corrected.",
-            f"(!) A single training run: {', '.join(single)}. Its variance between runs is that of "
+            f"A single training run: {', '.join(single)}. Its variance between runs is that of "
             "other rows, or not in the test at all where no row has two seeds."
             if single
             else "",

@@ -20,7 +20,7 @@ Own code, since `statsmodels.stats.power.TTestPower` knows no variance between t
 one number at a time, and gives NaN far out.
 """
 
-from rdx.power.model import Design, Sensitivity, sensitivity
+from rdx.power.model import Design, Sensitivity, detectable, sensitivity
 from rdx.power.spreads import (
     ASSUMED_SD,
     ASSUMED_SEED_SD,
@@ -36,6 +36,7 @@ __all__ = [
     "Assumption",
     "Design",
     "Sensitivity",
+    "detectable",
     "pooled_run_sd",
     "pooled_seed_sd",
     "sensitivity",

@@ -116,19 +116,9 @@ class Design:
         >>> round(Design(43, assumption=Assumption(sd=0.08, seed_sd=0.0)).detectable(), 3)
         0.035
         """
-        from scipy import optimize  # here, since it takes a second to load, which others need not
-
-        if not self.level < power < 1:
-            raise ValueError(f"power must lie between the level of the test and 1, not {power}")
         if self.queries < 2:
             return float("nan")
-        limit = 1.0
-        while _power(limit, self.df, self.level) < power:
-            limit *= 2
-        centrality = optimize.brentq(
-            lambda nc: float(_power(nc, self.df, self.level)) - power, 0.0, limit, xtol=1e-10
-        )
-        return float(centrality * self.standard_error)
+        return detectable(self.standard_error, self.df, self.level, power)
 
     def queries_needed(self, difference: float, power: float = 0.8) -> int | None:
         """Fewest queries that find a difference with probability `power`; None if no number does.
@@ -210,6 +200,36 @@ def sensitivity(
         seeds_needed=design.seeds_needed(wanted, power),
         queries_needed=design.queries_needed(wanted, power),
     )
+
+
+def detectable(error: float, df: float, level: float, power: float = 0.8) -> float:
+    """Smallest true difference that a two-sided t-test finds with probability `power`.
+
+    Parameters
+    ----------
+    error, df : float
+        Standard error of the difference, and the degrees of freedom of its t distribution.
+    level : float
+        Of the test.
+
+    Returns
+    -------
+    float
+        In units of `error`; NaN if there is no error or no degree of freedom.
+    """
+    from scipy import optimize  # here, since it takes a second to load, which others need not
+
+    if not level < power < 1:
+        raise ValueError(f"power must lie between the level of the test and 1, not {power}")
+    if not (df >= 1 and math.isfinite(error)):
+        return float("nan")
+    limit = 1.0
+    while _power(limit, df, level) < power:
+        limit *= 2
+    centrality = optimize.brentq(
+        lambda nc: float(_power(nc, df, level)) - power, 0.0, limit, xtol=1e-10
+    )
+    return float(centrality * error)
 
 
 def _power(centrality: npt.ArrayLike, df: float, level: float) -> FloatArray:

@@ -23,7 +23,7 @@ from rdx.facts import Audit, TrialFacts
 from rdx.tracking import log as trial_logs
 from rdx.tracking.environment import environment
 from rdx.tracking.log import FAILED, FINISHED, GRID, KILLED, About, Log, Row, Table
-from rdx.tracking.places import NoRecords, RecordError, database_file, target
+from rdx.tracking.places import NoRecords, RecordError, database_file, interface, target
 from rdx.tracking.signals import sigterm_raises
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "Trial",
     "Unrecorded",
     "environment",
+    "interface",
 ]
 
 

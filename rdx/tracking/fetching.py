@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from rdx.tracking.database import address, search
 from rdx.tracking.notes import grid_name
-from rdx.tracking.places import NoRecords, RecordError, database_file, deleted
+from rdx.tracking.places import NoRecords, RecordError, database_file, deleted, page
 
 FILES = ("trial.json", "per_query.parquet")
 COMMIT = "mlflow.source.git.commit"
@@ -34,11 +34,14 @@ class Fetched:
         Where its ``trial.json`` and ``per_query.parquet`` are now; None if they were not wanted.
     commit
         Of the code that ran it; "" if not recorded.
+    page
+        Address of its page; see `rdx.tracking.places.page`.
     """
 
     run_id: str
     folder: Path | None
     commit: str
+    page: str
 
 
 def fetch(
@@ -56,6 +59,7 @@ def fetch(
             run.info.run_id,
             None if signature in stored else _files(run, uri, scratch),
             run.data.tags.get(COMMIT, ""),
+            page(uri, run.info.experiment_id, run.info.run_id),
         )
         for signature, run in runs.items()
     }

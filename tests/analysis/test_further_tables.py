@@ -223,7 +223,7 @@ def test_an_incomplete_grid_has_main_effects_only():
 
 def test_single_seed_grids_are_stamped():
     effects, _ = factors.tables(summary(alone(), factors=["loss", "depth.k"]))
-    assert "(!) 1 seed per cell" in " ".join(effects.notes)
+    assert "1 seed per cell" in " ".join(effects.notes)
     df = [float(text) for text in column(effects, "df of error")[:-1] if text != "–"]
     assert df == [QUERIES - 1.0] * len(df)
 

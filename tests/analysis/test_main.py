@@ -65,8 +65,8 @@ def test_demo(uri, tmp_path, monkeypatch, capsys):
         "RankNet, shuffled teacher",
         "to run the missing cells: python -m rdx +experiments=demo",
         "Missing cells (1 of 4): loss=adr_mse.",
-        "results/demo/table.md",
-        "results/demo/figure-differences.png",
+        "results/demo/report.html",
+        "table.csv",
     ):
         assert part in out
     names = {path.name for path in (tmp_path / "results" / "demo").iterdir()}
@@ -165,7 +165,7 @@ def test_a_grid_without_a_spec_has_the_rows_of_its_factors(tmp_path, monkeypatch
     planted(tmp_path / "store", "grid-new", ["loss=ranknet,lce", "seed=1,2"])
     assert main([]) == 0  # the newest
     out = capsys.readouterr().out
-    assert "Assumed: a row for every combination of loss; nDCG@10" in " ".join(out.split())
+    assert "a row for every combination of loss; nDCG@10" in " ".join(out.split())
     assert "python -m rdx -m loss=ranknet,lce seed=1,2" in out
     csv = pd.read_csv(tmp_path / "results" / "grid-new" / "table.csv")
     main_table = csv[csv["table"] == "main"].set_index("row")

@@ -1,11 +1,13 @@
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from analysis.render import latex, markdown, text
 from analysis.render.entry import (
     ABSENT,
+    APART,
     Column,
     Entry,
     Flag,
@@ -134,6 +136,18 @@ def test_latex():
     assert rules == [r"\toprule", r"\midrule", r"\bottomrule"]
     plain = Table("t", "", numbers("a", "b"), ((Entry("1"), Entry("2")),))
     assert "multicolumn" not in latex.render(plain)
+
+
+def test_rows_apart_stand_below_a_line():
+    lines = tuple((Entry(name), number(0.5)) for name in ("first", "second", "third"))
+    table = Table("t", "", (*words("System"), *numbers("score")), lines, apart=1)
+    for shown in (text.render(table), markdown.render(table), latex.render(table)):
+        each = [line for line in shown.splitlines() if APART in line or "0.5" in line]
+        assert [i for i, line in enumerate(each) if APART in line] == [2] and len(each) == 4
+    assert APART not in latex.render(replace(table, apart=0))
+    long = replace(table, rows=(lines[0],) * latex.MOST_ROWS + lines[1:])
+    [first, second] = latex.render(long).split(r"\end{tabular}}")[:2]
+    assert APART not in first and APART in second
 
 
 def test_latex_escape():

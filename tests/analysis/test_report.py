@@ -153,13 +153,35 @@ def test_comparisons_not_run_are_a_line_of_the_footer():
 def test_missing_cells_are_dashes_and_listed():
     summary = build(missing=("b", "none"))
     table = main_table(summary)
-    name, *others = table.rows[-1]
-    assert name.text == "B" and others == [ABSENT] * 4
+    rows = {name.text: others for name, *others in table.rows}
+    assert rows["B"] == [ABSENT] * 4
     [alarm] = footer.alarms(summary)
     assert "(2 of 4): loss=b seed=1 (b); loss=none seed=1 (none)" in alarm
     assert alarm in table.notes and alarm in report.terminal(summary).replace("\n  ", " ")
     lines = [line for line in csv_lines(summary) if line.row == "B"]
     assert lines and all(line.mean is None for line in lines)
+
+
+def test_an_alarm_names_some_of_many_missing_cells_and_the_notes_all():
+    summary = build(missing=("b",))
+    [lost] = summary.trials.missing
+    cells = tuple(dataclasses.replace(lost, grid=f"g{i}") for i in range(9))
+    trials = dataclasses.replace(summary.trials, missing=cells)
+    many = dataclasses.replace(summary, trials=trials)
+    [alarm], notes = footer.alarms(many), " ".join(footer.sentences(many))
+    assert [f"(g{i})" in alarm for i in range(9)] == [i < footer.MOST_MISSING for i in range(9)]
+    assert all(f"(g{i})" in notes for i in range(9))
+
+
+def test_the_terminal_shows_the_main_table_and_one_sentence(summary):
+    short, full = report.terminal(summary), report.terminal(summary, full=True)
+    told = [str(sentence) for sentence in report.answer_of(summary)]
+    plain, every = (" ".join(shown.split()) for shown in (short, full))
+    assert [sentence in plain for sentence in told] == [i == 0 for i in range(len(told))]
+    assert all(sentence in every for sentence in told)
+    second = report.tables_of(summary)[1]
+    head = second.columns[0].name
+    assert head in full and head not in short
 
 
 def test_a_sick_trial_is_flagged():
@@ -380,7 +402,7 @@ def test_rows_whose_weights_were_selected_on_a_collection_are_marked():
     facts = summary.trials.facts[summary.signatures["B"][0]]
     facts.collections[name] = dataclasses.replace(facts.collections[name], selected_on=True)
     (note,) = [line for line in footer.alarms(summary) if "selected" in line]
-    assert note.startswith("(!) B") and name in note
+    assert note.startswith("B: ") and name in note
     told = collection_facts(summary.trials.facts)  # for all rows, so that means are of the same
     assert [c for c in summary.collections if why_left_out(told[c])] == [name]
 
@@ -393,4 +415,4 @@ def test_rows_that_differ_in_precision_are_marked():
     summary.trials.facts[summary.signatures["B"][0]].precision["trainer.precision"] = "fp32"
     (note,) = [line for line in footer.sentences(summary) if "trainer.precision" in line]
     before, after = note.split("fp32")
-    assert note.startswith("(!)") and "(B)" in after and "(Stage_1 only, A)" in before
+    assert "(B)" in after and "(Stage_1 only, A)" in before
