@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdx import faults, folders, quiet
+from rdx import facts, faults, folders, quiet
 from rdx.arguments import Parser, near
 
 DESCRIPTION = """\
@@ -59,6 +59,9 @@ def parser() -> Parser:
         "--check",
         action="store_true",
         help="only check the spec, and that the cells of its grid have what it names",
+    )
+    arguments.add_argument(
+        "--json", action="store_true", help="with --check: what the spec tests, for programs"
     )
     arguments.add_argument(
         "--store",
@@ -120,9 +123,11 @@ def _check(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
         return _fail(_unknown(name))
     find_extensions()
     try:
-        check(name)
+        outline = check(name)
     except faults.Mendable as error:
         return _fail(_told(name, error))
+    if arguments.json:
+        print(facts.dump(outline))
     return 0
 
 

@@ -19,6 +19,7 @@ from analysis.nodes import (
     one_of,
     refuse,
 )
+from analysis.pools import Pool
 from analysis.rows import Row, chosen, pairs, rows_of
 from rdx.config import Cell
 from rdx.grids import sub_grids, text
@@ -140,6 +141,8 @@ class Spec:
         The measure of the figure.
     means : tuple of Mean
         Columns of means over collections, after those of the collections.
+    pools : tuple of Pool
+        Collections that are joined from those of several folds (``pooled`` in the file).
     source : str
         Where the recipe was published.
     deviations : tuple of str
@@ -166,6 +169,7 @@ class Spec:
     expected: tuple[Expected, ...] = ()
     fields: tuple[Provenance, ...] = ()
     means: tuple[Mean, ...] = ()
+    pools: tuple[Pool, ...] = ()
     source: str = ""
     deviations: tuple[str, ...] = ()
 
@@ -181,7 +185,8 @@ class Spec:
 
 EXPECTED_KEYS = tuple(field.name for field in fields(Expected))
 MEAN_KEYS = tuple(field.name for field in fields(Mean))
-SPEC_KEYS = (*(f.name for f in fields(Spec) if f.name != "baselines"), "baseline", "grid")
+_NAMED = {"baselines": "baseline", "pools": "pooled"}  # otherwise in the file
+SPEC_KEYS = (*(_NAMED.get(f.name, f.name) for f in fields(Spec)), "grid")
 
 
 def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
@@ -228,6 +233,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         raise SpecError(f"{where}: all_pairs must be true or false, not {all_pairs!r}")
     collections = tuple(str(c) for c in node.get("collections") or ())
     means = tuple(_mean(mean, collections, f"{where}: means") for mean in node.get("means") or ())
+    pools = _pools(node.get("pooled") or {}, collections, f"{where}: pooled")
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
     twice = f"{where}: two columns of the same name among {', '.join(columns)}"
     refuse(len(set(columns)) < len(columns), twice)
@@ -254,6 +260,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         ),
         fields=provenance(node.get("fields") or {}, f"{where}: fields"),
         means=means,
+        pools=pools,
         source=str(node.get("source") or ""),
         deviations=names(node.get("deviations")),
     )
@@ -295,6 +302,21 @@ def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
         for collection in of:
             one_of(collection, collections, f"{where} {name}: collection")
     return Mean(name, of, choice(node, "kind", KINDS, f"{where} {name}"))
+
+
+def _pools(node: Node, collections: tuple[str, ...], where: str) -> tuple[Pool, ...]:
+    wrong = f"{where}: must be {{NAME: [collection, collection]}}, not {node!r}"
+    refuse(not isinstance(node, Mapping), wrong)
+    pools = tuple(Pool(str(name), names(of)) for name, of in node.items())
+    parts = [part for pool in pools for part in pool.of]
+    for pool in pools:
+        refuse(len(pool.of) < 2, f"{where}: {pool.name}: needs two collections or more")
+        for part in pool.of:
+            refuse(parts.count(part) > 1, f"{where}: {part} is named twice")
+        refuse(pool.name in parts, f"{where}: {pool.name} is a part of a pool")
+        if collections:
+            one_of(pool.name, collections, f"{where}: not among `collections`:")
+    return pools
 
 
 def provenance(node: Node, where: str) -> tuple[Provenance, ...]:

@@ -792,6 +792,28 @@ class Grid:
     launched: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What an experiment's spec will test, as far as its grid tells.
+
+    Attributes
+    ----------
+    systems
+        Rows of the table that are trained.
+    tests
+        Collection -> how many tests are corrected together with one in it, of its first measure.
+    pooled
+        Collection that is joined from others -> these (`pooled` of a spec).
+    family
+        Of the spec: "collection", "all" or "grid".
+    """
+
+    systems: int
+    tests: dict[str, int]
+    pooled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    family: str = "collection"
+
+
 def shallow(record: object) -> dict[str, Any]:
     """The fields of a record by name, not converted: to build a record that extends it."""
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def tables(summary: Summary) -> tuple[Table, ...]:
         return ()
     designs = {
         collection: design
-        for collection in summary.collections
+        for collection in summary.tested
         if (design := design_of(summary, collection)) is not None
     }
     if not designs:

@@ -63,7 +63,7 @@ def sketches(summary: Summary) -> dict[str, Sketch]:
     for i, panels in enumerate(_pages(inputs.overview(summary)), 1):
         correction = CORRECTIONS[spec.correction]
         against = {"baseline": baseline, "measure": measure, "correction": correction}
-        apart = [title for title in panels if title not in summary.collections]
+        apart = [title for title in panels if title not in summary.tested]
         figure = partial(overview.differences, panels, margin=spec.margin, apart=apart, **against)
         add("differences", figure, str(i) if i > 1 else "")
     if lines := inputs.lines(summary, settings):

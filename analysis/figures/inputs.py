@@ -37,7 +37,7 @@ def overview(summary: Summary) -> dict[str, list[Point]]:
     """
     panels: dict[str, list[Point]] = {}
     parts: dict[str, list[Point]] = {}
-    for collection in summary.collections:
+    for collection in summary.tested:
         contrasts = {
             row: summary.contrasts[row.name, collection, summary.spec.figure]
             for row in summary.spec.rows
@@ -114,7 +114,7 @@ def heat_maps(summary: Summary, settings: Conditions | None) -> tuple[str, str, 
 def wins(summary: Summary) -> dict[str, dict[str, Wins]]:
     """Collection -> tested row -> per-query differences to the baseline."""
     measure, baseline = summary.spec.figure, summary.spec.baseline
-    together = len(summary.collections) > MOST_PANELS
+    together = len(summary.tested) > MOST_PANELS
     pairs: dict[str, dict[str, list[tuple[FloatArray, FloatArray]]]] = {}
     for name, collection, of in summary.contrasts:
         a = summary.scores.get((name, collection, measure))
@@ -145,7 +145,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
     for row in summary.spec.rows:
         collections = [
             name
-            for name in summary.collections
+            for name in summary.tested
             if (row.name, name, SECONDS) in summary.costs
             and (row.name, name, measure) in summary.scores
         ]
@@ -182,9 +182,9 @@ def ranks(summary: Summary) -> tuple[dict[str, Ranking], float | None, str]:
     """Collection -> mean ranks and bars; the critical difference, if the bars come from it."""
     spec, measure = summary.spec, summary.spec.figure
     names = [row.name for row in spec.rows if row.test or row.name in spec.baselines]
-    together = len(summary.collections) > MOST_PANELS
-    places = {EVERYTHING: summary.collections} if together else {
-        collection: (collection,) for collection in summary.collections
+    together = len(summary.tested) > MOST_PANELS
+    places = {EVERYTHING: summary.tested} if together else {
+        collection: (collection,) for collection in summary.tested
     }  # fmt: skip
     rankings: dict[str, Ranking] = {}
     distances: list[float] = []
