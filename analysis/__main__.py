@@ -81,9 +81,9 @@ def parser() -> Parser:
         dest="folder",
         metavar="DIR",
         type=Path,
-        help="look for trials in this folder first: copies of their trial.json and "
-        "per_query.parquet, side by side, anywhere below it; TREC runs are not read here, but "
-        "measured and recorded by python -m rdx import",
+        help="look for trials in this folder first: published results (python -m rdx export "
+        "results), or copies of their trial.json and per_query.parquet, side by side, anywhere "
+        "below it; TREC runs are not read here, but measured and recorded by python -m rdx import",
     )
     arguments.add_argument(
         "--out",
@@ -149,6 +149,8 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
     command = f"python -m rdx +experiments={name}"
     try:
         source = sources.of_grid(grid, arguments.store) if grid else sources.of_spec(name)
+        if arguments.folder:
+            source = sources.as_published(source, arguments.folder)
         command = source.command
         finished = trials.load(source, arguments.tracking_uri, arguments.folder)
         numbers = summary.summarise(source.spec, finished)

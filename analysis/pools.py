@@ -48,7 +48,9 @@ def with_pools(trials: Trials, pools: Iterable[Pool]) -> Trials:
     frames = [trials.frame]
     for pool in pools:
         frames += _pooled(trials, pool)
-    return trials if len(frames) == 1 else replace(trials, frame=pd.concat(frames, ignore_index=True))
+    return (
+        trials if len(frames) == 1 else replace(trials, frame=pd.concat(frames, ignore_index=True))
+    )
 
 
 def _pooled(trials: Trials, pool: Pool) -> Iterator[pd.DataFrame]:

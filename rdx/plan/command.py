@@ -131,7 +131,9 @@ def power(
     tests = dict.fromkeys(sized, max(1, systems - 1))
     if outline:
         _pool(outline, sized, known)
-        tests = {name: max(1, n) for name, n in outline.tests.items() if name in sized}
+        parts = {part for parts in outline.pooled.values() for part in parts}
+        tests = {name: n for name, n in outline.tests.items() if name in sized}
+        tests = tests or {name: 1 for name in sized if name not in parts}
     known_sizes = {name: n for name, n in sized.items() if n is not None and name in tests}
     sensitivities = [
         sensitivity(
@@ -142,8 +144,12 @@ def power(
         for name, n in known_sizes.items()
     ]
     family = (
-        f"{counted(max(tests.values(), default=0), 'test')} in a family of the spec "
-        f"({outline.family})"
+        (
+            f"{counted(max(outline.tests.values()), 'test')} in a family of the spec "
+            f"({outline.family})"
+        )
+        if outline and outline.tests
+        else "no test is declared"
         if outline
         else f"{counted(max(tests.values(), default=1), 'test')} against one of them"
     )
@@ -163,9 +169,7 @@ def power(
     return [dataclasses.asdict(collection) for collection in sensitivities], "\n".join(lines)
 
 
-def _pool(
-    outline: Outline, sized: dict[str, int | None], known: dict[str, Assumption]
-) -> None:
+def _pool(outline: Outline, sized: dict[str, int | None], known: dict[str, Assumption]) -> None:
     """Add the pooled collections, whose parts are tested by runs of their own.
 
     Of n queries, n_i of them in a part: sd² is the mean of the parts' over queries, and the mean of
