@@ -130,7 +130,7 @@ def power(
     systems = outline.systems if outline and outline.systems else systems
     tests = dict.fromkeys(sized, max(1, systems - 1))
     if outline:
-        _pool(outline, sized, known)
+        pool(outline, sized, known)
         parts = {part for parts in outline.pooled.values() for part in parts}
         tests = {name: n for name, n in outline.tests.items() if name in sized}
         tests = tests or {name: 1 for name in sized if name not in parts}
@@ -169,7 +169,7 @@ def power(
     return [dataclasses.asdict(collection) for collection in sensitivities], "\n".join(lines)
 
 
-def _pool(outline: Outline, sized: dict[str, int | None], known: dict[str, Assumption]) -> None:
+def pool(outline: Outline, sized: dict[str, int | None], known: dict[str, Assumption]) -> None:
     """Add the pooled collections, whose parts are tested by runs of their own.
 
     Of n queries, n_i of them in a part: sd² is the mean of the parts' over queries, and the mean of
