@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdx import faults, folders, quiet
+from rdx import facts, faults, folders, quiet
 from rdx.arguments import Parser, near
 from rdx.text import counted
 
@@ -68,6 +68,9 @@ def parser() -> Parser:
         help="print every table, not the main one alone; the files hold all of them either way",
     )
     arguments.add_argument(
+        "--json", action="store_true", help="with --check: what the spec tests, for programs"
+    )
+    arguments.add_argument(
         "--store",
         metavar="DIR",
         type=Path,
@@ -85,9 +88,9 @@ def parser() -> Parser:
         dest="folder",
         metavar="DIR",
         type=Path,
-        help="look for trials in this folder first: copies of their trial.json and "
-        "per_query.parquet, side by side, anywhere below it; TREC runs are not read here, but "
-        "measured and recorded by python -m rdx import",
+        help="look for trials in this folder first: published results (python -m rdx export "
+        "results), or copies of their trial.json and per_query.parquet, side by side, anywhere "
+        "below it; TREC runs are not read here, but measured and recorded by python -m rdx import",
     )
     arguments.add_argument(
         "--out",
@@ -127,9 +130,11 @@ def _check(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
         return _fail(_unknown(name))
     find_extensions()
     try:
-        check(name)
+        outline = check(name)
     except faults.Mendable as error:
         return _fail(_told(name, error))
+    if arguments.json:
+        print(facts.dump(outline))
     return 0
 
 
@@ -151,6 +156,8 @@ def _analyse(name: str, arguments: argparse.Namespace, out: Path | None) -> int:
     command = f"python -m rdx +experiments={name}"
     try:
         source = sources.of_grid(grid, arguments.store) if grid else sources.of_spec(name)
+        if arguments.folder:
+            source = sources.as_published(source, arguments.folder)
         command = source.command
         finished = trials.load(source, arguments.tracking_uri, arguments.folder)
         numbers = summary.summarise(source.spec, finished)

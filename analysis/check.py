@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import comb
 
+from analysis.contrasts import all_pairs_at, wanted
 from analysis.nodes import SpecError
+from analysis.pools import design, tested_on
+from analysis.rows import Row
 from analysis.spec import Spec, parse
 from rdx.arguments import near
 from rdx.config import Cell, cells, load_spec, varied
+from rdx.facts import Outline
 
 
-def check(name: str) -> None:
-    """Refuse a spec that names what no cell of its grid gives.
+def check(name: str) -> Outline:
+    """Refuse a spec that names what no cell of its grid gives; tell what it tests.
 
     Raises
     ------
@@ -19,7 +25,48 @@ def check(name: str) -> None:
         Naming the key of the spec, and what is valid.
     """
     members = cells(name)
-    against(parse(load_spec(name), members), members)
+    spec = parse(load_spec(name), members)
+    against(spec, members)
+    return outline(spec, members)
+
+
+def outline(spec: Spec, members: Sequence[Cell]) -> Outline:
+    """What a spec will test, once all of its cells were run and its runs imported."""
+    tests = dict.fromkeys(c for cell in members for c in _collections(cell.cfg["evaluation"]))
+    known = spec.collections or (*tests, *(pool.name for pool in spec.pools))
+    places = [(collection, measure) for collection in known for measure in spec.measures]
+    parts = {pool.name: pool.of for pool in spec.pools}
+    has = {
+        (row.name, collection, measure)
+        for row in spec.rows
+        for collection, measure in places
+        if all(_tested(row, part, members) for part in parts.get(collection, (collection,)))
+    }
+    against_baselines, declared = wanted(spec, places, has)
+    counts = Counter(place for *_, place in against_baselines)
+    total = counts.total()
+    if spec.family == "grid":
+        pairs = [
+            comb(sum(row.test and (row.name, *place) in has for row in spec.rows), 2)
+            for place in all_pairs_at(spec, places)
+        ]
+        total += len(declared) + sum(pairs)
+    return Outline(
+        systems=sum(row.trained for row in spec.rows),
+        tests={
+            place[0]: count if spec.family == "collection" else total
+            for place, count in counts.items()
+            if place[1] == spec.measures[0]
+        },
+        pooled=parts,
+        family=spec.family,
+    )
+
+
+def _tested(row: Row, collection: str, members: Sequence[Cell]) -> bool:
+    """Whether a row will have scores in a collection; of an imported run that is assumed."""
+    own = tested_on([cell for cell in members if row.holds(cell)], collection)
+    return bool(own or row.imported)
 
 
 def against(spec: Spec, members: Sequence[Cell]) -> None:
@@ -31,9 +78,10 @@ def against(spec: Spec, members: Sequence[Cell]) -> None:
     if not members:
         return
     where = f"spec {spec.name}"
+    varying = design(members, spec.pools)
     for row in spec.rows:
         own = [cell for cell in members if row.holds(cell)]
-        apart = [key for key in varied(own) if key != "seed"]
+        apart = [key for key in varied(own) if key != "seed" and key in varying]
         if row.trained and apart:
             raise SpecError(
                 f"{where}: row {row.name!r} mixes cells that differ in {', '.join(apart)}: rows "
@@ -44,6 +92,8 @@ def against(spec: Spec, members: Sequence[Cell]) -> None:
     _known(spec.measures, measured, f"{where}: measures")
     if not any(row.imported or row.imports for row in spec.rows):
         collections = dict.fromkeys(c for node in evaluations for c in _collections(node))
+        _known((p for pool in spec.pools for p in pool.of), collections, f"{where}: pooled")
+        collections |= dict.fromkeys(pool.name for pool in spec.pools)
         named = (*spec.collections, *(c for mean in spec.means for c in mean.of))
         _known(named, collections, f"{where}: collections")
     varying = [key for key in varied(members) if key != "seed"]

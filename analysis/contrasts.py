@@ -5,7 +5,7 @@ Which tests are corrected together is decided here, once for all of them; see `S
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
@@ -166,7 +166,26 @@ def run_tests(
     """
     rows = {row.name: row for row in spec.rows}
     errors = Errors(rows, scores, healthy, choices=spec.test == "t")
-    against_baselines = [
+    against_baselines, declared = wanted(spec, places, scores)
+    contrasts = _contrasts([*against_baselines, *declared], errors, spec)
+    against = [contrasts[key] for key in against_baselines if key in contrasts]
+    comparisons = [contrasts[key] for key in declared if key in contrasts]
+    alone = all_pairs_at(spec, places)
+    pairs = {p: square for p in alone if (square := _pairs(spec.rows, p, errors, spec.test))}
+    against, comparisons, pairs = _corrected(spec, against, comparisons, pairs)
+    if spec.margin is not None:
+        against = _equivalences(spec, spec.margin, against)
+    return Tests(tuple(against), tuple(comparisons), pairs)
+
+
+def wanted(
+    spec: Spec, places: Sequence[Place], scores: Container[tuple[str, str, str]]
+) -> tuple[list[Key], list[Key]]:
+    """The tests against the baselines and the declared ones, of rows that have scores.
+
+    Rows that have a pooled collection are not tested on its parts as well.
+    """
+    against = [
         (row.name, baseline, place)
         for place in places
         for i, baseline in enumerate(spec.baselines)
@@ -175,16 +194,30 @@ def run_tests(
         if row.test and row.name not in spec.baselines[: i + 1]
     ]
     declared = [(a, b, place) for a, b in spec.comparisons for place in places]
-    contrasts = _contrasts([*against_baselines, *declared], errors, spec)
-    against = [contrasts[key] for key in against_baselines if key in contrasts]
-    comparisons = [contrasts[key] for key in declared if key in contrasts]
-    pairs: dict[Place, Pairs] = {}
-    if spec.all_pairs:
-        pairs = {p: square for p in places if (square := _pairs(spec.rows, p, errors, spec.test))}
-    against, comparisons, pairs = _corrected(spec, against, comparisons, pairs)
-    if spec.margin is not None:
-        against = _equivalences(spec, spec.margin, against)
-    return Tests(tuple(against), tuple(comparisons), pairs)
+
+    def made(key: Key) -> bool:
+        a, b, place = key
+        both = (a, *place) in scores and (b, *place) in scores
+        return both and not _in_pool(key, spec, scores)
+
+    return list(filter(made, against)), list(filter(made, declared))
+
+
+def all_pairs_at(spec: Spec, places: Sequence[Place]) -> list[Place]:
+    """Where all pairs of rows are tested: not on the parts of pooled collections."""
+    parts = {part for pool in spec.pools for part in pool.of}
+    return [place for place in places if spec.all_pairs and place[0] not in parts]
+
+
+def _in_pool(key: Key, spec: Spec, scores: Container[tuple[str, str, str]]) -> bool:
+    """Whether two rows are tested on a pool that holds this collection, and so not here as well."""
+    a, b, (collection, measure) = key
+    return any(
+        collection in pool.of
+        and (a, pool.name, measure) in scores
+        and (b, pool.name, measure) in scores
+        for pool in spec.pools
+    )
 
 
 def _contrasts(keys: Iterable[Key], errors: Errors, spec: Spec) -> dict[Key, Contrast]:

@@ -158,6 +158,8 @@ def _collection_notes(summary: Summary) -> list[str]:
         if facts is None:
             continue
         parts = [counted(facts.queries, "query"), f"top {facts.k} re-ranked"]
+        if pool := next((pool for pool in summary.spec.pools if pool.name == name), None):
+            parts[0] += f" of {' and '.join(pool.of)}, each scored by the trials tested on it"
         parts.append(f"first stage {_first_stage(facts.first_stage)}")
         if shares := _judged(summary, name):
             parts.append(f"Judged@10 of the trials {' to '.join(shares)}")

@@ -64,6 +64,10 @@ class SpecNode(TypedDict, total=False):
         The measure of the figures.
     collections : list of test sets
         Which to show, in this order; default all that the cells are evaluated on.
+    pooled : NAME: list of collections
+        Test sets of several folds that are joined into one, of all their queries: each scored by
+        the trials that were tested on it. No query may be in two of them. Tests and figures are of
+        the whole.
     means : list of means
         Further columns, each a mean over collections.
     expected : list of expected numbers
@@ -95,6 +99,7 @@ class SpecNode(TypedDict, total=False):
     x: str | None
     figure: str
     collections: list[str]
+    pooled: Mapping[str, list[str]]
     means: list[Any]
     expected: list[Any]
     fields: Mapping[str, Any]

@@ -94,7 +94,7 @@ def assumptions(summary: Summary) -> dict[str, Assumption]:
     left out.
     """
     assumed = {}
-    for collection in summary.collections:
+    for collection in summary.tested:
         tested = _tested(summary, collection)
         chosen = [row for row in tested if row.trained] or tested
         spreads = [sd for row in chosen if (sd := _spread(summary, row, collection)) > 0]

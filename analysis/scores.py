@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.comparability import ComparabilityError, query_difference
-from analysis.rows import REFERENCES, Row, settings
+from analysis.pools import Pool, design
+from analysis.rows import REFERENCES, Row, level_of, settings
 from analysis.significance import FloatArray
 from analysis.trials import Trials, imported_as
 from rdx.config import Cell
@@ -59,13 +60,22 @@ def _cells(row: Row, trials: Trials) -> list[Cell]:
     return [cell for cell in trials.cells if row.holds(cell)]
 
 
-def signatures_of(row: Row, trials: Trials) -> tuple[str, ...]:
-    """Signatures of the trials that make up a row, in the order of its cells."""
+def signatures_of(row: Row, trials: Trials, pools: Sequence[Pool] = ()) -> tuple[str, ...]:
+    """Signatures of the trials that make up a row, in the order of its cells.
+
+    Raises
+    ------
+    ComparabilityError
+        If its cells differ in more than the seed and, of pooled collections, the fold.
+    """
     if row.imported:
         return imported_as(trials, row.imported)
     cells = _cells(row, trials)
     if row.system not in REFERENCES:
-        apart = settings(cells)
+        keys = [key for key in design(trials.cells, pools) if key != "seed"] if pools else None
+        apart = settings(cells) if keys is None else {
+            tuple(level_of(cell, key) for key in keys): cell for cell in cells
+        }  # fmt: skip
         if len(apart) > 1:
             raise ComparabilityError(
                 f"row {row.name!r} mixes cells that differ in more than the seed: "

@@ -6,12 +6,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from analysis.assumed import assumed
 from analysis.spec import Spec, parse
+from analysis.stored import TrialError, results_in
 from rdx import folders
 from rdx.config import Cell, load_spec
 from rdx.facts import Grid
+from rdx.public import settings
 from rdx.stages import split
 
 PRECISIONS = ("bf16", "fp32")  # what "auto" becomes
@@ -94,6 +97,46 @@ def of_grid(record: Grid, store: Path) -> Source:
     spec = parse(load_spec(name), signed) if name else assumed(record.grid, signed)
     command = f"python -m rdx -m {shlex.join((*record.arguments, *record.hydra))}"
     return Source(record.grid, spec, tuple(signed), tuple(left_out), (), command, record.grid)
+
+
+def as_published(source: Source, folder: Path) -> Source:
+    """The cells with the signatures under which published results below a folder have them.
+
+    So the tables need no data: a cell is known by the command line that gives it.
+
+    Raises
+    ------
+    TrialError
+        If published results are damaged, or of cells that this spec configures otherwise.
+    """
+    known = {
+        trial.overrides: trial
+        for results in results_in(folder)
+        for trial in results.record.trials
+        if trial.facts.imported is None
+    }
+    cells = []
+    for cell in source.cells:
+        trial = known.get(cell.overrides)
+        if trial is None:
+            cells.append(cell)
+            continue
+        if differing := _differing(trial.settings, settings(cell.cfg)):
+            raise TrialError(
+                f"{' '.join(cell.overrides)}: published with other settings than this spec gives: "
+                f"{differing}; take the spec that it was published with"
+            )
+        cells.append(replace(cell, signature=trial.facts.signature))
+    return replace(source, cells=tuple(cells))
+
+
+def _differing(there: Any, here: Any, key: str = "") -> str:
+    """The first key in which two configurations differ; of precisions, machines choose."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        both = {name: None for name in (*there, *here) if name != "precision"}
+        each = (_differing(there.get(n), here.get(n), f"{key}.{n}".strip(".")) for n in both)
+        return next(filter(None, each), "")
+    return "" if there == here else f"{key}: {there} there, {here} here"
 
 
 def _experiment(arguments: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from analysis.nodes import (
     plain_names,
     refuse,
 )
+from analysis.pools import Pool
 from analysis.rows import Row, chosen, pairs, rows_of
 from rdx.config import Cell
 from rdx.grids import sub_grids, text
@@ -118,6 +119,8 @@ class Spec:
         Names of the rows that are compared, first minus second.
     fields : tuple of Provenance
         Where the fields of the recipe come from.
+    pools
+        Collections that are joined from those of several folds; ``pooled`` in the file.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Spec:
     expected: tuple[Expected, ...] = ()
     fields: tuple[Provenance, ...] = ()
     means: tuple[Mean, ...] = ()
+    pools: tuple[Pool, ...] = ()
     source: str = ""
     deviations: tuple[str, ...] = ()
 
@@ -198,6 +202,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         raise SpecError(f"{where}: all_pairs must be true or false, not {all_pairs!r}")
     collections = plain_names(node.get("collections"), f"{where}: collections")
     means = tuple(_mean(mean, collections, f"{where}: means") for mean in node.get("means") or ())
+    pools = _pools(node.get("pooled") or {}, collections, f"{where}: pooled")
     columns = (*collections, *(mean.name for mean in means)) if collections else ()
     twice = f"{where}: two columns of the same name among {', '.join(columns)}"
     refuse(len(set(columns)) < len(columns), twice)
@@ -224,6 +229,7 @@ def parse(node: Node, cells: Sequence[Cell] = ()) -> Spec:
         ),
         fields=provenance(node.get("fields") or {}, f"{where}: fields"),
         means=means,
+        pools=pools,
         source=str(node.get("source") or ""),
         deviations=names(node.get("deviations")),
     )
@@ -265,6 +271,21 @@ def _mean(node: Node, collections: tuple[str, ...], where: str) -> Mean:
         for collection in of:
             one_of(collection, collections, f"{where} {name}: collection")
     return Mean(name, of, choice(node, "kind", KINDS, f"{where} {name}"))
+
+
+def _pools(node: Node, collections: tuple[str, ...], where: str) -> tuple[Pool, ...]:
+    wrong = f"{where}: must be {{NAME: [collection, collection]}}, not {node!r}"
+    refuse(not isinstance(node, Mapping), wrong)
+    pools = tuple(Pool(str(name), names(of)) for name, of in node.items())
+    parts = [part for pool in pools for part in pool.of]
+    for pool in pools:
+        refuse(len(pool.of) < 2, f"{where}: {pool.name}: needs two collections or more")
+        for part in pool.of:
+            refuse(parts.count(part) > 1, f"{where}: {part} is named twice")
+        refuse(pool.name in parts, f"{where}: {pool.name} is a part of a pool")
+        if collections:
+            one_of(pool.name, collections, f"{where}: not among `collections`:")
+    return pools
 
 
 def provenance(node: Node, where: str) -> tuple[Provenance, ...]:

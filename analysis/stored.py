@@ -14,7 +14,7 @@ from rdx import facts, rankings
 from rdx.config import Cell
 from rdx.facts import TrialFacts
 from rdx.faults import Mendable
-from rdx.store import Unreadable
+from rdx.store import Unreadable, published
 
 FACTS = "trial.json"
 SCORES = "per_query.parquet"
@@ -53,17 +53,40 @@ def in_stores(cells: Iterable[Cell]) -> Iterator[Trial]:
 
 
 def in_folder(folder: Path, signatures: set[str], names: set[str]) -> Iterator[Trial]:
-    """Trials below a folder that have one of the signatures or imported names, sorted by path."""
+    """Trials below a folder that have one of the signatures or imported names, sorted by path.
+
+    Those of published results (`python -m rdx export results`) come first.
+    """
     if not folder.is_dir():
         raise NoTrialsError(f"no folder {folder}")
     paths = sorted(folder.rglob(FACTS))
-    if not paths:
+    together = results_in(folder)
+    if not (paths or together):
         raise NoTrialsError(_no_trial(folder))
+    for results in together:
+        for trial in results.record.trials:
+            own = trial.facts
+            if own.signature in signatures or (own.imported and own.imported.name in names):
+                yield Trial(own, results.of(own.signature)[list(PER_QUERY)])
     for path in paths:
         label = f"trial {path.parent}"
         facts = read_facts(path, label)
         if facts.signature in signatures or (facts.imported and facts.imported.name in names):
             yield Trial(facts, read_scores(path.with_name(SCORES), label))
+
+
+def results_in(folder: Path) -> list[published.Results]:
+    """The published results anywhere below a folder, sorted by path.
+
+    Raises
+    ------
+    TrialError
+        If one is damaged, or another version of rdx wrote it.
+    """
+    try:
+        return [published.read(p.parent) for p in sorted(folder.rglob(published.RESULTS))]
+    except (OSError, published.DamagedResults) as error:
+        raise TrialError(str(error)) from error
 
 
 def read(folder: Path, label: str, signature: str) -> Trial:

@@ -14,6 +14,7 @@ from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
 from analysis.means import declared, over_collections
+from analysis.pools import pooled_facts, with_pools
 from analysis.rows import Row
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Spec
@@ -79,6 +80,13 @@ class Summary:
         """(collection, measure) of every column; before the first trial with a nameless one."""
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
 
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The collections of which tests and figures speak: parts of a pool are not seen twice."""
+        pooled = {place for _, place, _ in self.scores}
+        parts = {part for pool in self.spec.pools if pool.name in pooled for part in pool.of}
+        return tuple(name for name in self.collections if name not in parts)
+
     def lookup(self, row: str, column: str, measure: str) -> Scores | None:
         """Scores of a row in a collection, its mean over collections, or a cost; None = missing."""
         key = (row, column, measure)
@@ -117,10 +125,12 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
         apart, which may cover a subset) or two seeds have other queries; if a row mixes cells that
         differ in more than the seed; if a reference row is not the same in all of its trials.
     """
+    trials = with_pools(trials, spec.pools)
     facts = collection_facts(trials.facts)
+    facts |= pooled_facts(spec.pools, facts)
     collections = spec.collections or tuple(facts)
     spec = replace(spec, means=spec.means or declared(trials.facts.values(), collections))
-    signatures = {row.name: signatures_of(row, trials) for row in spec.rows}
+    signatures = {row.name: signatures_of(row, trials, spec.pools) for row in spec.rows}
     columns = series(trials.frame, collections, spec.measures)
     places = [(c, m) for c in collections for m in spec.measures]
     scores: dict[tuple[str, str, str], Scores] = {}

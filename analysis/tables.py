@@ -89,6 +89,7 @@ def comparison_table(summary: Summary) -> Table | None:
         )
         for treatment, baseline in pairs
         for collection, measure in summary.places
+        if collection in summary.tested or (treatment, baseline, collection, measure) in declared
     )
     family = max((contrast.family for contrast in summary.comparisons), default=0)
     corrected = claims.CORRECTIONS[spec.correction]

@@ -74,6 +74,7 @@ ANALYSIS_MAY_USE = {
     "power",
     "config",
     "grids",
+    "public",
     "stages",
     "store",
     *BASE,

@@ -50,7 +50,7 @@ def answer(summary: Summary, designs: Mapping[str, Design] | None = None) -> Ans
     single = tuple(name for name, seeds in runs.items() if seeds == 1)
     return Answer(
         measures=(spec.figure, *(m for m in spec.measures if m != spec.figure)),
-        collections=summary.collections,
+        collections=summary.tested,
         differences=tuple(differences),
         effects=tuple(effects),
         unanswered=(*no_effects, *unanswered),
@@ -67,9 +67,9 @@ def answer(summary: Summary, designs: Mapping[str, Design] | None = None) -> Ans
 
 def _best(summary: Summary) -> tuple[str, float] | None:
     """The best competing row of the first collection, if it is the only one."""
-    if len(summary.collections) != 1:
+    if len(summary.tested) != 1:
         return None
-    [collection] = summary.collections
+    [collection] = summary.tested
     means = [
         (row.name, scores.mean)
         for row in summary.spec.rows

@@ -32,6 +32,8 @@ from analysis.summary import Summary
 from rdx.config import Cell, varied
 from rdx.text import counted
 
+UNDISTILLED = "none"  # option of the group loss
+
 
 @dataclass(frozen=True)
 class Design:
@@ -86,7 +88,7 @@ def designs_of(summary: Summary) -> dict[str, Design]:
     """Collection -> its design; none if the spec names no factors that vary."""
     if not summary.spec.factors:
         return {}
-    designs = {name: design_of(summary, name) for name in summary.collections}
+    designs = {name: design_of(summary, name) for name in summary.tested}
     return {name: design for name, design in designs.items() if design is not None}
 
 
@@ -123,7 +125,12 @@ def design_of(summary: Summary, collection: str) -> Design | None:
     if not cells:
         return None
     chosen, others = _alike(list(cells.values()), spec.factors)
-    left_out = sorted({" ".join(_others(cell, chosen[0], spec.factors)) for cell in others})
+    left_out = sorted(
+        {
+            " ".join(_others(cell, chosen[0], spec.factors)) or f"loss={UNDISTILLED}"
+            for cell in others
+        }
+    )
     levels = {name: [level_of(cell, name) for cell in chosen] for name in spec.factors}
     varying = {name: column for name, column in levels.items() if len(set(column)) > 1}
     fixed = [name for name in spec.factors if name not in varying]
@@ -164,16 +171,19 @@ def level_of(cell: Cell, factor: str) -> str:
 def _alike(cells: list[Cell], factors: tuple[str, ...]) -> tuple[list[Cell], list[Cell]]:
     """The most cells that differ in factors and seed alone, and the rest.
 
-    The rest would confound a factor with what else it differs in.
+    The rest would confound a factor with what else it differs in. What was not distilled
+    (``loss=none``) has no sampler, depth or teacher either, and belongs to the rest.
     """
-    groups: list[list[Cell]] = []
-    for cell in cells:
-        group = next((group for group in groups if not _others(cell, group[0], factors)), None)
+    trained = [cell for cell in cells if cell.levels.get("loss") != UNDISTILLED] or cells
+    groups: list[list[Cell]] = [[cell for cell in cells if cell not in trained]]
+    for cell in trained:
+        alike = (group for group in groups[1:] if not _others(cell, group[0], factors))
+        group = next(alike, None)
         if group is None:
             groups.append([cell])
         else:
             group.append(cell)
-    most = max(groups, key=len)
+    most = max(groups[1:], key=len)
     return most, [cell for group in groups if group is not most for cell in group]
 
 

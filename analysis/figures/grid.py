@@ -62,7 +62,7 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
     systems = {row.system for row in summary.spec.rows if row.system not in REFERENCES}
     chosen = frame[
         (frame["measure"] == measure)
-        & frame["collection"].isin(summary.collections)
+        & frame["collection"].isin(summary.tested)
         & frame["system"].isin(systems)
     ]
     cells = {cell.signature: cell for cell in trials.cells if cell.signature in trials.facts}
@@ -106,7 +106,7 @@ def by_level(text: str) -> tuple[bool, float, str]:
 def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
     """First stage -> the collections that were re-ranked from it; lines are drawn per group."""
     stages: dict[str, list[str]] = {}
-    for name in summary.collections:
+    for name in summary.tested:
         facts = summary.collection_facts.get(name)
         stage = facts.first_stage if facts else {}
         engine = next((str(stage[key]) for key in NAMES if key in stage), "first stage")

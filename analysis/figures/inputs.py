@@ -36,9 +36,9 @@ EVERYTHING = "all collections"
 
 def places(summary: Summary) -> dict[str, tuple[str, ...]]:
     """Title -> the collections of a panel or figure: one each, or all together if they are many."""
-    if len(summary.collections) > MOST_PANELS:
-        return {EVERYTHING: summary.collections}
-    return {collection: (collection,) for collection in summary.collections}
+    if len(summary.tested) > MOST_PANELS:
+        return {EVERYTHING: summary.tested}
+    return {collection: (collection,) for collection in summary.tested}
 
 
 def overview(summary: Summary) -> tuple[dict[str, list[Point]], dict[str, list[Point]]]:
@@ -49,7 +49,7 @@ def overview(summary: Summary) -> tuple[dict[str, list[Point]], dict[str, list[P
     """
     panels: dict[str, list[Point]] = {}
     parts: dict[str, list[Point]] = {}
-    for collection in summary.collections:
+    for collection in summary.tested:
         contrasts = contrasts_in(summary, collection)
         most = max((contrast.comparison.n for contrast in contrasts.values()), default=0)
         ends = matching(summary, list(contrasts.values()))
@@ -167,7 +167,7 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
     for row in summary.spec.rows:
         collections = [
             name
-            for name in summary.collections
+            for name in summary.tested
             if (row.name, name, SECONDS) in summary.costs
             and (row.name, name, measure) in summary.scores
         ]

@@ -56,7 +56,7 @@ def tables(summary: Summary) -> tuple[Table, ...]:
     repeated = [
         (row, collection)
         for row in summary.spec.rows
-        for collection in summary.collections
+        for collection in summary.tested
         if row.trained
         and (scores := summary.scores.get((row.name, collection, summary.spec.figure))) is not None
         and len(scores.seeds) > 1
@@ -108,7 +108,7 @@ def _differences(summary: Summary) -> Table | None:
         return None
     base = summary.spec.row(summary.spec.baseline)
     lines: list[tuple[Row, str, Difference, float]] = []
-    for collection in summary.collections:
+    for collection in summary.tested:
         tested = [
             (row, d)
             for row in summary.spec.rows

@@ -33,10 +33,13 @@ def export(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] == "labels":
         _export_labels(arguments[1:])
         return
+    if arguments and arguments[0] == "results":
+        _export_results(arguments[1:])
+        return
     parser = Parser(
         prog="python -m rdx export",
         description="Write the weights of a finished cell, a model card and its configuration. "
-        "`export labels` writes what its teacher gave it.",
+        "`export labels` writes what its teacher gave it, `export results` what a grid measured.",
         parents=[_released("of the cell", "of the weights, e.g. apache-2.0", "model")],
     )
     parser.add_argument(
@@ -85,6 +88,27 @@ def _export_labels(arguments: Sequence[str]) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     print(card.partition("## Licence")[2].partition("## Citation")[0].strip())
     print(f"{'Exported':<15}{folder}")
+
+
+def _export_results(arguments: Sequence[str]) -> None:
+    """Publish what a grid measured: facts and per-query values of its trials, and checksums."""
+    parser = Parser(
+        prog="python -m rdx export results",
+        description="Write what the finished cells of a grid measured, and imported systems on the "
+        "same collections: facts, per-query values, checksums; no weights, texts, judgements or "
+        "rankings. python -m analysis NAME --import FOLDER makes its tables, python -m rdx store "
+        "import FOLDER goes on with the grid.",
+    )
+    parser.add_argument("grid", help="its id, the beginning of it, or its experiment's name")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--store", type=Path, default=Path("store"), help="where the cells are")
+    options = parser.parse_args(arguments)
+    from rdx.export import results
+    from rdx.text import counted
+
+    record, unfinished = results.export_results(options.store, options.grid, options.out)
+    missing = f"; {counted(unfinished, 'cell')} not finished" if unfinished else ""
+    print(f"{'Exported':<15}{options.out}: {counted(len(record.trials), 'trial')}{missing}")
 
 
 def doctor(arguments: Sequence[str]) -> None:

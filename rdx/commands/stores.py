@@ -11,6 +11,7 @@ from pathlib import Path
 from rdx import cleaning, holdings, progress
 from rdx.arguments import Parser
 from rdx.facts import Grid
+from rdx.text import counted
 
 
 def show(arguments: Sequence[str]) -> None:
@@ -41,12 +42,15 @@ def show(arguments: Sequence[str]) -> None:
 
 
 def store(arguments: Sequence[str]) -> None:
-    """List what a store holds and who needs it; remove what nobody needs, or a grid."""
+    """List what a store holds and who needs it; remove what nobody needs, or a grid; import."""
+    if arguments and arguments[0] == "import":
+        _import(arguments[1:])
+        return
     parser = Parser(
         prog="python -m rdx store",
         description="List what a store holds by stage, and who needs it: finished cells, grids, "
         "what runs, nobody. --clean removes what nobody needs; --free a grid, with what it alone "
-        "needs.",
+        "needs. `store import FOLDER` takes published results in.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -90,6 +94,22 @@ def store(arguments: Sequence[str]) -> None:
         print("removed", file=sys.stderr if options.json else sys.stdout)
     else:
         print("nothing was removed; --yes removes it", file=sys.stderr)
+
+
+def _import(arguments: Sequence[str]) -> None:
+    """Take published results into a store: their cells are finished, and are not run anew."""
+    parser = Parser(
+        prog="python -m rdx store import",
+        description="Write the results of python -m rdx export results into a store, as finished "
+        "cells without weights; each must have the same signature here.",
+    )
+    parser.add_argument("folder", type=Path, help="published results")
+    parser.add_argument("--store", type=Path, default=Path("store"), help="the store")
+    options = parser.parse_args(arguments)
+    from rdx.export import results
+
+    written, there = results.import_results(options.folder, options.store)
+    print(f"{'Imported':<15}{counted(written, 'cell')}; {there} were there already")
 
 
 def _say(what: cleaning.Removal, as_json: bool) -> None:

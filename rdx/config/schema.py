@@ -146,6 +146,20 @@ def _sampler(option: str) -> Config:
     return keys
 
 
+def _file(path: str) -> str:
+    """${rdx.file:PATH}: the name of a file, for names that are made from it."""
+    return Path(path).name
+
+
+def _divided(total: int, by: int) -> int:
+    """${rdx.divided:TOTAL,BY}: a whole number, such as the lists of so many passages a step."""
+    if not by or total % by:
+        raise ValueError(f"{total} is no multiple of {by}")
+    return total // by
+
+
+OmegaConf.register_new_resolver("rdx.file", _file, replace=True)
+OmegaConf.register_new_resolver("rdx.divided", _divided, replace=True)
 OmegaConf.register_new_resolver("rdx.test_set", _test_set, replace=True)
 OmegaConf.register_new_resolver("rdx.first_stage", _first_stage, replace=True)
 

@@ -29,6 +29,7 @@ from rdx.facts.labels import (
     Windows,
 )
 from rdx.facts.origins import OriginNode, origins_of
+from rdx.facts.published import Made, Outline, Published, PublishedTrial
 from rdx.facts.store import Begun, Device, Failure, Grid, GridCell, Holder, Manifest, Pace
 from rdx.facts.timing import Energy, Hardware, Latency, Peak, QueryTiming, Timing
 from rdx.facts.training import CheckpointFacts, QuerySample, Selection, TrainingFacts, Validation
@@ -58,6 +59,7 @@ __all__ = [
     "Imported",
     "ImportedFile",
     "LabelEffectiveness",
+    "Made",
     "Latency",
     "Manifest",
     "Means",
@@ -87,4 +89,7 @@ __all__ = [
     "origins_of",
     "parse",
     "shallow",
+    "Outline",
+    "Published",
+    "PublishedTrial",
 ]

@@ -12,10 +12,11 @@ from typing import Any
 
 from rdx.arguments import Parser
 from rdx.config import ConfigError
+from rdx.facts import Outline
 from rdx.faults import line
 from rdx.plan import tables, why
-from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.cautions import cautions
+from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as make_plan
 from rdx.plan.text import as_json, text
@@ -60,13 +61,16 @@ def plan(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_intermixed_args([a for a in arguments if a not in ("-m", "--multirun")])
     try:
-        with tables.checked(options.overrides):
+        with tables.checked(options.overrides) as outlines:
             planned = make_plan(options.overrides, options.device)
         if options.why is not None:
             cell = why.chosen([planned_cell.cell for planned_cell in planned.cells], options.why)
             print(why.text(why.explain(cell)))
             return
-        plans, outlook = power(planned, options.measure, options.difference, options.queries)
+        outline = outlines[0] if outlines else None
+        plans, outlook = power(
+            planned, options.measure, options.difference, options.queries, outline
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"rdx: {line(error)}")
     run, table = commands(planned, options.overrides)
@@ -91,11 +95,16 @@ def commands(planned: Plan, overrides: Sequence[str]) -> tuple[str, str]:
 
 
 def power(
-    planned: Plan, measure: str | None, wanted: float | None, sizes: Sequence[str]
+    planned: Plan,
+    measure: str | None,
+    wanted: float | None,
+    sizes: Sequence[str],
+    outline: Outline | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
     """What the planned tests can find, per collection: plain values, and text.
 
-    Every system is tested against one of them, with Holm's correction over these tests.
+    Without an outline, every system is tested against one of them, with Holm's correction over
+    these tests.
 
     Parameters
     ----------
@@ -105,6 +114,9 @@ def power(
         A difference that should be found.
     sizes
         "COLLECTION=N": its number of test queries.
+    outline
+        What the spec of the experiment tests: then the correction is over its family, and pooled
+        collections stand in the place of their parts.
 
     Raises
     ------
@@ -117,20 +129,35 @@ def power(
     measure = measure or planned.cells[0].cell.cfg["evaluation"]["measures"][0]
     known = {name: assumption(runs) for name, runs in scores(planned, measure).items()}
     systems, runs = seeds(planned)
-    tests = max(1, systems - 1)
-    known_sizes = {name: count for name, count in sized.items() if count is not None}
+    systems = outline.systems if outline and outline.systems else systems
+    tests = dict.fromkeys(sized, max(1, systems - 1))
+    if outline:
+        pool(outline, sized, known)
+        parts = {part for parts in outline.pooled.values() for part in parts}
+        tests = {name: n for name, n in outline.tests.items() if name in sized}
+        tests = tests or {name: 1 for name in sized if name not in parts}
+    known_sizes = {name: n for name, n in sized.items() if n is not None and name in tests}
     sensitivities = [
         sensitivity(
             name,
-            Design(n, runs, known.get(name, Assumption()), tests=tests, systems=systems),
+            Design(n, runs, known.get(name, Assumption()), tests=tests[name], systems=systems),
             wanted=wanted,
         )
         for name, n in known_sizes.items()
     ]
+    family = (
+        (
+            f"{counted(max(outline.tests.values()), 'test')} in a family of the spec "
+            f"({outline.family})"
+        )
+        if outline and outline.tests
+        else "no test is declared"
+        if outline
+        else f"{counted(max(tests.values(), default=1), 'test')} against one of them"
+    )
     lines = [
         f"Smallest difference in {measure} that is found with probability .8: "
-        f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, "
-        f"{counted(tests, 'test')} against one of them"
+        f"{counted(systems, 'system')} of {counted(runs, 'seed')} or more, {family}"
     ]
     lines += (
         [report(sensitivities, price(planned, sensitivities, systems))] if sensitivities else []
@@ -139,9 +166,30 @@ def power(
         f"{name}: how many test queries it has is not known before it is loaded; give --queries "
         f"{name}=N"
         for name, count in sized.items()
-        if count is None
+        if count is None and name in tests
     ]
     return [dataclasses.asdict(collection) for collection in sensitivities], "\n".join(lines)
+
+
+def pool(outline: Outline, sized: dict[str, int | None], known: dict[str, Assumption]) -> None:
+    """Add the pooled collections, whose parts are tested by runs of their own.
+
+    Of n queries, n_i of them in a part: sd² is the mean of the parts' over queries, and the mean of
+    independent runs varies by seed_sd² = Σ (n_i / n)² seed_sd_i².
+    """
+    for name, parts in outline.pooled.items():
+        sizes = [sized.get(part) for part in parts]
+        if None in sizes:
+            sized[name] = None
+            continue
+        counts = [count or 0 for count in sizes]
+        assumed = [known.get(part, Assumption()) for part in parts]
+        shares = [count / sum(counts) for count in counts]
+        sd = sum(share * part.sd**2 for share, part in zip(shares, assumed, strict=True))
+        of_runs = sum((w * part.seed_sd) ** 2 for w, part in zip(shares, assumed, strict=True))
+        sources = "; ".join(dict.fromkeys(part.source for part in assumed))
+        sized[name] = sum(counts)
+        known[name] = Assumption(math.sqrt(sd), math.sqrt(of_runs), sources)
 
 
 def price(planned: Plan, sensitivities: Sequence[Sensitivity], systems: int) -> str:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rdx import facts
 from rdx.config import ConfigError
+from rdx.facts import Outline
 
 
 def experiment(overrides: Sequence[str]) -> str:
@@ -17,8 +19,10 @@ def experiment(overrides: Sequence[str]) -> str:
 
 
 @contextmanager
-def checked(overrides: Sequence[str]) -> Iterator[None]:
+def checked(overrides: Sequence[str]) -> Iterator[list[Outline]]:
     """Refuse, at the end, an experiment of which ``python -m analysis`` would make no table.
+
+    What is yielded then holds what its spec tests; nothing without an experiment.
 
     The analysis knows what a spec may say, and rdx does not import it: a process is asked, which
     works while this one does what is inside.
@@ -30,18 +34,20 @@ def checked(overrides: Sequence[str]) -> Iterator[None]:
     """
     name = experiment(overrides)
     if not name or importlib.util.find_spec("analysis") is None:
-        yield
+        yield []
         return
-    command = [sys.executable, "-m", "analysis", "--check", name]
+    outlines: list[Outline] = []
+    command = [sys.executable, "-m", "analysis", "--check", "--json", name]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as asked:
         try:
-            yield
+            yield outlines
         except BaseException:
             asked.kill()
             raise
-        _, told = asked.communicate()
+        outline, told = asked.communicate()
     if asked.returncode:
         lines = told.strip().splitlines() or [f"exit status {asked.returncode}"]
         raise ConfigError(lines[-1].removeprefix("error: "))
+    outlines.append(facts.parse(Outline, outline))

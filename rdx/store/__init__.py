@@ -176,7 +176,7 @@ class Store:
             device=device,
             pace=lock.pace,
         )
-        _seal(partial, record)
+        seal(partial, record)
         lock.check()
         _replace(partial, folder)
         self.log[f"{stage}/{key}"] = "computed"
@@ -354,7 +354,7 @@ def share(folder: Path, like: Path) -> None:
                 path.chmod(wanted)
 
 
-def _seal(folder: Path, record: Manifest) -> None:
+def seal(folder: Path, record: Manifest) -> None:
     """Write the manifest of a whole result, its files included, and let others read it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     digests = {str(p.relative_to(folder)): _sha256(p) for p in files}

@@ -221,6 +221,16 @@ def test_an_incomplete_grid_has_main_effects_only():
     assert "only main effects" in " ".join(effects.notes)
 
 
+def test_what_was_not_distilled_is_no_level_of_a_factor():
+    """Trials are drawn in order: those of the grid are the same with one more behind them."""
+    more = {**GRID, "shuffled": (("loss=none", "depth.k=10"), (1,), -0.1)}
+    names = ["loss", "depth.k"]
+    plain, with_it = (factors.tables(summary(trials(grid=g), factors=names)) for g in (GRID, more))
+    for without, table in zip(plain, with_it, strict=True):
+        assert table.rows == without.rows
+    assert "left out: loss=none" in " ".join(with_it[0].notes)
+
+
 def test_single_seed_grids_are_stamped():
     effects, _ = factors.tables(summary(alone(), factors=["loss", "depth.k"]))
     assert "1 seed per cell" in " ".join(effects.notes)

@@ -24,18 +24,19 @@ from rdx.config import (
 from rdx.grids import sub_grids
 from tests.rdx.configured import edited
 
-# What reads the files of the paper is tested in tests/analysis/test_paper_specs.py.
-PAPER = "docs/paper.md"
+# What reads the files of the paper is tested in tests/analysis/test_paper_specs.py, what reads
+# those of TREC Deep Learning in test_trec_dl.py.
+ELSEWHERE = ("docs/paper.md", "RDX_TREC_DL")
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/[!_]*.yaml")
     if path.parent.name not in ("hydra", "recipe", "experiments")  # experiments are tested below
-    and PAPER not in path.read_text()
+    and not any(folder in path.read_text() for folder in ELSEWHERE)
 )
 EXPERIMENTS = sorted(
     path.stem
     for path in (config.ROOT / "experiments").glob("*.yaml")
-    if PAPER not in path.read_text()
+    if not any(folder in path.read_text() for folder in ELSEWHERE)
 )
 STAGES = tuple(stages.STAGES)
 # What an option needs that has its parts by name, beside values: the parts.

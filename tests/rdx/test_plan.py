@@ -14,10 +14,11 @@ from rdx import config, plan
 from rdx import store as stores
 from rdx.artifacts import Evaluated
 from rdx.devices import device
-from rdx.facts import Device, Manifest, Pace
+from rdx.facts import Device, Manifest, Outline, Pace
 from rdx.job import Parts
 from rdx.plan import command, why
 from rdx.plan.history import work
+from rdx.power import Assumption, Design
 from rdx.stages import Signatures, Step, cells, steps
 from rdx.store import MANIFEST, Store, signature
 from rdx.text import duration
@@ -461,6 +462,33 @@ def test_queries_that_nothing_tells_are_asked_for(world, store):
     planned = plan.plan(world.overrides(store))
     plans, lines = command.power(planned, None, None, ())
     assert plans == [] and "give --queries files=N" in lines
+
+
+def test_a_spec_tells_how_many_tests_are_corrected_together(world, store):
+    planned = plan.plan(world.overrides(store, "seed=1,2"))
+    outline = Outline(systems=4, tests={"files": 44}, family="grid")
+    [told], _ = command.power(planned, None, None, ["files=100"], outline)
+    design = told["design"]
+    assert (design["tests"], design["systems"], design["seeds"]) == (44, 4, 2)
+    one_test = Design(100, 2, systems=4)
+    assert told["detectable"] == pytest.approx(one_test.detectable())
+    assert told["detectable_holm"] == pytest.approx(replace(one_test, tests=44).detectable())
+    nothing = Outline(systems=4, tests={})
+    [told], _ = command.power(planned, None, None, ["files=100"], nothing)
+    assert told["design"]["tests"] == 1
+
+
+def test_a_pooled_collection_varies_less_than_its_parts():
+    """Worked by hand: 97 queries, 54 and 43 of them by runs of their own."""
+    outline = Outline(systems=2, tests={"dl": 1}, pooled={"dl": ("b", "a"), "x": ("b", "c")})
+    sized = {"b": 54, "a": 43, "c": None}
+    known = {"b": Assumption(0.1, 0.006), "a": Assumption(0.2, 0.003)}
+    command.pool(outline, sized, known)
+    assert (sized["dl"], sized["x"]) == (97, None)
+    assert known["dl"].sd == pytest.approx(math.sqrt((54 * 0.01 + 43 * 0.04) / 97))
+    runs = (54 / 97 * 0.006) ** 2 + (43 / 97 * 0.003) ** 2
+    assert known["dl"].seed_sd == pytest.approx(math.sqrt(runs))
+    assert "x" not in known
 
 
 def test_the_seeds_that_are_needed_have_a_price(world, store):
