@@ -34,8 +34,8 @@ def table(cells: Sequence[Cell], rows: Sequence[Row], measure: str) -> str:
     common = set(cells[0].overrides).intersection(*(cell.overrides for cell in cells))
     settings: dict[str, list[tuple[Row, float | None]]] = {}
     for cell, row in zip(cells, rows, strict=True):
-        own = (o for o in cell.overrides if o not in common and not o.startswith("seed="))
-        settings.setdefault(" ".join(own) or "all cells", []).append(
+        told = [o for o in cell.overrides if o not in common and not o.startswith("seed=")]
+        settings.setdefault(" ".join(told) or "all cells", []).append(
             (row, score(row.means, measure))
         )
     if all(value is None for own in settings.values() for _, value in own):

@@ -63,8 +63,8 @@ def _found(answer: Answer) -> str:
     if first is not Asked.FACTORS:
         parts += [_briefly(answer, first, measure) for measure in answer.measures[1:]]
     parts.append(_equivalences(answer))
-    records = (*answer.effects, *answer.differences)
-    if not any(record.of_choice for record in records):
+    choices = [e.of_choice for e in answer.effects] + [d.of_choice for d in answer.differences]
+    if not any(choices):
         parts.append("of these models, not of other training runs" if answer.single else "")
     return f"{where}, " + "; ".join(part for part in parts if part)
 
@@ -169,8 +169,8 @@ def _open(answer: Answer) -> str:
     tests = answer.of(rest[0], answer.measure) if rest else ()
     unclear = [test for test in tests if test.open]
     if unclear and asked[0] is not Asked.FACTORS:
-        groups = _grouped(unclear, lambda d: (d.first, d.second), _furthest)
-        parts.append(f"{len(unclear)} of {len(tests)}{_listed(groups, answer, _difference)}")
+        pairs = _grouped(unclear, lambda d: (d.first, d.second), _furthest)
+        parts.append(f"{len(unclear)} of {len(tests)}{_listed(pairs, answer, _difference)}")
     power = _power(unclear or tests)
     return "; ".join([*parts, power] if power else parts)
 
@@ -247,8 +247,9 @@ def _listed(
     if not groups:
         return ""
     more = len(groups) - NAMED
-    named = [words(answer, group) for group in groups[:NAMED]]
-    return ": " + "; ".join([*named, *([f"and {more} more"] if more > 0 else [])])
+    named: list[str] = [words(answer, group) for group in groups[:NAMED]]
+    rest = [f"and {more} more"] if more > 0 else []
+    return ": " + "; ".join(named + rest)
 
 
 def _where(answer: Answer, records: Sequence[Record]) -> str:
