@@ -15,7 +15,8 @@ from functools import reduce
 import pandas as pd
 
 from analysis.comparability import ComparabilityError
-from analysis.rows import GRID, level_of
+from analysis.row_names import GRID
+from analysis.rows import level_of
 from analysis.trials import Trials
 from rdx.config import Cell, varied
 from rdx.facts import CollectionFacts, Fingerprint

@@ -59,7 +59,8 @@ def export_results(root: Path, name: str, out: Path) -> tuple[Published, int]:
             raise ExportError(
                 f"grid {grid.grid}: none of its {counted(len(cells), 'cell')} is finished"
             )
-        trials, tables = [], []
+        trials: list[PublishedTrial] = []
+        tables: list[pd.DataFrame] = []
         axes = _axes(finished)
         for cell in finished:
             trial, table = _trial(root, cell)
