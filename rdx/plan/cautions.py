@@ -19,7 +19,7 @@ def cautions(cells: Sequence[Cell]) -> list[str]:
 
 def drawn(cells: Sequence[Cell]) -> list[str]:
     """One line if a teacher mixes its scores with those of passages that were drawn at random."""
-    mixed = {}
+    mixed: dict[tuple[str, float], None] = {}
     for cell in cells:
         parts = Parts(cell.cfg)
         weight = getattr(parts.teacher, "interpolation", 0.0)

@@ -14,8 +14,8 @@ from rdx.arguments import Parser
 from rdx.config import ConfigError
 from rdx.faults import line
 from rdx.plan import tables, why
-from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.cautions import cautions
+from rdx.plan.evidence import assumption, queries, scores, seeds
 from rdx.plan.plans import Plan
 from rdx.plan.plans import plan as make_plan
 from rdx.plan.text import as_json, text
