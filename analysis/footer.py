@@ -21,7 +21,7 @@ from rdx.text import counted
 if TYPE_CHECKING:
     from rdx.config import Cell
 
-MOST_MISSING = 4  # cells that an alarm names; the notes name all
+MOST_NAMED = 4  # rows or cells that an alarm names; the notes name all
 RECIPE = {
     "paper": "as in the paper",
     "repository": "as in its repository",
@@ -58,11 +58,11 @@ def sentences(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def alarms(summary: Summary, most: int | None = MOST_MISSING) -> list[str]:
-    """Everything that a reader must see before the numbers; of missing cells the first `most`."""
+def alarms(summary: Summary, most: int | None = MOST_NAMED) -> list[str]:
+    """Everything that a reader must see before the numbers; of rows and cells the first `most`."""
     missing = _missing_note(summary, most)
     return [
-        *_health_notes(summary),
+        *_health_notes(summary, most),
         *_selection_notes(summary),
         *_label_notes(summary),
         *_absent_notes(summary),
@@ -247,15 +247,17 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _health_notes(summary: Summary) -> list[str]:
-    """Say which rows rest on a trial that is not healthy."""
-    lines = []
+def _health_notes(summary: Summary, most: int | None) -> list[str]:
+    """A line per state other than ok: the rows with such trials, of these the first `most`."""
+    rows: dict[str, list[str]] = {}
     for row in summary.spec.rows:
-        states = [
-            f"{state} (seed {_join(seeds)})" for state, seeds in unhealthy(summary, row).items()
-        ]
-        if states:
-            lines.append(f"{ALARM} Health of {row.name}: {'; '.join(states)}.")
+        for state, seeds in unhealthy(summary, row).items():
+            rows.setdefault(state, []).append(f"{row.name} (seed {_join(seeds)})")
+    lines = []
+    for state, named in rows.items():
+        rest = len(named) - len(named[:most])
+        more = f"; and {counted(rest, 'row')} more" if rest else ""
+        lines.append(f"{ALARM} Health {state}: {'; '.join(named[:most])}{more}.")
     return lines
 
 

@@ -106,7 +106,7 @@ def test_every_note_and_the_health_states_are_there(page, shown):
     for note in shown[0].notes:
         assert note in page.texts
     assert "below_first_stage" in page.texts
-    assert "(!) Health of RankNet, shuffled teacher: below_first_stage (seed 1)." in page.texts
+    assert "(!) Health below_first_stage: RankNet, shuffled teacher (seed 1)." in page.texts
 
 
 def test_a_number_is_traced_to_its_trials(page, table):
