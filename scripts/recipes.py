@@ -63,7 +63,7 @@ def page(old: str, cells: Mapping[str, Cell]) -> str:
 
 def recipes(cells: Mapping[str, Cell]) -> list[str]:
     """The table of the recipes, and below it what each is, deviates in, and should reach."""
-    published = parse(load_spec("recipes")).expected
+    published = parse(load_spec("recipes"), config.cells("recipes")).expected
     lines = _row(["recipe", *COLUMNS]), _row(["---"] * (len(COLUMNS) + 1))
     table = [_row([f"`{name}`", *_entries(cell)]) for name, cell in cells.items()]
     notes = [line for name, cell in cells.items() for line in _notes(name, cell, published)]

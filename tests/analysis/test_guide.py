@@ -5,10 +5,11 @@ import re
 import pytest
 import yaml
 
-from analysis.check import against
+from analysis.check import against, check
+from analysis.nodes import SpecError
 from analysis.spec import parse
 from rdx import stages
-from rdx.config import ROOT, load_spec
+from rdx.config import ROOT, ConfigError, load_spec
 from rdx.plan import cautions
 from rdx.plan.plans import plan
 
@@ -56,3 +57,44 @@ def test_a_control_beside_the_grid():
     against(spec, members)
     assert len(members) == 24 + 1 and len(spec.rows) == 1 + 12 + 1
     assert spec.baselines == ("ranknet, bm25, deep",) and len(spec.comparisons) == 18
+
+
+MISTAKES = [
+    ("- override /budget: pairs", "- override budget: pairs", ["defaults", "/GROUP: OPTION"]),
+    ("- override /budget: pairs", "- /budget: pairs", ["defaults: budget", "override /GROUP"]),
+    ("- override /budget: pairs", "- override /budgets: pairs", ["budgets", "'budget'"]),
+    ("student: {layers: 1}", "students: {layers: 1}", ["students", "'student'"]),
+    ("depth.k: [5, 20]", "depth: {k: [5, 20]}", ["spec.grid.depth", "depth.k"]),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "named"), MISTAKES)
+def test_a_mistake_in_the_file_names_file_key_and_cure(right, wrong, named, tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(SPEC.replace(right, wrong))
+    with pytest.raises(ConfigError) as error:
+        check(str(file))
+    assert [part for part in ["wrong.yaml", *named] if part not in str(error.value)] == []
+
+
+SLIPS = [
+    ({"factors": ["loss", "sampler", "depth"]}, ["factors: depth", "'depth.k'"]),
+    ({"factors": "loss, sampler"}, ["factors", "[loss, sampler]"]),
+    ({"measures": "nDCG@10, RR@10"}, ["measures", "[nDCG@10, RR@10]"]),
+    ({"comparisons": "lose"}, ["'lose'", "'loss'"]),
+    ({"alpha": "5%"}, ["alpha"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), SLIPS)
+def test_a_slip_in_the_table_half_names_key_and_cure(changes, named, planned):
+    members = [planned_cell.cell for planned_cell in planned.cells]
+    with pytest.raises(SpecError) as error:
+        against(parse(load_spec(NAME) | changes, members), members)
+    assert [part for part in named if part not in str(error.value)] == []
+
+
+def test_one_name_is_a_list_of_one(planned):
+    members = [planned_cell.cell for planned_cell in planned.cells]
+    spec = parse(load_spec(NAME) | {"measures": "nDCG@10", "comparisons": "depth.k"}, members)
+    assert spec.measures == ("nDCG@10",) and len(spec.comparisons) == 6

@@ -10,6 +10,7 @@ from analysis.check import against
 from analysis.spec import parse
 from rdx import stages
 from rdx.config import ROOT, MissingFile, check, composed, expand, impossible, load_spec
+from rdx.config import cells as config_cells
 from rdx.folders import options
 from rdx.plan import plan
 from tests.analysis import tagged
@@ -78,7 +79,7 @@ def test_a_recipe_is_no_part_of_the_identity_and_an_experiment_inherits_what_it_
     tags = load_spec("controls")["fields"]
     assert tags["trainer.batch"] == [32, "repository"] and tags["seed"] is None
     assert load_spec("demo").get("fields") is None
-    of_spec = parse(load_spec("paper_main"))
+    of_spec = parse(load_spec("paper_main"), config_cells("paper_main"))
     assert of_spec.source == cell("paper_v4").cfg["spec"]["source"]
     assert "seed" in {field.key for field in of_spec.fields}
     assert "sampler" not in {field.key for field in of_spec.fields}  # four of them
