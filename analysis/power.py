@@ -77,7 +77,7 @@ def sensitivities(summary: Summary) -> tuple[Sensitivity, ...]:
             seeds,
             assumption,
             alpha=spec.alpha,
-            tests=len(tested),
+            tests=_family(summary, collection) or len(tested),
             trained=trained,
             runs_df=float(known[1]) if known else None,
         )
@@ -126,6 +126,19 @@ def _runs(summary: Summary, collection: str) -> tuple[float, int] | None:
             for row in rows
             if summary.healthy(row) and (row.name, collection, spec.figure) in summary.scores
         ]
+    )
+
+
+def _family(summary: Summary, collection: str) -> int:
+    """How many tests are corrected together with those against the baseline; 0 without one."""
+    measure = summary.spec.figure
+    return max(
+        (
+            contrast.family
+            for (_, place, of), contrast in summary.contrasts.items()
+            if (place, of) == (collection, measure)
+        ),
+        default=0,
     )
 
 

@@ -307,6 +307,10 @@ def test_power():
     other = power.assumptions(summary(baseline="RankNet 100"))["c"]
     assert both.design.tests == 5  # the first stage is tested too, though its spread is not used
     assert both.detectable == pytest.approx(Design(QUERIES, 1, other, trained=2).detectable())
+    # One family of every test: the comparisons count, too.
+    every = summary(family="grid", comparisons=[["RankNet 100", "RankNet 10"]])
+    (own,) = power.sensitivities(every)
+    assert own.design.tests == len(every.against) + 1 == 6
     strict = dataclasses.replace(numbers, spec=dataclasses.replace(numbers.spec, alpha=0.001))
     assert power.sensitivities(strict)[0].detectable > one.detectable
 
