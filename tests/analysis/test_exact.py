@@ -94,7 +94,7 @@ def test_last_bits_flipped_a_verdict():
 def test_wins_ties_and_losses():
     exact, floats = systems(1, (3, 6, 7), many=10, queries=40)
     for (own, a), (other, b) in product(zip(exact, floats, strict=True), repeat=2):
-        won = data.wins(a, b)
+        won = data.wins(paired_differences(a, b))
         counts = (
             sum(x > y for x, y in zip(own, other, strict=True)),
             sum(x == y for x, y in zip(own, other, strict=True)),

@@ -249,8 +249,10 @@ spec:
   x: {x}
   rows:
     - {{name: one, grid: main}}
+    - {{name: two, grid: other}}
   grid:
     main: [loss=ranknet, "seed=1,2"]
+    other: [loss=lce]
 """
 RIGHT = {
     "measures": "[nDCG@10]",

@@ -37,7 +37,7 @@ def named(folder, monkeypatch):
 
 
 def one(*overrides):
-    [cell] = stages.cells(["+recipe=trec_dl", *overrides])
+    [cell] = stages.cells(["+recipe=_trec_dl", *overrides])
     return cell
 
 
