@@ -21,8 +21,9 @@ demo: $(VENV)/.installed ## Run a small grid offline (minutes), print its table 
 	$(BIN)/python -m rdx +experiments=demo
 	$(BIN)/python -m analysis demo
 	@echo
-	@echo "The table and the figure:  results/demo/ (table.md, and the same as LaTeX and CSV)"
+	@echo "The report:                results/demo/report.html (and table.md, .tex, .csv, figures)"
 	@echo "The runs in a browser:     $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db"
+	@echo "                           http://localhost:5000/#/experiments/1?workflowType=machine_learning"
 
 test: $(VENV)/.installed-test ## Run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
