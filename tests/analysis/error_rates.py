@@ -1,6 +1,6 @@
 """Do the tests keep their promises? Synthetic scores with a known truth, and how often each errs.
 
-``python -m tests.analysis.error_rates`` prints the table of ``docs/statistics.md``.
+``python -m tests.analysis.error_rates`` prints the numbers of ``docs/statistics.md``.
 
 One draw is two systems on n queries, or several pairs of them. Each draw is tested as real scores
 would be; over many, the share of rejections under a true null hypothesis must be alpha, that under
