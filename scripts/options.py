@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pydoc
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,9 @@ def _located(group: str, place: str, value: Any) -> Iterator[Node]:
 @cache
 def class_named(target: str) -> type:
     """The class of a `_target_`."""
-    cls = pydoc.locate(target)
+    # Not from the package down: modules that Hydra found as plugins are no attributes of theirs.
+    module, _, name = target.rpartition(".")
+    cls = getattr(import_module(module), name)
     assert isinstance(cls, type), target
     return cls
 
