@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.figures.grid import Conditions, Levels, by_level, crossed, factorial
+from analysis.figures.grid import Conditions, Levels, crossed, factorial, in_order
 from analysis.render.figures.curves import Interaction, Line
 from analysis.render.figures.queries import Wins
 from analysis.significance import FloatArray
@@ -130,7 +130,8 @@ def interaction(
         part, _ = crossed(part, factors)
         complete = _blocks(part, across, by, others)
         cells = {cell for block in complete.values() for cell in block}
-    down, over = (sorted({cell[i] for cell in cells}, key=by_level) for i in (1, 0))
+    points = [setting for setting in part.levels if (setting[across], setting[by]) in cells]
+    down, over = (in_order(point[key] for point in points) for key in (by, across))
     if len(down) < 2 or len(over) < 2:
         return None
     order = [(a, b) for b in down for a in over if (a, b) in cells]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.render.figures.style import number
-from analysis.rows import REFERENCES
+from analysis.rows import REFERENCES, TRAINED
 from analysis.significance import FloatArray
 from analysis.summary import Summary
 from rdx.config import varied
@@ -87,7 +87,10 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
         dict(zip(axes, setting, strict=True)) | ({"system": system} if several else {})
         for system, setting in wide.columns
     ]
-    order = sorted(range(len(levels)), key=lambda i: [by_level(v) for v in levels[i].values()])
+    ranked = {key: in_order(values) for key, values in axes.items()} | {"system": list(TRAINED)}
+    order = sorted(
+        range(len(levels)), key=lambda i: [ranked[key].index(v) for key, v in levels[i].items()]
+    )
     scored = Conditions(
         levels=tuple(levels),
         collections=tuple(wide.index.get_level_values("collection")),
@@ -96,11 +99,13 @@ def conditions(summary: Summary, measure: str) -> Conditions | None:
     return scored.of(order)
 
 
-def by_level(text: str) -> tuple[bool, float, str]:
-    """Sort key: numbers by size, before words."""
-    value = number(text)
-    words = math.isnan(value)
-    return words, 0.0 if words else value, text
+def in_order(levels: Iterable[str]) -> list[str]:
+    """Each level once: numbers by size, then words as they come, which is how a spec names them."""
+    numbers = {level: number(level) for level in levels}
+    words = {level: math.isnan(value) for level, value in numbers.items()}
+    return sorted(
+        numbers, key=lambda level: (words[level], 0.0 if words[level] else numbers[level])
+    )
 
 
 def groups(summary: Summary) -> dict[str, tuple[str, ...]]:
@@ -154,7 +159,7 @@ def crossed(
     usable = list(range(len(settings.levels)))
     while True:
         part = settings.of(usable)
-        levels = {f: sorted({setting[f] for setting in part.levels}, key=by_level) for f in factors}
+        levels = {f: in_order(setting[f] for setting in part.levels) for f in factors}
         size = math.prod(len(values) for values in levels.values())
         if len(usable) == size or not usable:
             return part, levels

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from analysis.contrasts import Contrast
 from analysis.costs import single
 from analysis.figures import data
-from analysis.figures.grid import Conditions, by_level, factorial, groups, varying
+from analysis.figures.grid import Conditions, factorial, groups, in_order, varying
 from analysis.figures.intervals import differences_of, matching
 from analysis.power import sensitivities
 from analysis.render.figures.costs import Cost
@@ -120,7 +120,7 @@ def heat_maps(
     if settings is None or len(factors) < 2:
         return ("", ""), {}
     grid = factorial(settings, factors)
-    levels = {f: sorted({s[f] for s in grid.levels}, key=by_level) for f in factors}
+    levels = {f: in_order(s[f] for s in grid.levels) for f in factors}
     rows, columns, *more = factors
     if len(levels[columns]) > max(MOST_COLUMNS, len(levels[rows])):
         rows, columns = columns, rows

@@ -226,11 +226,11 @@ def test_panels_of_the_depth_study(drawn, depth):
 
 def test_the_heat_map_shows_every_cell(drawn, grid):
     *panels, _ = drawn["grid grid"].axes
-    assert [ax.get_title(loc="left") for ax in panels] == ["loss = adr_mse", "loss = ranknet"]
+    assert [ax.get_title(loc="left") for ax in panels] == ["loss = ranknet", "loss = adr_mse"]
     scores = {row.name: grid.scores[row.name, "docs", "nDCG@10"].mean for row in grid.spec.rows}
-    values = panels[1].images[0].get_array()
+    values = panels[0].images[0].get_array()
     assert values[0, 0] == pytest.approx(scores["g0"])  # not with the control's
-    texts = [text.get_text() for text in panels[0].texts]
+    texts = [text.get_text() for text in panels[1].texts]
     assert len(texts) == 16 and f"{scores['g1']:.3f}"[1:] == texts[0]
 
 

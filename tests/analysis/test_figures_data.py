@@ -5,9 +5,20 @@ import pytest
 from scipy import stats
 
 from analysis.figures import data
-from analysis.figures.grid import Conditions, conditions, crossed, factorial, groups
+from analysis.figures.grid import (
+    Conditions,
+    conditions,
+    crossed,
+    factorial,
+    groups,
+    in_order,
+)
 
 RNG = np.random.default_rng(3)
+
+
+def test_levels_are_numbers_by_size_and_words_as_they_come():
+    assert in_order(["shallow", "100", "deep", "20", "shallow"]) == ["20", "100", "shallow", "deep"]
 
 
 def test_one_setting_has_the_ordinary_interval():
