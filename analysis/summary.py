@@ -80,7 +80,7 @@ class Summary:
         """(collection, measure) of every column; before the first trial with a nameless one."""
         return [(c, m) for c in self.collections or ("",) for m in self.spec.measures]
 
-    @property
+    @cached_property
     def tested(self) -> tuple[str, ...]:
         """The collections of which tests and figures speak: parts of a pool are not seen twice."""
         pooled = {place for _, place, _ in self.scores}
