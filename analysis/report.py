@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from analysis import answer, claims, costs, factors, footer, power, replication, seeds
+from analysis import answer, claims, costs, factors, footer, labels, power, replication, seeds
 from analysis.render import csv, html, latex, markdown, text
 from analysis.render.entry import ALARM, EQUIVALENT, MARKS, Table
 from analysis.render.html import Page, Picture, Trial
@@ -33,14 +33,16 @@ def tables_of(summary: Summary, designs: Designs | None = None) -> list[Table]:
     """Tables that the spec asks for or the trials allow, the main one first.
 
     `designs` as of `factors.designs_of`, if they are there already. Replication if the spec has
-    `expected`, costs if trials were timed, factors if it has `factors`, training runs if a row has
-    at least two seeds, power if a row was tested against the baseline.
+    `expected`, costs if trials were timed, labels if those of two rows differ in quality, factors
+    if it has `factors`, training runs if a row has at least two seeds, power if a row was tested
+    against the baseline.
     """
     tables = (
         main_table(summary),
         comparison_table(summary),
         replication.table(summary),
         costs.table(summary),
+        labels.table(summary),
         *factors.tables(summary, designs),
         *seeds.tables(summary),
         power.table(summary),

@@ -16,7 +16,8 @@ import numpy as np
 from analysis.claims import CORRECTIONS
 from analysis.figures import captions, inputs
 from analysis.figures.grid import conditions
-from analysis.render.figures import Sketch, costs, curves, maps, overview, queries, ranks
+from analysis.labels import measured_by
+from analysis.render.figures import Sketch, curves, maps, overview, queries, ranks, scatter
 from analysis.summary import Summary
 
 # What is beyond these goes to a further figure, so that one fits on a page.
@@ -37,11 +38,11 @@ def sketches(summary: Summary) -> dict[str, Sketch]:
     dict of str to Sketch
         ``differences`` (rows against the baseline), ``lines`` (over the spec's `x`),
         ``interaction`` (of each pair of its `factors`) and ``grid`` (all of them), ``queries``
-        (wins and losses per query), ``efficiency`` (where trials were timed), ``ranks`` (critical
-        differences) and ``power``; ``-COLLECTION`` and ``-2``, … behind a name where there are
-        several.
+        (wins and losses per query), ``labels`` (students over their labels' quality),
+        ``efficiency`` (where trials were timed), ``ranks`` (critical differences) and ``power``;
+        ``-COLLECTION`` and ``-2``, … behind a name where there are several.
     """
-    kinds = (_differences, _grid, _queries, _efficiency, _ranks, _power)
+    kinds = (_differences, _grid, _queries, _labels, _efficiency, _ranks, _power)
     return {name: sketch for kind in kinds for name, sketch in kind(summary)}
 
 
@@ -99,8 +100,27 @@ def _queries(summary: Summary) -> Drawn:
 def _efficiency(summary: Summary) -> Drawn:
     timed, hardware = inputs.costs(summary)
     if len(timed) > 1:
-        draw = partial(costs.costs, timed, measure=summary.spec.figure, hardware=hardware)
+        draw = partial(
+            scatter.scatter,
+            timed,
+            x="seconds per query" + (f" ({hardware})" if hardware else ""),
+            measure=summary.spec.figure,
+            logarithmic=True,
+            front="filled, line: no other is as fast and as good",
+        )
         yield "efficiency", Sketch(draw, captions.EFFICIENCY)
+
+
+def _labels(summary: Summary) -> Drawn:
+    plots = inputs.labels(summary)
+    for place, points in plots.items():
+        draw = partial(
+            scatter.scatter,
+            points,
+            x=f"{measured_by(summary)} of the labels",
+            measure=summary.spec.figure,
+        )
+        yield _name("labels", 1, place * (len(plots) > 1)), Sketch(draw, captions.labels(place))
 
 
 def _ranks(summary: Summary) -> Drawn:

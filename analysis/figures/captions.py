@@ -89,6 +89,14 @@ def queries(summary: Summary, place: str) -> str:
     )
 
 
+def labels(place: str) -> str:
+    """Of students over the quality of what they learned from."""
+    return (
+        f"{place}: each row's mean score against the quality of its labels on the training "
+        "queries, numbered as in the key; the table of labels has the numbers."
+    )
+
+
 def bars(summary: Summary, rankings: Mapping[str, Ranking]) -> str:
     """Which test the bars of the rank diagram come from."""
     spec = summary.spec

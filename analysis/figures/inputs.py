@@ -14,13 +14,14 @@ from analysis.costs import single
 from analysis.figures import data
 from analysis.figures.grid import Conditions, factorial, groups, in_order, varying
 from analysis.figures.intervals import differences_of, matching
+from analysis.labels import labels_of
 from analysis.power import sensitivities
-from analysis.render.figures.costs import Cost
 from analysis.render.figures.curves import Interaction, Line, PowerCurve
 from analysis.render.figures.maps import Grid
 from analysis.render.figures.overview import Point
 from analysis.render.figures.queries import Wins
 from analysis.render.figures.ranks import Ranking
+from analysis.render.figures.scatter import System
 from analysis.render.figures.style import number
 from analysis.rows import REFERENCES, Row
 from analysis.significance import FloatArray
@@ -159,7 +160,7 @@ def wins(summary: Summary) -> dict[str, dict[str, Wins]]:
     return wins_of
 
 
-def costs(summary: Summary) -> tuple[list[Cost], str]:
+def costs(summary: Summary) -> tuple[list[System], str]:
     """Rows whose trials were timed, the mean over the collections where they were; the hardware."""
     measure = summary.spec.figure
     timed: list[tuple[str, float, float]] = []
@@ -181,8 +182,22 @@ def costs(summary: Summary) -> tuple[list[Cost], str]:
                 if timing := single(summary.trials.facts[signature], name):
                     machines[timing.hardware.device] = None
     front = data.pareto([seconds for _, seconds, _ in timed], [score for *_, score in timed])
-    systems = [Cost(*row, best=bool(best)) for row, best in zip(timed, front, strict=True)]
+    systems = [System(*row, bool(best)) for row, best in zip(timed, front, strict=True)]
     return systems, next(iter(machines)) if len(machines) == 1 else ""
+
+
+def labels(summary: Summary) -> dict[str, list[System]]:
+    """Collection -> students of audited labels: the labels' quality, and their own."""
+    qualities = labels_of(summary)
+    points = {
+        place: [
+            System(row, quality, scores.mean)
+            for row, quality in qualities.items()
+            if (scores := summary.scores.get((row, place, summary.spec.figure)))
+        ]
+        for place in summary.tested
+    }
+    return {place: drawn for place, drawn in points.items() if len(drawn) > 2}
 
 
 def _on_its_queries(summary: Summary, row: Row, collections: list[str]) -> str:

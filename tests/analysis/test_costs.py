@@ -118,7 +118,7 @@ def test_without_a_timed_trial_there_is_no_table_and_no_figure(table):
 
 def test_the_figure_fills(measured):
     systems, hardware = inputs.costs(measured)
-    assert [(one.name, one.seconds) for one in systems] == [("RankNet", 4.0), ("ADR-MSE", 13 / 3)]
+    assert [(one.name, one.x) for one in systems] == [("RankNet", 4.0), ("ADR-MSE", 13 / 3)]
     assert hardware == "CPU" and "efficiency" in sketches(measured)
 
 

@@ -13,7 +13,7 @@ from analysis.contrasts import run_tests
 from analysis.figures import data, inputs
 from analysis.power import sensitivities
 from analysis.power import table as power_table
-from analysis.render.figures import Sketch, costs, curves, maps, queries, ranks, save
+from analysis.render.figures import Sketch, curves, maps, queries, ranks, save, scatter
 from analysis.render.figures.curves import Line
 from analysis.render.figures.overview import Point, differences
 from analysis.render.figures.style import COLUMN_WIDTH, shortened, wrapped
@@ -117,19 +117,19 @@ def test_a_figure_is_drawn_again_only_if_it_changes(table, tmp_path):
 
     def counted(shown, **words):
         drawn.append(words)
-        return costs.costs(shown, **words)
+        return scatter.scatter(shown, **words)
 
-    cost = [costs.Cost("A", 0.1, 0.5, best=True), costs.Cost("B", 0.2, 0.4, best=False)]
-    one = Sketch(partial(counted, cost, measure="m"))
+    cost = [scatter.System("A", 0.1, 0.5, front=True), scatter.System("B", 0.2, 0.4)]
+    one = Sketch(partial(counted, cost, x="s", measure="m"))
     save({"one": one}, tmp_path)
     save({"one": one}, tmp_path)
-    same = Sketch(partial(counted, list(cost), measure="m"))
+    same = Sketch(partial(counted, list(cost), x="s", measure="m"))
     save({"one": same}, tmp_path)
     assert len(drawn) == 1
     for change in (
-        Sketch(partial(counted, cost[:1], measure="m")),
-        Sketch(partial(counted, cost, measure="other")),
-        Sketch(partial(costs.costs, cost, measure="m")),
+        Sketch(partial(counted, cost[:1], x="s", measure="m")),
+        Sketch(partial(counted, cost, x="s", measure="other")),
+        Sketch(partial(scatter.scatter, cost, x="s", measure="m")),
     ):
         assert change.key != one.key
     save({"one": one}, tmp_path)
@@ -285,12 +285,12 @@ def test_panels_of_wins_share_the_width_of_all_queries_and_heights(table):
 def test_costs_name_the_front(table):
     found, hardware = inputs.costs(table)
     assert hardware == "CPU" and len(found) == 5  # students only
-    best = [one.name for one in found if one.best]
+    best = [one.name for one in found if one.front]
     assert "RankNet" in best
-    seconds = {one.name: one.seconds for one in found}
+    seconds = {one.name: one.x for one in found}
     assert seconds["RankNet"] == pytest.approx(0.02 * 1.5)  # trials 1 and 2
-    other = costs.costs(found, measure="m", hardware="CPU")
-    assert other.axes[0].get_xscale() == "log" and "CPU" in other.axes[0].get_xlabel()
+    drawn = figures.sketches(table)["efficiency"].draw().axes[0]
+    assert drawn.get_xscale() == "log" and "CPU" in drawn.get_xlabel()
 
 
 def test_ranks_take_the_specs_own_tests_where_it_has_them(table):
@@ -400,7 +400,7 @@ def test_nothing_to_draw():
         lambda: curves.power({}, measure="m"),
         lambda: maps.heat_map([], rows="r", columns="c", measure="m"),
         lambda: queries.wins({}, baseline="b", measure="m"),
-        lambda: costs.costs([], measure="m"),
+        lambda: scatter.scatter([], x="s", measure="m"),
         lambda: ranks.critical_differences({}, note=""),
     ):
         with pytest.raises(ValueError, match="nothing to draw"):

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from analysis.render.figures import costs, curves, maps, overview, queries, ranks
+from analysis.render.figures import curves, maps, overview, queries, ranks, scatter
 from analysis.render.figures.style import COLUMN_WIDTH
 from tests.analysis.test_figures import shown_texts, untidy
 
@@ -113,9 +113,14 @@ HARD = {
          interaction(2, names(4), "")], measure=MEASURE),
     "power in 3 collections": lambda: power(3),
     "lines over words": lambda: axis_of(names(5), 6),
-    "costs of 9 systems": lambda: costs.costs(
-        [costs.Cost(name, 0.01 * 2**i, 0.5 + 0.01 * i, best=i % 3 == 0)
-         for i, name in enumerate(names(9))], measure=MEASURE, hardware="NVIDIA H200"),
+    "costs of 9 systems": lambda: scatter.scatter(
+        [scatter.System(name, 0.01 * 2**i, 0.5 + 0.01 * i, front=i % 3 == 0)
+         for i, name in enumerate(names(9))],
+        x="seconds per query (NVIDIA H200)", measure=MEASURE, logarithmic=True,
+        front=SENTENCE[:46]),
+    "labels of 18 systems": lambda: scatter.scatter(
+        [scatter.System(name, 0.5 + 0.01 * (i // 3), 0.5 + 0.005 * (i % 5))
+         for i, name in enumerate(names(18))], x=f"{MEASURE} of the labels", measure=MEASURE),
 }  # fmt: skip
 MANY = {
     "differences of 40 rows": lambda: differences(40),

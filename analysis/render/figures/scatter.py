@@ -1,4 +1,4 @@
-"""Effectiveness against cost: systems beside each other."""
+"""Effectiveness against what it costs, or what it was learned from: systems as points."""
 
 from __future__ import annotations
 
@@ -34,84 +34,97 @@ OFFSETS = tuple(
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One system of the cost figure.
+class System:
+    """One system.
 
     Attributes
     ----------
     name : str
         Label in the key.
-    seconds : float
-        Per query; more than 0.
+    x : float
+        Where it stands; more than 0 on a logarithmic axis.
     score : float
         Mean in units of the measure.
-    best : bool
-        On the Pareto front: no other is both as fast and as good.
+    front : bool
+        Filled, and joined by the line: on the Pareto front of cost and score.
     """
 
     name: str
-    seconds: float
+    x: float
     score: float
-    best: bool
+    front: bool = False
 
 
-def costs(systems: Sequence[Cost], *, measure: str, hardware: str = "") -> Figure:
-    """Effectiveness against seconds per query (logarithmic), with the Pareto front.
+def scatter(
+    systems: Sequence[System], *, x: str, measure: str, logarithmic: bool = False, front: str = ""
+) -> Figure:
+    """Effectiveness against a number, with the Pareto front if there is one.
 
     Systems are numbered, since their names would not fit beside their markers.
 
     Parameters
     ----------
-    systems : sequence of Cost
+    systems : sequence of System
         In the order of their numbers.
-    measure, hardware : str
+    x, measure : str
         For the axis labels.
+    logarithmic : bool
+        How `x` is drawn.
+    front : str
+        What the filled markers and their line mean, for the key; "" if there are none.
     """
     if not systems:
         raise ValueError("nothing to draw")
     heights = [1.5]
     figure, axes = panels(heights)
     ax = axes[0, 0]
-    front = sorted((s.seconds, s.score) for s in systems if s.best)
-    ax.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.9, gid="front")
+    if best := sorted((s.x, s.score) for s in systems if s.front):
+        ax.step(*zip(*best, strict=True), where="post", color=GREY, linewidth=0.9, gid="front")
     for system in systems:
         ax.plot(
-            [system.seconds],
+            [system.x],
             [system.score],
             marker="o",
             markersize=5,
             linestyle="none",
-            markerfacecolor=BLUE if system.best else "white",
-            markeredgecolor=BLUE if system.best else GREY,
+            markerfacecolor=BLUE if system.front else "white",
+            markeredgecolor=BLUE if system.front else GREY,
             zorder=3,
             gid=system.name,
         )
-    ax.set_xscale("log")
-    ax.set_xlabel("seconds per query" + (f" ({hardware})" if hardware else ""))
+    ax.set_xlabel(x)
     upright(ax, measure, *heights)
     ax.margins(x=0.12, y=0.14)
     ax.grid(color=LIGHT, linewidth=0.4)
     ax.yaxis.set_major_locator(MaxNLocator(5))
+    if logarithmic:
+        _logarithmic(ax)
+    handles = [
+        handle(f"{i}  {wrapped(system.name, 44)}", marker="o", markersize=4)
+        for i, system in enumerate(systems, 1)
+    ]
+    for mark, system in zip(handles, systems, strict=True):
+        mark.set(markerfacecolor=BLUE if system.front else "white")
+        mark.set(markeredgecolor=BLUE if system.front else GREY)
+    if front:
+        handles.append(handle(front, marker=""))
+    finish(figure, axes, heights, handles, columns=2)
+    _numbers(figure, ax, systems)
+    return figure
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Scale x by its logarithm, with a few round numbers below it."""
+    ax.set_xscale("log")
     low, high = ax.get_xlim()
     few = MaxNLocator(4, steps=[1, 2, 5, 10])  # less than a power of ten has no ticks of its own
     decades = LogLocator(subs=(1.0,) if high / low > 50 else (1.0, 2.0, 5.0))
     ax.xaxis.set_major_locator(few if high / low < 8 else decades)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    handles = [
-        handle(f"{i}  {wrapped(system.name, 44)}", marker="o", markersize=4)
-        for i, system in enumerate(systems, 1)
-    ]
-    for mark, system in zip(handles, systems, strict=True):
-        mark.set(markerfacecolor=BLUE if system.best else "white")
-        mark.set(markeredgecolor=BLUE if system.best else GREY)
-    handles.append(handle("filled, line: no other is as fast and as good", marker=""))
-    finish(figure, axes, heights, handles, columns=2)
-    _numbers(figure, ax, systems)
-    return figure
 
 
-def _numbers(figure: Figure, ax: Axes, systems: Sequence[Cost]) -> None:
+def _numbers(figure: Figure, ax: Axes, systems: Sequence[System]) -> None:
     """Write each system's number where neither a marker nor another number is."""
     occupied = [line.get_window_extent() for line in ax.lines if line.get_gid() != "front"]
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's, of `panels`
@@ -119,7 +132,7 @@ def _numbers(figure: Figure, ax: Axes, systems: Sequence[Cost]) -> None:
         for i, system in enumerate(systems, 1):
             note = ax.annotate(
                 str(i),
-                (system.seconds, system.score),
+                (system.x, system.score),
                 xytext=OFFSETS[0],
                 textcoords="offset points",
                 fontsize=6.5,
