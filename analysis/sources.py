@@ -12,7 +12,7 @@ from analysis.assumed import assumed
 from analysis.spec import Spec, parse
 from analysis.stored import TrialError, results_in
 from rdx import folders
-from rdx.config import Cell, load_spec
+from rdx.config import Bases, Cell, load_spec
 from rdx.facts import Grid
 from rdx.public import settings
 from rdx.stages import split
@@ -60,11 +60,12 @@ def of_spec(name: str) -> Source:
     SpecError, ConfigError
         If the file is wrong.
     """
-    cells, left_out = split(name)
+    bases: Bases = {}  # what the cells of all precisions are composed from
+    cells, left_out = split(name, bases=bases)
     spec = parse(load_spec(name), cells)
     elsewhere: tuple[tuple[Cell, ...], ...] = ()
     if any(cell.pinned for cell in cells):  # this machine chose a precision: others chose another
-        elsewhere = tuple(zip(*(split(name, p)[0] for p in PRECISIONS), strict=True))
+        elsewhere = tuple(zip(*(split(name, p, bases)[0] for p in PRECISIONS), strict=True))
     command = f"python -m rdx {EXPERIMENT}{name}"
     return Source(folders.title(name), spec, tuple(cells), tuple(left_out), elsewhere, command)
 

@@ -110,10 +110,10 @@ def _of_one_seed(cfg: config.Config) -> config.Config:
 
 
 def split(
-    what: str | Sequence[str], precision: str | None = None
+    what: str | Sequence[str], precision: str | None = None, bases: config.Bases | None = None
 ) -> tuple[list[Cell], list[tuple[Cell, str]]]:
     """`rdx.config.split`, the possible cells signed."""
-    bases: config.Bases = {}
+    bases = {} if bases is None else bases
     cells, left_out = config.split(what, precision, bases)
     return [signed(cell, precision, bases) for cell in cells], left_out
 
