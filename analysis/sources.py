@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class Source:
         The possible cells, signed.
     left_out : tuple of (Cell, str)
         Those that are impossible or excluded, with the reason.
-    elsewhere : tuple of tuples of Cell
-        For each cell, what it is on machines that choose another precision.
+    elsewhere : callable or None
+        Gives for each cell what it is on machines that choose another precision: seconds of work,
+        which is needed only where a cell has no trial as it is here. None: the same everywhere.
     command : str
         What trains the cells that have not been run.
     grid : str
@@ -47,7 +49,7 @@ class Source:
     spec: Spec
     cells: tuple[Cell, ...]
     left_out: tuple[tuple[Cell, str], ...]
-    elsewhere: tuple[tuple[Cell, ...], ...]
+    elsewhere: Callable[[], Sequence[Sequence[Cell]]] | None
     command: str
     grid: str = ""
 
@@ -63,11 +65,14 @@ def of_spec(name: str) -> Source:
     bases: Bases = {}  # what the cells of all precisions are composed from
     cells, left_out = split(name, bases=bases)
     spec = parse(load_spec(name), cells)
-    elsewhere: tuple[tuple[Cell, ...], ...] = ()
-    if any(cell.pinned for cell in cells):  # this machine chose a precision: others chose another
-        elsewhere = tuple(zip(*(split(name, p, bases)[0] for p in PRECISIONS), strict=True))
+    chosen_here = any(cell.pinned for cell in cells)  # a precision: other machines choose another
+    elsewhere = partial(_elsewhere, name, bases) if chosen_here else None
     command = f"python -m rdx {EXPERIMENT}{name}"
     return Source(folders.title(name), spec, tuple(cells), tuple(left_out), elsewhere, command)
+
+
+def _elsewhere(name: str, bases: Bases) -> list[tuple[Cell, ...]]:
+    return list(zip(*(split(name, precision, bases)[0] for precision in PRECISIONS), strict=True))
 
 
 def of_grid(record: Grid, store: Path) -> Source:
@@ -97,7 +102,7 @@ def of_grid(record: Grid, store: Path) -> Source:
     name = _experiment(record.arguments)
     spec = parse(load_spec(name), signed) if name else assumed(record.grid, signed)
     command = f"python -m rdx -m {shlex.join((*record.arguments, *record.hydra))}"
-    return Source(record.grid, spec, tuple(signed), tuple(left_out), (), command, record.grid)
+    return Source(record.grid, spec, tuple(signed), tuple(left_out), None, command, record.grid)
 
 
 def as_published(source: Source, folder: Path) -> Source:

@@ -71,8 +71,16 @@ class Trials:
 def load(source: Source, tracking_uri: str = TRACKING_URI, folder: Path | None = None) -> Trials:
     """Trials of a source, and the imported runs that its spec shows; see `collect`."""
     imported = [name for row in source.spec.rows for name in (row.imported, *row.imports) if name]
-    trials = collect(source.cells, tracking_uri, imported, folder, source.elsewhere)
-    return replace(trials, left_out=source.left_out)
+    wanted = (source.cells, tracking_uri, imported, folder)
+    try:
+        trials = collect(*wanted)
+    except NoTrialsError:
+        if source.elsewhere is None:
+            raise
+    else:
+        if source.elsewhere is None or not trials.missing:
+            return replace(trials, left_out=source.left_out)
+    return replace(collect(*wanted, source.elsewhere()), left_out=source.left_out)
 
 
 def collect(
