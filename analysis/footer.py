@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from analysis.claims import claim_note, interval_note, test_notes
+from analysis.health import states
 from analysis.means import averaged, why_left_out
 from analysis.render.entry import ALARM
 from analysis.rows import REFERENCES, Row
 from analysis.spec import PROVENANCE
 from analysis.summary import Summary
-from rdx.facts import OK, TrialFacts
+from rdx.facts import TrialFacts
 from rdx.text import counted
 
 if TYPE_CHECKING:
@@ -77,15 +78,10 @@ def _overrides(cell: Cell) -> str:
 
 
 def unhealthy(summary: Summary, row: Row) -> dict[str, list[str]]:
-    """Map health states other than ok to seeds; empty for systems that no trial trains."""
-    states: dict[str, list[str]] = {}
-    if row.system in REFERENCES:
-        return states
-    for signature in summary.signatures[row.name]:
-        facts = summary.trials.facts[signature]
-        if facts.health != OK:
-            states.setdefault(facts.health, []).append(str(facts.seed))
-    return states
+    """Map health states other than ok to seeds, of a row that rests on a run that went wrong."""
+    if row.name in summary.sound:
+        return {}
+    return states(row, summary.signatures[row.name], summary.trials.facts)
 
 
 def _mark_note(summary: Summary) -> str:
@@ -258,6 +254,17 @@ def _health_notes(summary: Summary, most: int | None) -> list[str]:
         rest = len(named) - len(named[:most])
         more = f"; and {counted(rest, 'row')} more" if rest else ""
         lines.append(f"{ALARM} Health {state}: {'; '.join(named[:most])}{more}.")
+    everywhere = {
+        state: None
+        for row in summary.spec.rows
+        if row.name in summary.sound
+        for state in states(row, summary.signatures[row.name], summary.trials.facts)
+    }
+    if everywhere:
+        lines.append(
+            f"No trained row is without health {' or '.join(everywhere)}, so that this tells no "
+            "run that went wrong from the others: none is marked, and all count."
+        )
     return lines
 
 

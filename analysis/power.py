@@ -124,7 +124,7 @@ def _runs(summary: Summary, collection: str) -> tuple[float, int] | None:
         [
             summary.scores[row.name, collection, spec.figure].values
             for row in rows
-            if summary.healthy(row) and (row.name, collection, spec.figure) in summary.scores
+            if row.name in summary.sound and (row.name, collection, spec.figure) in summary.scores
         ]
     )
 

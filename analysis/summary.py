@@ -13,13 +13,13 @@ from functools import cached_property
 from analysis.comparability import collection_facts
 from analysis.contrasts import Contrast, Pairs, run_tests
 from analysis.costs import costs
+from analysis.health import sound
 from analysis.means import declared, over_collections
 from analysis.pools import pooled_facts, with_pools
-from analysis.rows import Row
 from analysis.scores import Scores, check_queries, scores_of, series, signatures_of
 from analysis.spec import Spec
 from analysis.trials import Trials
-from rdx.facts import OK, CollectionFacts
+from rdx.facts import CollectionFacts
 
 __all__ = ["Contrast", "Pairs", "Scores", "Summary", "summarise"]
 
@@ -106,9 +106,10 @@ class Summary:
             if name == row
         )
 
-    def healthy(self, row: Row) -> bool:
-        """Whether every trial of the row ended well."""
-        return all(self.trials.facts[s].health == OK for s in self.signatures[row.name])
+    @cached_property
+    def sound(self) -> frozenset[str]:
+        """Names of the rows that do not rest on a run that went wrong; see `analysis.health`."""
+        return sound(self.spec.rows, self.signatures, self.trials.facts)
 
     def scores_of(self, row: str) -> list[Scores]:
         """Scores of one row in every column that has them."""
@@ -141,12 +142,7 @@ def summarise(spec: Spec, trials: Trials) -> Summary:
                 scores[row.name, collection, measure] = own
     for collection, measure in places:
         check_queries(spec.rows, scores, collection, measure)
-    healthy = {
-        row.name
-        for row in spec.rows
-        if all(trials.facts[signature].health == OK for signature in signatures[row.name])
-    }
-    tests = run_tests(spec, places, scores, healthy)
+    tests = run_tests(spec, places, scores, sound(spec.rows, signatures, trials.facts))
     return Summary(
         spec=spec,
         trials=trials,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
 
 from analysis import report, sources, trials
 from analysis.render import markdown
+from analysis.render.entry import Table
 from analysis.summary import Summary, summarise
 from rdx.text import counted
 
@@ -41,9 +43,7 @@ def summary_of(name: str) -> Summary:
 def page(old: str, summary: Summary) -> str:
     """The page with what stands between its marks written anew."""
     blocks = {
-        table.label.removeprefix(summary.spec.name).removeprefix("-") or "scores": markdown.render(
-            table
-        )
+        table.label.removeprefix(summary.spec.name).removeprefix("-") or "scores": _block(table)
         for table in report.tables_of(summary)
     }
     blocks["answer"] = "\n".join(
@@ -56,6 +56,13 @@ def page(old: str, summary: Summary) -> str:
         return f"{found[1]}\n{blocks[found[2]].strip()}\n\n{found[3]}"
 
     return MARK.sub(filled, old)
+
+
+def _block(table: Table) -> str:
+    """The table, its notes folded."""
+    bare = markdown.render(replace(table, caption="", notes=()))
+    notes = "\n".join(f"- {markdown.escape(note)}" for note in table.notes)
+    return f"{bare}\n<details><summary>Notes</summary>\n\n{notes}\n\n</details>"
 
 
 def draw(text: str, summary: Summary, folder: Path) -> set[str]:

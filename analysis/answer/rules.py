@@ -18,6 +18,7 @@ from analysis.answer.records import Answer, Asked, Difference, Effect, Levels, R
 from analysis.claims import CORRECTIONS
 from analysis.contrasts import Contrast
 from analysis.factors import QUERY, Corrected, Design, corrected, designs_of
+from analysis.health import BAD_SCORES
 from analysis.means import why_left_out
 from analysis.power import POWER
 from analysis.rows import level_of
@@ -29,8 +30,6 @@ from rdx.power import detectable
 # Buckley and Voorhees (2000), *Evaluating evaluation measure stability*, SIGIR: 25 are the least,
 # 50 are better.
 FEWEST = 25
-# Of a student that learned and is no good; all other states are of one that did not learn.
-BAD_SCORES = ("below_first_stage", "below_start")
 NAN = float("nan")
 
 Tested = tuple[list[Difference], list[Unanswered]]

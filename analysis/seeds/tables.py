@@ -42,7 +42,7 @@ def seed_sd(summary: Summary, collection: str, measure: str) -> tuple[float, int
         [
             scores.seed_means
             for row in summary.spec.rows
-            if row.trained and summary.healthy(row)
+            if row.trained and row.name in summary.sound
             if (scores := summary.lookup(row.name, collection, measure)) is not None
         ]
     )
@@ -172,10 +172,9 @@ def _difference(summary: Summary, row: Row, base: Row, collection: str) -> Diffe
         for own, scores in ((row, a), (base, b))
     ]
     trained = (row.trained, base.trained)
-    healthy = [other.name for other in summary.spec.rows if summary.healthy(other)]
     others = [
         scores.values
-        for other in of_the_kind(summary.spec.rows, row, base, healthy)
+        for other in of_the_kind(summary.spec.rows, row, base, summary.sound)
         if (scores := summary.scores.get((other.name, collection, summary.spec.figure))) is not None
         if scores.values.shape[1] > 1 and scores.queries == a.queries
     ]
