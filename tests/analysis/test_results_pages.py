@@ -1,0 +1,31 @@
+"""The pages below docs/results say what the results beside them say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
+results = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(results)
+
+
+@pytest.mark.parametrize("name", results.names())
+def test_a_page_says_what_its_results_say(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RDX_TREC_DL", raising=False)  # nothing but the results is read
+    text = (results.FOLDER / name / results.PAGE).read_text(encoding="utf-8")
+    assert results.MARK.search(text)
+    assert results.page(text, results.summary_of(name)) == text
+    drawn = {path.stem for path in (results.FOLDER / name).glob("figure-*.svg")}
+    assert drawn == set(results.FIGURE.findall(text))
+    assert all((results.FOLDER / name / f"{one}.png").is_file() for one in drawn)
+
+
+def test_marks_that_name_no_table_are_refused():
+    name = results.names()[0]
+    with pytest.raises(SystemExit, match="no nothing"):
+        results.page(
+            "<!-- nothing: python scripts/results.py -->\n<!-- end -->", results.summary_of(name)
+        )
