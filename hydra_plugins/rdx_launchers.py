@@ -164,7 +164,7 @@ class JoblibLauncher(_Engine):
         from joblib.externals.loky import ProcessPoolExecutor
 
         def worker(slot: int) -> Any:
-            return ProcessPoolExecutor(1, env=self.environment(slot), initializer=_end_with_parent)
+            return ProcessPoolExecutor(1, env=self.environment(slot), initializer=_begin)
 
         free: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         count = min(self.slots, len(cells))
@@ -321,6 +321,16 @@ class RayLauncher(_Engine):
             ]
         finally:
             ray.shutdown()
+
+
+def _begin() -> None:
+    """Start a worker that runs one cell after the other."""
+    from joblib.externals.loky import process_executor
+
+    # A cell that needs 300 MB more than the one before it is no leak; loky would replace the worker,
+    # and the next cell load all libraries again.
+    process_executor._USE_PSUTIL = False
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -183,9 +183,9 @@ def test_more_cells_than_slots_and_a_killed_one():
 def test_workers_end_with_a_killed_launcher():
     code = """
 import time
-from hydra_plugins.rdx_launchers import _end_with_parent
+from hydra_plugins.rdx_launchers import _begin
 from joblib.externals.loky import ProcessPoolExecutor
-pool = ProcessPoolExecutor(1, initializer=_end_with_parent)
+pool = ProcessPoolExecutor(1, initializer=_begin)
 print(pool.submit(int).result(), flush=True)
 pool.submit(time.sleep, 600).result()
 """
@@ -198,6 +198,22 @@ pool.submit(time.sleep, 600).result()
     launcher.stdout.close()
     ended, alive = psutil.wait_procs(below, timeout=60)
     assert ended and not alive
+
+
+@needs["joblib"]
+def test_a_cell_that_needs_more_memory_keeps_its_worker():
+    code = """
+import os, time
+from hydra_plugins.rdx_launchers import _begin
+from joblib.externals.loky import ProcessPoolExecutor
+pool = ProcessPoolExecutor(1, initializer=_begin)
+held = "import os; kept = b'x' * 400_000_000; globals()['kept'] = kept"
+cells = [(os.getpid,), (time.sleep, 1.1), (exec, held), (time.sleep, 1.1), (os.getpid,)]
+first, *_, last = [pool.submit(*cell).result() for cell in cells]
+print(first == last)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout == b"True\n"
 
 
 # --- whole grids ---
