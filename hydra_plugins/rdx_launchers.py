@@ -327,7 +327,7 @@ def _begin() -> None:
     """Start a worker that runs one cell after the other."""
     from joblib.externals.loky import process_executor
 
-    # A cell that needs 300 MB more than the one before it is no leak; loky would replace the worker,
+    # A cell that needs 300 MB more than the first one is no leak; loky would replace the worker,
     # and the next cell load all libraries again.
     process_executor._USE_PSUTIL = False
     _end_with_parent()
