@@ -21,16 +21,18 @@ def kept_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> i
     own = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, torch.UntypedStorage] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
+        """Note what is kept; as long as it is noted it has an address of its own.
+
+        Nothing goes into the graph: an operation that kept its own output would hold itself, and
+        all before it, for ever.
+        """
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        graph = forward()  # as long as it lives, what it keeps has addresses of its own
-    held = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
-    del graph
-    return held
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
+        forward()
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in own)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,6 +1,8 @@
 """One optimiser step: exact gradients whatever fits into memory, and the same dropout."""
 
+import gc
 import math
+import weakref
 from contextlib import nullcontext
 from copy import deepcopy
 from types import SimpleNamespace
@@ -273,6 +275,17 @@ def test_bytes_of_a_graph():
     assert both == 4 * 6 * 3  # one x, however often it is kept
     with torch.no_grad():
         assert memory.kept_bytes(lambda: torch.tanh(x @ weight), [weight]) == 0
+
+
+def test_what_was_measured_is_let_go():
+    def measured():
+        x, weight = torch.rand(6, 3), torch.rand(3, 5, requires_grad=True)
+        memory.kept_bytes(lambda: torch.tanh(x @ weight), [])  # tanh keeps its own output
+        return weakref.ref(weight)
+
+    alive = measured()
+    gc.collect()
+    assert alive() is None
 
 
 def test_free_memory_heeds_the_limits_of_control_groups(tmp_path):
