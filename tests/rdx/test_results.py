@@ -63,7 +63,7 @@ def out(grid, tmp_path_factory):
 
 def table(cells, folder=None):
     spec = assumed("g", cells)
-    source = Source("g", spec, tuple(cells), (), (), "")
+    source = Source("g", spec, tuple(cells), (), None, "")
     if folder is not None:
         source = as_published(source, folder)
     return csv.render(summarise(spec, load(source, NOWHERE, folder)))
@@ -159,7 +159,7 @@ def test_damaged_results_are_refused(out, name, tmp_path):
     with pytest.raises(published.DamagedResults, match=name):
         import_results(folder, tmp_path / "store")
     with pytest.raises(TrialError, match=name):
-        as_published(Source("g", None, (), (), (), ""), folder)
+        as_published(Source("g", None, (), (), None, ""), folder)
 
 
 def test_a_grid_without_a_finished_cell_is_no_result(grid, tmp_path):
