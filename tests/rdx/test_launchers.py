@@ -288,7 +288,7 @@ def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request
     status = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
     assert "2 cells: 2 finished" in status.stdout, status.stdout + status.stderr
     _, runs = runs_of(tmp_path)
-    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4  # grid, seeds, cells
     assert {path.name for path in (tmp_path / "mlartifacts").iterdir()} >= {
         run.info.run_id for run in runs
     }
