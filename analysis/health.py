@@ -15,13 +15,13 @@ def states(
     row: Row, signatures: Iterable[str], facts: Mapping[str, TrialFacts]
 ) -> dict[str, list[str]]:
     """Map health states other than ok to seeds; empty for systems that no trial trains."""
-    found: dict[str, list[str]] = {}
+    seeds: dict[str, list[str]] = {}
     if row.system in REFERENCES:
-        return found
+        return seeds
     for signature in signatures:
         if (own := facts[signature]).health != OK:
-            found.setdefault(own.health, []).append(str(own.seed))
-    return found
+            seeds.setdefault(own.health, []).append(str(own.seed))
+    return seeds
 
 
 def sound(
@@ -33,8 +33,8 @@ def sound(
     every student, a bad score does not tell a run that collapsed from the others: then all that
     learned something.
     """
-    found = {row.name: states(row, signatures[row.name], facts) for row in rows}
-    well = {name for name, own in found.items() if not own}
+    bad = {row.name: states(row, signatures[row.name], facts) for row in rows}
+    well = {name for name, own in bad.items() if not own}
     if not any(row.trained and row.name in well and signatures[row.name] for row in rows):
-        well |= {name for name, own in found.items() if set(own) <= set(BAD_SCORES)}
+        well |= {name for name, own in bad.items() if set(own) <= set(BAD_SCORES)}
     return frozenset(well)

@@ -19,13 +19,26 @@ if TYPE_CHECKING:
     from analysis.summary import Summary
 
 Reading = Callable[[Audit], float | None]
+
+
+def _effectiveness(audit: Audit, of: str) -> float | None:
+    usable = audit.effectiveness.usable if audit.effectiveness else None
+    return None if usable is None else float(getattr(usable, of))
+
+
+def _slope(audit: Audit) -> float | None:
+    known = audit.position_bias
+    bias = (known.shuffled or known.all) if known else None
+    return bias.slope.mean if bias else None
+
+
 # What stands in the table, and what it is of an audit; a column that no row has is left out.
 READINGS: Mapping[str, Reading] = {
     "Lists used": lambda audit: 1 - audit.lists.left_out / max(audit.lists.total, 1),
     "Input": lambda audit: _effectiveness(audit, "input"),
     "Labels": lambda audit: _effectiveness(audit, "teacher"),
     "τ": lambda audit: audit.moves.kendall_tau,
-    "Position bias": lambda audit: _slope(audit),
+    "Position bias": _slope,
     "Agreement": lambda audit: audit.agreement.kendall_tau if audit.agreement else None,
 }
 QUALITY = "Labels"
@@ -33,11 +46,11 @@ QUALITY = "Labels"
 
 def table(summary: Summary) -> Table | None:
     """A line per trained row with audited labels; None if fewer than two differ in quality."""
-    qualities = labels_of(summary)
+    readings = _readings(summary)
+    qualities = _qualities(readings)
     if not qualities:
         return None
-    readings = {name: found for name in summary.signatures if (found := _read(summary, name))}
-    heads = [head for head in READINGS if any(head in found for found in readings.values())]
+    heads = [head for head in READINGS if any(head in means for means in readings.values())]
     measure = summary.spec.figure
     students = {
         (row, place): scores
@@ -53,26 +66,28 @@ def table(summary: Summary) -> Table | None:
     rows = [
         (
             system(row),
-            *(number(found.get(head)) for head in heads),
+            *(number(means.get(head)) for head in heads),
             *(
                 number(students[row, place].mean if (row, place) in students else None)
                 for place in summary.collections
             ),
         )
-        for row, found in readings.items()
+        for row, means in readings.items()
     ]
     correlations = [
-        _correlation(
-            place,
-            [
-                (quality, students[row, place].mean)
-                for row, quality in qualities.items()
-                if (row, place) in students
-            ],
-        )
+        correlation
         for place in summary.collections
+        if (
+            correlation := _correlation(
+                place,
+                [
+                    (quality, students[row, place].mean)
+                    for row, quality in qualities.items()
+                    if (row, place) in students
+                ],
+            )
+        )
     ]
-    told = "; ".join(filter(None, correlations))
     return Table(
         label=f"{summary.spec.name}-labels",
         caption=f"What the students learned from, and what they became ({measure}).",
@@ -83,8 +98,9 @@ def table(summary: Summary) -> Table | None:
             "and of the order that the teacher was given (input); τ of Kendall between these two "
             "orders, 1 where the teacher changes nothing. Means over a row's trials.",
             "Rank correlation (Spearman) of the labels' quality with the students': "
-            f"{told}. Rows may share labels: this describes them, and is no test."
-            if told
+            f"{'; '.join(correlations)}. Rows may share labels: this describes them, and is no "
+            "test."
+            if correlations
             else "",
         ),
     )
@@ -92,12 +108,17 @@ def table(summary: Summary) -> Table | None:
 
 def labels_of(summary: Summary) -> dict[str, float]:
     """Row -> the quality of what its students learned from; empty unless two rows differ in it."""
-    found = {
-        name: read[QUALITY]
-        for name in summary.signatures
-        if QUALITY in (read := _read(summary, name))
-    }
-    return found if len(set(found.values())) > 1 else {}
+    return _qualities(_readings(summary))
+
+
+def _qualities(readings: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    qualities = {row: means[QUALITY] for row, means in readings.items() if QUALITY in means}
+    return qualities if len(set(qualities.values())) > 1 else {}
+
+
+def _readings(summary: Summary) -> dict[str, dict[str, float]]:
+    """Row -> what its audits say; without rows that learned from no audited labels."""
+    return {name: means for name in summary.signatures if (means := _read(summary, name))}
 
 
 def _read(summary: Summary, row: str) -> dict[str, float]:
@@ -109,20 +130,9 @@ def _read(summary: Summary, row: str) -> dict[str, float]:
     values = {head: [read(audit) for audit in audits] for head, read in READINGS.items()}
     return {
         head: fmean(known)
-        for head, found in values.items()
-        if len(known := [value for value in found if value is not None]) == len(audits)
+        for head, each in values.items()
+        if len(known := [value for value in each if value is not None]) == len(audits)
     }
-
-
-def _effectiveness(audit: Audit, of: str) -> float | None:
-    usable = audit.effectiveness.usable if audit.effectiveness else None
-    return None if usable is None else float(getattr(usable, of))
-
-
-def _slope(audit: Audit) -> float | None:
-    bias = audit.position_bias
-    found = (bias.shuffled or bias.all) if bias else None
-    return found.slope.mean if found else None
 
 
 def measured_by(summary: Summary) -> str:

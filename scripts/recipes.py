@@ -8,10 +8,11 @@ from. Nothing is run, and no file that a recipe reads need be there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import marks
 
 from analysis.spec import Expected, parse
 from rdx import config, stages
@@ -53,12 +54,7 @@ SILENT = (
 def page(old: str, cells: Mapping[str, Cell]) -> str:
     """The page with its tables written anew; `cells` are those of the recipes, by their names."""
     parts = {"recipes": "\n".join(recipes(cells)), "experiments": "\n".join(experiments())}
-    for name, table in parts.items():
-        mark = f"<!-- {name}: python scripts/recipes.py -->"
-        pattern = re.compile(f"{re.escape(mark)}\n.*?<!-- end -->", re.DOTALL)
-        new = f"{mark}\n{table}\n<!-- end -->"
-        old = pattern.sub(lambda _, new=new: new, old)
-    return old
+    return marks.filled(old, "recipes", parts)
 
 
 def recipes(cells: Mapping[str, Cell]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import marks
 from docstrings import NOTHING, Undocumented, arguments, checked, documented, summary, valid
 from options import (
     LAUNCHER,
@@ -237,15 +238,9 @@ def plain_table(cls: type) -> list[str]:
     return with_links(table(["key", "value", "meaning"], rows), "")
 
 
-def filled(page_text: str, tables: Mapping[str, list[str]]) -> str:
+def filled(page: str, tables: Mapping[str, list[str]]) -> str:
     """A page with the tables between its marks written anew."""
-    for name, lines in tables.items():
-        mark = f"<!-- {name}: python scripts/reference.py -->"
-        pattern = re.compile(f"{re.escape(mark)}\n.*?<!-- end -->", re.DOTALL)
-        assert pattern.search(page_text), mark
-        new = "\n".join([mark, *lines, "<!-- end -->"])
-        page_text = pattern.sub(lambda _, new=new: new, page_text)
-    return page_text
+    return marks.filled(page, "reference", {k: "\n".join(lines) for k, lines in tables.items()})
 
 
 def pages() -> dict[Path, str]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
 
+import marks
+
 from analysis import report, sources, trials
 from analysis.render import markdown
 from analysis.render.entry import Table
@@ -23,7 +25,7 @@ from rdx.text import counted
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 PAGE, DATA = "README.md", "data"
-MARK = re.compile(r"(<!-- (\S+): python scripts/results.py -->\n).*?(<!-- end -->)", re.DOTALL)
+SCRIPT = "results"
 FIGURE = re.compile(r"\((figure-[^()\s]+)\.(?:svg|png)\)")
 
 
@@ -50,18 +52,17 @@ def page(old: str, summary: Summary) -> str:
         f"- {markdown.escape(str(sentence))}" for sentence in report.answer_of(summary)
     )
 
-    def filled(found: re.Match[str]) -> str:
-        if found[2] not in blocks:
-            raise SystemExit(f"{summary.spec.name}: no {found[2]}; there are: {', '.join(blocks)}")
-        return f"{found[1]}\n{blocks[found[2]].strip()}\n\n{found[3]}"
-
-    return MARK.sub(filled, old)
+    wanted = marks.names(old, SCRIPT)
+    for name in wanted:
+        if name not in blocks:
+            raise SystemExit(f"{summary.spec.name}: no {name}; there are: {', '.join(blocks)}")
+    return marks.filled(old, SCRIPT, {name: f"\n{blocks[name].strip()}\n" for name in wanted})
 
 
 def _block(table: Table) -> str:
     """The table, its notes folded."""
     bare = markdown.render(replace(table, caption="", notes=()))
-    notes = "\n".join(f"- {markdown.escape(note)}" for note in table.notes)
+    notes = markdown.notes(table)
     return f"{bare}\n<details><summary>Notes</summary>\n\n{notes}\n\n</details>"
 
 

@@ -18,9 +18,13 @@ def render(table: Table) -> str:
     body = [f"| {' | '.join(line)} |" for line in (head, rule, *rows)]
     if table.apart:
         body.insert(2 + table.together, f"| *{APART}* |{' |' * (len(head) - 1)}")
-    notes = [f"- {escape(note)}" for note in table.notes]
-    parts = [escape(table.caption), "\n".join(body), "\n".join(notes)]
+    parts = [escape(table.caption), "\n".join(body), notes(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def notes(table: Table) -> str:
+    """What stands below the table, as a list."""
+    return "\n".join(f"- {escape(note)}" for note in table.notes)
 
 
 def escape(plain: str) -> str:

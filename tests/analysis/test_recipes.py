@@ -1,6 +1,5 @@
 """Published recipes, and the experiments on what they dispute: they are what they say."""
 
-import importlib.util
 from dataclasses import replace
 from functools import cache
 
@@ -14,6 +13,7 @@ from rdx.config import cells as config_cells
 from rdx.folders import options
 from rdx.plan import plan
 from tests.analysis import tagged
+from tests.scripts import script
 
 RECIPES = list(options("recipe"))
 EXPERIMENTS = {  # the cells of one seed
@@ -131,12 +131,10 @@ def test_two_stages_begin_from_the_student_of_the_first():
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_recipes():
-    spec = importlib.util.spec_from_file_location("recipes", ROOT / "scripts" / "recipes.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    text = script.PAGE.read_text(encoding="utf-8")
-    assert script.page(text, {name: cell(name) for name in RECIPES}) == text
-    assert set(script.DISPUTED) == set(EXPERIMENTS)
+    recipes = script("recipes")
+    text = recipes.PAGE.read_text(encoding="utf-8")
+    assert recipes.page(text, {name: cell(name) for name in RECIPES}) == text
+    assert set(recipes.DISPUTED) == set(EXPERIMENTS)
     [table, disputed] = [part.split("<!-- end -->")[0] for part in text.split("-->\n")[1::2]]
     for name in RECIPES:
         assert f"| `{name}` |" in table and f"**`+recipe={name}`**" in table

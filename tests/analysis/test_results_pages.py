@@ -1,14 +1,13 @@
 """The pages below docs/results say what the results beside them say."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
+
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
-results = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results)
+results = script("results")
 
 
 @pytest.mark.parametrize("name", results.names())
@@ -16,7 +15,7 @@ def test_a_page_says_what_its_results_say(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("RDX_TREC_DL", raising=False)  # nothing but the results is read
     text = (results.FOLDER / name / results.PAGE).read_text(encoding="utf-8")
-    assert results.MARK.search(text)
+    assert results.marks.names(text, "results")
     assert results.page(text, results.summary_of(name)) == text
     drawn = {path.stem for path in (results.FOLDER / name).glob("figure-*.svg")}
     assert drawn == set(results.FIGURE.findall(text))

@@ -7,12 +7,11 @@ import importlib.util
 import os
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import script
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
@@ -23,11 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def shots():
-    spec = importlib.util.spec_from_file_location("shots", ROOT / "scripts" / "screenshots.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["shots"] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return script("screenshots")
 
 
 @pytest.fixture(scope="module")
