@@ -288,9 +288,13 @@ def test_cells_end_where_the_user_stands(launcher, world, rdx, tmp_path, request
     status = rdx(re.search(r"python -m rdx (status .*)", done.stdout).group(1).split(), tmp_path)
     assert "2 cells: 2 finished" in status.stdout, status.stdout + status.stderr
     _, runs = runs_of(tmp_path)
-    assert [run.info.status for run in runs] == ["FINISHED"] * 4  # grid, seeds, cells
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    kinds = {run.info.run_id: run.data.tags["rdx.kind"] for run in runs}
+    assert sorted(kinds.values()) == ["cell", "grid", "trial", "trial"]
     assert {path.name for path in (tmp_path / "mlartifacts").iterdir()} >= {
-        run.info.run_id for run in runs
+        key
+        for key, kind in kinds.items()
+        if kind != "cell"  # which is numbers over its seeds
     }
     assert folder is None or set(folder.rglob("*")) == before
 
