@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rdx import devices, rankings
+from rdx import devices, heap, rankings
 from rdx import evaluation as ev
 from rdx.artifacts import Evaluated, Ranking, TeacherRanking
 from rdx.collection import Collection
@@ -203,6 +203,7 @@ def _make(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> N
 def _make_here(job: Job, step: Step, folders: Mapping[Step, Path], folder: Path) -> None:
     artifacts = {need: STAGES[need.stage].artifact(path) for need, path in folders.items()}
     STAGES[step.stage].make(job.within(step.of), Inputs(step.role, artifacts), folder)
+    heap.give_back()  # this process may make many more
 
 
 def take_part(order: tuple[Cell, Step, Mapping[Step, Path], Path]) -> None:

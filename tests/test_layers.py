@@ -28,6 +28,7 @@ LAYERS = (
         "bars",
         "ids",
         "memory",
+        "heap",
     },
     {"lists", "accounting", "loading"},
     {"tokens", "gguf"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import importlib
 import platform
 import re
@@ -17,7 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from rdx import late
+from rdx import heap, late
 from rdx.collection import Collection
 from rdx.devices import processor
 from rdx.evaluation.reranking import Runtime
@@ -172,7 +170,7 @@ def watch_memory(device: torch.device) -> Callable[[], Peak]:
     reset = True
     try:
         if sys.platform == "linux":
-            _give_back()
+            heap.give_back()  # so that what ran before in this process does not count
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         reset = False
@@ -190,13 +188,6 @@ def _peak_of_process() -> int | None:
     status = Path("/proc/self/status").read_text()
     peak = re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.MULTILINE)
     return int(peak.group(1)) * 1024 if peak else None
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, so that what ran before in this process does not count."""
-    gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
-        libc.malloc_trim(0)
 
 
 Counter = Callable[[], list[tuple[int, int]]]  # microjoules, and where it wraps (0: never)
