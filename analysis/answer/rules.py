@@ -8,7 +8,7 @@ nothing is concluded from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import combinations
 from math import prod
 
@@ -99,7 +99,7 @@ def _differences(summary: Summary) -> Tested:
         (Asked.BASELINE, baselines, against),
     ):
         for a, b in pairs:
-            for place in summary.places:
+            for place in _places(summary, {key[2:] for key in tests if key[:2] == (a, b)}):
                 test = tests.get((a, b, *place))
                 refused = _refused(
                     summary, (a, b), place, None if test is None else test.comparison.n
@@ -110,6 +110,19 @@ def _differences(summary: Summary) -> Tested:
                     because, reason = refused
                     unanswered.append(Unanswered(asked, (a, b), because, *place, reason))
     return differences + _pairs(summary), unanswered
+
+
+def _places(summary: Summary, made: Set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Where two rows should be compared, of what `made` says where they were.
+
+    A pooled collection and its parts want one comparison.
+    """
+    parts = {pool.name: pool.of for pool in summary.spec.pools}
+    for collection, measure in summary.places:
+        on_parts = any((part, measure) in made for part in parts.get(collection, ()))
+        asked = collection in (*summary.tested, "")  # "" before the first trial
+        if (collection, measure) in made or (asked and not on_parts):
+            yield collection, measure
 
 
 def _refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -102,6 +103,8 @@ def _trial(root: Path, cell: GridCell) -> tuple[PublishedTrial, pd.DataFrame]:
     if problem := damage(folder):
         raise ExportError(f"{folder} is damaged: {problem}; run the cell's command again")
     evaluated = Evaluated(folder)
+    if (trial := published.taken(folder)) is not None:
+        return replace(trial, overrides=cell.overrides), evaluated.per_query
     facts = evaluated.facts
     places = {
         stage: root / stage / key for stage, key in facts.signatures.items() if stage in TIMED
@@ -173,6 +176,7 @@ def import_results(folder: Path, root: Path) -> tuple[int, int]:
                 cell: Cell = cell,
             ) -> None:  # fmt: skip
                 Evaluated.write(partial, trial.facts, table, cell.cfg, cell.overrides)
+                published.write_taken(partial, trial)
 
             store.make(LAST.stage, cell.signature, signed, write, lock, anew=True)
         written += 1

@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from rdx import rankings, store
-from rdx.facts import Manifest, Published
+from rdx.facts import Manifest, Published, PublishedTrial
 from rdx.faults import Mendable
 
 RESULTS, SCORES = "results.json", "per_query.parquet"
+TAKEN = "published.json"  # beside a result that was taken into the store
 STAGE = "results"
 
 
@@ -68,3 +69,14 @@ def read(folder: Path) -> Results:
             f"{folder}: {problem}; take the folder anew from where it was published"
         )
     return Results(store.read(Published, folder / RESULTS), rankings.read_parquet(folder / SCORES))
+
+
+def write_taken(folder: Path, trial: PublishedTrial) -> None:
+    """Keep what was published of a trial beside its result: only that tells what made it."""
+    store.write(folder / TAKEN, trial)
+
+
+def taken(folder: Path) -> PublishedTrial | None:
+    """What was published of a trial that was taken into the store; None of one made here."""
+    path = folder / TAKEN
+    return store.read(PublishedTrial, path) if path.is_file() else None

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answer import Reason, answer
 from analysis.check import against, outline
 from analysis.comparability import ComparabilityError
 from analysis.nodes import SpecError
@@ -123,6 +124,17 @@ def test_a_row_whose_fold_is_missing_is_tested_on_its_part():
     assert {(c.treatment, c.collection) for c in summary.against} == {("First", "dl"), ("lce", "b")}
     [lce] = [c for c in summary.against if c.treatment == "lce"]
     assert lce.comparison.difference == pytest.approx(-0.15 + 0.25 / 2)
+
+
+def test_an_answer_asks_once_of_a_pool_and_its_parts(summary):
+    told = answer(summary)
+    assert not told.differences
+    refused = {(u.about[0], u.collection, u.reason) for u in told.unanswered}
+    assert refused == {(name, "dl", Reason.FEW) for name in ("First", "lce")}
+    assert len(told.unanswered) == 3  # lce is compared with the baseline, and declared
+    finished = folds(without=[("lce", 1, "a"), ("lce", 2, "a")])
+    lost = answer(summarise(parse(SPEC, cells_of(finished)), finished)).unanswered
+    assert {u.collection for u in lost if "lce" in u.about} == {"b"}
 
 
 def test_only_seeds_of_which_all_folds_were_run_are_pooled():

@@ -135,6 +135,11 @@ def test_imported_cells_are_finished_and_nothing_runs_anew(grid, out, world, tmp
     here = [replace(cell, cfg={**cell.cfg, "store": str(store)}) for cell in cells]
     there = [replace(cell, cfg={**cell.cfg, "store": str(root)}) for cell in cells]
     assert table(here) == table(there)
+    write_grid(store, record)  # who publishes it again still tells what made it
+    again, _ = export_results(store, "g-", tmp_path / "again")
+    [trial] = [t for t in published.read(out).record.trials if t.facts.imported is None]
+    assert again.trials == (trial,)
+    assert trial.made["distill"].seconds > 0
 
 
 def test_a_cell_of_another_signature_is_refused_and_nothing_written(grid, out, tmp_path):
