@@ -31,7 +31,7 @@ FIGURE = re.compile(r"\((figure-[^()\s]+)\.(?:svg|png)\)")
 
 def names() -> list[str]:
     """The experiments that have a page."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{PAGE}"))
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{DATA}"))
 
 
 def summary_of(name: str) -> Summary:
