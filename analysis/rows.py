@@ -41,6 +41,7 @@ IMPORTED = "run:"
 # Systems that no trial trains: they are in every trial, and never compete for best and second.
 REFERENCES = ("first_stage", "teacher", "oracle")
 TRAINED = ("student", "student+first_stage")
+UNDISTILLED = "none"  # option of the group loss: such a cell has no sampler, depth or teacher
 
 Levels = Mapping[str, tuple[str, ...]]
 

@@ -26,13 +26,12 @@ from analysis.render.entry import (
     significant,
     words,
 )
+from analysis.rows import UNDISTILLED
 from analysis.significance import correct
 from analysis.spec import Spec
 from analysis.summary import Summary
 from rdx.config import Cell, varied
 from rdx.text import counted
-
-UNDISTILLED = "none"  # option of the group loss
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.render.figures.style import number
-from analysis.rows import REFERENCES, TRAINED
+from analysis.rows import REFERENCES, TRAINED, UNDISTILLED
 from analysis.significance import FloatArray
 from analysis.summary import Summary
 from rdx.config import varied
@@ -129,8 +129,15 @@ def factorial(settings: Conditions, factors: Sequence[str]) -> Conditions:
     """The settings that differ in nothing but the factors, as most do; controls are left out.
 
     A key whose level follows from that of one factor (they were varied together) is no difference.
+    What was not distilled stands at no level of a factor but the loss.
     """
-    usable = [i for i, levels in enumerate(settings.levels) if all(f in levels for f in factors)]
+    by_loss = list(factors) == ["loss"]
+    usable = [
+        i
+        for i, levels in enumerate(settings.levels)
+        if all(factor in levels for factor in factors)
+        and (by_loss or levels.get("loss") != UNDISTILLED)
+    ]
     part = settings.of(usable).levels
     keys = dict.fromkeys(key for levels in part for key in levels if key not in factors)
     free = [key for key in keys if not any(_follows(part, key, factor) for factor in factors)]

@@ -110,6 +110,14 @@ def test_controls_are_no_part_of_a_factorial():
     assert table[0].tolist() == [1.0, 2.0, 6.0] and np.isnan(table[1, 2])
 
 
+def test_what_was_not_distilled_stands_at_no_depth():
+    trained = [{"depth.k": k, "loss": loss} for k in ("10", "20") for loss in ("lce", "ranknet")]
+    settings = conditions_of({"depth.k": "10", "loss": "none"}, *trained)
+    assert list(factorial(settings, ["depth.k", "loss"]).levels) == trained
+    only_losses = conditions_of({"loss": "none"}, {"loss": "lce"})
+    assert len(factorial(only_losses, ["loss"]).levels) == 2
+
+
 def test_what_was_varied_together_with_a_factor_is_no_difference():
     zipped = [{"k": k, "rate": rate, "l": x} for k, rate in (("1", "x"), ("2", "y")) for x in "ab"]
     assert len(factorial(conditions_of(*zipped), ["k", "l"]).levels) == 4
