@@ -7,7 +7,7 @@ import pytest
 from tests.scripts import script
 
 ROOT = Path(__file__).parents[2]
-results = script("results")
+results, reproduction = script("results"), script("reproduction")
 
 
 @pytest.mark.parametrize("name", results.names())
@@ -28,3 +28,10 @@ def test_marks_that_name_no_table_are_refused():
         results.page(
             "<!-- nothing: python scripts/results.py -->\n<!-- end -->", results.summary_of(name)
         )
+
+
+def test_what_was_trained_again_is_the_drawn_cell_and_its_page_says_how_it_went():
+    text = (reproduction.AGAIN / reproduction.PAGE).read_text(encoding="utf-8")
+    assert reproduction.page(text) == text
+    for name in reproduction.NAMES:
+        assert f"| {name} |" in text
