@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from functools import cache
 
 import marks
 import pandas as pd
@@ -32,9 +33,15 @@ HEADER = (
 )  # fmt: skip
 
 
+@cache
+def published(name: str) -> Results:
+    """The results of an experiment, read once."""
+    return read(FOLDER / name / DATA)
+
+
 def drawn(name: str) -> PublishedTrial:
     """The cell of an experiment that is trained again."""
-    cells = {t.facts.signature: t for t in read(FOLDER / name / DATA).record.trials if t.overrides}
+    cells = {t.facts.signature: t for t in published(name).record.trials if t.overrides}
     return cells[random.Random(name).choice(sorted(cells))]
 
 
@@ -71,11 +78,11 @@ def machine(cell: PublishedTrial) -> str:
 
 def rows(name: str, again: Results) -> Iterator[tuple[str, ...]]:
     """Lines of the table: a cell on each of its test sets."""
-    published, cell = student(read(FOLDER / name / DATA)), drawn(name)
+    every, cell = student(published(name)), drawn(name)
     [trial] = [one for one in again.record.trials if one.overrides]
     if _own(name, trial) != _own(name, cell):
         raise SystemExit(f"not the cell that is drawn: {command(name, cell)}")
-    first = published[published["signature"] == cell.facts.signature]
+    first = every[every["signature"] == cell.facts.signature]
     for collection, own in first.groupby("collection", sort=False):
         other = student(again)
         other = other[other["collection"] == collection]
@@ -86,7 +93,7 @@ def rows(name: str, again: Results) -> Iterator[tuple[str, ...]]:
             *(name, str(collection), machine(cell), machine(trial)),
             *(f"{both[column].mean():.4f}" for column in ("value", "value_again")),
             f"{difference.mean():+.4f}",
-            f"±{OF_TWO * over_runs(published, str(collection)):.4f}",
+            f"±{OF_TWO * over_runs(every, str(collection)):.4f}",
             f"{difference.abs().mean():.4f}",
         )
 
